@@ -1,0 +1,1 @@
+"""flywheel: distil a teacher LLM into small students, night after night."""

@@ -1,0 +1,173 @@
+"""Read a config file: YAML with line numbers, so that an error names file, line, key and the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from flywheel.config.schema import IGNORED_KEYS, Config
+from flywheel.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Location = tuple[str | int, ...]
+
+CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
+HOME_VARIABLE = "FLYWHEEL_HOME"
+
+
+def project_home() -> Path:
+    """Return the project's folder, which relative paths start from: FLYWHEEL_HOME, else the checkout."""
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home).resolve() if home else Path(__file__).resolve().parents[3]
+
+
+def resolve_path(path: str) -> str:
+    """Return `path` made absolute against the project's folder; a URL with a scheme is left as it is."""
+    if "://" in path:
+        return path
+    return str(project_home() / Path(path).expanduser())
+
+
+def default_config_path() -> Path:
+    """Return the config file in force: FLYWHEEL_CONFIG, else include/config.yaml of the project."""
+    return Path(resolve_path(os.environ.get(CONFIG_VARIABLE, "include/config.yaml")))
+
+
+def load_config(path: str | os.PathLike[str] | None = None) -> Config:
+    """Read and validate a configuration file.
+
+    Args:
+        path: a YAML file; default: `default_config_path()`.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, repeats a key, or has a wrong key or value. All
+            wrong keys are named, one a line, with their line in the file.
+    """
+    path = Path(path) if path is not None else default_config_path()
+    data, lines = _read_yaml(path)
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        problems = [_explain(path, lines, detail) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+    unused = _ignored_keys_in(data)
+    if unused:
+        log.info("%s: keys of the blueprint without effect here: %s", path, ", ".join(unused))
+    return config
+
+
+def _read_yaml(path: Path) -> tuple[Any, dict[Location, int]]:
+    """Return the file's data and the line of each key and item, by its location."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; set {CONFIG_VARIABLE} or create it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[Location, int] = {(): 1}
+        if node is not None:
+            _collect_lines(path, node, (), lines)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{path}, line {line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}, line 1: expected a mapping of sections such as nims, source and teacher")
+    return data, lines
+
+
+def _collect_lines(path: Path, node: yaml.Node, location: Location, lines: dict[Location, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                raise ConfigError(f"{path}, line {line}: key {name!r} is there already in line {seen[name]}")
+            seen[name] = line
+            lines[(*location, name)] = line
+            _collect_lines(path, value, (*location, name), lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*location, index)] = value.start_mark.line + 1
+            _collect_lines(path, value, (*location, index), lines)
+
+
+def _explain(path: Path, lines: dict[Location, int], detail: ErrorDetails) -> str:
+    location = detail["loc"]
+    known = location
+    while known not in lines:  # a missing key has no line of its own: its section has
+        known = known[:-1]
+    key = ".".join(str(part) for part in location)
+    where = f"{path}, line {lines[known]}: {key}"
+    if detail["type"] == "extra_forbidden":
+        names = _keys_of(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+        hint = f"the nearest valid key is {near[0]!r}" if near else f"valid keys are {', '.join(names)}"
+        return f"{where}: no such key; {hint}"
+    if detail["type"] == "missing":
+        return f"{where}: missing, and required"
+    message = re.sub(r"^Value error, ", "expected ", detail["msg"])
+    message = re.sub(r"^Input should be", "expected", message)
+    return f"{where}: {message}; got {_shorten(detail.get('input'))}"
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _keys_of(location: Location) -> list[str]:
+    """Return the valid keys of the section at that location."""
+    section: type[BaseModel] = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields["nims" if part == "nim" else part]
+        section = _section_in(field.annotation) or section
+    return sorted(section.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section class inside an annotation such as `tuple[Student, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _section_in(argument)
+        if found:
+            return found
+    return None
+
+
+def _ignored_keys_in(data: dict[str, Any]) -> list[str]:
+    """Return the dotted keys of `IGNORED_KEYS` that the file sets."""
+    found: list[str] = []
+
+    def visit(value: Any, pattern: list[str], done: list[str]) -> None:
+        if not pattern:
+            found.append(".".join(done))
+        elif pattern[0] == "*":
+            for item in value if isinstance(value, list) else ():
+                visit(item, pattern[1:], [*done, "*"])
+        elif isinstance(value, dict):
+            names = ("nims", "nim") if pattern[0] == "nims" else (pattern[0],)
+            for name in names:
+                if name in value:
+                    visit(value[name], pattern[1:], [*done, name])
+
+    for key in IGNORED_KEYS:
+        visit(data, key.split("."), [])
+    return list(dict.fromkeys(found))

@@ -1,0 +1,344 @@
+"""The experiment's configuration as types; `flywheel.config.load_config` reads a file into them.
+
+The sections that end in `_config`, and `nims`, are those of the NVIDIA Data Flywheel Blueprint and keep
+its names, so that its users' files load unchanged. The other sections are flywheel's own. A key that the
+blueprint knows and flywheel has no use for is listed in `IGNORED_KEYS`: accepted, and named once in the log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
+IGNORED_KEYS = (
+    "nims.*.model_type",
+    "nims.*.pvc_size",
+    "nims.*.tag",
+    "nims.*.registry_base",
+    "nims.*.customizer_configs.gpus",
+    "nims.*.customizer_configs.target",
+    "data_split_config.parse_function_arguments",
+    "lora_config.sequence_packing_enabled",
+    "evaluation_config.tool_eval_type",
+    "nmp_config",
+    "llm_judge_config",
+    "icl_config",
+    "embedding_config",
+)
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class CustomizerConfig(Section):
+    """How a student is customized in the blueprint's Customizer."""
+
+    target: str | None = None
+    gpus: int = Field(1, ge=0)
+    max_seq_length: int | None = Field(None, ge=1, description="Longest training example, in tokens.")
+
+
+class Student(Section):
+    """One student: a Hugging Face causal LM that is fine-tuned with LoRA."""
+
+    model_name: str = Field(min_length=1)
+    model_type: Literal["llm"] = "llm"
+    context_length: int = Field(8192, ge=1, description="Longest prompt and answer together, in tokens.")
+    gpus: int = Field(1, ge=0)
+    pvc_size: str | None = None
+    tag: str | None = None
+    registry_base: str | None = None
+    customization_enabled: bool = True
+    customizer_configs: CustomizerConfig = CustomizerConfig()
+    # flywheel's own
+    name: str = Field("", description="Short name in tables and map indexes; derived from model_name.")
+    weights: str = Field("", description="Folder or Hugging Face id of the weights; default: model_name.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_names(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("model_name"), str):
+            data = {**data}
+            data["name"] = data.get("name") or short_name(data["model_name"])
+            data["weights"] = data.get("weights") or data["model_name"]
+        return data
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_plain(cls, name: str) -> str:
+        # The name becomes part of map indexes, folders, pod labels and MLflow tags.
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?", name):
+            raise ValueError("a name of 1 to 40 letters, digits, '.', '_' or '-', such as '1b'")
+        return name
+
+
+def short_name(model_name: str) -> str:
+    """Return the short name of a model: its size where the name states one (`1b`), else its last part."""
+    last = model_name.rsplit("/", 1)[-1].lower()
+    size = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?[bm])(?![a-z0-9])", last)
+    return size.group(1) if size else re.sub(r"[^a-z0-9._-]", "-", last)[:40]
+
+
+class DataSplitConfig(Section):
+    """How records become the training, validation and held-out eval sets."""
+
+    eval_size: int = Field(100, ge=1, description="Held-out records, the same for all students and sizes.")
+    val_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the rest that is validation data.")
+    min_total_records: int = Field(50, ge=1)
+    random_seed: int = 42
+    limit: int | None = Field(None, ge=1, description="Use at most so many records; null: all.")
+    parse_function_arguments: bool = True
+    stratify_enabled: bool = True
+    min_samples_per_class: int = Field(2, ge=1)
+    rare_class_threshold: int = Field(1, ge=0)
+    # flywheel's own
+    near_duplicate_similarity: float = Field(
+        0.85, gt=0, le=1, description="Texts whose word sets have at least this Jaccard similarity are one."
+    )
+
+
+class TrainingConfig(Section):
+    """Supervised fine-tuning of a student."""
+
+    training_type: Literal["sft"] = "sft"
+    finetuning_type: Literal["lora"] = "lora"
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1, description="Samples in an optimizer step.")
+    learning_rate: float = Field(1e-4, gt=0)
+    # flywheel's own
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising rate.")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    min_steps: int = Field(0, ge=0, description="Repeat the epochs until at least so many optimizer steps.")
+    early_stop_patience: int = Field(0, ge=0, description="Validations without gain before a stop; 0: off.")
+    validations: int = Field(4, ge=0, description="Validations in a job, evenly spaced; 0: none.")
+    checkpoint_seconds: float = Field(30.0, gt=0, description="Seconds between checkpoints.")
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) on all linear layers."""
+
+    adapter_dim: int = Field(16, ge=1, description="The rank r.")
+    adapter_dropout: float = Field(0.1, ge=0, lt=1)
+    sequence_packing_enabled: bool = True
+    # flywheel's own
+    alpha: float | None = Field(None, gt=0, description="Scale is alpha / r; default 2 r.")
+
+
+class EvaluationConfig(Section):
+    """How a student's answers are generated and scored."""
+
+    workload_type: Literal["auto", "classification"] = "classification"
+    tool_eval_type: str | None = None
+    # flywheel's own
+    batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
+    max_new_tokens: int = Field(12, ge=1, description="Longest answer, in tokens.")
+    bootstrap_samples: int = Field(1000, ge=100)
+
+
+class MlflowConfig(Section):
+    """Where runs are tracked. A null URI means a SQLite file in the state folder."""
+
+    tracking_uri: str | None = None
+    experiment_name_prefix: str = "flywheel"
+    artifact_location: str | None = None
+
+
+class LoggingConfig(Section):
+    """How much is logged."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+
+
+class Columns(Section):
+    """Which column holds what in a source of headlines."""
+
+    text: str = "headline"
+    timestamp: str | None = "date"
+    human_label: str | None = None
+
+
+class SourceConfig(Section):
+    """Files of headlines to label, or of log records that an application wrote."""
+
+    path: str = Field(min_length=1, description="An fsspec URL, a path or a glob; several files are one source.")
+    kind: Literal["headlines", "log_records"] = "headlines"
+    format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
+    columns: Columns = Columns()
+    time_zone: str = "UTC"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, zone: str) -> str:
+        return _known_time_zone(zone)
+
+
+class Gate(Section):
+    """The teacher must reach this against the human labels, else the run stops before it spends more."""
+
+    min_f1_weighted: float = Field(0.0, ge=0, le=1)
+    min_records: int = Field(50, ge=1, description="Below so many human labels the gate is not judged.")
+
+
+class TeacherConfig(Section):
+    """The OpenAI-compatible endpoint that labels. URL and key come from the connection or environment."""
+
+    model: str = Field("meta/llama-3.3-70b-instruct", min_length=1)
+    connection: str = Field(
+        "flywheel_teacher", description="Airflow connection; else FLYWHEEL_TEACHER_BASE_URL and _API_KEY."
+    )
+    base_url: str | None = Field(None, description="For an endpoint that needs no secret, such as the stand-in.")
+    concurrency: int = Field(32, ge=1)
+    timeout_seconds: float = Field(60.0, gt=0)
+    max_attempts: int = Field(6, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int = Field(32, ge=1)
+    gate: Gate = Gate()
+
+
+class PromotionConfig(Section):
+    """When a candidate replaces the champion."""
+
+    within: float = Field(0.1, ge=0, le=1, description="Largest distance in weighted F1.")
+    of: Literal["teacher", "best"] = "teacher"
+    approval: Literal["automatic", "human"] = "automatic"
+    approval_timeout_hours: float = Field(72.0, gt=0)
+
+
+class RuntimeConfig(Section):
+    """Where customization and evaluation jobs run."""
+
+    type: Literal["local"] = "local"
+    parallel: int = Field(0, ge=0, description="Jobs at once; 0: one for each GPU, else for each CPU core.")
+    threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")
+    python: str | None = Field(None, description="Interpreter that has the students extra; default: this one.")
+    job_timeout_hours: float = Field(12.0, gt=0)
+
+
+class StoreConfig(Section):
+    """Where records and the teacher's answers live."""
+
+    type: Literal["sqlite"] = "sqlite"
+    path: str = "state/records.sqlite"
+
+
+class ArtifactsConfig(Section):
+    """Where datasets, adapters, evaluations and runs are kept: a folder or any fsspec URL."""
+
+    root: str = "artifacts"
+
+
+class ScheduleConfig(Section):
+    """When the DAG runs: by clock, when an asset says that new data is here, or on either."""
+
+    cron: str | None = None
+    time_zone: str = "UTC"
+    asset: str | None = Field(None, description="URI of the Airflow asset that new data updates.")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, zone: str) -> str:
+        return _known_time_zone(zone)
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_is_valid(cls, cron: str | None) -> str | None:
+        if cron is not None:
+            presets = {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
+            field = r"[\d*/,A-Za-z#?L-]+"
+            if cron not in presets and not re.fullmatch(rf"\s*{field}(\s+{field}){{4}}\s*", cron):
+                raise ValueError("a cron expression of five fields, such as '0 2 * * *', or a preset as '@daily'")
+        return cron
+
+
+class Notifier(Section):
+    """One Airflow notifier: any class of any provider, with its arguments."""
+
+    notifier: str = Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$", description="Class path.")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class NotificationsConfig(Section):
+    """Who is told what, through Airflow's own notifiers."""
+
+    on_failure: tuple[Notifier, ...] = ()
+    on_promotion: tuple[Notifier, ...] = ()
+    on_worse_champion: tuple[Notifier, ...] = ()
+
+
+class Config(Section):
+    """The whole configuration, read once when a run starts."""
+
+    client_id: str = Field("default", min_length=1, max_length=128)
+    workload: str = Field("include/workloads/news_classifier.yaml", description="Prompt, classes, examples.")
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((5000, 10000, 25000), min_length=1)
+    nims: tuple[Student, ...] = Field(min_length=1, validation_alias=AliasChoices("nims", "nim"))
+    source: tuple[SourceConfig, ...] = ()
+    teacher: TeacherConfig = TeacherConfig()
+    data_split_config: DataSplitConfig = DataSplitConfig()
+    training_config: TrainingConfig = TrainingConfig()
+    lora_config: LoraConfig = LoraConfig()
+    evaluation_config: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    store: StoreConfig = StoreConfig()
+    artifacts: ArtifactsConfig = ArtifactsConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    notifications: NotificationsConfig = NotificationsConfig()
+    mlflow_config: MlflowConfig = MlflowConfig()
+    logging_config: LoggingConfig = LoggingConfig()
+    nmp_config: dict[str, Any] = Field(default_factory=dict)
+    llm_judge_config: dict[str, Any] = Field(default_factory=dict)
+    icl_config: dict[str, Any] = Field(default_factory=dict)
+    embedding_config: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_source_is_a_list_of_one(cls, source: Any) -> Any:
+        return [source] if isinstance(source, dict) else source
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_rise(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if list(sizes) != sorted(set(sizes)):
+            raise ValueError("rising numbers without repeats, such as [5000, 10000, 25000]")
+        return sizes
+
+    @field_validator("nims")
+    @classmethod
+    def _student_names_differ(cls, nims: tuple[Student, ...]) -> tuple[Student, ...]:
+        names = [student.name for student in nims]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"students with different names: {name!r} is there twice; set `name` on one")
+        return nims
+
+    @property
+    def students(self) -> tuple[Student, ...]:
+        """The students, in the file's order."""
+        return self.nims
+
+    def student(self, name: str) -> Student:
+        """Return the student of that short name.
+
+        Raises:
+            KeyError: no student has it.
+        """
+        for student in self.nims:
+            if student.name == name:
+                return student
+        raise KeyError(f"no student {name!r}; there are {', '.join(s.name for s in self.nims)}")
+
+
+def _known_time_zone(zone: str) -> str:
+    if zone not in available_timezones():
+        raise ValueError("a time zone of the IANA database, such as 'Europe/London'")
+    ZoneInfo(zone)
+    return zone

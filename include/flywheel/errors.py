@@ -1,0 +1,48 @@
+"""The errors that a user of flywheel can meet and catch.
+
+Every message names what is wrong (file, line or key), what was expected and what to do.
+"""
+
+
+class FlywheelError(Exception):
+    """Base of all errors that flywheel raises on purpose."""
+
+
+class ConfigError(FlywheelError):
+    """The configuration is wrong: the message names file, line, key and what was expected."""
+
+
+class WorkloadError(FlywheelError):
+    """The workload file (prompt, classes, examples) is wrong."""
+
+
+class SourceError(FlywheelError):
+    """A source of headlines or log records cannot be read."""
+
+
+class RecordError(FlywheelError):
+    """A record is not a valid log record; such a record is quarantined, the others go on."""
+
+
+class TeacherError(FlywheelError):
+    """The teacher endpoint cannot be used, or failed the gate against human labels."""
+
+
+class StoreError(FlywheelError):
+    """The record store cannot be used."""
+
+
+class NotEnoughRecordsError(FlywheelError):
+    """Fewer records than the configuration or a candidate's size asks for."""
+
+
+class ArtifactError(FlywheelError):
+    """An artifact is missing, damaged or cannot be written."""
+
+
+class StudentError(FlywheelError):
+    """A student's weights cannot be loaded, trained or run."""
+
+
+class JobError(FlywheelError):
+    """A customization or evaluation job failed in its runtime."""
