@@ -54,15 +54,28 @@ def load_config(path: str | os.PathLike[str] | None = None) -> Config:
     """
     path = Path(path) if path is not None else default_config_path()
     data, lines = _read_yaml(path)
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        problems = [_explain(path, lines, detail) for detail in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+    config = validate_config(data, str(path), lines)
     unused = _ignored_keys_in(data)
     if unused:
         log.info("%s: keys of the blueprint without effect here: %s", path, ", ".join(unused))
     return config
+
+
+def validate_config(data: Any, origin: str, lines: dict[Location, int] | None = None) -> Config:
+    """Return the typed configuration of decoded data.
+
+    Args:
+        origin: what the data came from, for messages.
+        lines: the line of each location in the file, where there is a file.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        problems = [_explain(origin, lines or {}, detail) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
 
 
 def _read_yaml(path: Path) -> tuple[Any, dict[Location, int]]:
@@ -106,13 +119,13 @@ def _collect_lines(path: Path, node: yaml.Node, location: Location, lines: dict[
             _collect_lines(path, value, (*location, index), lines)
 
 
-def _explain(path: Path, lines: dict[Location, int], detail: ErrorDetails) -> str:
+def _explain(origin: str, lines: dict[Location, int], detail: ErrorDetails) -> str:
     location = detail["loc"]
     known = location
-    while known not in lines:  # a missing key has no line of its own: its section has
+    while known and known not in lines:  # a missing key has no line of its own: its section has
         known = known[:-1]
     key = ".".join(str(part) for part in location)
-    where = f"{path}, line {lines[known]}: {key}"
+    where = f"{origin}, line {lines[known]}: {key}" if lines else f"{origin}: {key}"
     if detail["type"] == "extra_forbidden":
         names = _keys_of(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)

@@ -1,0 +1,125 @@
+"""The plan of a run: configuration, parameters, cutoff and candidates, frozen when the run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flywheel.config import Config, Student
+from flywheel.config.loading import validate_config
+from flywheel.errors import ConfigError
+
+
+class Candidate(BaseModel):
+    """A student fine-tuned on a number of training records."""
+
+    model_config = ConfigDict(frozen=True)
+
+    student: str
+    size: int = Field(ge=1)
+
+    @property
+    def name(self) -> str:
+        """The name in tables and in the grid: `1b @ 5000`."""
+        return f"{self.student} @ {self.size}"
+
+    @property
+    def folder(self) -> str:
+        """The name as part of a path."""
+        return f"{self.student}@{self.size}"
+
+
+class Plan(BaseModel):
+    """All that a run needs to know; every later task reads this copy, never the config file again.
+
+    Attributes:
+        cutoff: unix seconds; the run sees records with timestamp < cutoff.
+        candidates: biggest work first, so that the longest job does not start last.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    workload_id: str
+    client_id: str
+    cutoff: int
+    created_at: str
+    config: Config
+    students: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    approval: Literal["automatic", "human"]
+
+
+def make_plan(
+    config: Config,
+    *,
+    run_id: str,
+    cutoff: datetime,
+    workload_id: str,
+    client_id: str | None = None,
+    students: Sequence[str] | None = None,
+    sizes: Sequence[int] | None = None,
+    overrides: dict[str, Any] | None = None,
+    approval: Literal["automatic", "human"] | None = None,
+) -> Plan:
+    """Freeze a run's plan.
+
+    Args:
+        cutoff: with a time zone.
+        students: short names, default all; order of the config is kept.
+        sizes: training records, default the config's.
+        overrides: sections of the config with the keys to change, such as
+            `{"training_config": {"epochs": 2}}`.
+
+    Raises:
+        ConfigError: a student that the config does not have, a wrong size or override.
+    """
+    if cutoff.tzinfo is None:
+        raise ConfigError(f"cutoff {cutoff}: expected a time with its zone")
+    if overrides or sizes:
+        config = override_config(config, {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})})
+    names = [student.name for student in config.students]
+    chosen = list(dict.fromkeys(students)) if students else names
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(f"students: no student {name!r} in the config; there are {', '.join(names)}")
+    candidates = [
+        Candidate(student=student.name, size=size)
+        for student in reversed(config.students)
+        for size in reversed(config.sizes)
+        if student.name in chosen and student.customization_enabled
+    ]
+    return Plan(
+        run_id=run_id,
+        workload_id=workload_id,
+        client_id=client_id or config.client_id,
+        cutoff=int(cutoff.timestamp()),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=config,
+        students=tuple(name for name in names if name in chosen),
+        candidates=tuple(candidates),
+        approval=approval or config.promotion.approval,
+    )
+
+
+def override_config(config: Config, overrides: dict[str, Any]) -> Config:
+    """Return the config with keys of its sections changed, validated again.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    data = config.model_dump(mode="json")
+    for section, value in overrides.items():
+        if isinstance(value, dict) and isinstance(data.get(section), dict):
+            data[section] = {**data[section], **value}
+        else:
+            data[section] = value
+    return validate_config(data, "run parameters")
+
+
+def student_of(plan: Plan, name: str) -> Student:
+    """Return the configuration of a student of the plan."""
+    return plan.config.student(name)

@@ -1,0 +1,181 @@
+"""The log record: one request to the teacher and its answer, in OpenAI chat format, as applications log it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from flywheel.errors import RecordError
+from flywheel.labels import parse_label
+
+Message = dict[str, Any]
+
+MAX_CONTENT_CHARACTERS = 1_000_000
+# Unix seconds of the year 3000: beyond it, a log gave milliseconds or nonsense.
+_LATEST_TIMESTAMP = 32_503_680_000
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A validated log record.
+
+    Attributes:
+        id: 32 hex digits made from the content, so that the same record written twice is one record.
+        timestamp: unix seconds.
+        request: `{"model": ..., "messages": [...], ...}` as logged.
+        response: `{"choices": [{"message": {...}}], ...}` as logged.
+        label: the class named by the answer.
+    """
+
+    id: str
+    workload_id: str
+    client_id: str
+    timestamp: int
+    request: dict[str, Any]
+    response: dict[str, Any]
+    label: str
+
+    @property
+    def messages(self) -> list[Message]:
+        """The request's messages."""
+        messages: list[Message] = self.request["messages"]
+        return messages
+
+    @property
+    def answer(self) -> str:
+        """The teacher's answer, as text."""
+        content: str = self.response["choices"][0]["message"]["content"]
+        return content
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record in the log format."""
+        return {
+            "request": self.request,
+            "response": self.response,
+            "workload_id": self.workload_id,
+            "client_id": self.client_id,
+            "timestamp": self.timestamp,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, classes: Sequence[str], aliases: Mapping[str, str]) -> Record:
+        """Validate a log record.
+
+        Args:
+            data: the decoded JSON of one record.
+            classes: the workload's classes; the answer must name one of them.
+            aliases: other spellings of classes.
+
+        Raises:
+            RecordError: the message names the key that is wrong and what was expected.
+        """
+        if not isinstance(data, dict):
+            raise RecordError(f"expected a JSON object, got {type(data).__name__}")
+        workload_id = _text(data, "workload_id")
+        client_id = _text(data, "client_id")
+        timestamp = data.get("timestamp")
+        if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or timestamp != timestamp:
+            raise RecordError(f"timestamp: expected unix seconds, got {timestamp!r:.80}")
+        if not 0 <= timestamp <= _LATEST_TIMESTAMP:
+            raise RecordError(f"timestamp: expected unix seconds, got {timestamp} (milliseconds?)")
+        request, response = data.get("request"), data.get("response")
+        if not isinstance(request, dict):
+            raise RecordError("request: expected an object with model and messages")
+        messages = _check_messages(request.get("messages"))
+        answer = _check_answer(response)
+        label = parse_label(answer, classes, aliases)
+        if label is None:
+            raise RecordError(f"response.choices.0.message.content: names none of the classes: {answer!r:.200}")
+        assert isinstance(response, dict)
+        return cls(
+            id=record_id(workload_id, client_id, int(timestamp), request.get("model"), messages, answer),
+            workload_id=workload_id,
+            client_id=client_id,
+            timestamp=int(timestamp),
+            request=request,
+            response=response,
+            label=label,
+        )
+
+
+def record_id(
+    workload_id: str, client_id: str, timestamp: int, model: Any, messages: list[Message], answer: str
+) -> str:
+    """Return the id of a record with that content: 32 hex digits of a SHA-256.
+
+    What varies between two logs of one call (ids, usage, finish reasons) takes no part in it.
+    """
+    content = [workload_id, client_id, timestamp, model, messages, answer]
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def make_record(
+    *,
+    workload_id: str,
+    client_id: str,
+    timestamp: int,
+    model: str,
+    messages: list[Message],
+    answer: str,
+    label: str,
+) -> Record:
+    """Return the record of a call that flywheel itself made."""
+    return Record(
+        id=record_id(workload_id, client_id, timestamp, model, messages, answer),
+        workload_id=workload_id,
+        client_id=client_id,
+        timestamp=timestamp,
+        request={"model": model, "messages": messages},
+        response={"choices": [{"message": {"role": "assistant", "content": answer}}]},
+        label=label,
+    )
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(f"{key}: expected a text that is not empty, got {value!r:.80}")
+    if len(value) > 256:
+        raise RecordError(f"{key}: expected at most 256 characters, got {len(value)}")
+    return value
+
+
+def _check_messages(messages: Any) -> list[Message]:
+    if not isinstance(messages, list) or not messages:
+        raise RecordError("request.messages: expected a list of at least one message")
+    for index, message in enumerate(messages):
+        where = f"request.messages.{index}"
+        if not isinstance(message, dict):
+            raise RecordError(f"{where}: expected an object with role and content")
+        if message.get("role") not in _ROLES:
+            raise RecordError(f"{where}.role: expected one of {', '.join(sorted(_ROLES))}")
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise RecordError(f"{where}.content: expected a text, got {type(content).__name__}")
+        _check_content(content, f"{where}.content")
+    return messages
+
+
+def _check_answer(response: Any) -> str:
+    try:
+        content = response["choices"][0]["message"]["content"]
+    except (TypeError, KeyError, IndexError):
+        raise RecordError("response: expected an object with choices[0].message.content") from None
+    if not isinstance(content, str) or not content.strip():
+        raise RecordError("response.choices.0.message.content: expected a text that is not empty")
+    _check_content(content, "response.choices.0.message.content")
+    return content
+
+
+def _check_content(content: str, where: str) -> None:
+    if len(content) > MAX_CONTENT_CHARACTERS:
+        raise RecordError(f"{where}: {len(content)} characters, at most {MAX_CONTENT_CHARACTERS} are allowed")
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError as error:  # a lone surrogate from a "\ud800" escape
+        raise RecordError(f"{where}: not valid Unicode at character {error.start}") from None

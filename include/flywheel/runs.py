@@ -1,0 +1,152 @@
+"""A run's folder in the artifact root: its plan, what each stage gave and when, and its report.
+
+    runs/<run>/plan.json
+    runs/<run>/stages/<stage>.json                       label, ingest, curate, score, promote
+    runs/<run>/jobs/<student>/base_eval.{spec.json,json}
+    runs/<run>/jobs/<student>@<size>/customize.{spec.json,json}, evaluate.{spec.json,json}, failure.json
+
+A stage is a plain function that knows nothing of this; the DAG and the command line call it through
+`perform`, which hands it its inputs from the folder and keeps its result and its time there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.errors import ArtifactError
+from flywheel.plan import Plan
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class Run:
+    """One run of the flywheel, by its folder in the artifact root."""
+
+    def __init__(self, root: ArtifactRoot, run_id: str) -> None:
+        self.root = root
+        self.run_id = run_id
+        self.path = f"runs/{folder_name(run_id)}"
+
+    @classmethod
+    def create(cls, plan: Plan) -> Run:
+        """Freeze a plan into its run's folder; the plan that is there already stays."""
+        run = cls(ArtifactRoot(plan.config.artifacts.root), plan.run_id)
+        if not run.root.exists(f"{run.path}/plan.json"):
+            run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+        return run
+
+    @property
+    def plan(self) -> Plan:
+        """The frozen plan.
+
+        Raises:
+            ArtifactError: the run has none.
+        """
+        return Plan.model_validate(self.root.read_json(f"{self.path}/plan.json"))
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Give a local folder with the run's files; behind a remote root, a copy that is put back."""
+        if self.root.is_folder:
+            yield Path(self.root.url) / self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="flywheel-run-") as name:
+            local = Path(name)
+            remote = f"{self.root.url}/{self.path}"
+            self.root.fs.get(f"{remote}/", f"{local}/", recursive=True)
+            before = {path: path.stat().st_mtime_ns for path in local.rglob("*") if path.is_file()}
+            yield local
+            for path in sorted(local.rglob("*")):
+                if path.is_file() and before.get(path) != path.stat().st_mtime_ns:
+                    self.root.fs.put_file(str(path), f"{remote}/{path.relative_to(local)}")
+
+    def save(self, name: str, result: BaseModel, *, started_at: float, ended_at: float) -> None:
+        """Keep what a stage or job gave, with its start and end in unix seconds."""
+        self.root.write_json(
+            f"{self.path}/{name}.json",
+            {"result": result.model_dump(mode="json"), "started_at": started_at, "ended_at": ended_at},
+        )
+
+    def load(self, name: str, kind: type[Result]) -> Result:
+        """Return what a stage or job gave.
+
+        Raises:
+            ArtifactError: it has not ended.
+        """
+        return kind.model_validate(self.root.read_json(f"{self.path}/{name}.json")["result"])
+
+    def find(self, name: str, kind: type[Result]) -> Result | None:
+        """Return what a stage or job gave; None where it has not ended."""
+        return self.load(name, kind) if self.root.exists(f"{self.path}/{name}.json") else None
+
+    def perform(self, name: str, kind: type[Result], work: Callable[[Path], Result]) -> Result:
+        """Do a stage's work in the run's folder and keep its result.
+
+        The work itself finds what an earlier try has done; so a stage that is run again is done again.
+        """
+        started_at = time.time()
+        with self.folder() as folder:
+            result = work(folder)
+        self.save(f"stages/{name}", result, started_at=started_at, ended_at=time.time())
+        log.info("%s: %s", name, _summary(result))
+        return result
+
+    def intervals(self) -> dict[str, list[tuple[float, float]]]:
+        """Return when work was done, by stage: (start, end) in unix seconds, one for each job.
+
+        Keys are label, ingest, curate, base_eval, customize, evaluate, score and promote.
+        """
+        found: dict[str, list[tuple[float, float]]] = {}
+        files = [("stages", name) for name in self.root.list(f"{self.path}/stages")]
+        for job in self.root.list(f"{self.path}/jobs"):
+            files += [(f"jobs/{job}", name) for name in self.root.list(f"{self.path}/jobs/{job}")]
+        for folder, name in files:
+            if name.endswith(".json") and not name.endswith(".spec.json") and name != "failure.json":
+                data: dict[str, Any] = self.root.read_json(f"{self.path}/{folder}/{name}")
+                found.setdefault(name.removesuffix(".json"), []).append((data["started_at"], data["ended_at"]))
+        return found
+
+
+def open_run(root: str, run_id: str) -> Run:
+    """Return a run that was planned.
+
+    Raises:
+        ArtifactError: there is none; the message names those that are there.
+    """
+    run = Run(ArtifactRoot(root), run_id)
+    if not run.root.exists(f"{run.path}/plan.json"):
+        there = ", ".join(run.root.list("runs")[-5:]) or "none"
+        raise ArtifactError(f"{run.root.url}/{run.path}: no such run; the latest are: {there}")
+    return run
+
+
+def folder_name(run_id: str) -> str:
+    """Return a run's id as the name of a folder: what file systems and URLs dislike becomes '-'."""
+    return re.sub(r"[^A-Za-z0-9._@=-]", "-", run_id)
+
+
+def seconds_of(intervals: list[tuple[float, float]]) -> float:
+    """Return the time that intervals cover together, in seconds; where they overlap it counts once."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _summary(result: BaseModel) -> str:
+    """Return the small fields of a result on one line."""
+    fields = result.model_dump(mode="json")
+    return ", ".join(f"{key} {value}" for key, value in fields.items() if isinstance(value, str | int | float))
