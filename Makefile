@@ -1,0 +1,57 @@
+# Two commands do everything: `make run` and `make test`. Both install what they need first.
+#
+#   make run                       install, start Airflow, turn the wheel once, leave the UI up
+#   make test                      install, lint, type-check, all tests
+#   make install                   the set-up alone
+#   make bench NAME=curate ARGS=--quick
+#   make lock                      compile the requirements files anew from pyproject.toml
+#
+# Where torch comes from: by default the package index in use, whose Linux build brings CUDA (4.7 GB).
+#   make install TORCH_INDEX=URL   take torch from that index, such as one with CPU-only builds
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_INDEX ?=
+LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
+INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
+
+.PHONY: run test install install-dev lint test-unit test-integration bench lock clean
+
+run: install
+	@$(BIN)/flywheel up
+
+install: $(VENV)/installed
+
+install-dev: $(VENV)/installed-dev
+
+$(VENV)/installed: pyproject.toml $(LOCKS) scripts/install.sh
+	@$(INSTALL) requirements.txt requirements-students.txt
+	@$(BIN)/flywheel prepare
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(INSTALL) requirements-dev.txt
+	@touch $@
+
+test: lint test-unit test-integration
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-unit: install-dev
+	$(BIN)/pytest tests/unit -n 2
+
+test-integration: install-dev
+	$(BIN)/pytest tests/integration
+
+bench: install-dev
+	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
+
+lock:
+	scripts/lock.sh
+
+clean:
+	rm -rf $(VENV) .tools state artifacts

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Install locked requirements, and the project itself, into .venv.   scripts/install.sh LOCK...
+# Needs python3 (3.11 or newer), nothing else; root or not.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+TORCH_INDEX=${TORCH_INDEX:-}
+
+say() { printf '%s\n' "$*" >&2; }
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+    say "error: flywheel needs Python 3.11 or newer as '$PYTHON'; name another: make run PYTHON=/path/to/python3.11"
+    exit 1
+}
+
+find_uv() {
+    uv=.tools/bin/uv
+    [ -x "$uv" ] && return
+    say "Fetching uv, the installer ..."
+    # Debian keeps pip and ensurepip in packages of their own; whichever is there will do.
+    if "$PYTHON" -c 'import ensurepip' 2>/dev/null; then
+        "$PYTHON" -m venv .tools
+        .tools/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
+    elif "$PYTHON" -m pip --version >/dev/null 2>&1; then
+        "$PYTHON" -m venv --without-pip .tools
+        "$PYTHON" -m pip --python .tools/bin/python install --quiet --require-hashes -r requirements-uv.txt
+    elif command -v uv >/dev/null 2>&1; then
+        uv=uv
+    elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "Installing python3-venv, which this Python lacks ..."
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null
+        find_uv
+    else
+        say "error: this Python has neither pip nor venv: sudo apt-get install python3-venv"
+        exit 1
+    fi
+}
+find_uv
+
+[ -x .venv/bin/python ] || "$uv" venv --quiet --python "$PYTHON" .venv
+
+# Bytecode at install: importing torch, transformers and peft then takes 6.5 s instead of 10.7 s.
+install() { UV_COMPILE_BYTECODE=1 "$uv" pip install --python .venv/bin/python --no-deps "$@"; }
+
+for lock in "$@"; do
+    say "Installing $lock ..."
+    if [ -n "$TORCH_INDEX" ] && grep -q '^torch==' "$lock"; then
+        torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "$lock" | head -n 1)
+        install --quiet --default-index "$TORCH_INDEX" "$torch"
+        # The lock without torch and the CUDA libraries that only its CUDA build asks for.
+        awk '/^[A-Za-z0-9]/ { skip = /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)(\[.*\])?==/ } !skip' \
+            "$lock" > .venv/without-torch.txt
+        lock=.venv/without-torch.txt
+    fi
+    install --quiet --require-hashes -r "$lock"
+done
+install --quiet --no-build-isolation --editable .

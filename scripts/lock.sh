@@ -1,0 +1,16 @@
+#!/bin/sh
+# Compile the requirements files from pyproject.toml: pinned, hashed, without addresses of package indexes.
+# All come from one resolution (the development one), so that they install side by side.
+#   scripts/lock.sh [--upgrade]
+set -eu
+cd "$(dirname "$0")/.."
+uv=.tools/bin/uv
+[ -x "$uv" ] || uv=uv
+compile() {
+    "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+        --no-emit-index-url --no-emit-find-links "$@"
+}
+compile pyproject.toml --extra dev -o requirements-dev.txt "$@"
+compile pyproject.toml --extra orchestrator -c requirements-dev.txt -o requirements.txt
+compile pyproject.toml --extra students -c requirements-dev.txt -o requirements-students.txt
+echo 'uv' | compile - -c requirements-dev.txt -o requirements-uv.txt
