@@ -1,0 +1,99 @@
+"""Read the class out of an answer, however a teacher or student wrote it.
+
+The rules, in order:
+
+1. What a reasoning model put between `<think>` and `</think>` is not part of its answer.
+2. Text in square brackets wins over the words around it, and more pairs win over fewer: in
+   `[1] not [guidance] but [[[earnings]]]` the answer is earnings. A bracket that the token limit cut off
+   before its end counts when what is there is a whole class.
+3. Neither the first nor the last bracket is preferred: brackets of equal depth that name two classes are
+   ambiguous, and an ambiguous answer is no answer. A wrong label costs more than a lost one.
+4. Without a bracket that names a class, a class may be named in few words ("The class is Earnings."). A long
+   text that happens to hold the word "other" is no answer.
+
+Names are compared without regard to case, spaces, hyphens, quotes and other punctuation; `&` is "and".
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+# An answer without brackets may have so many words beside the class.
+MAX_WORDS_AROUND = 8
+
+_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+# Quantifiers are possessive and bounded, so that no text makes the search slow.
+_BRACKETED = re.compile(r"(\[{1,3}+)([^\[\]]*+)(?:\]|\Z)")
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def normalize(name: str) -> str:
+    """Return a name or text as lower-case words with single spaces, for comparison."""
+    text = unicodedata.normalize("NFKC", name).casefold().replace("&", " and ")
+    return _NOT_WORD.sub(" ", text).strip()
+
+
+def parse_label(answer: str, classes: Sequence[str], aliases: Mapping[str, str]) -> str | None:
+    """Return the class that an answer names, spelled as in `classes`.
+
+    Args:
+        answer: what the model wrote.
+        classes: the classes of the workload.
+        aliases: other spellings, each with its class.
+
+    Returns:
+        The class, or None when the answer names none, or two different ones.
+    """
+    names = _names(tuple(classes), tuple(aliases.items()))
+    exact = names.labels.get(normalize(answer))
+    if exact is not None:
+        return exact
+    answer = _THINKING.sub(" ", answer)
+    found: dict[int, set[str]] = {}
+    deepest = 0
+    for match in _BRACKETED.finditer(unicodedata.normalize("NFKC", answer)):
+        depth = len(match[1])
+        deepest = max(deepest, depth)
+        labels = names.named_in(normalize(match[2]))
+        if labels:
+            found.setdefault(depth, set()).update(labels)
+    if found:
+        return _only(found[max(found)])
+    if deepest > 1:  # an answer in the asked form, of a class that does not exist
+        return None
+    words = normalize(answer)
+    labels = names.named_in(words)
+    label = _only(labels)
+    if label is None or len(words.split()) - len(normalize(label).split()) > MAX_WORDS_AROUND:
+        return None
+    return label
+
+
+class _Names:
+    """The normalized names of classes and aliases, and a pattern that finds them in normalized text."""
+
+    def __init__(self, classes: tuple[str, ...], aliases: tuple[tuple[str, str], ...]) -> None:
+        self.labels = {normalize(alias): label for alias, label in aliases}
+        self.labels.update((normalize(label), label) for label in classes)
+        # The longest name first: "credit ratings outlook" must not be read as "credit ratings".
+        longest_first = sorted(self.labels, key=len, reverse=True)
+        self._pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")
+
+    def named_in(self, words: str) -> set[str]:
+        """Return the classes that normalized text names."""
+        exact = self.labels.get(words)
+        if exact is not None:
+            return {exact}
+        return {self.labels[name] for name in self._pattern.findall(words)}
+
+
+@lru_cache(maxsize=16)
+def _names(classes: tuple[str, ...], aliases: tuple[tuple[str, str], ...]) -> _Names:
+    return _Names(classes, aliases)
+
+
+def _only(labels: set[str]) -> str | None:
+    return next(iter(labels)) if len(labels) == 1 else None
