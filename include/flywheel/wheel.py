@@ -1,0 +1,128 @@
+"""The seven stages joined together: each takes its inputs from the run's folder and leaves its result there.
+
+The DAG's tasks and the command line both call these functions; neither adds logic of its own. Heavy
+libraries are imported inside, so that a DAG file that imports this module is parsed quickly.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from flywheel.plan import Candidate
+from flywheel.runs import Run
+
+if TYPE_CHECKING:
+    from flywheel.jobs import CustomizeSpec, EvaluateSpec
+    from flywheel.stages.curate import CurateResult
+    from flywheel.stages.ingest import IngestResult
+    from flywheel.stages.label import LabelResult
+    from flywheel.stages.promote import PromoteResult
+    from flywheel.stages.score import ScoreResult
+
+log = logging.getLogger(__name__)
+
+
+def label(run: Run) -> LabelResult:
+    """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
+    from flywheel.stages.label import LabelResult, label
+
+    plan = run.plan
+    return run.perform("label", LabelResult, lambda folder: label(plan, folder))
+
+
+def ingest(run: Run) -> IngestResult:
+    """Write the labelled headlines, and log records of applications, into the store."""
+    from flywheel.stages.ingest import IngestResult, ingest
+    from flywheel.stages.label import LabelResult
+
+    plan, labelled = run.plan, run.load("stages/label", LabelResult)
+    return run.perform("ingest", IngestResult, lambda folder: ingest(plan, folder, labelled))
+
+
+def curate(run: Run) -> CurateResult:
+    """Split the store's records before the cutoff into nested training sets, validation and eval."""
+    from flywheel.stages.curate import CurateResult, curate
+
+    plan = run.plan
+    return run.perform("curate", CurateResult, lambda folder: curate(plan, folder))
+
+
+def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
+    """Return what the customization job of a candidate is asked to do."""
+    from flywheel.jobs import CustomizeSpec
+    from flywheel.stages.curate import CurateResult
+
+    plan, curated = run.plan, run.load("stages/curate", CurateResult)
+    return CustomizeSpec(
+        artifact_root=plan.config.artifacts.root,
+        student=plan.config.student(candidate.student),
+        dataset=curated.dataset,
+        size=candidate.size,
+        training=plan.config.training_config,
+        lora=plan.config.lora_config,
+        seed=plan.config.data_split_config.random_seed,
+    )
+
+
+def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSpec:
+    """Return what the evaluation job is asked to do: of a candidate, or of the student itself without a size."""
+    from flywheel.config import resolve_path
+    from flywheel.jobs import CustomizeResult, EvaluateSpec
+    from flywheel.stages.curate import CurateResult
+    from flywheel.workload import Workload
+
+    plan, curated = run.plan, run.load("stages/curate", CurateResult)
+    workload = Workload.load(resolve_path(plan.config.workload))
+    adapter = None
+    if size is not None:
+        folder = Candidate(student=student, size=size).folder
+        adapter = run.load(f"jobs/{folder}/customize", CustomizeResult).adapter
+    return EvaluateSpec(
+        artifact_root=plan.config.artifacts.root,
+        student=plan.config.student(student),
+        dataset=curated.dataset,
+        adapter=adapter,
+        size=size,
+        classes=workload.classes,
+        aliases=workload.aliases,
+        evaluation=plan.config.evaluation_config,
+    )
+
+
+def write_spec(run: Run, kind: str, student: str, size: int | None = None) -> str:
+    """Write the spec of a job and return its URL, which `flywheel customize` and `flywheel evaluate` take.
+
+    Args:
+        kind: customize, evaluate or base_eval.
+    """
+    if kind == "customize":
+        assert size is not None
+        spec: CustomizeSpec | EvaluateSpec = customize_spec(run, Candidate(student=student, size=size))
+    else:
+        spec = evaluate_spec(run, student, size)
+    folder = Candidate(student=student, size=size).folder if size is not None else student
+    path = f"{run.path}/jobs/{folder}/{kind}.spec.json"
+    run.root.write_json(path, spec.model_dump(mode="json"))
+    return f"{run.root.url}/{path}"
+
+
+def score(run: Run) -> ScoreResult:
+    """Put all candidates into the table, the learning curve, the report and MLflow."""
+    from flywheel.stages.score import ScoreResult, gather, score
+
+    plan, outcomes = run.plan, gather(run)
+    return run.perform("score", ScoreResult, lambda folder: score(plan, folder, outcomes))
+
+
+def promote(run: Run, *, approved: bool = True, comment: str = "") -> PromoteResult:
+    """Put the chosen candidate into production, or keep the champion that is there."""
+    from flywheel.stages.promote import PromoteResult, promote
+    from flywheel.stages.score import ScoreResult
+
+    plan, scored = run.plan, run.load("stages/score", ScoreResult)
+    return run.perform(
+        "promote",
+        PromoteResult,
+        lambda folder: promote(plan, folder, scored, approved=approved, comment=comment),
+    )
