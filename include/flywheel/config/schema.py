@@ -168,7 +168,9 @@ class Columns(Section):
 class SourceConfig(Section):
     """Files of headlines to label, or of log records that an application wrote."""
 
-    path: str = Field(min_length=1, description="An fsspec URL, a path or a glob; several files are one source.")
+    path: str = Field(
+        min_length=1, description="An fsspec URL, a path or a glob; several files are one source."
+    )
     kind: Literal["headlines", "log_records"] = "headlines"
     format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
     columns: Columns = Columns()
@@ -194,7 +196,9 @@ class TeacherConfig(Section):
     connection: str = Field(
         "flywheel_teacher", description="Airflow connection; else FLYWHEEL_TEACHER_BASE_URL and _API_KEY."
     )
-    base_url: str | None = Field(None, description="For an endpoint that needs no secret, such as the stand-in.")
+    base_url: str | None = Field(
+        None, description="For an endpoint that needs no secret, such as the stand-in."
+    )
     concurrency: int = Field(32, ge=1)
     timeout_seconds: float = Field(60.0, gt=0)
     max_attempts: int = Field(6, ge=1)
@@ -218,7 +222,9 @@ class RuntimeConfig(Section):
     type: Literal["local"] = "local"
     parallel: int = Field(0, ge=0, description="Jobs at once; 0: one for each GPU, else for each CPU core.")
     threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")
-    python: str | None = Field(None, description="Interpreter that has the students extra; default: this one.")
+    python: str | None = Field(
+        None, description="Interpreter that has the students extra; default: this one."
+    )
     job_timeout_hours: float = Field(12.0, gt=0)
 
 
@@ -254,7 +260,9 @@ class ScheduleConfig(Section):
             presets = {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
             field = r"[\d*/,A-Za-z#?L-]+"
             if cron not in presets and not re.fullmatch(rf"\s*{field}(\s+{field}){{4}}\s*", cron):
-                raise ValueError("a cron expression of five fields, such as '0 2 * * *', or a preset as '@daily'")
+                raise ValueError(
+                    "a cron expression of five fields, such as '0 2 * * *', or a preset as '@daily'"
+                )
         return cron
 
 

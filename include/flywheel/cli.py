@@ -1,0 +1,256 @@
+"""The command line: what a person runs by hand, and what a pod runs. Each command parses and calls."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flywheel.errors import FlywheelError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from flywheel.runs import Run
+
+app = typer.Typer(
+    help="Distil a teacher LLM into small students, measure each against the teacher, promote the cheapest "
+    "good one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+WHEEL = "The wheel"
+STAGES = "Stages by hand, in this order"
+JOBS = "Jobs, as a pod runs them"
+RESULTS = "Results"
+DEMO = "Demo and tests"
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+RootOption = Annotated[str, typer.Option("--artifacts", help="The artifact root; default: the config's.")]
+
+
+class Approval(StrEnum):
+    """Who decides about a promotion."""
+
+    automatic = "automatic"
+    human = "human"
+
+
+def main() -> None:
+    """Run the command line; a known error becomes one clear message and exit code 1."""
+    try:
+        app()
+    except FlywheelError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+
+
+@app.callback()
+def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False) -> None:
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s")
+    for chatty in ("httpx", "httpcore", "fsspec", "filelock", "matplotlib", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+# -- the wheel -----------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=WHEEL)
+def up() -> None:
+    """Start Airflow on this machine, turn the wheel once, show the table and leave the UI up."""
+    from flywheel.laptop import up
+
+    raise typer.Exit(up())
+
+
+@app.command(rich_help_panel=WHEEL)
+def prepare() -> None:
+    """Make the databases that `up` needs; `make install` runs it."""
+    from flywheel.laptop import prepare
+
+    prepare()
+
+
+@app.command(rich_help_panel=WHEEL)
+def doctor() -> None:
+    """Check config, connections, disk and GPU: what is missing, and how to fix it."""
+    from flywheel.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+# -- stages by hand ------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=STAGES)
+def plan(
+    run: RunArgument,
+    cutoff: Annotated[
+        datetime | None, typer.Option(help="Records before this UTC time are seen; default: now.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Default: include/config.yaml.")] = None,
+    student: Annotated[list[str] | None, typer.Option(help="Only these students.")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Only these sizes.")] = None,
+    approval: Annotated[Approval | None, typer.Option(help="Default: the config's.")] = None,
+) -> None:
+    """Freeze config, cutoff and candidates of a run."""
+    from flywheel.config import load_config
+    from flywheel.plan import make_plan
+    from flywheel.runs import Run
+    from flywheel.workload import Workload
+
+    loaded = load_config(config)
+    made = Run.create(
+        make_plan(
+            loaded,
+            run_id=run,
+            cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
+            workload_id=Workload.load(loaded.workload).id,
+            students=student,
+            sizes=size,
+            approval=approval.value if approval else None,
+        )
+    )
+    typer.echo(f"{made.root.url}/{made.path}: {', '.join(c.name for c in made.plan.candidates)}")
+
+
+@app.command(rich_help_panel=STAGES)
+def label(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Have the teacher label the new headlines."""
+    from flywheel import wheel
+
+    _print(wheel.label(_open(run, artifacts)))
+
+
+@app.command(rich_help_panel=STAGES)
+def ingest(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Write labelled headlines and log records into the store."""
+    from flywheel import wheel
+
+    _print(wheel.ingest(_open(run, artifacts)))
+
+
+@app.command(rich_help_panel=STAGES)
+def curate(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Split the records into nested training sets, validation and eval."""
+    from flywheel import wheel
+
+    _print(wheel.curate(_open(run, artifacts)))
+
+
+@app.command(rich_help_panel=STAGES)
+def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Customize and evaluate all students and candidates, one after another, in this process."""
+    from flywheel import wheel
+
+    opened = _open(run, artifacts)
+    for student in opened.plan.students:
+        _run_job("evaluate", wheel.write_spec(opened, "base_eval", student))
+    for candidate in opened.plan.candidates:
+        _run_job("customize", wheel.write_spec(opened, "customize", candidate.student, candidate.size))
+        _run_job("evaluate", wheel.write_spec(opened, "evaluate", candidate.student, candidate.size))
+
+
+@app.command(rich_help_panel=STAGES)
+def score(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Put all candidates into the table, the learning curve, the report and MLflow."""
+    from flywheel import wheel
+
+    _print(wheel.score(_open(run, artifacts)))
+
+
+@app.command(rich_help_panel=STAGES)
+def promote(
+    run: RunArgument,
+    artifacts: RootOption = "",
+    reject: Annotated[bool, typer.Option("--reject", help="Keep the champion that is there.")] = False,
+    comment: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
+) -> None:
+    """Put the chosen candidate into production."""
+    from flywheel import wheel
+
+    _print(wheel.promote(_open(run, artifacts), approved=not reject, comment=comment))
+
+
+# -- jobs ----------------------------------------------------------------------------------------------
+
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="Path or URL of the job's .spec.json.")]
+
+
+@app.command(rich_help_panel=JOBS)
+def customize(spec: SpecArgument) -> None:
+    """Fine-tune a student as SPEC says; the result is written beside it."""
+    _run_job("customize", spec)
+
+
+@app.command(rich_help_panel=JOBS)
+def evaluate(spec: SpecArgument) -> None:
+    """Measure a student or candidate against the teacher as SPEC says; the result is written beside it."""
+    _run_job("evaluate", spec)
+
+
+# -- results -------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=RESULTS)
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Default: the latest.")] = "latest",
+    artifacts: RootOption = "",
+) -> None:
+    """Print a run's table and verdict, and where its report lies."""
+    from flywheel.report import print_report
+
+    print_report(_root(artifacts), run)
+
+
+# -- demo ----------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=DEMO)
+def headlines(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The CSV file to write.")],
+    count: Annotated[int, typer.Option(min=1)] = 6000,
+    seed: Annotated[int, typer.Option()] = 42,
+) -> None:
+    """Write dated demo headlines of our own making, with the labels of the stand-in teacher."""
+    from flywheel.demo.headlines import write_csv
+
+    write_csv(out, count, seed=seed)
+
+
+# -- shared by the commands ----------------------------------------------------------------------------
+
+
+def _root(artifacts: str) -> str:
+    if artifacts:
+        return artifacts
+    from flywheel.config import load_config
+
+    return load_config().artifacts.root
+
+
+def _open(run_id: str, artifacts: str) -> Run:
+    from flywheel.runs import open_run
+
+    return open_run(_root(artifacts), run_id)
+
+
+def _run_job(kind: str, spec: str) -> None:
+    from flywheel.job_command import run_job
+
+    run_job(kind, spec)
+
+
+def _print(result: BaseModel) -> None:
+    typer.echo(result.model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The artifact root: whole or not at all, found again, the same in a folder and behind a URL."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.errors import ArtifactError
+
+
+@pytest.fixture(params=["folder", "memory"])
+def root(request, tmp_path: Path, monkeypatch) -> ArtifactRoot:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if request.param == "folder":
+        return ArtifactRoot(str(tmp_path / "artifacts"))
+    return ArtifactRoot(request.getfixturevalue("memory_root"))
+
+
+def build(root: ArtifactRoot, key: str = "k", text: str = "hello") -> None:
+    with root.build("datasets", key) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "train.jsonl").write_text(text)
+
+
+def test_what_was_built_is_found_and_fetched(root: ArtifactRoot) -> None:
+    assert not root.find("datasets", "k")
+    build(root)
+    assert root.find("datasets", "k")
+    assert (root.fetch("datasets", "k") / "sub" / "train.jsonl").read_text() == "hello"
+
+
+def test_a_build_that_fails_leaves_nothing(root: ArtifactRoot) -> None:
+    with pytest.raises(ValueError, match="stop"), root.build("datasets", "k") as folder:
+        (folder / "half").write_text("x")
+        raise ValueError("stop")
+    assert not root.find("datasets", "k")
+    assert root.list("datasets") == []
+
+
+def test_the_first_of_two_builds_of_one_key_stays(root: ArtifactRoot) -> None:
+    build(root)
+    build(root)
+    assert [name for name in root.list("datasets") if not name.startswith(".")] == ["k"]
+
+
+def test_fetching_what_is_not_there_says_so(root: ArtifactRoot) -> None:
+    with pytest.raises(ArtifactError, match="no such artifact"):
+        root.fetch("datasets", "k")
+
+
+def test_a_damaged_artifact_is_named(tmp_path: Path) -> None:
+    root = ArtifactRoot(str(tmp_path))
+    build(root)
+    (tmp_path / "datasets/k/sub/train.jsonl").write_text("hell")
+    with pytest.raises(ArtifactError, match=r"train\.jsonl: missing or damaged"):
+        root.fetch("datasets", "k")
+
+
+def test_a_removed_artifact_is_gone_and_can_be_built_again(root: ArtifactRoot) -> None:
+    build(root)
+    root.remove("datasets", "k")
+    assert not root.find("datasets", "k")
+    root.remove("datasets", "k")
+    build(root)
+    assert root.find("datasets", "k")
+
+
+def test_an_unfinished_leftover_is_replaced(tmp_path: Path) -> None:
+    leftover = tmp_path / "datasets" / "k"
+    leftover.mkdir(parents=True)
+    (leftover / "half").write_text("x")
+    root = ArtifactRoot(str(tmp_path))
+    build(root)
+    assert not (root.fetch("datasets", "k") / "half").exists()
+
+
+def test_json_files_round_trip_and_a_missing_one_is_named(root: ArtifactRoot) -> None:
+    root.write_json("runs/a/plan.json", {"b": [1, None]})
+    assert root.exists("runs/a/plan.json")
+    assert root.read_json("runs/a/plan.json") == {"b": [1, None]}
+    assert root.list("runs/a") == ["plan.json"]
+    with pytest.raises(ArtifactError, match=r"none\.json: no such file"):
+        root.read_json("runs/none.json")
+
+
+def test_a_file_that_is_not_json_is_named(root: ArtifactRoot) -> None:
+    root.write_bytes("runs/a.json", b"{")
+    with pytest.raises(ArtifactError, match=r"a\.json: not valid JSON"):
+        root.read_json("runs/a.json")
+
+
+def test_checkpoints_outlive_their_process_and_are_discarded_at_the_end(root: ArtifactRoot) -> None:
+    with root.scratch("adapters", "k") as folder:
+        (folder / "step-1").write_text("x")
+        root.save_scratch("adapters", "k")
+    with root.scratch("adapters", "k") as folder:
+        assert (folder / "step-1").read_text() == "x"
+    root.discard_scratch("adapters", "k")
+    with root.scratch("adapters", "k") as folder:
+        assert list(folder.iterdir()) == []
+
+
+def test_checkpoints_behind_a_url_reach_another_machine(
+    memory_root: str, tmp_path: Path, monkeypatch
+) -> None:
+    root = ArtifactRoot(memory_root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
+    with root.scratch("adapters", "k") as folder:
+        (folder / "step-1").write_text("x")
+        root.save_scratch("adapters", "k")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    with root.scratch("adapters", "k") as folder:
+        assert (folder / "step-1").read_text() == "x"
+
+
+def _hold(url: str) -> None:
+    with ArtifactRoot(url).scratch("adapters", "k"):
+        Path(url, "held").touch()
+        time.sleep(60)
+
+
+def test_a_killed_job_gives_up_its_checkpoints(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(str(tmp_path),))
+    process.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with ArtifactRoot(str(tmp_path)).scratch("adapters", "k"):
+        pass
+
+
+def test_an_unknown_scheme_is_a_clear_error() -> None:
+    with pytest.raises(ArtifactError, match=r"artifacts\.root 'nope://x'"):
+        ArtifactRoot("nope://x")
+
+
+def test_keys_do_not_depend_on_the_order_of_fields() -> None:
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
+    assert len(key_of("x")) == 20
