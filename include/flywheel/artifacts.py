@@ -105,7 +105,9 @@ class ArtifactRoot:
 
     def _publish(self, kind: str, key: str, aside: Path) -> None:
         files = {
-            str(path.relative_to(aside)): path.stat().st_size for path in sorted(aside.rglob("*")) if path.is_file()
+            str(path.relative_to(aside)): path.stat().st_size
+            for path in sorted(aside.rglob("*"))
+            if path.is_file()
         }
         (aside / MANIFEST).write_bytes(orjson.dumps({"files": files}, option=orjson.OPT_INDENT_2))
         target = f"{self._root}/{kind}/{key}"

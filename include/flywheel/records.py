@@ -1,4 +1,4 @@
-"""The log record: one request to the teacher and its answer, in OpenAI chat format, as applications log it."""
+"""The log record: one request to the teacher and its answer, in OpenAI chat format, as applications do."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ class Record:
         answer = _check_answer(response)
         label = parse_label(answer, classes, aliases)
         if label is None:
-            raise RecordError(f"response.choices.0.message.content: names none of the classes: {answer!r:.200}")
+            raise RecordError(
+                f"response.choices.0.message.content: names none of the classes: {answer!r:.200}"
+            )
         assert isinstance(response, dict)
         return cls(
             id=record_id(workload_id, client_id, int(timestamp), request.get("model"), messages, answer),

@@ -115,7 +115,9 @@ class Run:
         for folder, name in files:
             if name.endswith(".json") and not name.endswith(".spec.json") and name != "failure.json":
                 data: dict[str, Any] = self.root.read_json(f"{self.path}/{folder}/{name}")
-                found.setdefault(name.removesuffix(".json"), []).append((data["started_at"], data["ended_at"]))
+                found.setdefault(name.removesuffix(".json"), []).append(
+                    (data["started_at"], data["ended_at"])
+                )
         return found
 
 
@@ -149,4 +151,6 @@ def seconds_of(intervals: list[tuple[float, float]]) -> float:
 def _summary(result: BaseModel) -> str:
     """Return the small fields of a result on one line."""
     fields = result.model_dump(mode="json")
-    return ", ".join(f"{key} {value}" for key, value in fields.items() if isinstance(value, str | int | float))
+    return ", ".join(
+        f"{key} {value}" for key, value in fields.items() if isinstance(value, str | int | float)
+    )

@@ -112,7 +112,9 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
-            hint = "; a text with ': ' or that starts with '{' needs quotes" if "mapping" in str(error) else ""
+            hint = (
+                "; a text with ': ' or that starts with '{' needs quotes" if "mapping" in str(error) else ""
+            )
             raise WorkloadError(f"{path}, line {line}: not valid YAML: {error.problem}{hint}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise WorkloadError(f"{path}: not valid YAML: {error}") from None
@@ -206,7 +208,9 @@ class _Reader:
         for key in entry:
             if key not in keys:
                 near = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.5)
-                hint = f"the nearest valid key is {near[0]!r}" if near else f"valid keys are {', '.join(keys)}"
+                hint = (
+                    f"the nearest valid key is {near[0]!r}" if near else f"valid keys are {', '.join(keys)}"
+                )
                 raise WorkloadError(f"{self._where((*at, key))}: no such key; {hint}")
         for key in sorted(required - set(entry)):
             raise WorkloadError(f"{self._where((*at, key))}: missing, and required")

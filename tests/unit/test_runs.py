@@ -73,7 +73,7 @@ def test_wrong_parameters_are_refused(config: Config, arguments: dict, message: 
 
 def test_a_cutoff_needs_its_zone(config: Config) -> None:
     with pytest.raises(ConfigError, match="zone"):
-        make_plan(config, run_id="r", cutoff=datetime(2019, 1, 1), workload_id="w")  # noqa: DTZ001
+        make_plan(config, run_id="r", cutoff=datetime(2019, 1, 1), workload_id="w")
 
 
 def test_the_plan_that_is_there_stays(config: Config) -> None:
