@@ -66,7 +66,7 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
 
 
 def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSpec:
-    """Return what an evaluation job is asked to do: of a candidate, or without a size of the student itself."""
+    """Return what an evaluation job is asked to do: of a candidate, or of the base student (no size)."""
     from flywheel.config import resolve_path
     from flywheel.jobs import CustomizeResult, EvaluateSpec
     from flywheel.stages.curate import CurateResult
