@@ -1,0 +1,141 @@
+"""The headlines of a source: text, time and, where there is one, the label that a person gave."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flywheel.config.schema import SourceConfig
+from flywheel.errors import SourceError
+from flywheel.quarantine import Quarantine
+from flywheel.sources.files import files_of
+from flywheel.sources.rows import Row, rows_of
+from flywheel.sources.timestamps import parse_timestamp
+
+MAX_TEXT_CHARACTERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A text to label.
+
+    Attributes:
+        text: on one line, without spaces around it.
+        timestamp: unix seconds; 0 where the source has no times, so that every run sees it.
+        human_label: as the person wrote it; None without one.
+        file: where it stood.
+        line: and on which line.
+    """
+
+    text: str
+    timestamp: int
+    human_label: str | None
+    file: str
+    line: int
+
+
+def read_headlines(
+    source: SourceConfig,
+    quarantine: Quarantine,
+    *,
+    key: str = "source",
+    before: int | None = None,
+    counts: Counter[str] | None = None,
+) -> Iterator[Headline]:
+    """Yield the headlines of a source, file by file; memory does not grow with their number.
+
+    Args:
+        source: files and columns.
+        quarantine: takes the rows that cannot be used.
+        key: the source's place in the configuration, for messages.
+        before: unix seconds; headlines from then on are left for later runs.
+        counts: counts rows by what became of them: `used`, `later`, `quarantined`.
+
+    Raises:
+        SourceError: no such file, an unreadable one, a column that a file lacks altogether, or a source of
+            which not one row can be used.
+    """
+    counts = Counter() if counts is None else counts
+    start = Counter(counts)
+    zone = ZoneInfo(source.time_zone)
+    columns = _columns(source, key)
+    first_problem = ""
+    for file in files_of(source, key):
+        for row in rows_of(file, columns):
+            headline = _headline(row, source, zone, file.name)
+            if isinstance(headline, str):
+                counts["quarantined"] += 1
+                first_problem = first_problem or f"{file.name}, line {row.line}: {headline}"
+                quarantine.add(file.name, row.line, headline, row.raw or row.values)
+            elif before is not None and headline.timestamp >= before:
+                counts["later"] += 1
+            else:
+                counts["used"] += 1
+                yield headline
+    if first_problem and counts["used"] + counts["later"] == start["used"] + start["later"]:
+        raise SourceError(
+            f"{source.path}: not one row can be used (key {key}.columns); the first: {first_problem}"
+        )
+
+
+def clean_text(text: str) -> str:
+    """Return a text on one line: each run of white space is one space, none is left around it."""
+    return " ".join(text.split())
+
+
+def _columns(source: SourceConfig, key: str) -> dict[str, str]:
+    """Return the columns to read, each with the key of the configuration that names it."""
+    names = {
+        "text": source.columns.text,
+        "timestamp": source.columns.timestamp,
+        "human_label": source.columns.human_label,
+    }
+    return {name: f"{key}.columns.{field}" for field, name in names.items() if name is not None}
+
+
+def _headline(row: Row, source: SourceConfig, zone: ZoneInfo, file: str) -> Headline | str:
+    """Return the headline of a row, or the reason why it is none."""
+    if row.problem:
+        return row.problem
+    columns = source.columns
+    text = row.values.get(columns.text)
+    problem = _problem_of(text, columns.text)
+    if problem:
+        return problem
+    assert isinstance(text, str)
+    timestamp = 0
+    if columns.timestamp is not None:
+        try:
+            timestamp = parse_timestamp(row.values.get(columns.timestamp), zone)
+        except (ValueError, OverflowError) as error:
+            return f"{columns.timestamp}: {error}"
+    human_label = None
+    if columns.human_label is not None:
+        value = row.values.get(columns.human_label)
+        if isinstance(value, str):
+            human_label = value.strip() or None
+        elif value is not None:
+            return f"{columns.human_label}: expected a text, got {type(value).__name__}"
+    return Headline(clean_text(text), timestamp, human_label, file, row.line)
+
+
+def _problem_of(text: Any, column: str) -> str:
+    """Return why a text cannot be a headline; empty if it can."""
+    if text is None:
+        return f"{column}: missing"
+    if not isinstance(text, str):
+        return f"{column}: expected a text, got {type(text).__name__}"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return f"{column}: too long: {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are allowed"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return f"{column}: not valid UTF-8"
+    if "\x00" in text:
+        return f"{column}: contains a NUL character"
+    if not text.strip():
+        return f"{column}: empty"
+    if not any(character.isalnum() for character in text):
+        return f"{column}: without a letter or digit"
+    return ""
