@@ -1,0 +1,18 @@
+"""Where log records and the teacher's answers live: `open_store` gives the store that the config names."""
+
+from flywheel.config import resolve_path
+from flywheel.config.schema import StoreConfig
+from flywheel.stores.base import Answer, RecordStore, WriteSummary
+
+__all__ = ["Answer", "RecordStore", "WriteSummary", "open_store"]
+
+
+def open_store(config: StoreConfig) -> RecordStore:
+    """Open the store of the config's section `store`, making it where there is none.
+
+    Raises:
+        StoreError: it cannot be opened; the message says what to do.
+    """
+    from flywheel.stores.sqlite import SqliteStore
+
+    return SqliteStore(resolve_path(config.path))

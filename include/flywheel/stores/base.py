@@ -1,0 +1,96 @@
+"""What a record store does, whatever keeps the records.
+
+Records have ids from their content, so writing one twice is writing it once: a stage that was killed and
+runs again, or two processes that write the same log, leave the same store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from flywheel.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSummary:
+    """What became of records that were written: `written` are new, `already_there` were known by their id."""
+
+    written: int = 0
+    already_there: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A teacher's answer that was paid for.
+
+    Attributes:
+        content: the assistant's text.
+        model: the model that answered.
+        created: unix seconds.
+        usage: the endpoint's token counts, as it gave them.
+    """
+
+    content: str
+    model: str
+    created: int
+    usage: dict[str, Any] = field(default_factory=dict)
+
+
+class RecordStore(Protocol):
+    """Keeps log records, and the teacher's answers.
+
+    Every method may raise a `StoreError`. Timestamps are unix seconds; `before` is exclusive. Several
+    processes and threads may use one store at once.
+    """
+
+    def write(self, records: Iterable[Record]) -> WriteSummary:
+        """Write records in batches. Those written before an error stay; writing all again is safe."""
+        ...
+
+    def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
+        """Stream the records with timestamp < before, ordered by (timestamp, id).
+
+        Records that others write meanwhile may or may not be among them; none comes twice.
+        """
+        ...
+
+    def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
+        """Stream the ids of the records that `read` would give, in its order; much cheaper than `read`."""
+        ...
+
+    def get(self, ids: Iterable[str]) -> Iterator[Record]:
+        """Stream the records of these ids, in the order of the ids.
+
+        Raises:
+            StoreError: an id is not in the store.
+        """
+        ...
+
+    def count(self, workload_id: str, client_id: str, before: int) -> int:
+        """Return the number of records with timestamp < before."""
+        ...
+
+    def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
+        """Return the number of records with timestamp < before of each label, the labels sorted."""
+        ...
+
+    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """Return the answers that are there; keys without one are left out."""
+        ...
+
+    def put_answers(self, answers: Sequence[tuple[str, Answer]]) -> None:
+        """Keep answers; they are durable when this returns. The first answer of a key stays."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection; closing twice is no error."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,396 @@
+"""The embedded store: one SQLite file, no server.
+
+Write-ahead logging lets readers and one writer work at once; further writers wait their turn. Commits are
+synchronous=FULL: what `write` and `put_answers` returned from survives a killed process and a power cut, as
+far as the disk keeps what it was told to sync. (With NORMAL a kill is survived too, but a power cut may take
+the last commits; a commit holds a whole batch, so FULL costs little.) The file must be on a local disk:
+WAL does not work on network file systems (https://sqlite.org/wal.html); processes on several machines need
+another store.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from flywheel.errors import StoreError
+from flywheel.records import Record
+from flywheel.stores.base import Answer, WriteSummary
+from flywheel.stores.prompts import (
+    MAX_REFERENCES,
+    Compressor,
+    Frame,
+    Reference,
+    digest,
+    skeleton_and_text,
+)
+
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 120.0
+# Records in a transaction. A killed writer loses at most these; other writers wait for so many.
+WRITE_BATCH = 2000
+READ_BATCH = 2000
+_APPLICATION_ID = 0x666C7977  # "flyw"
+
+# The column `response` is NULL where the response holds the answer and nothing else.
+_SCHEMA = (
+    """CREATE TABLE scopes (number INTEGER PRIMARY KEY, workload_id TEXT NOT NULL, client_id TEXT NOT NULL,
+                            UNIQUE (workload_id, client_id))""",
+    """CREATE TABLE prompts (number INTEGER PRIMARY KEY, skeleton_digest BLOB NOT NULL,
+                             text_digest BLOB NOT NULL, skeleton BLOB NOT NULL, text TEXT NOT NULL,
+                             UNIQUE (skeleton_digest, text_digest))""",
+    """CREATE TABLE records (id BLOB PRIMARY KEY, scope INTEGER NOT NULL, timestamp INTEGER NOT NULL,
+                             label TEXT NOT NULL, prompt INTEGER NOT NULL, first INTEGER NOT NULL,
+                             last INTEGER NOT NULL, text TEXT NOT NULL, answer TEXT NOT NULL,
+                             response BLOB)""",
+    "CREATE UNIQUE INDEX records_in_time ON records (scope, timestamp, id)",
+    """CREATE TABLE answers (key TEXT PRIMARY KEY, content TEXT NOT NULL, model TEXT NOT NULL,
+                             created INTEGER NOT NULL, usage BLOB NOT NULL) WITHOUT ROWID""",
+)
+_COLUMNS = "id, scope, timestamp, label, prompt, first, last, text, answer, response"
+
+
+class SqliteStore:
+    """A `RecordStore` in one SQLite file.
+
+    Args:
+        path: the file, made with its folder where there is none.
+
+    Raises:
+        StoreError: the file is not a store, is damaged, or a newer flywheel made it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        # One connection, so one statement at a time; other processes have their own.
+        self._lock = threading.RLock()
+        self._compressor = Compressor()
+        self._scopes: dict[tuple[str, str], int] = {}
+        self._scope_names: dict[int, tuple[str, str]] = {}
+        self._frame = lru_cache(maxsize=1024)(self._read_frame)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.path}: its folder cannot be made: {error}") from None
+        with self._errors():
+            self._connection = sqlite3.connect(
+                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._errors():
+                self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    # -- records -------------------------------------------------------------------------------------
+
+    def write(self, records: Iterable[Record]) -> WriteSummary:
+        """Write records; each batch of 2,000 is one transaction."""
+        written = total = 0
+        iterator = iter(records)
+        while batch := list(islice(iterator, WRITE_BATCH)):
+            total += len(batch)
+            with self._transaction():
+                written += self._write_batch(batch)
+        return WriteSummary(written=written, already_there=total - written)
+
+    def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
+        """Stream the records with timestamp < before, ordered by (timestamp, id)."""
+        # Pages instead of one long statement: a reader that takes its time pins no old pages in the log.
+        after = (-1, b"")
+        while True:
+            rows = self._select(
+                f"SELECT {_COLUMNS} FROM records WHERE scope = ? AND timestamp < ? "  # noqa: S608
+                "AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
+                (self._scope(workload_id, client_id), before, *after, READ_BATCH),
+            )
+            for row in rows:
+                yield self._record(row)
+            if len(rows) < READ_BATCH:
+                return
+            after = (rows[-1][2], rows[-1][0])
+
+    def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
+        """Stream the ids of the records that `read` would give, in its order."""
+        after = (-1, b"")
+        while True:
+            rows = self._select(
+                "SELECT timestamp, id FROM records WHERE scope = ? AND timestamp < ? "
+                "AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
+                (self._scope(workload_id, client_id), before, *after, 10 * READ_BATCH),
+            )
+            for _, row_id in rows:
+                yield row_id.hex()
+            if len(rows) < 10 * READ_BATCH:
+                return
+            after = rows[-1]
+
+    def get(self, ids: Iterable[str]) -> Iterator[Record]:
+        """Stream the records of these ids, in the order of the ids."""
+        iterator = iter(ids)
+        while batch := list(islice(iterator, 500)):
+            keys = [self._key(record_id) for record_id in batch]
+            places = ",".join("?" * len(keys))
+            rows = self._select(f"SELECT {_COLUMNS} FROM records WHERE id IN ({places})", keys)  # noqa: S608
+            found = {row[0]: row for row in rows}
+            for key in keys:
+                if key not in found:
+                    raise StoreError(f"{self.path}: no record {key.hex()}; was the store replaced meanwhile?")
+                yield self._record(found[key])
+
+    def count(self, workload_id: str, client_id: str, before: int) -> int:
+        """Return the number of records with timestamp < before."""
+        rows = self._select(
+            "SELECT count(*) FROM records WHERE scope = ? AND timestamp < ?",
+            (self._scope(workload_id, client_id), before),
+        )
+        return int(rows[0][0])
+
+    def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
+        """Return the number of records with timestamp < before of each label, the labels sorted."""
+        rows = self._select(
+            "SELECT label, count(*) FROM records WHERE scope = ? AND timestamp < ? "
+            "GROUP BY label ORDER BY label",
+            (self._scope(workload_id, client_id), before),
+        )
+        return dict(rows)
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """Return the answers that are there; keys without one are left out."""
+        found: dict[str, Answer] = {}
+        for start in range(0, len(keys), 500):
+            batch = keys[start : start + 500]
+            places = ",".join("?" * len(batch))
+            rows = self._select(
+                f"SELECT key, content, model, created, usage FROM answers WHERE key IN ({places})",  # noqa: S608
+                batch,
+            )
+            for key, content, model, created, usage in rows:
+                found[key] = Answer(content, model, created, orjson.loads(usage))
+        return found
+
+    def put_answers(self, answers: Sequence[tuple[str, Answer]]) -> None:
+        """Keep answers in one transaction, on the disk when this returns."""
+        rows = [
+            (key, answer.content, answer.model, answer.created, orjson.dumps(answer.usage))
+            for key, answer in answers
+        ]
+        with self._transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+
+    # -- connection ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file; closing twice is no error."""
+        with self._lock, self._errors():
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        """Set the connection up and make the tables where there are none."""
+        connection = self._connection
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if tables and application != _APPLICATION_ID:
+            raise StoreError(f"{self.path}: another program's SQLite file; choose another store.path")
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path}: a newer flywheel made this store (schema {version}, this one knows "
+                f"{SCHEMA_VERSION}); install that version, or choose another store.path"
+            )
+        self._use_write_ahead_log()
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -65536")  # 64 MiB
+        with self._transaction():
+            # Asked again under the lock: another process may have made the tables meanwhile.
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _use_write_ahead_log(self) -> None:
+        # SQLite does not wait for its busy timeout when two processes switch a new file at once.
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                # Rows that were rolled back may be remembered here.
+                self._compressor = Compressor()
+                self._scopes.clear()
+                raise
+
+    def _select(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
+        with self._lock, self._errors():
+            return self._connection.execute(statement, parameters).fetchall()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into a `StoreError` that says what to do."""
+        try:
+            yield
+        except sqlite3.ProgrammingError as error:
+            raise StoreError(f"{self.path}: {error}") from error
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StoreError(
+                    f"{self.path}: another process has been writing for {BUSY_SECONDS:.0f} s; run this again"
+                ) from error
+            raise StoreError(
+                f"{self.path}: {error}; check the path, its permissions, and the space on its disk"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{self.path}: damaged or not a record store ({error}); restore a copy, or move the file "
+                "away together with its -wal and -shm files to begin a new one"
+            ) from error
+
+    # -- rows ----------------------------------------------------------------------------------------
+
+    def _write_batch(self, batch: Sequence[Record]) -> int:
+        """Insert records inside a transaction; return the number of new ones."""
+        rows = []
+        for record in batch:
+            skeleton, text = skeleton_and_text(record.request)
+            if not self._compressor.knows(skeleton):
+                self._load_references(skeleton)
+            difference = self._compressor.reduce(skeleton, text)
+            rows.append(
+                (
+                    self._key(record.id),
+                    self._make_scope(record.workload_id, record.client_id),
+                    record.timestamp,
+                    record.label,
+                    self._number(difference.reference),
+                    difference.first,
+                    difference.last,
+                    difference.text,
+                    record.answer,
+                    None
+                    if record.response == _plain_response(record.answer)
+                    else orjson.dumps(record.response),
+                )
+            )
+        before = self._connection.total_changes
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+        )
+        return self._connection.total_changes - before
+
+    def _load_references(self, skeleton: bytes) -> None:
+        """Tell the compressor the newest references of a skeleton that the store has."""
+        rows = self._connection.execute(
+            "SELECT number, text FROM prompts WHERE skeleton_digest = ? ORDER BY number DESC LIMIT ?",
+            (digest(skeleton), MAX_REFERENCES),
+        ).fetchall()
+        for number, text in reversed(rows):
+            self._compressor.know(Reference(skeleton, text, number))
+
+    def _number(self, reference: Reference) -> int:
+        """Return the row number of a reference, stored where it is new."""
+        if reference.number is None:
+            key = digest(reference.skeleton), digest(reference.text.encode())
+            self._connection.execute(
+                "INSERT OR IGNORE INTO prompts (skeleton_digest, text_digest, skeleton, text) "
+                "VALUES (?, ?, ?, ?)",
+                (*key, reference.skeleton, reference.text),
+            )
+            (reference.number,) = self._connection.execute(
+                "SELECT number FROM prompts WHERE skeleton_digest = ? AND text_digest = ?", key
+            ).fetchone()
+        assert reference.number is not None
+        return reference.number
+
+    def _record(self, row: Sequence[Any]) -> Record:
+        key, scope, timestamp, label, prompt, first, last, text, answer, response = row
+        workload_id, client_id = self._scope_name(scope)
+        return Record(
+            id=key.hex(),
+            workload_id=workload_id,
+            client_id=client_id,
+            timestamp=timestamp,
+            request=self._frame(prompt).request(first, last, text),
+            response=_plain_response(answer) if response is None else orjson.loads(response),
+            label=label,
+        )
+
+    def _read_frame(self, prompt: int) -> Frame:
+        rows = self._select("SELECT skeleton, text FROM prompts WHERE number = ?", (prompt,))
+        if not rows:
+            raise StoreError(f"{self.path}: damaged: prompt {prompt} of a record is missing; restore a copy")
+        return Frame(*rows[0])
+
+    def _scope(self, workload_id: str, client_id: str) -> int:
+        """Return the number of a workload's client; 0, which no record has, where there is none."""
+        key = (workload_id, client_id)
+        if key not in self._scopes:
+            rows = self._select("SELECT number FROM scopes WHERE workload_id = ? AND client_id = ?", key)
+            if not rows:
+                return 0
+            self._scopes[key] = rows[0][0]
+        return self._scopes[key]
+
+    def _make_scope(self, workload_id: str, client_id: str) -> int:
+        number = self._scope(workload_id, client_id)
+        if not number:
+            self._connection.execute(
+                "INSERT INTO scopes (workload_id, client_id) VALUES (?, ?)", (workload_id, client_id)
+            )
+            number = self._scope(workload_id, client_id)
+        return number
+
+    def _scope_name(self, number: int) -> tuple[str, str]:
+        if number not in self._scope_names:
+            rows = self._select("SELECT workload_id, client_id FROM scopes WHERE number = ?", (number,))
+            self._scope_names[number] = rows[0]
+        return self._scope_names[number]
+
+    def _key(self, record_id: str) -> bytes:
+        try:
+            return bytes.fromhex(record_id)
+        except ValueError:
+            raise StoreError(
+                f"record id {record_id!r:.80}: expected hex digits, as flywheel.records makes them"
+            ) from None
+
+
+def _plain_response(answer: str) -> dict[str, Any]:
+    """Return the response that holds the answer and nothing else, as flywheel itself writes it."""
+    return {"choices": [{"message": {"role": "assistant", "content": answer}}]}
