@@ -180,3 +180,17 @@ def test_an_override_changes_one_key_and_is_validated(write) -> None:
     assert changed.students == config.students
     with pytest.raises(ConfigError, match=r"run parameters: training_config\.epoch: .*'epochs'"):
         override_config(config, {"training_config": {"epoch": 3}})
+
+
+def test_the_reference_page_is_the_schema_s() -> None:
+    from flywheel.config.reference import page
+
+    committed = Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert committed.read_text() == page(), "python -m flywheel.config.reference > docs/configuration.md"
+
+
+def test_every_key_of_the_schema_is_explained() -> None:
+    from flywheel.config.reference import page
+
+    unexplained = [line for line in page().splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert unexplained == []

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from flywheel.config.schema import IGNORED_KEYS, Config
+from flywheel.config.schema import IGNORED_KEYS, Config, section_in
 from flywheel.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -150,19 +150,8 @@ def _keys_of(location: Location) -> list[str]:
         if isinstance(part, int):
             continue
         field = section.model_fields["nims" if part == "nim" else part]
-        section = _section_in(field.annotation) or section
+        section = section_in(field.annotation) or section
     return sorted(section.model_fields)
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section class inside an annotation such as `tuple[Student, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_in(argument)
-        if found:
-            return found
-    return None
 
 
 def _ignored_keys_in(data: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ blueprint knows and flywheel has no use for is listed in `IGNORED_KEYS`: accepte
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -48,14 +48,14 @@ class CustomizerConfig(Section):
 class Student(Section):
     """One student: a Hugging Face causal LM that is fine-tuned with LoRA."""
 
-    model_name: str = Field(min_length=1)
+    model_name: str = Field(min_length=1, description="The name of the model, as a NIM calls it.")
     model_type: Literal["llm"] = "llm"
     context_length: int = Field(8192, ge=1, description="Longest prompt and answer together, in tokens.")
-    gpus: int = Field(1, ge=0)
+    gpus: int = Field(1, ge=0, description="GPUs of a job of this student; 0: it runs on the CPU.")
     pvc_size: str | None = None
     tag: str | None = None
     registry_base: str | None = None
-    customization_enabled: bool = True
+    customization_enabled: bool = Field(True, description="False: it is only base-evaluated.")
     customizer_configs: CustomizerConfig = CustomizerConfig()
     # flywheel's own
     name: str = Field("", description="Short name in tables and map indexes; derived from model_name.")
@@ -91,13 +91,17 @@ class DataSplitConfig(Section):
 
     eval_size: int = Field(100, ge=1, description="Held-out records, the same for all students and sizes.")
     val_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the rest that is validation data.")
-    min_total_records: int = Field(50, ge=1)
-    random_seed: int = 42
+    min_total_records: int = Field(50, ge=1, description="With fewer the run stops with an error.")
+    random_seed: int = Field(42, description="Of the split, the training and the bootstrap.")
     limit: int | None = Field(None, ge=1, description="Use at most so many records; null: all.")
     parse_function_arguments: bool = True
-    stratify_enabled: bool = True
-    min_samples_per_class: int = Field(2, ge=1)
-    rare_class_threshold: int = Field(1, ge=0)
+    stratify_enabled: bool = Field(True, description="Keep the class shares in all splits and sizes.")
+    min_samples_per_class: int = Field(
+        2, ge=1, description="A class with fewer makes the split random; the result says so."
+    )
+    rare_class_threshold: int = Field(
+        1, ge=0, description="Classes with at most so many are stratified together."
+    )
     # flywheel's own
     near_duplicate_similarity: float = Field(
         0.85, gt=0, le=1, description="Texts whose word sets have at least this Jaccard similarity are one."
@@ -107,15 +111,15 @@ class DataSplitConfig(Section):
 class TrainingConfig(Section):
     """Supervised fine-tuning of a student."""
 
-    training_type: Literal["sft"] = "sft"
-    finetuning_type: Literal["lora"] = "lora"
-    epochs: int = Field(1, ge=1)
+    training_type: Literal["sft"] = Field("sft", description="Supervised fine-tuning.")
+    finetuning_type: Literal["lora"] = Field("lora", description="Low-rank adapters.")
+    epochs: int = Field(1, ge=1, description="Passes over the training records.")
     batch_size: int = Field(64, ge=1, description="Samples in an optimizer step.")
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, description="The highest rate of the schedule.")
     # flywheel's own
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising rate.")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="Of AdamW, on the adapter.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     min_steps: int = Field(0, ge=0, description="Repeat the epochs until at least so many optimizer steps.")
     early_stop_patience: int = Field(0, ge=0, description="Validations without gain before a stop; 0: off.")
     validations: int = Field(4, ge=0, description="Validations in a job, evenly spaced; 0: none.")
@@ -126,7 +130,7 @@ class LoraConfig(Section):
     """Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) on all linear layers."""
 
     adapter_dim: int = Field(16, ge=1, description="The rank r.")
-    adapter_dropout: float = Field(0.1, ge=0, lt=1)
+    adapter_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on the adapters' input.")
     sequence_packing_enabled: bool = True
     # flywheel's own
     alpha: float | None = Field(None, gt=0, description="Scale is alpha / r; default 2 r.")
@@ -135,34 +139,41 @@ class LoraConfig(Section):
 class EvaluationConfig(Section):
     """How a student's answers are generated and scored."""
 
-    workload_type: Literal["auto", "classification"] = "classification"
+    workload_type: Literal["auto", "classification"] = Field(
+        "classification", description="auto: told from the workload, which is a classification."
+    )
     tool_eval_type: str | None = None
     # flywheel's own
     batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
     max_new_tokens: int = Field(12, ge=1, description="Longest answer, in tokens.")
-    bootstrap_samples: int = Field(1000, ge=100)
+    bootstrap_samples: int = Field(1000, ge=100, description="Resamples behind a 95 % interval.")
 
 
 class MlflowConfig(Section):
     """Where runs are tracked. A null URI means a SQLite file in the state folder."""
 
-    tracking_uri: str | None = None
-    experiment_name_prefix: str = "flywheel"
-    artifact_location: str | None = None
+    tracking_uri: str | None = Field(None, description="null: a SQLite file in state/.")
+    experiment_name_prefix: str = Field("flywheel", description="The experiment is PREFIX-WORKLOAD.")
+    artifact_location: str | None = Field(None, description="Where MLflow keeps files; null: state/.")
 
 
 class LoggingConfig(Section):
     """How much is logged."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Of the logs."
+    )
 
 
 class Columns(Section):
     """Which column holds what in a source of headlines."""
 
-    text: str = "headline"
-    timestamp: str | None = "date"
-    human_label: str | None = None
+    text: str = Field("headline", description="The column with the text to label.")
+    timestamp: str | None = Field(
+        "date",
+        description="ISO date or time, or unix seconds; null: texts without time, only to check the teacher.",
+    )
+    human_label: str | None = Field(None, description="The column with labels that people gave.")
 
 
 class SourceConfig(Section):
@@ -171,10 +182,12 @@ class SourceConfig(Section):
     path: str = Field(
         min_length=1, description="An fsspec URL, a path or a glob; several files are one source."
     )
-    kind: Literal["headlines", "log_records"] = "headlines"
-    format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
+    kind: Literal["headlines", "log_records"] = Field(
+        "headlines", description="log_records: prompts with their answers; they skip labelling."
+    )
+    format: Literal["auto", "csv", "jsonl", "parquet"] = Field("auto", description="auto: by the name's end.")
     columns: Columns = Columns()
-    time_zone: str = "UTC"
+    time_zone: str = Field("UTC", description="Of times that name none.")
 
     @field_validator("time_zone")
     @classmethod
@@ -185,25 +198,25 @@ class SourceConfig(Section):
 class Gate(Section):
     """The teacher must reach this against the human labels, else the run stops before it spends more."""
 
-    min_f1_weighted: float = Field(0.0, ge=0, le=1)
+    min_f1_weighted: float = Field(0.0, ge=0, le=1, description="0: no gate.")
     min_records: int = Field(50, ge=1, description="Below so many human labels the gate is not judged.")
 
 
 class TeacherConfig(Section):
     """The OpenAI-compatible endpoint that labels. URL and key come from the connection or environment."""
 
-    model: str = Field("meta/llama-3.3-70b-instruct", min_length=1)
+    model: str = Field("meta/llama-3.3-70b-instruct", min_length=1, description="Sent with each call.")
     connection: str = Field(
         "flywheel_teacher", description="Airflow connection; else FLYWHEEL_TEACHER_BASE_URL and _API_KEY."
     )
     base_url: str | None = Field(
         None, description="For an endpoint that needs no secret, such as the stand-in."
     )
-    concurrency: int = Field(32, ge=1)
-    timeout_seconds: float = Field(60.0, gt=0)
-    max_attempts: int = Field(6, ge=1)
-    temperature: float = Field(0.0, ge=0)
-    max_tokens: int = Field(32, ge=1)
+    concurrency: int = Field(32, ge=1, description="Calls in flight at once.")
+    timeout_seconds: float = Field(60.0, gt=0, description="Of one call.")
+    max_attempts: int = Field(6, ge=1, description="Tries of one call, with backoff between them.")
+    temperature: float = Field(0.0, ge=0, description="0: the likeliest answer.")
+    max_tokens: int = Field(32, ge=1, description="Longest answer, in tokens.")
     gate: Gate = Gate()
 
 
@@ -211,41 +224,45 @@ class PromotionConfig(Section):
     """When a candidate replaces the champion."""
 
     within: float = Field(0.1, ge=0, le=1, description="Largest distance in weighted F1.")
-    of: Literal["teacher", "best"] = "teacher"
-    approval: Literal["automatic", "human"] = "automatic"
-    approval_timeout_hours: float = Field(72.0, gt=0)
+    of: Literal["teacher", "best"] = Field(
+        "teacher", description="Distance from the teacher (F1 1.0) or from the best candidate."
+    )
+    approval: Literal["automatic", "human"] = Field(
+        "automatic", description="human: a person approves in the Airflow UI."
+    )
+    approval_timeout_hours: float = Field(72.0, gt=0, description="Without an answer the champion stays.")
 
 
 class RuntimeConfig(Section):
     """Where customization and evaluation jobs run."""
 
-    type: Literal["local"] = "local"
+    type: Literal["local"] = Field("local", description="local: a process of its own on this machine.")
     parallel: int = Field(0, ge=0, description="Jobs at once; 0: one for each GPU, else for each CPU core.")
     threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")
     python: str | None = Field(
         None, description="Interpreter that has the students extra; default: this one."
     )
-    job_timeout_hours: float = Field(12.0, gt=0)
+    job_timeout_hours: float = Field(12.0, gt=0, description="A longer job is stopped and fails.")
 
 
 class StoreConfig(Section):
     """Where records and the teacher's answers live."""
 
-    type: Literal["sqlite"] = "sqlite"
-    path: str = "state/records.sqlite"
+    type: Literal["sqlite"] = Field("sqlite", description="sqlite: one file, no server.")
+    path: str = Field("state/records.sqlite", description="The file.")
 
 
 class ArtifactsConfig(Section):
     """Where datasets, adapters, evaluations and runs are kept: a folder or any fsspec URL."""
 
-    root: str = "artifacts"
+    root: str = Field("artifacts", description="A folder, or an fsspec URL such as s3://bucket/flywheel.")
 
 
 class ScheduleConfig(Section):
     """When the DAG runs: by clock, when an asset says that new data is here, or on either."""
 
-    cron: str | None = None
-    time_zone: str = "UTC"
+    cron: str | None = Field(None, description="Such as '0 2 * * *'; null: not by clock.")
+    time_zone: str = Field("UTC", description="Of the clock.")
     asset: str | None = Field(None, description="URI of the Airflow asset that new data updates.")
 
     @field_validator("time_zone")
@@ -270,7 +287,7 @@ class Notifier(Section):
     """One Airflow notifier: any class of any provider, with its arguments."""
 
     notifier: str = Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$", description="Class path.")
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Of its constructor.")
 
 
 class NotificationsConfig(Section):
@@ -284,9 +301,13 @@ class NotificationsConfig(Section):
 class Config(Section):
     """The whole configuration, read once when a run starts."""
 
-    client_id: str = Field("default", min_length=1, max_length=128)
+    client_id: str = Field(
+        "default", min_length=1, max_length=128, description="Whose data: in every record."
+    )
     workload: str = Field("include/workloads/news_classifier.yaml", description="Prompt, classes, examples.")
-    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((5000, 10000, 25000), min_length=1)
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5000, 10000, 25000), min_length=1, description="Training records; each student is trained on each."
+    )
     nims: tuple[Student, ...] = Field(min_length=1, validation_alias=AliasChoices("nims", "nim"))
     source: tuple[SourceConfig, ...] = ()
     teacher: TeacherConfig = TeacherConfig()
@@ -343,6 +364,13 @@ class Config(Section):
             if student.name == name:
                 return student
         raise KeyError(f"no student {name!r}; there are {', '.join(s.name for s in self.nims)}")
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section class inside an annotation such as `tuple[Student, ...]`; None where there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := section_in(part))), None)
 
 
 def _known_time_zone(zone: str) -> str:

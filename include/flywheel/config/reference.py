@@ -1,0 +1,89 @@
+"""The page docs/configuration.md, made from the schema: `python -m flywheel.config.reference > FILE`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from flywheel.config.schema import IGNORED_KEYS, Config, section_in
+
+INTRODUCTION = """\
+# Configuration
+
+`include/config.yaml`, or the file that `FLYWHEEL_CONFIG` names. It is read once, when a run starts, and
+frozen into the run's plan. A wrong key or value is an error that names file, line, key, what was expected and
+the nearest valid key. `nim` is another spelling of `nims`. Secrets have no place here: they live in Airflow
+connections or in the environment.
+
+Keys of the NVIDIA Data Flywheel Blueprint without effect here are accepted, and named in one line of the log:
+{ignored}.
+"""
+
+
+def page() -> str:
+    """Return the whole page as Markdown."""
+    ignored = ", ".join(f"`{key}`" for key in IGNORED_KEYS)
+    parts = [INTRODUCTION.format(ignored=ignored), "## Top level\n", *_table(Config, "")]
+    for path, section in _sections(Config, ""):
+        parts += [f"\n## {path}\n", f"{_first_line(section)}\n", *_table(section, path)]
+    return "\n".join(parts) + "\n"
+
+
+def _sections(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in section.model_fields.items():
+        inner = section_in(field.annotation)
+        if inner:
+            path = f"{prefix}{name}"
+            yield path, inner
+            yield from _sections(inner, f"{path}.")
+
+
+def _table(section: type[BaseModel], path: str) -> Iterator[str]:
+    rows = [
+        f"| `{name}` | {_type(field)} | {_default(field)} | {_meaning(field, f'{path}.{name}'.lstrip('.'))} |"
+        for name, field in section.model_fields.items()
+        if not section_in(field.annotation)
+    ]
+    if rows:
+        yield "| key | type | default | meaning |"
+        yield "|---|---|---|---|"
+        yield from rows
+
+
+def _meaning(field: FieldInfo, path: str) -> str:
+    ignored = {key.replace(".*", "") for key in IGNORED_KEYS}
+    return "no effect here" if path in ignored else (field.description or "").replace("|", "\\|")
+
+
+def _type(field: FieldInfo) -> str:
+    text = str(field.annotation) if get_args(field.annotation) else getattr(field.annotation, "__name__", "")
+    for prefix in ("typing.", "flywheel.config.schema.", "annotated_types."):
+        text = text.replace(prefix, "")
+    if text.startswith("Literal["):
+        text = " or ".join(repr(value) for value in get_args(field.annotation))
+    if text.startswith("tuple[Annotated["):
+        text = "list of int"
+    return f"`{text}`".replace("|", "or")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value: Any = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined or value in ("", {}, ()):
+        return ""
+    return f"`{json.dumps(value)}`"
+
+
+def _first_line(section: type[BaseModel]) -> str:
+    return (section.__doc__ or "").strip().split("\n\n")[0]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
