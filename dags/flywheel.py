@@ -1,0 +1,74 @@
+"""# The data flywheel
+
+Distils the answers of a teacher LLM into small fine-tuned students, measures each against the teacher, and
+puts the cheapest good one into production.
+
+    plan -> label -> ingest -> curate -+-> base_eval    [one for each student] ----------------+-> score -> review -> promote
+                                       +-> candidate    [student @ size]: customize -> evaluate-+
+
+* A run sees records before its **cutoff**: the end of its data interval, else its logical date, else the
+  moment it was asked for. So a backfill gives what that night's run would have given.
+* `plan` freezes the config and the params of the run; later edits of the file do not reach it.
+* A candidate that fails is a line of the table, with the reason. The run fails when nothing could be scored.
+* All work is found again by what it was made from: a cleared or repeated task does only what is missing.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import dag, task_group
+
+from flywheel.orchestration import (
+    JobOperator,
+    ReviewOperator,
+    curate,
+    dag_params,
+    dag_schedule,
+    ingest,
+    label,
+    notify_failure,
+    plan,
+    promote,
+    read_config,
+    score,
+)
+
+config = read_config()
+
+
+@task_group
+def candidate(student: str, size: int) -> None:
+    """A student fine-tuned on a number of training records, and measured."""
+    customize = JobOperator(task_id="customize", stage="customize", student=student, size=size)
+    evaluate = JobOperator(task_id="evaluate", stage="evaluate", student=student, size=size)
+    customize >> evaluate
+
+
+@dag(
+    dag_display_name="flywheel",
+    schedule=dag_schedule(config),
+    params=dag_params(config),
+    catchup=False,
+    default_args={
+        "owner": "flywheel",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=10),
+    },
+    on_failure_callback=notify_failure,
+    doc_md=__doc__,
+    tags=["distillation", "flywheel"],
+)
+def flywheel() -> None:
+    """Turn the wheel once."""
+    students, candidates = plan(), curate()
+    base_eval = JobOperator.partial(task_id="base_eval", stage="base_eval").expand(student=students)
+    candidate_ = candidate.expand_kwargs(candidates)
+
+    students >> label() >> ingest() >> candidates >> [base_eval, candidate_]
+    [base_eval, candidate_] >> score() >> ReviewOperator(task_id="review") >> promote()
+
+
+flywheel()

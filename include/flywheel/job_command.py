@@ -1,0 +1,112 @@
+"""`flywheel customize SPEC` and `flywheel evaluate SPEC`: the same command in a process, a pod, or by hand.
+
+SPEC is JSON in the artifact root, `X.spec.json`; the result is written beside it, as `X.json`, whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.errors import ArtifactError, FlywheelError, JobError, StudentError
+from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.runtimes.base import CRASHED, REFUSED
+
+log = logging.getLogger(__name__)
+
+SPEC_SUFFIX = ".spec.json"
+
+# The number of a file descriptor whose other end the runtime holds: it reads as ended when the runtime is
+# gone, however it went, and the job then ends itself.
+LIFELINE_VARIABLE = "FLYWHEEL_LIFELINE"
+
+
+def main(arguments: list[str]) -> int:
+    """Run a job, given the arguments of `flywheel`, and return its exit code."""
+    kind, spec = arguments
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", force=True)
+    try:
+        run_job(kind, spec)
+    except FlywheelError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return REFUSED
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
+        return CRASHED
+    return 0
+
+
+def is_done(kind: str, spec: str) -> bool:
+    """Return whether what the job would make is there already: `run_job` then only reads it, in no time."""
+    folder, name = _split(spec)
+    asked = folder.read_json(name)
+    try:
+        if kind == "customize":
+            key, made = CustomizeSpec.model_validate(asked).key, "adapters"
+        else:
+            key, made = EvaluateSpec.model_validate(asked).key, "evaluations"
+    except StudentError:
+        return False  # the weights are not on this machine: where the job runs they may be
+    return ArtifactRoot(asked["artifact_root"]).find(made, key)
+
+
+def run_job(kind: str, spec: str) -> None:
+    """Do what SPEC asks for and write the result beside it.
+
+    Args:
+        kind: customize or evaluate.
+        spec: path or URL of the job's `.spec.json`.
+
+    Raises:
+        FlywheelError: the job cannot be done as it was asked for.
+    """
+    _hold_lifeline()
+    started_at = time.time()
+    folder, name = _split(spec)
+    asked = folder.read_json(name)
+    if kind == "customize":
+        from flywheel.stages.customize import customize
+
+        result = customize(CustomizeSpec.model_validate(asked)).model_dump(mode="json")
+    elif kind == "evaluate":
+        from flywheel.stages.evaluate import evaluate
+
+        result = evaluate(EvaluateSpec.model_validate(asked)).model_dump(mode="json")
+    else:
+        raise JobError(f"{kind!r}: no such job; expected customize or evaluate")
+    value = {"result": result, "started_at": started_at, "ended_at": time.time()}
+    folder.write_json(name.removesuffix(SPEC_SUFFIX) + ".json", value)
+
+
+def _split(spec: str) -> tuple[ArtifactRoot, str]:
+    """Return the folder of a spec, as a root of its own, and the spec's name in it."""
+    if not spec.endswith(SPEC_SUFFIX):
+        raise ArtifactError(f"{spec}: expected the path or URL of a file that ends in {SPEC_SUFFIX}")
+    full = spec if "://" in spec else str(Path(spec).resolve())
+    folder, _, name = full.rpartition("/")
+    return ArtifactRoot(folder), name
+
+
+def _hold_lifeline() -> None:
+    """End this process group as soon as the runtime that started it is gone."""
+    number = os.environ.pop(LIFELINE_VARIABLE, "")
+    if not number:
+        return
+
+    def watch() -> None:
+        os.read(int(number), 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

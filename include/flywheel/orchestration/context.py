@@ -1,0 +1,44 @@
+"""Between an Airflow task's context and a run of the flywheel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.runs import Run
+
+# Under this XCom key `plan` leaves where the run's folder is: {"root", "run_id"}.
+RUN_KEY = "run"
+
+
+def cutoff_of(context: Mapping[str, Any]) -> datetime:
+    """Return the time before which a run sees records: when its interval ends, else its logical date.
+
+    A run that has neither, such as one of an asset event or of the REST API, sees what was there when it
+    was asked for.
+    """
+    dag_run = context["dag_run"]
+    return dag_run.data_interval_end or dag_run.logical_date or dag_run.run_after or datetime.now(UTC)
+
+
+def share_run(context: Mapping[str, Any], run: Run, root: str) -> None:
+    """Tell the later tasks where the run's folder is."""
+    context["ti"].xcom_push(key=RUN_KEY, value={"root": root, "run_id": run.run_id})
+
+
+def run_of(context: Mapping[str, Any]) -> Run:
+    """Return the run that `plan` made."""
+    where = context["ti"].xcom_pull(task_ids="plan", key=RUN_KEY)
+    return Run(ArtifactRoot(where["root"]), where["run_id"])
+
+
+def facts(result: Any) -> dict[str, Any]:
+    """Return the small fields of a stage's result: what XCom may carry."""
+    fields = result.model_dump(mode="json")
+    return {
+        key: value
+        for key, value in fields.items()
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 500)
+    }

@@ -1,0 +1,54 @@
+"""Who is told what: Airflow's own notifiers, by class path and arguments in the config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from airflow.sdk import Asset
+from pydantic import ImportString, TypeAdapter
+
+from flywheel.config.schema import Notifier
+from flywheel.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def notify_failure(context: Any) -> None:
+    """Tell those who want to know that a run has failed; called by Airflow."""
+    from flywheel.config import load_config
+
+    notify(load_config().notifications.on_failure, context)
+
+
+def announce(context: Any, run: Run, result: Any) -> None:
+    """Emit the champion's asset event and tell who wants to know, as a promotion turned out."""
+    from flywheel.orchestration.tasks import CHAMPION, champion_uri
+
+    plan = run.plan
+    notifications = plan.config.notifications
+    if result.promoted:
+        champion = result.champion
+        facts = {
+            "student": champion.student,
+            "size": champion.size,
+            "adapter": champion.adapter,
+            "f1_weighted": champion.f1_weighted,
+        }
+        context["outlet_events"][CHAMPION].add(
+            Asset(champion_uri(plan.workload_id, plan.client_id)), extra=facts
+        )
+        notify(notifications.on_promotion, context, champion=facts, reason=result.reason)
+    if result.worse:
+        notify(notifications.on_worse_champion, context, reason=result.reason)
+
+
+def notify(notifiers: Iterable[Notifier], context: Any, **facts: Any) -> None:
+    """Call notifiers with the task's context, the facts in it as `flywheel`; a failing one is only logged."""
+    for entry in notifiers:
+        try:
+            made = TypeAdapter(ImportString).validate_python(entry.notifier)
+            made(**entry.arguments)({**context, "flywheel": facts})
+        except Exception:
+            log.exception("notifier %s failed; the run goes on", entry.notifier)

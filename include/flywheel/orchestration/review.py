@@ -1,0 +1,48 @@
+"""The review of a promotion: by the config alone, or by a person in Airflow's own UI."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+
+from flywheel.orchestration.context import run_of
+
+
+class ReviewOperator(ApprovalOperator):
+    """Asks whether the chosen candidate shall be promoted, where the run's plan wants a person to say so.
+
+    Without an answer in `promotion.approval_timeout_hours` the answer is no. Unlike its base class it lets
+    the next task run after a 'no' too: `promote` then keeps the champion and records that it was rejected.
+
+    Returns {"approved", "by", "comment"}.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(subject="Promote the chosen candidate?", defaults=self.REJECT, **arguments)
+
+    def execute(self, context: Any) -> Any:
+        """Decide at once, or write the request and wait for its answer."""
+        from flywheel.stages.score import ScoreResult
+
+        run = run_of(context)
+        plan, scored = run.plan, run.load("stages/score", ScoreResult)
+        if plan.approval == "automatic" or scored.choice is None:
+            return {"approved": True, "by": "config", "comment": ""}
+        self.subject = f"Promote {scored.choice.name} for {plan.workload_id}?"
+        self.body = scored.markdown
+        self.response_timeout = timedelta(hours=plan.config.promotion.approval_timeout_hours)
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Take the answer."""
+        answer = HITLOperator.execute_complete(self, context, event)
+        approved = answer["chosen_options"][0] == self.APPROVE
+        user = answer["responded_by_user"]
+        by = (user or {}).get("name") or "nobody in time"
+        return {
+            "approved": approved,
+            "by": by,
+            "comment": f"{'approved' if approved else 'rejected'} by {by}",
+        }

@@ -1,0 +1,108 @@
+"""What the DAG takes from the config file when it is parsed: its schedule, and the defaults of its params."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, get_parsing_context
+
+from flywheel.config import Config, load_config
+from flywheel.config.schema import ScheduleConfig
+from flywheel.errors import ConfigError
+
+# Sections that a run may not change: where its own folder lies and when the DAG runs are settled before it.
+FIXED_SECTIONS = ("schedule", "notifications", "sizes", "client_id")
+
+
+def read_config() -> Config | None:
+    """Return the configuration in force; None where it is wrong but nothing depends on it.
+
+    The scheduler sees a wrong file as an import error that names file, line and key. A task of a run that
+    has begun goes on: it has the run's frozen plan, and the file may be in the middle of an edit.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    try:
+        return load_config()
+    except ConfigError:
+        if get_parsing_context().task_id in (None, "plan"):
+            raise
+        return None
+
+
+def dag_schedule(config: Config | None) -> Any:
+    """Return when the DAG runs, as Airflow takes it: by clock, by asset, by either, or by hand only.
+
+    With a clock, a run's interval ends at the moment it was due; a backfill gives each night its own.
+    """
+    schedule = config.schedule if config else ScheduleConfig()
+    assets = [Asset(schedule.asset)] if schedule.asset else []
+    if not schedule.cron:
+        return assets or None
+    clock = CronTriggerTimetable(schedule.cron, timezone=schedule.time_zone, run_immediately=_never())
+    return AssetOrTimeSchedule(timetable=clock, assets=assets) if assets else clock
+
+
+def _never() -> Any:
+    # A new DAG waits for its next night. (With False, a DAG that is new shortly after its hour runs at once.)
+    from datetime import timedelta
+
+    return timedelta(0)
+
+
+def dag_params(config: Config | None) -> dict[str, Param]:
+    """Return the fields of the trigger form, with the config's values as defaults."""
+    students = [student.name for student in config.students] if config else []
+    sizes = list(config.sizes) if config else []
+    return {
+        "workload_id": Param(
+            None,
+            type=["null", "string"],
+            title="Workload",
+            pattern=r"^[\w.-]{1,128}$",
+            description="Whose prompts: the workload_id of the records. Empty: that of the workload file.",
+        ),
+        "client_id": Param(
+            config.client_id if config else None,
+            type=["null", "string"],
+            title="Client",
+            maxLength=128,
+            description="Whose data: the client_id of the records.",
+        ),
+        "students": Param(
+            students,
+            type="array",
+            title="Students",
+            items={"type": "string", **({"enum": students} if students else {})},
+            examples=students,
+            description="Which of the config's students. None chosen: all.",
+        ),
+        "sizes": Param(
+            sizes,
+            type="array",
+            title="Training records",
+            items={"type": "integer", "minimum": 1},
+            description="Each student is trained on each of these numbers of records.",
+        ),
+        "approval": Param(
+            config.promotion.approval if config else "automatic",
+            type="string",
+            title="Approval",
+            enum=["automatic", "human"],
+            values_display={
+                "automatic": "Automatic: the cheapest good candidate is promoted",
+                "human": "Human: the run waits for an answer under Required Actions",
+            },
+            description="Who decides about the promotion.",
+        ),
+        "overrides": Param(
+            {},
+            type="object",
+            title="Changes to the config, for this run alone",
+            description=(
+                "Sections of the config with the keys to change, such as "
+                '{"training_config": {"epochs": 2}, "runtime": {"parallel": 1}}.'
+            ),
+        ),
+    }

@@ -1,0 +1,115 @@
+"""The tasks of the DAG, one for each stage: each calls its stage and hands on ids, counts and paths.
+
+Stages are imported where they run: every task's process parses the DAG file, and most need one stage.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from airflow.sdk import AssetAlias, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from flywheel.orchestration.context import cutoff_of, facts, run_of, share_run
+from flywheel.orchestration.notifications import announce
+
+log = logging.getLogger(__name__)
+
+# DAGs that should follow the champion are scheduled on this alias, or on a workload's `champion_uri`.
+CHAMPION = AssetAlias("flywheel-champion")
+
+
+def champion_uri(workload_id: str, client_id: str) -> str:
+    """Return the asset URI that gets an event when the champion of a workload and client changes."""
+    return f"x-flywheel://champion/{quote(workload_id)}/{quote(client_id, safe='')}"
+
+
+@task(execution_timeout=timedelta(minutes=10))
+def plan() -> list[str]:
+    """Freeze config, params and cutoff into the run's folder; every later task reads that copy.
+
+    A run that has a plan keeps it, also when this task is cleared. Returns the students.
+    """
+    from flywheel.config import load_config
+    from flywheel.plan import make_plan
+    from flywheel.runs import Run
+    from flywheel.workload import Workload
+
+    context = get_current_context()
+    params = context["params"]
+    config = load_config()
+    made = make_plan(
+        config,
+        run_id=str(context["run_id"]),
+        cutoff=cutoff_of(context),
+        workload_id=params["workload_id"] or Workload.load(config.workload).id,
+        client_id=params["client_id"],
+        students=params["students"],
+        sizes=params["sizes"],
+        overrides=params["overrides"],
+        approval=params["approval"],
+    )
+    run = Run.create(made)
+    share_run(context, run, made.config.artifacts.root)
+    planned = run.plan
+    log.info("cutoff %s, candidates %s", cutoff_of(context), ", ".join(c.name for c in planned.candidates))
+    return list(planned.students)
+
+
+# One at a time over all runs: a headline that two nights share is then labelled by the first, found by the
+# second, and paid for once.
+@task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=24))
+def label() -> dict[str, Any]:
+    """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
+    from flywheel import wheel
+
+    return facts(wheel.label(run_of(get_current_context())))
+
+
+@task(execution_timeout=timedelta(hours=6))
+def ingest() -> dict[str, Any]:
+    """Write labelled headlines, and log records of applications, into the store."""
+    from flywheel import wheel
+
+    return facts(wheel.ingest(run_of(get_current_context())))
+
+
+@task(execution_timeout=timedelta(hours=6))
+def curate() -> list[dict[str, Any]]:
+    """Split the records before the cutoff: nested training sets, validation, one eval set for all.
+
+    Returns the candidates.
+    """
+    from flywheel import wheel
+
+    run = run_of(get_current_context())
+    wheel.curate(run)
+    return [{"student": candidate.student, "size": candidate.size} for candidate in run.plan.candidates]
+
+
+# A candidate that failed is a line of the table, so this waits until all are done, well or not.
+@task(trigger_rule="all_done", execution_timeout=timedelta(hours=2))
+def score() -> dict[str, Any]:
+    """Put all candidates into the table, the learning curve, the report and MLflow."""
+    from flywheel import wheel
+
+    run = run_of(get_current_context())
+    if not run.root.exists(f"{run.path}/stages/curate.json"):
+        raise AirflowFailException("nothing to score: curate has not ended well; see the log of what failed")
+    return facts(wheel.score(run))
+
+
+@task(outlets=[CHAMPION], max_active_tis_per_dag=1, execution_timeout=timedelta(hours=1))
+def promote() -> dict[str, Any]:
+    """Put the chosen candidate into production, or keep the champion that is there and say why."""
+    from flywheel import wheel
+
+    context = get_current_context()
+    run = run_of(context)
+    decision = context["ti"].xcom_pull(task_ids="review")
+    result = wheel.promote(run, approved=decision["approved"], comment=decision["comment"])
+    announce(context, run, result)
+    return facts(result)

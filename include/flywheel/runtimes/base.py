@@ -1,0 +1,57 @@
+"""What a job is, and what every runtime offers. No Airflow in here: a runtime knows jobs, not tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from flywheel.errors import JobError
+
+JobKind = Literal["customize", "evaluate"]
+
+# Exit codes of `flywheel customize` and `flywheel evaluate` besides 0. A refused job would be refused again:
+# what it was given is wrong. A crashed or killed one may do better at the next try.
+REFUSED = 1
+CRASHED = 3
+
+
+class RefusedJobError(JobError):
+    """A job that said what is wrong with what it was given."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `flywheel customize SPEC` or `flywheel evaluate SPEC`.
+
+    Attributes:
+        kind: the command.
+        spec: path or URL of the job's `.spec.json`; the result is written beside it.
+        name: for people, such as `customize 1b @ 5000`.
+        gpus: how many GPUs the student asks for, where there are any.
+    """
+
+    kind: JobKind
+    spec: str
+    name: str
+    gpus: int = 0
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The arguments of `flywheel`."""
+        return (self.kind, self.spec)
+
+
+class Runtime(Protocol):
+    """A place where jobs run."""
+
+    def run(self, job: Job, log: Callable[[str], None]) -> None:
+        """Run a job to its end, handing each line it prints to `log` at once.
+
+        Raises:
+            RefusedJobError: the job says that what it was given is wrong.
+            JobError: it failed, was killed or ran out of time; the message says which and why.
+        """
+
+    def kill(self) -> None:
+        """End the job that `run` is running, with all its processes. May be called by a signal handler."""
