@@ -367,7 +367,7 @@ class Config(Section):
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section class inside an annotation such as `tuple[Student, ...]`; None where there is none."""
+    """Return the section class inside an annotation such as `tuple[Student, ...]`, if there is one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := section_in(part))), None)
