@@ -1,0 +1,136 @@
+"""Where the teacher is, and the key to it: from the environment, the configuration or Airflow's connections.
+
+| | first | then | then |
+|---|---|---|---|
+| address | FLYWHEEL_TEACHER_BASE_URL | `teacher.base_url` | the connection `teacher.connection` |
+| key | FLYWHEEL_TEACHER_API_KEY | the connection's password, if the address came from it | none |
+
+The connection's password is sent to the connection's own host only. A connection is, as everywhere in
+Airflow, in a secrets backend, an AIRFLOW_CONN_… variable (JSON or URI) or an entry made in its UI; the
+variable works without Airflow, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from flywheel.config.schema import TeacherConfig
+from flywheel.errors import TeacherError
+
+URL_VARIABLE = "FLYWHEEL_TEACHER_BASE_URL"
+KEY_VARIABLE = "FLYWHEEL_TEACHER_API_KEY"
+_CHAT = "/chat/completions"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The chat-completions URL of an OpenAI-compatible server, and its key, which is never printed."""
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, where no proxy stands between."""
+        return urlsplit(self.url).hostname in {"localhost", "127.0.0.1", "::1"}
+
+
+def resolve_endpoint(config: TeacherConfig) -> Endpoint:
+    """Return the teacher's endpoint.
+
+    Raises:
+        TeacherError: none is configured, or its address is no http(s) URL.
+    """
+    base_url, origin = os.environ.get(URL_VARIABLE, "").strip(), URL_VARIABLE
+    key = os.environ.get(KEY_VARIABLE, "").strip() or None
+    if not base_url and config.base_url:
+        base_url, origin = config.base_url.strip(), "teacher.base_url"
+    if not base_url:
+        origin = f"the connection {config.connection!r}"
+        connection = _connection(config.connection)
+        if connection is None:
+            raise TeacherError(
+                f"the teacher's address is not known: add an Airflow connection {config.connection!r} (host, "
+                f"and the key as password), or set {URL_VARIABLE} and {KEY_VARIABLE}, or teacher.base_url in "
+                f"the config"
+            )
+        base_url, password = connection
+        key = key or password
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise TeacherError("the teacher's key holds characters that a key cannot have, such as a line end")
+    return Endpoint(_chat_url(base_url, origin), key)
+
+
+def _chat_url(base_url: str, origin: str) -> str:
+    """Return the chat-completions URL of a base URL; one without a path gets the customary /v1."""
+    try:
+        parts = urlsplit(base_url)
+        parts.port  # noqa: B018  raises on a wrong one
+    except ValueError as error:
+        raise TeacherError(f"{origin}: not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        raise TeacherError(
+            f"{origin}: expected a URL such as https://integrate.api.nvidia.com/v1; got {shown!r}"
+        )
+    path = parts.path.rstrip("/").removesuffix(_CHAT) or "/v1"
+    return urlunsplit((parts.scheme, parts.netloc, path + _CHAT, parts.query, ""))
+
+
+def _connection(connection_id: str) -> tuple[str, str | None] | None:
+    """Return base URL and key of an Airflow connection; None if there is no such connection."""
+    variable = os.environ.get(f"AIRFLOW_CONN_{connection_id.upper()}", "").strip()
+    if variable.startswith("{"):
+        try:
+            return _of_fields(json.loads(variable), connection_id)
+        except json.JSONDecodeError as error:
+            raise TeacherError(f"AIRFLOW_CONN_{connection_id.upper()}: not valid JSON: {error}") from None
+    if variable:
+        parts = urlsplit(variable)
+        fields = {
+            "conn_type": parts.scheme,
+            "host": unquote(parts.hostname or ""),
+            "port": parts.port,
+            "password": unquote(parts.password or ""),
+            "schema": unquote(parts.path.lstrip("/")),
+        }
+        return _of_fields(fields, connection_id)
+    return _airflow_connection(connection_id)
+
+
+def _airflow_connection(connection_id: str) -> tuple[str, str | None] | None:
+    """Ask Airflow, if it is there: the one place of this package that touches it."""
+    try:
+        from airflow.sdk import Connection
+        from airflow.sdk.exceptions import AirflowException
+    except ImportError:
+        return None
+    try:
+        found = Connection.get(connection_id)
+    except (AirflowException, ImportError, RuntimeError):  # no such connection, or not inside a task
+        return None
+    names = ("conn_type", "host", "port", "password", "schema")
+    return _of_fields({name: getattr(found, name, None) for name in names}, connection_id)
+
+
+def _of_fields(fields: dict[str, Any], connection_id: str) -> tuple[str, str | None]:
+    """Put a base URL together from a connection's fields, as Airflow's HTTP connections are filled in.
+
+    `host` may be the whole URL; else `schema` is the protocol, or the path where a URI put one.
+    """
+    host = str(fields.get("host") or "").strip()
+    if not host:
+        raise TeacherError(f"the connection {connection_id!r} has no host; expected the teacher's URL there")
+    password = str(fields.get("password") or "").strip() or None
+    if "://" in host:
+        return host, password
+    schema = str(fields.get("schema") or "").strip("/ ")
+    kind = str(fields.get("conn_type") or "")
+    protocol = schema if schema in ("http", "https") else kind if kind in ("http", "https") else "https"
+    path = "" if schema in ("", "http", "https") else f"/{schema}"
+    port = f":{fields['port']}" if fields.get("port") else ""
+    return f"{protocol}://{host}{port}{path}", password

@@ -1,0 +1,267 @@
+"""Labels a stream of headlines: looks for the answer that is there, asks the teacher for the others.
+
+    headlines -> window (in order) -> known answer? -> queue -> workers ask -> answers made durable -> sink
+
+- An answer is paid for once, ever. It is kept under the hash of its request, on the disk before it counts; a
+  killed run loses the calls in flight and no more. A text that comes twice is asked once.
+- Answers that arrive while others are being written are written together next (group commit), so the disk's
+  sync costs little at any rate.
+- The window bounds what is in memory, and gives the results in the order of the headlines.
+- An answer that names no class is asked for once more; then the second one is kept as well, and never paid
+  for again: a later run finds it, and sets its headline aside.
+- A headline whose call the teacher refuses, or whose attempts all fail, is set aside, and asked again in the
+  next run. Ten failures in a row without an answer in between stop the run: the teacher is down, or the
+  configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from flywheel.errors import TeacherError
+from flywheel.sources import Headline
+from flywheel.stores import Answer, RecordStore
+from flywheel.teacher.client import CallError, Reply, TeacherClient
+from flywheel.teacher.request import Requests
+from flywheel.workload import Workload
+
+log = logging.getLogger(__name__)
+
+# Headlines read at once, and between the first without a result and the last read.
+CHUNK = 256
+WINDOW = 4096
+# Answers gather so long before they are written: 20 ms cost no run anything, and spare the disk.
+GATHER_SECONDS = 0.02
+FAILURES_IN_A_ROW = 10
+ASKED_AT_MOST = 2
+LOG_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a headline: an answer and its label, or the reason why there is none."""
+
+    answer: str = ""
+    label: str | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run of the labeller did.
+
+    Attributes:
+        headlines: read and settled.
+        asked: answers that the teacher gave, and was paid for.
+        found: headlines whose answer was there before, or that came twice in this run.
+        set_aside: headlines without a usable answer.
+        prompt_tokens, completion_tokens: of the answers asked for, as the teacher counted them.
+    """
+
+    headlines: int = 0
+    asked: int = 0
+    found: int = 0
+    set_aside: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+Sink = Callable[[Headline, Outcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    key: str
+    text: str
+    outcome: asyncio.Future[Outcome]
+
+
+class Labeller:
+    """Labels headlines with one teacher and one workload.
+
+    Args:
+        requests: makes request bodies and keys.
+        client: an open client.
+        store: keeps the answers.
+        workers: calls at once.
+        progress: called with the number of settled headlines, a few times a second at most.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        requests: Requests,
+        client: TeacherClient,
+        store: RecordStore,
+        *,
+        workers: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.counts = Counts()
+        self._workload = workload
+        self._requests = requests
+        self._client = client
+        self._store = store
+        self._workers = workers
+        self._progress = progress
+        self._queue: asyncio.Queue[_Question | None] = asyncio.Queue(maxsize=2 * workers)
+        self._in_flight: dict[str, asyncio.Future[Outcome]] = {}
+        self._window: deque[tuple[Headline, asyncio.Future[Outcome]]] = deque()
+        self._unwritten: list[tuple[_Question, Answer, Outcome]] = []
+        self._arrived = asyncio.Event()
+        self._failures_in_a_row = 0
+        self._last_failure = ""
+        self._reported = self._logged = time.monotonic()
+
+    async def run(self, headlines: Iterator[Headline], sink: Sink) -> Counts:
+        """Label all headlines; the sink gets each with its outcome, in order.
+
+        Raises:
+            TeacherError: the teacher cannot be used. The answers that came before are kept.
+            SourceError, StoreError: from the headlines and the store.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write_as_they_come())
+                workers = [group.create_task(self._work()) for _ in range(self._workers)]
+                await self._feed(headlines, sink)
+                for _ in workers:
+                    await self._queue.put(None)
+                writer.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        finally:
+            await self._write()
+        if self.counts.asked + self.counts.found == 0 and self.counts.set_aside:
+            raise TeacherError(self._last_failure)
+        return self.counts
+
+    async def _feed(self, headlines: Iterator[Headline], sink: Sink) -> None:
+        """Read headlines, queue what must be asked, and hand over what is settled."""
+        while chunk := list(islice(headlines, CHUNK)):
+            keys = [self._requests.key(headline.text) for headline in chunk]
+            # In flight comes first: an answer leaves there only when the store has it.
+            waiting = {key: self._in_flight[key] for key in keys if key in self._in_flight}
+            unknown = [key for key in dict.fromkeys(keys) if key not in waiting]
+            answers = await asyncio.to_thread(self._store.get_answers, unknown)
+            for headline, key in zip(chunk, keys, strict=True):
+                outcome = waiting.get(key)
+                if outcome is not None:
+                    self.counts.found += 1
+                else:
+                    outcome = asyncio.get_running_loop().create_future()
+                    waiting[key] = outcome
+                    if key in answers:
+                        self.counts.found += 1
+                        outcome.set_result(self._outcome(answers[key].content))
+                    else:
+                        self._in_flight[key] = outcome
+                        await self._queue.put(_Question(key, headline.text, outcome))
+                self._window.append((headline, outcome))
+                await self._hand_over(sink, WINDOW)
+        await self._hand_over(sink, 0)
+
+    async def _hand_over(self, sink: Sink, leave: int) -> None:
+        """Give settled headlines to the sink, in order; wait until at most `leave` are left."""
+        while self._window and (self._window[0][1].done() or len(self._window) > leave):
+            headline, outcome = self._window.popleft()
+            settled = await outcome
+            self.counts.headlines += 1
+            self.counts.set_aside += settled.label is None
+            sink(headline, settled)
+            self._report()
+
+    async def _work(self) -> None:
+        while (question := await self._queue.get()) is not None:
+            try:
+                reply, outcome = await self._ask(question)
+            except CallError as error:
+                self._count_failure(error)
+                self._settle(question, Outcome(reason=str(error)))
+                continue
+            self._failures_in_a_row = 0
+            answer = Answer(reply.content, reply.model or self._requests.model, int(time.time()), reply.usage)
+            self._unwritten.append((question, answer, outcome))
+            self._arrived.set()
+
+    def _count_failure(self, error: CallError) -> None:
+        self._last_failure = str(error)
+        # A teacher that has answered others refuses a request for its text: that says nothing about the next.
+        if error.refused and self.counts.asked:
+            return
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+            raise TeacherError(f"{FAILURES_IN_A_ROW} calls in a row failed; the last: {error}") from None
+
+    def _settle(self, question: _Question, outcome: Outcome) -> None:
+        del self._in_flight[question.key]
+        if not question.outcome.done():  # cancelled, where the run is being stopped
+            question.outcome.set_result(outcome)
+
+    async def _ask(self, question: _Question) -> tuple[Reply, Outcome]:
+        body = self._requests.body(question.text)
+        for _ in range(ASKED_AT_MOST):
+            reply = await self._client.ask(body)
+            self.counts.asked += 1
+            self.counts.prompt_tokens += _tokens(reply, "prompt_tokens")
+            self.counts.completion_tokens += _tokens(reply, "completion_tokens")
+            outcome = self._outcome(reply.content)
+            if outcome.label is not None:
+                break
+        return reply, outcome
+
+    def _outcome(self, content: str) -> Outcome:
+        label = self._workload.label_of(content)
+        reason = (
+            "" if label is not None else f"the teacher's answer names no class, or several: {content!r:.500}"
+        )
+        return Outcome(content, label, reason)
+
+    async def _write_as_they_come(self) -> None:
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._arrived.clear()
+            await self._write()
+
+    async def _write(self) -> None:
+        """Make the answers that came durable; only then do they count."""
+        batch, self._unwritten = self._unwritten, []
+        if not batch:
+            return
+        rows = [(question.key, answer) for question, answer, _ in batch]
+        await asyncio.shield(asyncio.to_thread(self._store.put_answers, rows))
+        for question, _, outcome in batch:
+            self._settle(question, outcome)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if self._progress is not None and now - self._reported > 0.3:
+            self._reported = now
+            self._progress(self.counts.headlines)
+        if now - self._logged > LOG_SECONDS:
+            self._logged = now
+            counts = self.counts
+            log.info(
+                "%d headlines labelled: %d found, %d answers asked for",
+                counts.headlines,
+                counts.found,
+                counts.asked,
+            )
+
+
+def _tokens(reply: Reply, name: str) -> int:
+    value = reply.usage.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that came first: it is the cause, and stopped the other tasks."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
