@@ -1,0 +1,110 @@
+"""The champion of a workload and client: what is in production, in one file that is replaced whole.
+
+    champions/<workload>/<client>/champion.json      the champion in force
+    champions/<workload>/<client>/history/<when>-<adapter>.json     each champion there was, written once
+
+Whoever serves reads `champion.json` from the artifact root and loads the adapter that it names; it always
+names a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict
+
+from flywheel.artifacts import ArtifactRoot
+
+
+class RegistryEntry(BaseModel):
+    """The version of the champion in the MLflow model registry."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    version: str
+
+
+class Champion(BaseModel):
+    """A candidate in production, with all that is needed to load it and to judge the next one against it.
+
+    Attributes:
+        model_name: the student's Hugging Face name; `weights` is where its weights are read from.
+        adapter: key of the LoRA adapter; `adapter_path` is its path in the artifact root.
+        f1_weighted: against the teacher, on the eval set of `run_id`.
+        cutoff: unix seconds; it was made from records before that.
+        promoted_at: ISO 8601, UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    workload_id: str
+    client_id: str
+    student: str
+    model_name: str
+    weights: str
+    size: int
+    parameters: int | None
+    adapter: str
+    adapter_path: str
+    dataset: str | None
+    evaluation: str | None
+    f1_weighted: float
+    f1_weighted_ci95: tuple[float, float] | None
+    run_id: str
+    cutoff: int
+    promoted_at: str
+    reason: str
+    comment: str = ""
+    registry: RegistryEntry | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in texts: `1b @ 5000`."""
+        return f"{self.student} @ {self.size}"
+
+
+def champion_folder(workload_id: str, client_id: str) -> str:
+    """Return the folder of a workload's and client's champion, relative to the artifact root."""
+    return f"champions/{_part(workload_id)}/{_part(client_id)}"
+
+
+def read_champion(root: ArtifactRoot, workload_id: str, client_id: str) -> Champion | None:
+    """Return the champion in force; None where there is none yet.
+
+    Raises:
+        ArtifactError: the champion file is damaged.
+    """
+    path = f"{champion_folder(workload_id, client_id)}/champion.json"
+    return Champion.model_validate(root.read_json(path)) if root.exists(path) else None
+
+
+def replace_champion(root: ArtifactRoot, champion: Champion) -> None:
+    """Put a champion in force, then into the history.
+
+    Called again with the champion in force, it only completes what a kill between the two left out.
+    """
+    folder = champion_folder(champion.workload_id, champion.client_id)
+    data = champion.model_dump(mode="json")
+    if read_champion(root, champion.workload_id, champion.client_id) != champion:
+        root.write_json(f"{folder}/champion.json", data)
+    when = re.sub(r"[^0-9T]", "", champion.promoted_at[:19]) + "Z"
+    root.write_json(f"{folder}/history/{when}-{champion.adapter}.json", data)
+
+
+def champion_history(root: ArtifactRoot, workload_id: str, client_id: str) -> list[Champion]:
+    """Return all champions there were, oldest first."""
+    folder = f"{champion_folder(workload_id, client_id)}/history"
+    return [Champion.model_validate(root.read_json(f"{folder}/{name}")) for name in root.list(folder)]
+
+
+def _part(name: str) -> str:
+    """Return an id as one part of a path: different ids always give different parts, none is '..'."""
+    part = quote(name, safe="")
+    if not part.strip("."):
+        part = part.replace(".", "%2E")
+    if len(part) <= 120:
+        return part
+    return f"{part[:100]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"

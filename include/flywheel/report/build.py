@@ -1,0 +1,189 @@
+"""Make the report out of what the stages and jobs of a run gave."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flywheel.jobs import EvaluateResult
+from flywheel.plan import Plan
+from flywheel.report.model import (
+    BasePart,
+    BestPart,
+    CandidatePart,
+    ChampionPart,
+    ClassPart,
+    ConfusionPart,
+    DataPart,
+    DecisionPart,
+    Report,
+    State,
+    TeacherPart,
+)
+from flywheel.report.outcomes import JobOutcome, Outcomes
+from flywheel.report.selection import best_of, choose
+
+# How answers that name no class are headed in the confusion matrix.
+UNPARSABLE = "no class"
+
+
+def build_report(plan: Plan, outcomes: Outcomes) -> Report:
+    """Return the report with all candidates and the choice among them, still undecided."""
+    data = _data(outcomes)
+    order = {student: index for index, student in enumerate(plan.students)}
+    rows = [_candidate(job, data.train) for job in outcomes.candidates]
+    rows.sort(key=lambda row: (order.get(row.student, len(order)), row.size))
+    choice = choose(rows, plan.config.promotion)
+    chosen = choice.candidate
+    return Report(
+        run_id=plan.run_id,
+        workload_id=plan.workload_id,
+        client_id=plan.client_id,
+        cutoff=plan.cutoff,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        teacher=_teacher(plan, outcomes.label),
+        base=[_base(job) for job in outcomes.base],
+        candidates=rows,
+        best=_best(best_of(rows), outcomes.candidates),
+        decision=DecisionPart(
+            state="pending" if chosen else "none",
+            threshold=choice.threshold,
+            choice=champion_part(chosen, choice.reason) if chosen else None,
+            reason=choice.reason,
+        ),
+        data=data,
+        counters={
+            "teacher_calls": int(_number(outcomes.label, "asked") or 0),
+            "training_steps": sum(job.customize.steps_run for job in outcomes.candidates if job.customize),
+        },
+        stages={name: round(outcomes.seconds[name], 3) for name in STAGES if name in outcomes.seconds},
+    )
+
+
+STAGES = ("label", "ingest", "curate", "base_eval", "customize", "evaluate", "score", "promote")
+
+
+def champion_part(row: CandidatePart, reason: str) -> ChampionPart:
+    """Return a candidate as the report's choice or champion."""
+    return ChampionPart(
+        student=row.student,
+        size=row.size,
+        reason=reason,
+        f1_weighted=row.f1_weighted,
+        parameters=row.parameters,
+        adapter=row.adapter,
+    )
+
+
+def _candidate(job: JobOutcome, train: int | None) -> CandidatePart:
+    assert job.size is not None
+    row = CandidatePart(student=job.student, size=job.size)
+    made, found = job.customize, job.evaluate
+    if made is not None:
+        row.parameters, row.adapter, row.found = made.parameters, made.adapter, made.steps_run == 0
+        row.train_seconds, row.records_per_second = made.train_seconds, made.records_per_second
+    if made is not None and found is not None and found.adapter == made.adapter:
+        row.f1_weighted, row.f1_macro = found.f1_weighted, found.f1_macro
+        row.f1_weighted_ci95, row.accuracy = found.f1_weighted_ci95, found.accuracy
+        row.unparsable, row.eval_records = found.unparsable, found.records
+        row.answers_per_second, row.evaluation = found.records_per_second, found.key
+        row.latency_p50_ms, row.latency_p95_ms = found.latency_ms.p50, found.latency_ms.p95
+        row.parameters = found.parameters
+        return row
+    row.state, row.reason = _state(job, train)
+    return row
+
+
+def _state(job: JobOutcome, train: int | None) -> tuple[State, str]:
+    """Return why a job has no result: its state and the reason in words."""
+    if job.size is not None and train is not None and train < job.size:
+        return "unavailable", f"asks for {job.size:,} training records; the split has {train:,}"
+    if job.failure is not None:
+        return "failed", f"{job.failure.stage}: {job.failure.reason}"
+    return "missing", "its jobs did not end"
+
+
+def _base(job: JobOutcome) -> BasePart:
+    found = job.evaluate
+    if found is None:
+        state, reason = _state(job, None)
+        return BasePart(student=job.student, state=state, reason=reason)
+    return BasePart(
+        student=job.student,
+        parameters=found.parameters,
+        f1_weighted=found.f1_weighted,
+        f1_macro=found.f1_macro,
+        f1_weighted_ci95=found.f1_weighted_ci95,
+        unparsable=found.unparsable,
+    )
+
+
+def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:
+    if row is None or row.f1_weighted is None:
+        return None
+    found = next(job.evaluate for job in jobs if (job.student, job.size) == (row.student, row.size))
+    assert found is not None
+    classes = [ClassPart(label=label, **score.model_dump()) for label, score in found.per_class.items()]
+    return BestPart(
+        student=row.student,
+        size=row.size,
+        f1_weighted=row.f1_weighted,
+        per_class=sorted(classes, key=lambda part: -part.support),
+        confusion=_confusion(found),
+    )
+
+
+def _confusion(found: EvaluateResult) -> ConfusionPart:
+    """Return the confusion matrix, most frequent class first, without what is nowhere and never answered."""
+    labels, matrix = found.confusion.labels, found.confusion.matrix
+    seen = [i for i in range(len(labels)) if sum(matrix[i]) or any(row[i] for row in matrix)]
+    seen.sort(key=lambda i: -sum(matrix[i]))
+    rest = len(labels)
+    extra = [rest] if any(row[rest] for row in matrix) else []
+    return ConfusionPart(
+        labels=[labels[i] for i in seen],
+        columns=[*(labels[i] for i in seen), *(UNPARSABLE for _ in extra)],
+        matrix=[[matrix[i][j] for j in [*seen, *extra]] for i in seen],
+    )
+
+
+def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
+    human = label.get("human") or {}
+    return TeacherPart(
+        model=plan.config.teacher.model,
+        human_f1_weighted=_number(human, "f1_weighted"),
+        human_f1_macro=_number(human, "f1_macro"),
+        human_accuracy=_number(human, "accuracy"),
+        human_records=_number(human, "records"),
+    )
+
+
+def _data(outcomes: Outcomes) -> DataPart:
+    curate = outcomes.curate
+    quarantined = {
+        name: int(value)
+        for name, result in (("label", outcomes.label), ("ingest", outcomes.ingest), ("curate", curate))
+        if (value := _number(result, "quarantined")) is not None
+    }
+    return DataPart(
+        dataset=curate.get("dataset"),
+        records=_number(curate, "records", "total"),
+        used=_number(curate, "used"),
+        train=_number(curate, "train", "train_records"),
+        validation=_number(curate, "val", "validation"),
+        eval=_number(curate, "eval", "eval_records"),
+        exact_duplicates=_number(curate, "exact_duplicates", "duplicates"),
+        near_duplicates=_number(curate, "near_duplicates"),
+        stratified=curate.get("stratified"),
+        notes=list(curate.get("notes") or []),
+        per_class=curate.get("per_class") or {},
+        quarantined=quarantined,
+    )
+
+
+def _number(result: dict[str, Any], *names: str) -> Any:
+    """Return the first of these fields that holds a number; None where a stage did not tell."""
+    for name in names:
+        if isinstance(result.get(name), int | float):
+            return result[name]
+    return None

@@ -1,0 +1,142 @@
+"""The report as one HTML file that needs nothing else: no script, no font, no address outside of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from flywheel.report import figures
+from flywheel.report.curve_svg import draw_svg
+from flywheel.report.model import CandidatePart, ConfusionPart, Report
+from flywheel.report.selection import cost_of
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_STATES = {"failed": "failed", "unavailable": "too few records", "missing": "no result"}
+
+
+def render_html(report: Report) -> str:
+    """Return the report as a self-contained HTML page."""
+    return _template().render(
+        report=report,
+        headline=headline(report),
+        curve=draw_svg(report) if report.candidates or report.base else "",
+        css=files("flywheel.report").joinpath("report.css").read_text(encoding="utf-8"),
+        rows=[_row(report, size) for size in report.sizes],
+        base={row.student: row for row in report.base},
+        costs=sorted(report.scored, key=cost_of),
+        troubles=_troubles(report),
+        mark=lambda row: _mark(report, row),
+        state=_STATES.get,
+        heat=_heat(report.best.confusion) if report.best and report.best.confusion else [],
+        data=[(name, figures.count(value)) for name, value in _data(report) if value is not None],
+        classes=_classes(report),
+        stages=[(name, figures.duration(seconds)) for name, seconds in report.stages.items()],
+        time=_time,
+    )
+
+
+def headline(report: Report) -> str:
+    """Return the outcome of the run in one line."""
+    decision, choice = report.decision, report.decision.choice
+    name = f"{choice.student} @ {figures.count(choice.size)}" if choice else ""
+    stays = report.production
+    kept = f"{stays.student} @ {figures.count(stays.size)} stays in production" if stays else ""
+    if decision.state == "promoted":
+        return f"{name} is the new champion"
+    if decision.state == "in place":
+        return f"{name} is the champion already, and stays"
+    if decision.state == "rejected":
+        return f"{name} was rejected; {kept or 'nothing is in production'}"
+    if decision.state == "outdated":
+        return f"{name} was made from older records than the champion; {kept}"
+    if choice:
+        return f"{name} is proposed as champion"
+    return f"No candidate is good enough; {kept or 'the teacher stays in production'}"
+
+
+def _troubles(report: Report) -> list[tuple[str, str, str]]:
+    """Return what has no result: its name, its state in words and the reason."""
+    rows = [(f"{row.student}, untrained", row.state, row.reason) for row in report.base]
+    rows += [(row.name, row.state, row.reason) for row in report.candidates]
+    return [(name, _STATES[state], reason) for name, state, reason in rows if state != "scored"]
+
+
+def _row(report: Report, size: int) -> dict[str, Any]:
+    """Return a row of table 1."""
+    baseline = next((row.f1_weighted for row in report.baseline if row.size == size), None)
+    cells = [report.candidate(student, size) for student in report.students]
+    return {"size": size, "cells": cells, "baseline": baseline}
+
+
+def _mark(report: Report, row: CandidatePart) -> str:
+    """Return what a candidate is in this run: champion, proposed, best, or nothing."""
+    choice = report.decision.choice
+    if choice and (choice.student, choice.size) == (row.student, row.size):
+        return (
+            "champion" if report.champion else "proposed" if report.decision.state == "pending" else "chosen"
+        )
+    if report.best and (report.best.student, report.best.size) == (row.student, row.size):
+        return "best"
+    return ""
+
+
+def _heat(confusion: ConfusionPart) -> list[dict[str, Any]]:
+    """Return the rows of the confusion matrix, each cell with its share of its row in percent."""
+    rows = []
+    for label, counts in zip(confusion.labels, confusion.matrix, strict=True):
+        total = sum(counts)
+        cells = [
+            {
+                "count": count,
+                "percent": round(100 * count / total) if total else 0,
+                "right": column == label,
+                "column": column,
+            }
+            for column, count in zip(confusion.columns, counts, strict=True)
+        ]
+        rows.append({"label": label, "total": total, "cells": cells})
+    return rows
+
+
+def _data(report: Report) -> list[tuple[str, int | None]]:
+    data = report.data
+    return [
+        ("records before the cutoff", data.records),
+        ("exact duplicates left out", data.exact_duplicates),
+        ("near-duplicates left out or kept together", data.near_duplicates),
+        ("used for the split", data.used),
+        ("training", data.train),
+        ("validation", data.validation),
+        ("eval, held out", data.eval),
+    ]
+
+
+def _classes(report: Report) -> dict[str, Any]:
+    """Return the table of records by class and split."""
+    splits = list(dict.fromkeys(split for counts in report.data.per_class.values() for split in counts))
+    rows = sorted(report.data.per_class.items(), key=lambda item: -sum(item[1].values()))
+    return {"splits": splits, "rows": rows}
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("flywheel.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("f1", "interval", "count", "parameters", "duration", "rate", "milliseconds"):
+        environment.filters[name] = getattr(figures, name)
+    return environment.get_template("report.html.jinja")

@@ -1,0 +1,243 @@
+"""The report of a run, as `report.json` holds it; the table, the curve and the HTML are drawn from it alone.
+
+F1 values compare a student's answers with the teacher's labels on the held-out eval set, so the teacher has
+1.0 by definition. Times are in seconds, latencies in milliseconds, `cutoff` in unix seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+REPORT_FILE = "report.json"
+
+# scored: has a result. failed: a job of it failed. unavailable: fewer training records than its size.
+# missing: its jobs did not end (stopped by hand, or still to do).
+State = Literal["scored", "failed", "unavailable", "missing"]
+
+
+class ReportPart(BaseModel):
+    """A part of the report; what a later version adds is read over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class TeacherPart(ReportPart):
+    """The teacher, and how it compares with labels that people gave (None: there are none)."""
+
+    model: str
+    human_f1_weighted: float | None = None
+    human_f1_macro: float | None = None
+    human_accuracy: float | None = None
+    human_records: int | None = None
+
+
+class BasePart(ReportPart):
+    """A student as it is before any training."""
+
+    student: str
+    state: State = "scored"
+    reason: str = ""
+    parameters: int | None = None
+    f1_weighted: float | None = None
+    f1_macro: float | None = None
+    f1_weighted_ci95: tuple[float, float] | None = None
+    unparsable: int | None = None
+
+
+class CandidatePart(ReportPart):
+    """A student fine-tuned on `size` records: what it reached and what it cost.
+
+    Attributes:
+        unparsable: eval answers that name no class; they count as wrong.
+        train_seconds: of the training itself, also where an earlier run had done it.
+        records_per_second: in training.
+        answers_per_second: in evaluation, in batches; latencies are of one answer.
+        adapter: key of the LoRA adapter in the artifact root, `adapters/<key>`.
+        found: the training was found done, and nothing was trained in this run.
+    """
+
+    student: str
+    parameters: int | None = None
+    size: int
+    state: State = "scored"
+    reason: str = ""
+    f1_weighted: float | None = None
+    f1_macro: float | None = None
+    f1_weighted_ci95: tuple[float, float] | None = None
+    accuracy: float | None = None
+    unparsable: int | None = None
+    eval_records: int | None = None
+    train_seconds: float | None = None
+    records_per_second: float | None = None
+    answers_per_second: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    adapter: str | None = None
+    evaluation: str | None = None
+    found: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name in texts: `1b @ 5000`."""
+        return f"{self.student} @ {self.size}"
+
+
+class BaselinePart(ReportPart):
+    """TF-IDF and logistic regression on the first `size` records of the same split."""
+
+    size: int
+    f1_weighted: float
+    f1_macro: float
+
+
+class ClassPart(ReportPart):
+    """How well one class is found by the best candidate; `support` counts its eval records."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class ConfusionPart(ReportPart):
+    """Counts of eval records: a row for each class of the teacher, a column for each answer."""
+
+    labels: list[str]
+    columns: list[str]
+    matrix: list[list[int]]
+
+
+class BestPart(ReportPart):
+    """The candidate with the highest weighted F1, class by class."""
+
+    student: str
+    size: int
+    f1_weighted: float
+    per_class: list[ClassPart] = Field(default_factory=list)
+    confusion: ConfusionPart | None = None
+
+
+class DataPart(ReportPart):
+    """The records behind the run, as far as the stages told (None: not known)."""
+
+    dataset: str | None = None
+    records: int | None = None
+    used: int | None = None
+    train: int | None = None
+    validation: int | None = None
+    eval: int | None = None
+    exact_duplicates: int | None = None
+    near_duplicates: int | None = None
+    stratified: bool | None = None
+    notes: list[str] = Field(default_factory=list)
+    per_class: dict[str, dict[str, int]] = Field(default_factory=dict)
+    quarantined: dict[str, int] = Field(default_factory=dict)
+
+
+class ChampionPart(ReportPart):
+    """A candidate that serves, or is to serve, in production."""
+
+    student: str
+    size: int
+    reason: str = ""
+    f1_weighted: float | None = None
+    parameters: int | None = None
+    adapter: str | None = None
+    run_id: str | None = None
+    promoted_at: str | None = None
+    registry: str | None = None
+
+
+class DecisionPart(ReportPart):
+    """What became of this run's choice.
+
+    Attributes:
+        state: pending: not decided yet. promoted: it is the new champion. in place: it was the champion
+            already. rejected: a person said no. none: no candidate was good enough. outdated: the champion
+            was made from newer records.
+        threshold: the weighted F1 that a candidate had to reach; None where nothing was scored.
+        choice: the cheapest candidate that reached it.
+        worse: what is in production now scores lower than what was there before.
+    """
+
+    state: Literal["pending", "promoted", "in place", "rejected", "none", "outdated"] = "pending"
+    threshold: float | None = None
+    choice: ChampionPart | None = None
+    reason: str = ""
+    comment: str = ""
+    worse: bool = False
+
+
+class TrackingPart(ReportPart):
+    """Where MLflow has this run."""
+
+    uri: str
+    experiment: str
+    run_id: str
+
+
+class Report(ReportPart):
+    """All that a run found out.
+
+    Attributes:
+        champion: this run's choice once it is in production; None where it is not, for whatever reason.
+        production: what is in production after this run, from whatever run.
+        verdict: plain sentences, the most important first.
+        warnings: what did not work and did not matter enough to stop the run.
+        stages: seconds by stage; where jobs of one stage overlap, the time counts once.
+    """
+
+    run_id: str
+    workload_id: str
+    client_id: str
+    cutoff: int
+    created_at: str
+    teacher: TeacherPart
+    base: list[BasePart] = Field(default_factory=list)
+    candidates: list[CandidatePart] = Field(default_factory=list)
+    baseline: list[BaselinePart] = Field(default_factory=list)
+    best: BestPart | None = None
+    champion: ChampionPart | None = None
+    production: ChampionPart | None = None
+    decision: DecisionPart = DecisionPart()
+    verdict: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    data: DataPart = DataPart()
+    counters: dict[str, int] = Field(default_factory=dict)
+    stages: dict[str, float] = Field(default_factory=dict)
+    tracking: TrackingPart | None = None
+
+    @property
+    def scored(self) -> list[CandidatePart]:
+        """The candidates that have a result."""
+        return [row for row in self.candidates if row.state == "scored"]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of the table, rising."""
+        return sorted({row.size for row in self.candidates} | {row.size for row in self.baseline})
+
+    @property
+    def students(self) -> list[str]:
+        """The students of the table, in the order of the config."""
+        names = [row.student for row in self.base] + [row.student for row in self.candidates]
+        return list(dict.fromkeys(names))
+
+    def candidate(self, student: str, size: int) -> CandidatePart | None:
+        """Return that candidate; None where the plan does not have it."""
+        return next((row for row in self.candidates if (row.student, row.size) == (student, size)), None)
+
+    def json_bytes(self) -> bytes:
+        """Return `report.json`."""
+        data: dict[str, Any] = self.model_dump(mode="json")
+        return orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def read(cls, folder: Path) -> Report:
+        """Read the report of a run's folder."""
+        return cls.model_validate(orjson.loads((folder / REPORT_FILE).read_bytes()))

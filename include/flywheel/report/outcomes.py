@@ -1,0 +1,98 @@
+"""What the stages and jobs of a run gave, gathered from its folder for the report.
+
+A run may lack any of it: label where the records come from an application, jobs that failed or were stopped.
+What is there must be whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flywheel.jobs import CustomizeResult, EvaluateResult
+from flywheel.runs import Run, seconds_of
+
+
+class Failure(BaseModel):
+    """Why a job has no result, as its runtime told it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    stage: str = "job"
+    reason: str = "no reason was given"
+
+
+class JobOutcome(BaseModel):
+    """What became of a candidate, or of a student before training (size None)."""
+
+    student: str
+    size: int | None = None
+    customize: CustomizeResult | None = None
+    evaluate: EvaluateResult | None = None
+    failure: Failure | None = None
+
+
+class Outcomes(BaseModel):
+    """All that a run gave before it is scored.
+
+    Attributes:
+        label, ingest, curate: the results of these stages as they are in the run's folder; {} where a stage
+            did not run.
+        seconds: by stage; overlapping jobs of a stage count once.
+    """
+
+    label: dict[str, Any] = Field(default_factory=dict)
+    ingest: dict[str, Any] = Field(default_factory=dict)
+    curate: dict[str, Any] = Field(default_factory=dict)
+    base: list[JobOutcome] = Field(default_factory=list)
+    candidates: list[JobOutcome] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
+def gather(run: Run) -> Outcomes:
+    """Read what the stages and jobs of a run gave.
+
+    Raises:
+        ArtifactError: the run has no plan, or a file of it is damaged.
+    """
+    plan = run.plan
+    return Outcomes(
+        label=_stage(run, "label"),
+        ingest=_stage(run, "ingest"),
+        curate=_stage(run, "curate"),
+        base=[
+            JobOutcome(
+                student=student,
+                evaluate=run.find(f"jobs/{student}/base_eval", EvaluateResult),
+                failure=_failure(run, student),
+            )
+            for student in plan.students
+        ],
+        candidates=[
+            JobOutcome(
+                student=candidate.student,
+                size=candidate.size,
+                customize=run.find(f"jobs/{candidate.folder}/customize", CustomizeResult),
+                evaluate=run.find(f"jobs/{candidate.folder}/evaluate", EvaluateResult),
+                failure=_failure(run, candidate.folder),
+            )
+            for candidate in plan.candidates
+        ],
+        seconds={
+            stage: seconds_of(times)
+            for stage, times in run.intervals().items()
+            if stage not in ("score", "promote")  # of an earlier scoring of this run
+        },
+    )
+
+
+def _stage(run: Run, name: str) -> dict[str, Any]:
+    path = f"{run.path}/stages/{name}.json"
+    found: dict[str, Any] = run.root.read_json(path)["result"] if run.root.exists(path) else {}
+    return found
+
+
+def _failure(run: Run, folder: str) -> Failure | None:
+    path = f"{run.path}/jobs/{folder}/failure.json"
+    return Failure.model_validate(run.root.read_json(path)) if run.root.exists(path) else None

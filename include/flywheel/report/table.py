@@ -1,0 +1,118 @@
+"""The report as text: for a terminal, and as Markdown for the review in Airflow's UI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flywheel.report import figures
+from flywheel.report.html import headline
+from flywheel.report.model import BasePart, CandidatePart, Report
+from flywheel.report.selection import cost_of
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+_STATES = {"failed": "failed", "unavailable": "too few records", "missing": "no result"}
+
+
+def render_table(report: Report) -> Group:
+    """Return what a `rich.console.Console` prints: tables, headline, verdict and warnings."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Table | Text] = []
+    if report.candidates:
+        parts.append(_table_1(report))
+    if report.scored:
+        parts += [Text(), _costs(report)]
+    parts += [Text(), Text(headline(report), style="bold")]
+    parts += [Text(sentence) for sentence in report.verdict]
+    parts += [
+        Text(f"{row.name}: {_STATES[row.state]}: {_first_line(row.reason)}", style="yellow")
+        for row in report.candidates
+        if row.state != "scored"
+    ]
+    parts += [Text(warning, style="yellow") for warning in report.warnings]
+    return Group(*parts)
+
+
+def render_markdown(report: Report) -> str:
+    """Return headline, verdict and table 1 as Markdown."""
+    students = report.students
+    lines = [f"**{headline(report)}**", "", *(line for text in report.verdict for line in (text, ""))]
+    lines.append(f"| training records | {' | '.join(students)} | TF-IDF |")
+    lines.append("|---:" * (len(students) + 2) + "|")
+    bases = {row.student: row for row in report.base}
+    lines.append(f"| untrained | {' | '.join(_base(bases.get(student)) for student in students)} | – |")
+    baseline = {row.size: row.f1_weighted for row in report.baseline}
+    for size in report.sizes:
+        cells = [_cell(report, report.candidate(student, size)).plain for student in students]
+        lines.append(f"| {' | '.join([figures.count(size), *cells, figures.f1(baseline.get(size))])} |")
+    return "\n".join(lines)
+
+
+def _table_1(report: Report) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Weighted F1 against the teacher (teacher = 1.0)", title_justify="left")
+    table.add_column("training records", justify="right")
+    for student in report.students:
+        table.add_column(student, justify="right")
+    table.add_column("TF-IDF", justify="right", style="dim")
+    if report.base:
+        bases = {row.student: row for row in report.base}
+        table.add_row("untrained", *(_base(bases.get(student)) for student in report.students), "–")
+    baseline = {row.size: row.f1_weighted for row in report.baseline}
+    for size in report.sizes:
+        cells = [_cell(report, report.candidate(student, size)) for student in report.students]
+        table.add_row(figures.count(size), *cells, figures.f1(baseline.get(size)))
+    return table
+
+
+def _base(row: BasePart | None) -> str:
+    if row is None:
+        return "–"
+    return figures.f1(row.f1_weighted) if row.state == "scored" else _STATES[row.state]
+
+
+def _cell(report: Report, row: CandidatePart | None) -> Text:
+    from rich.text import Text
+
+    if row is None:
+        return Text("–")
+    if row.state != "scored":
+        return Text(_STATES[row.state], style="yellow")
+    choice = report.decision.choice
+    chosen = choice is not None and (choice.student, choice.size) == (row.student, row.size)
+    return Text(figures.f1(row.f1_weighted) + (" ◀" if chosen else ""), style="bold green" if chosen else "")
+
+
+def _costs(report: Report) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Cost beside quality, cheapest first", title_justify="left")
+    table.add_column("candidate")
+    for name in ("parameters", "F1", "95 % interval", "training", "records/s", "answers/s", "p50 ms"):
+        table.add_column(name, justify="right")
+    for row in sorted(report.scored, key=cost_of):
+        table.add_row(*_cost_row(row))
+    return table
+
+
+def _cost_row(row: CandidatePart) -> tuple[str, ...]:
+    return (
+        row.name,
+        figures.parameters(row.parameters),
+        figures.f1(row.f1_weighted),
+        figures.interval(row.f1_weighted_ci95),
+        figures.duration(row.train_seconds) + (" (found)" if row.found else ""),
+        figures.rate(row.records_per_second),
+        figures.rate(row.answers_per_second),
+        figures.milliseconds(row.latency_p50_ms),
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0]

@@ -1,0 +1,58 @@
+"""The verdict: what the run found, in plain sentences with figures, the most important first."""
+
+from __future__ import annotations
+
+from flywheel.report import figures
+from flywheel.report.model import Report
+from flywheel.report.selection import f1_of
+
+
+def verdict_of(report: Report) -> list[str]:
+    """Return the verdict of a report whose decision is filled in."""
+    texts = (report.decision.reason, _against_baseline(report), _teacher(report), _missing(report))
+    return [text for text in texts if text]
+
+
+def _against_baseline(report: Report) -> str:
+    """Compare the choice, or the best, with TF-IDF at the same size."""
+    choice = report.decision.choice or report.best
+    row = report.candidate(choice.student, choice.size) if choice else None
+    baseline = next((b.f1_weighted for b in report.baseline if row and b.size == row.size), None)
+    if row is None or baseline is None:
+        return ""
+    gain = f1_of(row) - baseline
+    text = (
+        f"TF-IDF with logistic regression reaches {figures.f1(baseline)} "
+        f"on the same {figures.count(row.size)} records"
+    )
+    low = row.f1_weighted_ci95
+    if gain <= 0:
+        return f"{text}, as much as {row.name} or more: for this task a student is not worth its cost yet."
+    if low is not None and low[0] <= baseline:
+        return f"{text}, {figures.f1(gain)} below {row.name}, but within its 95 % interval."
+    return f"{text}, {figures.f1(gain)} below {row.name}."
+
+
+def _teacher(report: Report) -> str:
+    human = report.teacher.human_f1_weighted
+    if human is None:
+        return ""
+    return (
+        f"The teacher itself has a weighted F1 of {figures.f1(human)} against "
+        f"{figures.count(report.teacher.human_records)} human labels."
+    )
+
+
+def _missing(report: Report) -> str:
+    """Count the candidates that have no result."""
+    counts = {
+        "failed": "failed",
+        "unavailable": "asked for more training records than there are",
+        "missing": "did not end",
+    }
+    parts = []
+    for state, words in counts.items():
+        number = sum(row.state == state for row in report.candidates)
+        if number:
+            parts.append(f"{number} {words}")
+    return f"Of {len(report.candidates)} candidates {', '.join(parts)}." if parts else ""

@@ -1,0 +1,254 @@
+"""Stage 7: put the chosen candidate into production, or keep the champion that is there.
+
+The order makes a kill harmless: the MLflow registry, then the champion file in one replacement, then the
+report. A retry finds what was done: the adapter's version in the registry, the champion in its file.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import Champion, champion_history, read_champion, replace_champion
+from flywheel.errors import ArtifactError
+from flywheel.plan import Plan
+from flywheel.report import figures
+from flywheel.report.files import HTML_FILE, write_report
+from flywheel.report.model import REPORT_FILE, CandidatePart, Report
+from flywheel.report.selection import f1_of, overlap
+from flywheel.report.verdict import verdict_of
+from flywheel.stages.score import ScoreResult, production_part
+from flywheel.tracking import TrackingError, register, track_files
+
+log = logging.getLogger(__name__)
+
+
+class PromoteResult(BaseModel):
+    """What became of the run's choice.
+
+    Attributes:
+        promoted: this run put its candidate into production; a retry of the same run says so again.
+        champion: what is in production now; None where nothing is.
+        previous: what was in production before.
+        state: as the report's decision: promoted, in place, rejected, none or outdated.
+        reason: in words.
+        worse: what is in production now scores lower than what was there before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    promoted: bool
+    champion: Champion | None
+    previous: Champion | None
+    state: str
+    reason: str
+    worse: bool
+
+
+def promote(
+    plan: Plan, folder: Path, scored: ScoreResult, *, approved: bool = True, comment: str = ""
+) -> PromoteResult:
+    """Put the chosen candidate into production, unless it was rejected or none is good enough.
+
+    Args:
+        folder: the run's folder, with the report of the score stage; the decision is written into it.
+        scored: names the chosen candidate.
+        approved: a person's decision, or True where none is asked for.
+        comment: of that person.
+
+    Raises:
+        ArtifactError: the run was not scored, or the champion file is damaged or cannot be written.
+    """
+    started = time.monotonic()
+    root = ArtifactRoot(plan.config.artifacts.root)
+    try:
+        report = Report.read(folder)
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder / REPORT_FILE}: no such file; score the run first") from None
+    standing = read_champion(root, plan.workload_id, plan.client_id)
+    previous = _before_this_run(root, plan, standing)
+    choice = report.decision.choice
+    row = report.candidate(choice.student, choice.size) if choice else None
+    if row is None:
+        report.decision.state = "none"
+    elif not approved:
+        report.decision.state = "rejected"
+    elif standing is not None and standing.cutoff > plan.cutoff:
+        report.decision.state = "outdated"
+    elif standing is not None and standing.adapter == row.adapter and standing.run_id != plan.run_id:
+        report.decision.state = "in place"
+    else:
+        report.decision.state = "promoted"
+    state = report.decision.state
+    chosen_because = scored.reason
+    champion = standing
+    if row is not None and state in ("promoted", "in place"):
+        champion = _put_in_place(root, plan, report, row, standing, chosen_because, comment)
+    texts = [chosen_because, *_words(plan, report, row, champion, previous)]
+    report.decision.reason = " ".join(text for text in texts if text)
+    report.decision.comment = comment
+    report.decision.worse = _is_worse(report, champion, previous)
+    report.production = production_part(champion) if champion else None
+    report.champion = report.production if state in ("promoted", "in place") else None
+    report.verdict = verdict_of(report)
+    report.stages["promote"] = round(time.monotonic() - started, 3)
+    write_report(folder, report)
+    _track_report(plan, folder, report)
+    return PromoteResult(
+        promoted=state == "promoted",
+        champion=champion,
+        previous=previous,
+        state=state,
+        reason=report.decision.reason,
+        worse=report.decision.worse,
+    )
+
+
+def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) -> Champion | None:
+    """Return the champion before this run; where this run's first try promoted already, the one before it."""
+    if standing is None or standing.run_id != plan.run_id:
+        return standing
+    earlier = [c for c in champion_history(root, plan.workload_id, plan.client_id) if c.run_id != plan.run_id]
+    return earlier[-1] if earlier else None
+
+
+def _put_in_place(
+    root: ArtifactRoot,
+    plan: Plan,
+    report: Report,
+    row: CandidatePart,
+    standing: Champion | None,
+    reason: str,
+    comment: str,
+) -> Champion:
+    """Register the candidate and make it the champion; what was done already is left as it is."""
+    assert row.adapter is not None
+    registry = None
+    try:
+        registry = register(plan, row, reason)
+    except TrackingError as error:
+        _warn(report, f"Not in the MLflow model registry: {error}")
+    if standing is not None and standing.adapter == row.adapter:
+        champion = standing.model_copy(update={"registry": registry or standing.registry})
+    else:
+        student = plan.config.student(row.student)
+        champion = Champion(
+            workload_id=plan.workload_id,
+            client_id=plan.client_id,
+            student=row.student,
+            model_name=student.model_name,
+            weights=student.weights,
+            size=row.size,
+            parameters=row.parameters,
+            adapter=row.adapter,
+            adapter_path=f"adapters/{row.adapter}",
+            dataset=report.data.dataset,
+            evaluation=row.evaluation,
+            f1_weighted=f1_of(row),
+            f1_weighted_ci95=row.f1_weighted_ci95,
+            run_id=plan.run_id,
+            cutoff=plan.cutoff,
+            promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            reason=reason,
+            comment=comment,
+            registry=registry,
+        )
+    replace_champion(root, champion)
+    return champion
+
+
+def _words(
+    plan: Plan,
+    report: Report,
+    row: CandidatePart | None,
+    champion: Champion | None,
+    previous: Champion | None,
+) -> list[str]:
+    """Say what the decision means for production."""
+    state = report.decision.state
+    stays = (
+        f"The champion of run {champion.run_id}, {champion.name}, stays in production; "
+        f"{_measured(report, champion)}."
+        if champion
+        else "Nothing is in production yet: the teacher goes on."
+    )
+    if state == "promoted" and row is not None:
+        return [_replacement(report, row, previous)]
+    if state == "in place" and champion is not None:
+        return [f"It is in production already, since run {champion.run_id}."]
+    if state == "rejected":
+        return ["A person reviewed it and said no.", stays]
+    if state == "outdated" and champion is not None:
+        return [
+            f"This run saw only records before {_day(plan.cutoff)}, the champion those before "
+            f"{_day(champion.cutoff)}: an older run does not replace a newer champion.",
+            stays,
+        ]
+    return [stays]
+
+
+def _replacement(report: Report, row: CandidatePart, previous: Champion | None) -> str:
+    if previous is None:
+        return "It is the first champion here."
+    now, same = _f1_now(report, previous)
+    change = f1_of(row) - now
+    than = f"{figures.f1(abs(change))} {'higher' if change > 0 else 'lower'} than"
+    if abs(change) < 0.0005:
+        than = "as high as"
+    text = f"It scores {than} the champion before it, {previous.name} of run {previous.run_id}"
+    text += f": {_measured(report, previous)}"
+    if previous.parameters and row.parameters and previous.student != row.student:
+        ratio = row.parameters / previous.parameters
+        more = f"{figures.times(ratio)} its" if ratio > 1 else f"1 / {1 / ratio:.2g} of its"
+        text += f"; it has {more} parameters"
+    if change and overlap(row.f1_weighted_ci95, previous.f1_weighted_ci95):
+        text += "; the 95 % intervals overlap, so the difference may be chance"
+    return f"{text}{'.' if same else '; two eval sets differ, so compare with care.'}"
+
+
+def _f1_now(report: Report, champion: Champion) -> tuple[float, bool]:
+    """Return a champion's weighted F1: measured in this run where it was, else as recorded; and which."""
+    for row in report.scored:
+        if row.adapter == champion.adapter:
+            return f1_of(row), True
+    return champion.f1_weighted, report.data.dataset is not None and champion.dataset == report.data.dataset
+
+
+def _measured(report: Report, champion: Champion) -> str:
+    f1, same = _f1_now(report, champion)
+    where = "on the same eval set" if same else f"recorded on the eval set of run {champion.run_id}"
+    return f"its weighted F1 is {figures.f1(f1)}, {where}"
+
+
+def _is_worse(report: Report, champion: Champion | None, previous: Champion | None) -> bool:
+    """Return whether production lost quality: by the replacement, or measured anew where nothing changed."""
+    if champion is None or previous is None:
+        return False
+    before = previous.f1_weighted if champion.adapter == previous.adapter else _f1_now(report, previous)[0]
+    return _f1_now(report, champion)[0] < before - 1e-9
+
+
+def _track_report(plan: Plan, folder: Path, report: Report) -> None:
+    """Put the report with the decision into MLflow, where the run is there already."""
+    if report.tracking is None:
+        return
+    try:
+        track_files(plan, report.tracking, [folder / HTML_FILE, folder / REPORT_FILE])
+    except TrackingError as error:
+        _warn(report, f"The report in MLflow is without the decision: {error}")
+        write_report(folder, report)
+
+
+def _warn(report: Report, text: str) -> None:
+    log.warning("%s", text)
+    if text not in report.warnings:
+        report.warnings.append(text)
+
+
+def _day(cutoff: int) -> str:
+    return datetime.fromtimestamp(cutoff, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,206 @@
+"""Runs whose jobs have ended, with the files that stages and jobs leave, for tests of what comes after them."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.config import Config
+from flywheel.jobs import CustomizeResult, EvaluateResult
+from flywheel.plan import Candidate, Plan, make_plan
+from flywheel.runs import Run
+from flywheel.workload import Workload
+
+WORKLOAD = "include/workloads/news_classifier.yaml"
+PARAMETERS = {"1b": 1_240_000_000, "3b": 3_210_000_000, "8b": 8_030_000_000}
+BASE = {"1b": 0.08, "3b": 0.31, "8b": 0.46}
+# Weighted F1 by candidate: table 1 of the reference, with sizes a thousandth of its sizes.
+TABLE_1 = {
+    ("1b", 5): 0.29,
+    ("1b", 10): 0.78,
+    ("1b", 25): 0.90,
+    ("3b", 5): 0.584,
+    ("3b", 10): 0.89,
+    ("3b", 25): 0.95,
+    ("8b", 5): 0.80,
+    ("8b", 10): 0.94,
+    ("8b", 25): 0.95,
+}
+EVAL_RECORDS = 200
+
+
+def config_of(root: str, tracking_uri: str, **sections: Any) -> Config:
+    """Return a configuration of three students and three sizes."""
+    return Config.model_validate(
+        {
+            "nims": [{"model_name": f"meta/llama-{name}", "name": name} for name in PARAMETERS],
+            "sizes": [5, 10, 25],
+            "workload": WORKLOAD,
+            "artifacts": {"root": root},
+            "mlflow_config": {"tracking_uri": tracking_uri, "artifact_location": f"{root}/mlruns"}
+            if "://" not in root
+            else {"tracking_uri": tracking_uri},
+            **sections,
+        }
+    )
+
+
+def plan_of(config: Config, run_id: str = "night-1", day: int = 2, **arguments: Any) -> Plan:
+    """Return a plan whose cutoff is a day of March 2019."""
+    cutoff = datetime(2019, 3, day, tzinfo=UTC)
+    return make_plan(config, run_id=run_id, cutoff=cutoff, workload_id="news_classifier", **arguments)
+
+
+def write_dataset(root: ArtifactRoot, texts: int = 40, seed: int = 1) -> str:
+    """Publish a small dataset of headlines and return its key."""
+    workload, rng = Workload.load(WORKLOAD), random.Random(seed)
+    words = {"Dividends": "raises quarterly dividend payout", "Earnings": "quarter profit revenue beats"}
+    key = key_of("dataset", texts, seed)
+    if root.find("datasets", key):
+        return key
+    with root.build("datasets", key) as folder:
+        for name, count in (("train", texts), ("val", 4), ("eval", 20)):
+            rows = []
+            for number in range(count):
+                label = list(words)[number % 2]
+                text = f"{rng.choice(['Acme', 'Foo', 'Bar'])} {rng.choice(words[label].split())} {number}"
+                answer = {"role": "assistant", "content": workload.answer_for(label)}
+                rows.append({"id": str(number), "label": label, "messages": [*workload.messages(text), answer]})
+            (folder / f"{name}.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)) + b"\n")
+    return key
+
+
+def finish(
+    plan: Plan,
+    *,
+    f1: dict[tuple[str, int], float] | None = None,
+    failed: dict[tuple[str, int], str] | None = None,
+    data_seed: int = 1,
+    train: int = 36,
+    label: bool = True,
+) -> Run:
+    """Leave the files of a run whose stages up to evaluate have ended.
+
+    Args:
+        f1: weighted F1 by candidate, default table 1; a candidate that is not in it has no result.
+        failed: why jobs failed, by candidate.
+        data_seed: another one gives another dataset, and so other adapters.
+        train: training records of the split.
+    """
+    run = Run.create(plan)
+    dataset = write_dataset(run.root, seed=data_seed)
+    per_class = {"Dividends": {"train": 18, "val": 2, "eval": 10}, "Earnings": {"train": 18, "val": 2, "eval": 10}}
+    stages: dict[str, dict[str, Any]] = {
+        "ingest": {"written": 40, "quarantined": 2},
+        "curate": {"dataset": dataset, "train": train, "val": 4, "eval": 20, "per_class": per_class},
+    }
+    if label:
+        human = {"records": 100, "accuracy": 0.9, "f1_weighted": 0.91, "f1_macro": 0.88}
+        stages["label"] = {"asked": 60, "quarantined": 1, "human": human}
+    for name, result in stages.items():
+        _save(run, f"stages/{name}", result)
+    for student in plan.students:
+        _save(run, f"jobs/{student}/base_eval", evaluated(student, None, dataset, BASE[student]))
+    for candidate in plan.candidates:
+        pair = (candidate.student, candidate.size)
+        if failed and pair in failed:
+            failure = {"stage": "customize", "reason": failed[pair]}
+            run.root.write_json(f"{run.path}/jobs/{candidate.folder}/failure.json", failure)
+        elif pair in (f1 or TABLE_1):
+            _save(run, f"jobs/{candidate.folder}/customize", customized(candidate, dataset))
+            value = (f1 or TABLE_1)[pair]
+            _save(run, f"jobs/{candidate.folder}/evaluate", evaluated(*pair, dataset, value))
+            _publish_adapter(run.root, candidate, dataset)
+    return run
+
+
+def adapter_key(student: str, size: int, dataset: str) -> str:
+    """Return the key of a candidate's adapter."""
+    return key_of("adapter", student, size, dataset)
+
+
+def customized(candidate: Candidate, dataset: str) -> dict[str, Any]:
+    """Return what a customization job gave."""
+    key, steps = adapter_key(candidate.student, candidate.size, dataset), 12
+    losses = [{"step": step, "loss": 2.0 / step, "val_loss": 1.0 if step == 12 else None} for step in range(1, 13)]
+    result = CustomizeResult.model_validate(
+        {
+            "adapter": key,
+            "path": f"adapters/{key}",
+            "student": candidate.student,
+            "size": candidate.size,
+            "parameters": PARAMETERS[candidate.student],
+            "trainable_parameters": 11_000_000,
+            "train_records": candidate.size,
+            "steps": steps,
+            "steps_run": steps,
+            "samples": steps * 64,
+            "train_seconds": 3.5 * candidate.size,
+            "records_per_second": 610.0,
+            "train_loss": 0.2,
+            "val_loss": 1.0,
+            "losses": losses,
+            "stopped_early": False,
+            "found": False,
+            "resumed_from_step": None,
+            "device": "cpu",
+        }
+    )
+    return result.model_dump(mode="json")
+
+
+def evaluated(student: str, size: int | None, dataset: str, f1: float) -> dict[str, Any]:
+    """Return what an evaluation gave, with a confusion matrix to match its F1 roughly."""
+    labels, rng = Workload.load(WORKLOAD).classes, random.Random(f"{student}{size}")
+    weights = [30, 12, 25, 8, 10, 6, 14, 28, 9, 20, 5, 11, 22]
+    matrix = [[0] * (len(labels) + 1) for _ in labels]
+    for row, weight in enumerate(weights):
+        for _ in range(weight):
+            right = rng.random() < f1
+            matrix[row][row if right else rng.randrange(len(labels) + 1)] += 1
+    per_class = {
+        label: {"precision": min(1, f1 + 0.01), "recall": max(0, f1 - 0.01), "f1": f1, "support": weight}
+        for label, weight in zip(labels, weights, strict=True)
+    }
+    key = key_of("evaluation", student, size, dataset)
+    result = EvaluateResult.model_validate(
+        {
+            "key": key,
+            "student": student,
+            "size": size,
+            "adapter": None if size is None else adapter_key(student, size, dataset),
+            "records": EVAL_RECORDS,
+            "f1_weighted": f1,
+            "f1_macro": f1 - 0.02,
+            "f1_weighted_ci95": (max(0.0, f1 - 0.03), min(1.0, f1 + 0.03)),
+            "per_class": per_class,
+            "accuracy": f1,
+            "unparsable": sum(row[-1] for row in matrix),
+            "seconds": 2.0,
+            "records_per_second": 100.0 / PARAMETERS[student] * 1e9,
+            "latency_ms": {"p50": PARAMETERS[student] / 1e8, "p95": PARAMETERS[student] / 0.7e8},
+            "parameters": PARAMETERS[student],
+            "predictions": f"evaluations/{key}/predictions.jsonl",
+            "confusion": {"labels": labels, "matrix": matrix},
+            "found": False,
+            "device": "cpu",
+        }
+    )
+    return result.model_dump(mode="json")
+
+
+def _save(run: Run, name: str, result: dict[str, Any]) -> None:
+    value = {"result": result, "started_at": 1000.0, "ended_at": 1002.5}
+    run.root.write_json(f"{run.path}/{name}.json", value)
+
+
+def _publish_adapter(root: ArtifactRoot, candidate: Candidate, dataset: str) -> None:
+    key = adapter_key(candidate.student, candidate.size, dataset)
+    if not root.find("adapters", key):
+        with root.build("adapters", key) as folder:
+            Path(folder / "adapter_config.json").write_text("{}")
