@@ -1,0 +1,224 @@
+"""What a customization or evaluation job is asked to do, and what it answers: JSON in the artifact root.
+
+The same spec gives the same job in a local process and in a pod. This module is cheap to import: the DAG uses
+it where no torch is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flywheel.artifacts import key_of
+from flywheel.config.schema import EvaluationConfig, LoraConfig, Student, TrainingConfig
+from flywheel.students.weights import weights_hash
+
+# Raised when the code changes what comes out of the same input: old artifacts are then made anew.
+CUSTOMIZE_VERSION = 1
+EVALUATE_VERSION = 1
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CustomizeSpec(_Model):
+    """A customization job: fine-tune a student on the first `size` training records of a dataset.
+
+    Attributes:
+        artifact_root: URL of the artifact root.
+        dataset: key of the curated dataset.
+        seed: fixes the order of the records, the adapter's first weights and the dropout.
+    """
+
+    artifact_root: str
+    student: Student
+    dataset: str
+    size: int = Field(ge=1)
+    training: TrainingConfig = TrainingConfig()
+    lora: LoraConfig = LoraConfig()
+    seed: int = Field(42, ge=0)
+
+    @property
+    def key(self) -> str:
+        """The key of the adapter: made from all that the adapter depends on.
+
+        Raises:
+            StudentError: the base weights cannot be found.
+        """
+        # How often a job saves its state has no part in the adapter.
+        training = self.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        limits = [self.student.context_length, self.student.customizer_configs.max_seq_length]
+        lora = self.lora.model_dump(mode="json")
+        base = weights_hash(self.student.weights)
+        return key_of(
+            "adapter", CUSTOMIZE_VERSION, base, limits, self.dataset, self.size, training, lora, self.seed
+        )
+
+
+class LossPoint(_Model):
+    """A point of the loss curve; `val_loss` is there where the step was followed by a validation."""
+
+    step: int
+    loss: float
+    val_loss: float | None = None
+
+
+class CustomizeResult(_Model):
+    """What a customization job made.
+
+    Attributes:
+        adapter: key of the adapter.
+        path: of the adapter, relative to the artifact root.
+        parameters: of the student with its adapter.
+        train_records: the records it learned from; `dropped` more were too long, with the reasons.
+        prefix_tokens: the tokens that all prompts begin with, computed once for a whole row.
+        steps: optimizer steps that the adapter took; `steps_run` of them by this call: 0 when it was found.
+        samples: the samples of those steps, over all epochs.
+        train_seconds: of the whole training, also of its part before a restart.
+        records_per_second: samples by train_seconds.
+        train_loss: mean loss of the last tenth of the steps, in nats a token.
+        val_loss: of the weights that were kept; None without validations.
+        resumed_from_step: the step of the checkpoint that this call went on from; None: from the start.
+    """
+
+    adapter: str
+    path: str
+    student: str
+    size: int
+    parameters: int
+    trainable_parameters: int
+    train_records: int
+    dropped: int = 0
+    dropped_reasons: dict[str, int] = Field(default_factory=dict)
+    prefix_tokens: int = 0
+    steps: int
+    steps_run: int
+    samples: int
+    train_seconds: float
+    records_per_second: float
+    train_loss: float
+    val_loss: float | None
+    losses: tuple[LossPoint, ...]
+    stopped_early: bool
+    found: bool
+    resumed_from_step: int | None
+    device: str
+
+
+class EvaluateSpec(_Model):
+    """An evaluation job: answer the held-out prompts, with an adapter or, without one, as the student is.
+
+    Attributes:
+        adapter: key of the adapter; None evaluates the student itself.
+        size: of the candidate; None where there is no adapter.
+        classes: the workload's classes, which answers are parsed into.
+        aliases: other spellings of classes.
+    """
+
+    artifact_root: str
+    student: Student
+    dataset: str
+    adapter: str | None = None
+    size: int | None = None
+    classes: tuple[str, ...] = Field(min_length=1)
+    aliases: dict[str, str] = Field(default_factory=dict)
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def key(self) -> str:
+        """The key of the evaluation: made from all that it depends on.
+
+        Raises:
+            StudentError: the base weights cannot be found.
+        """
+        evaluation = self.evaluation.model_dump(mode="json")
+        base = [weights_hash(self.student.weights), self.student.context_length]
+        labels = [list(self.classes), self.aliases]
+        return key_of("evaluation", EVALUATE_VERSION, base, self.dataset, self.adapter, labels, evaluation)
+
+
+class ClassScore(_Model):
+    """How well one class is told from the others."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Latency(_Model):
+    """Milliseconds from a batch of prompts to its last answer, as each prompt saw it."""
+
+    p50: float
+    p95: float
+
+
+class Confusion(_Model):
+    """Counts by the teacher's label (row) and the student's (column).
+
+    Attributes:
+        labels: of the rows; the columns are these and, last, the answers that name no class ("").
+    """
+
+    labels: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
+
+
+class EvaluateResult(_Model):
+    """How a student's answers agree with the teacher's.
+
+    Attributes:
+        f1_weighted: mean F1 of the classes, weighted by the teacher's labels.
+        f1_macro: plain mean F1 of the classes that teacher or student named.
+        f1_weighted_ci95: percentile bootstrap over the records.
+        unparsable: answers that name no class. Each counts as wrong: a miss of its class, right for none.
+        seconds: answering all prompts, without loading.
+        parameters: of the student with its adapter.
+        predictions: path of predictions.jsonl, relative to the artifact root.
+    """
+
+    key: str
+    student: str
+    size: int | None
+    adapter: str | None
+    records: int
+    f1_weighted: float
+    f1_macro: float
+    f1_weighted_ci95: tuple[float, float]
+    per_class: dict[str, ClassScore]
+    accuracy: float
+    unparsable: int
+    seconds: float
+    records_per_second: float
+    latency_ms: Latency
+    parameters: int
+    predictions: str
+    confusion: Confusion
+    found: bool
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is, told every so often.
+
+    Attributes:
+        step: optimizer steps done, or prompts answered.
+        steps: of all.
+        loss: of the last step, in nats a token; None in an evaluation.
+        val_loss: of the last validation so far.
+        seconds_left: estimated from the speed of this call.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    val_loss: float | None
+    records_per_second: float
+    seconds_left: float
+
+
+ProgressCallback = Callable[[Progress], None]

@@ -1,0 +1,192 @@
+"""Stage 4, customize: fine-tune one student on the first records of a dataset. The same in a process or a pod."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.errors import ArtifactError, NotEnoughRecordsError
+from flywheel.jobs import CustomizeResult, CustomizeSpec, ProgressCallback
+
+if TYPE_CHECKING:
+    from flywheel.students.training import TrainingOutcome
+
+log = logging.getLogger(__name__)
+
+RESULT = "result.json"
+# Validation records for a training of n records: the loss of this many tells when to stop, and costs little.
+_VAL_SHARE, _LEAST_VAL, _MOST_VAL = 0.1, 64, 1024
+
+
+def customize(spec: CustomizeSpec, progress: ProgressCallback | None = None) -> CustomizeResult:
+    """Fine-tune a student, or find the adapter that an earlier job made from the same input.
+
+    A job that was killed goes on from its last checkpoint. Two jobs with the same spec wait for each other.
+
+    Args:
+        spec: the job.
+        progress: told a few times a second how far it is.
+
+    Raises:
+        StudentError: the student cannot be loaded or trained.
+        NotEnoughRecordsError: the dataset has fewer training records than the size asks for.
+        ArtifactError: the dataset is missing or damaged.
+        JobError: SIGTERM ended the job after a checkpoint.
+    """
+    root, key = ArtifactRoot(spec.artifact_root), spec.key
+    found = _find(root, key)
+    if found is not None:
+        return found
+    with root.scratch("adapters", key) as scratch:
+        found = _find(root, key)  # made by the job that this one waited for
+        if found is not None:
+            return found
+        result = _train(root, key, spec, scratch, progress)
+        root.discard_scratch("adapters", key)
+    return result
+
+
+def read_records(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """Return the first records of a dataset's file.
+
+    Raises:
+        ArtifactError: a line is no record.
+    """
+    records = []
+    with path.open("rb") as file:
+        for number, line in enumerate(islice(file, most), 1):
+            try:
+                record = orjson.loads(line)
+                record["messages"][-1]["content"], record["id"], record["label"]
+            except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+                raise ArtifactError(
+                    f"{path}, line {number}: no record with id, label and messages: {error}"
+                ) from None
+            records.append(record)
+    return records
+
+
+def _find(root: ArtifactRoot, key: str) -> CustomizeResult | None:
+    if not root.find("adapters", key):
+        return None
+    result = CustomizeResult.model_validate_json((root.fetch("adapters", key) / RESULT).read_bytes())
+    log.info("adapter %s is there already", key)
+    return result.model_copy(update={"found": True, "steps_run": 0, "resumed_from_step": None})
+
+
+def _train(
+    root: ArtifactRoot, key: str, spec: CustomizeSpec, scratch: Path, progress: ProgressCallback | None
+) -> CustomizeResult:
+    from flywheel.students.adapter import add_adapter, save_adapter
+    from flywheel.students.loading import count_parameters, load_student, prepare_process
+    from flywheel.students.training import fine_tune
+
+    dataset = root.fetch("datasets", spec.dataset)
+    train = read_records(dataset / "train.jsonl", spec.size)
+    if len(train) < spec.size:
+        raise NotEnoughRecordsError(
+            f"dataset {spec.dataset} has {len(train)} training records, fewer than the {spec.size} of size "
+            f"{spec.size}; lower `sizes` or wait for more records"
+        )
+    watched = min(_MOST_VAL, max(_LEAST_VAL, round(spec.size * _VAL_SHARE)))
+    val = read_records(dataset / "val.jsonl", watched) if spec.training.validations else []
+    device = prepare_process()
+    student = load_student(spec.student, device)
+    longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
+    samples, dropped = student.chat.samples([record["messages"] for record in train], longest)
+    val_samples, _ = student.chat.samples([record["messages"] for record in val], longest)
+    if dropped.count:
+        log.warning("%d of %d training records are left out: %s", dropped.count, len(train), dropped)
+    model = add_adapter(student.model, spec.lora, student.base_name, spec.seed)
+    outcome = fine_tune(
+        model,
+        samples,
+        val_samples,
+        spec.training,
+        dropout=spec.lora.adapter_dropout,
+        seed=spec.seed,
+        scratch=scratch,
+        after_checkpoint=lambda: root.save_scratch("adapters", key),
+        progress=progress,
+    )
+    parameters, trainable_parameters = count_parameters(model)
+    state = outcome.state
+    result = CustomizeResult(
+        adapter=key,
+        path=f"adapters/{key}",
+        student=spec.student.name,
+        size=spec.size,
+        parameters=parameters,
+        trainable_parameters=trainable_parameters,
+        train_records=len(samples),
+        dropped=dropped.count,
+        dropped_reasons=dict(dropped.reasons),
+        prefix_tokens=outcome.prefix,
+        steps=state.step,
+        steps_run=outcome.steps_run,
+        samples=state.samples,
+        train_seconds=state.seconds,
+        records_per_second=state.samples / max(state.seconds, 1e-9),
+        train_loss=outcome.train_loss,
+        val_loss=outcome.val_loss,
+        losses=outcome.curve(),
+        stopped_early=state.stopped_early,
+        found=False,
+        resumed_from_step=outcome.resumed_from_step,
+        device=device_name(device.type),
+    )
+    with root.build("adapters", key) as folder:
+        save_adapter(model, folder, _model_card(spec, result, outcome))
+        (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
+    log.info("adapter %s: %d steps, %.0f records/s", key, state.step, result.records_per_second)
+    return result
+
+
+def device_name(kind: str) -> str:
+    """Return the name of the device that a job ran on."""
+    if kind != "cuda":
+        return kind
+    import torch
+
+    return str(torch.cuda.get_device_name())
+
+
+def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingOutcome) -> str:
+    """Return README.md of the adapter, in the Hub's format for model cards."""
+    training, lora = spec.training, spec.lora
+    val = f"{result.val_loss:.4f}" if result.val_loss is not None else "not watched"
+    alpha = lora.alpha if lora.alpha is not None else 2 * lora.adapter_dim
+    base = spec.student.weights
+    return f"""---
+base_model: {base}
+library_name: peft
+tags: [lora, flywheel]
+---
+# {spec.student.name} @ {spec.size}
+
+A LoRA adapter of `{spec.student.model_name}` (weights: `{base}`) that answers as its teacher did. Made by
+flywheel from the first {spec.size} training records of dataset `{spec.dataset}`.
+
+| | |
+|---|---|
+| records | {result.train_records} ({result.dropped} left out as too long) |
+| optimizer steps | {result.steps} of {outcome.steps}{" (stopped early)" if result.stopped_early else ""} |
+| batch size, epochs | {training.batch_size}, {training.epochs} |
+| learning rate | {training.learning_rate:g}, warmup {training.warmup_ratio:g}, cosine |
+| rank, alpha, dropout | {lora.adapter_dim}, {alpha:g}, {lora.adapter_dropout:g} |
+| parameters | {result.parameters:,}, of which trained {result.trainable_parameters:,} |
+| training loss | {result.train_loss:.4f} nats a token |
+| validation loss | {val} |
+| seed | {spec.seed} |
+| device | {result.device} |
+
+```python
+from peft import PeftModel
+model = PeftModel.from_pretrained(base_model, "path of this folder")
+```
+"""

@@ -1,0 +1,152 @@
+"""Stage 5, evaluate: have a student answer the held-out prompts and compare its labels with the teacher's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.errors import ArtifactError
+from flywheel.jobs import EvaluateResult, EvaluateSpec, Latency, Progress, ProgressCallback
+from flywheel.labels import parse_label
+from flywheel.stages.customize import RESULT, device_name, read_records
+
+log = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions.jsonl"
+
+
+def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> EvaluateResult:
+    """Evaluate a student with its adapter, or as it is, or find the evaluation made from the same input.
+
+    Args:
+        spec: the job.
+        progress: told after each batch.
+
+    Raises:
+        StudentError: the student or its adapter cannot be loaded.
+        ArtifactError: the dataset or the adapter is missing or damaged.
+    """
+    root, key = ArtifactRoot(spec.artifact_root), spec.key
+    if root.find("evaluations", key):
+        result = EvaluateResult.model_validate_json((root.fetch("evaluations", key) / RESULT).read_bytes())
+        log.info("evaluation %s is there already", key)
+        # The size is a name of the candidate and no part of the work.
+        return result.model_copy(update={"found": True, "student": spec.student.name, "size": spec.size})
+    return _answer_and_score(root, key, spec, progress)
+
+
+def own_texts(messages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    """Return of each request what its last user message has of its own: without what all share around it."""
+    texts = [
+        next((message["content"] for message in reversed(request) if message["role"] == "user"), "")
+        for request in messages
+    ]
+    if len(set(texts)) < 2:
+        return texts
+    head = len(os.path.commonprefix([min(texts), max(texts)]))
+    tails = [text[head:][::-1] for text in texts]
+    tail = len(os.path.commonprefix([min(tails), max(tails)]))
+    return [text[head : len(text) - tail].strip() for text in texts]
+
+
+def _answer_and_score(
+    root: ArtifactRoot, key: str, spec: EvaluateSpec, progress: ProgressCallback | None
+) -> EvaluateResult:
+    from flywheel.students.adapter import load_adapter
+    from flywheel.students.decoder import Decoder
+    from flywheel.students.generation import generate
+    from flywheel.students.loading import count_parameters, load_student, prepare_process
+    from flywheel.students.scoring import score_labels
+
+    records = read_records(root.fetch("datasets", spec.dataset) / "eval.jsonl")
+    if not records:
+        raise ArtifactError(f"dataset {spec.dataset}: eval.jsonl is empty")
+    device = prepare_process()
+    student = load_student(spec.student, device)
+    model = student.model
+    if spec.adapter is not None:
+        model = load_adapter(model, root.fetch("adapters", spec.adapter))
+    decoder = Decoder(model)
+    # In bf16 the sum W + s B A would round the adapter away; there the adapter stays beside the weights.
+    if device.type == "cpu":
+        decoder.merge()
+    requests = [record["messages"][:-1] for record in records]
+    started = time.perf_counter()
+    prompts = student.chat.prompts(requests)
+    longest = spec.student.context_length - spec.evaluation.max_new_tokens
+    fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= longest]
+    if len(fitting) < len(prompts):
+        log.warning(
+            "%d prompts are longer than the context and count as unanswered", len(prompts) - len(fitting)
+        )
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            progress(Progress(done, len(fitting), None, None, rate, (len(fitting) - done) / rate))
+
+    answers = generate(
+        decoder,
+        [prompts[index] for index in fitting],
+        student.chat.stops,
+        max_new_tokens=spec.evaluation.max_new_tokens,
+        batch_size=spec.evaluation.batch_size,
+        progress=tell,
+    )
+    texts = [""] * len(records)
+    for index, tokens in zip(fitting, answers.tokens, strict=True):
+        texts[index] = student.chat.text(tokens)
+    seconds = time.perf_counter() - started
+    labels = [parse_label(text, spec.classes, spec.aliases) or "" for text in texts]
+    scores = score_labels(
+        [record["label"] for record in records],
+        labels,
+        spec.classes,
+        bootstrap_samples=spec.evaluation.bootstrap_samples,
+    )
+    waits = [answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of] or [0.0]
+    p50, p95 = np.percentile(waits, [50, 95])
+    result = EvaluateResult(
+        key=key,
+        student=spec.student.name,
+        size=spec.size,
+        adapter=spec.adapter,
+        records=len(records),
+        f1_weighted=scores.f1_weighted,
+        f1_macro=scores.f1_macro,
+        f1_weighted_ci95=scores.f1_weighted_ci95,
+        per_class=scores.per_class,
+        accuracy=scores.accuracy,
+        unparsable=scores.unparsable,
+        seconds=seconds,
+        records_per_second=len(records) / max(seconds, 1e-9),
+        latency_ms=Latency(p50=float(p50), p95=float(p95)),
+        parameters=count_parameters(model)[0],
+        predictions=f"evaluations/{key}/{PREDICTIONS}",
+        confusion=scores.confusion,
+        found=False,
+        device=device_name(device.type),
+    )
+    with root.build("evaluations", key) as folder:
+        with (folder / PREDICTIONS).open("wb") as file:
+            for record, own, label, text in zip(records, own_texts(requests), labels, texts, strict=True):
+                line = {
+                    "id": record["id"],
+                    "text": own,
+                    "teacher": record["label"],
+                    "student": label,
+                    "answer": text,
+                }
+                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
+    log.info(
+        "evaluation %s: weighted F1 %.3f, %.0f records/s", key, result.f1_weighted, result.records_per_second
+    )
+    return result

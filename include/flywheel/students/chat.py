@@ -1,0 +1,182 @@
+"""Chat messages as token ids, through the student's own chat template.
+
+A training example is what the student will meet and should write: the prompt's ids exactly as at inference,
+then the ids of the answer up to the end of the turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flywheel.errors import StudentError
+from flywheel.students.rows import Sample, Tokens
+
+log = logging.getLogger(__name__)
+
+Messages = Sequence[dict[str, Any]]
+
+# Llama 3's template writes today's date into the prompt. A fixed one (the template's own default) keeps a
+# training that runs over midnight, and its answers the next day, on one prompt.
+TEMPLATE_DATE = "26 Jul 2024"
+# A shared beginning is tokenised once if it is at least so long; it is cut so far before its end. Both in
+# characters.
+_SHORTEST_HEAD = 400
+_HEAD_MARGIN = 80
+
+
+@dataclass
+class Dropped:
+    """Examples that cannot be used, counted by reason."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.reasons.total()
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
+
+
+class Chat:
+    """A student's tokenizer and chat template.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        stops: ids of tokens that end a turn.
+
+    Raises:
+        StudentError: the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: Any, stops: frozenset[int]) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            raise StudentError(
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use the instruct variant of the "
+                "model, or put a chat_template.jinja beside tokenizer_config.json"
+            )
+        if not stops:
+            raise StudentError(
+                f"{tokenizer.name_or_path}: no end-of-turn token: set eos_token_id in config.json"
+            )
+        self.tokenizer = tokenizer
+        self.stops = stops
+
+    def prompts(self, requests: Sequence[Messages]) -> list[Tokens]:
+        """Return the prompts of requests, each with the generation prompt, as token ids [p]."""
+        return self._encode(self._render(requests, add_generation_prompt=True))
+
+    def samples(self, chats: Sequence[Messages], longest: int) -> tuple[list[Sample], Dropped]:
+        """Return training examples of chats that end with the teacher's answer.
+
+        Args:
+            longest: prompt and answer together, in tokens; what is longer is dropped.
+
+        Returns:
+            The examples in the order of the chats, and what was dropped.
+
+        Raises:
+            StudentError: the template does not continue a prompt by its answer.
+        """
+        prompts = self.prompts([chat[:-1] for chat in chats])
+        wholes = self._encode(self._render(chats, add_generation_prompt=False))
+        samples, dropped = [], Dropped()
+        for chat, prompt, whole in zip(chats, prompts, wholes, strict=True):
+            if not np.array_equal(whole[: len(prompt)], prompt):
+                prompt, whole = self._join_at_text(chat, prompt)
+            answer = self._up_to_stop(whole[len(prompt) :])
+            if len(prompt) + len(answer) > longest:
+                dropped.reasons[f"longer than {longest} tokens"] += 1
+            else:
+                samples.append(Sample(prompt, answer))
+        return samples, dropped
+
+    def text(self, answer: Sequence[int]) -> str:
+        """Return the text of an answer's ids, without special tokens."""
+        text: str = self.tokenizer.decode(list(answer), skip_special_tokens=True)
+        return text.strip()
+
+    def _join_at_text(self, chat: Messages, prompt: Tokens) -> tuple[Tokens, Tokens]:
+        """Join prompt and answer where their tokens, but not their texts, grow together across the border."""
+        (prompt_text,) = self._render([chat[:-1]], add_generation_prompt=True)
+        (whole_text,) = self._render([chat], add_generation_prompt=False)
+        if not whole_text.startswith(prompt_text):
+            raise StudentError(
+                f"{self.tokenizer.name_or_path}: the chat template does not continue a prompt by its answer: "
+                f"the prompt ends with {prompt_text[-60:]!r}, the whole chat with {whole_text[-120:]!r}"
+            )
+        (answer,) = self._encode([whole_text[len(prompt_text) :]])
+        return prompt, np.concatenate([prompt, answer])
+
+    def _up_to_stop(self, answer: Tokens) -> Tokens:
+        """Return an answer's ids up to the first end of turn, which is added where the template has none."""
+        ends = np.flatnonzero(np.isin(answer, list(self.stops)))
+        if len(ends):
+            return answer[: ends[0] + 1]
+        end = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else min(self.stops)
+        return np.append(answer, np.int32(end))
+
+    def _render(self, chats: Sequence[Messages], *, add_generation_prompt: bool) -> list[str]:
+        try:
+            texts: list[str] = self.tokenizer.apply_chat_template(
+                [list(chat) for chat in chats],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                date_string=TEMPLATE_DATE,
+            )
+        except Exception as error:  # whatever a template raises
+            raise StudentError(
+                f"{self.tokenizer.name_or_path}: the chat template cannot render the records' messages: {error}"
+            ) from error
+        return texts
+
+    def _encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the ids of rendered texts; what they share at their beginning is tokenised once.
+
+        The cut is before a space or line break, where byte-level tokenizers begin a new piece, and well inside
+        the common text, so that what follows cannot matter. For tokenizers that do not work so (which join
+        pieces over spaces, or mark the start of a text), the check on full texts fails, and all are done whole.
+        """
+        cut = _safe_cut(texts)
+        if not cut:
+            return self._encode_whole(texts)
+        (head,) = self._encode_whole([texts[0][:cut]])
+        encoded = [
+            np.concatenate([head, tail]) for tail in self._encode_whole([text[cut:] for text in texts])
+        ]
+        by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        checked = sorted({*by_length[:2], *by_length[-2:], *by_length[:: max(1, len(texts) // 8)]})
+        wholes = self._encode_whole([texts[index] for index in checked])
+        if all(np.array_equal(encoded[index], whole) for index, whole in zip(checked, wholes, strict=True)):
+            return encoded
+        log.info("the tokenizer needs whole texts; the shared beginning is tokenised for each record")
+        return self._encode_whole(texts)
+
+    def _encode_whole(self, texts: Sequence[str]) -> list[Tokens]:
+        # The template wrote the special tokens (begin of text) already.
+        ids = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [np.asarray(row, np.int32) for row in ids]
+
+
+def _safe_cut(texts: Sequence[str]) -> int:
+    """Return where the texts' common beginning can be cut, in characters; 0 for nowhere."""
+    if len(texts) < 4:
+        return 0
+    common = os.path.commonprefix([min(texts), max(texts)])
+    if len(common) < _SHORTEST_HEAD:
+        return 0
+    place = len(common) - _HEAD_MARGIN
+    while place > _SHORTEST_HEAD // 2:
+        # Before a single space or line break with a letter on either side.
+        if common[place] in " \n" and common[place - 1].isalpha() and common[place + 1].isalpha():
+            return place
+        place -= 1
+    return 0

@@ -1,0 +1,99 @@
+"""Load a student: weights, tokenizer, the device and the precision."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from flywheel.config.schema import Student
+from flywheel.errors import StudentError
+from flywheel.students.chat import Chat
+from flywheel.students.weights import explain_missing, hub_name, local_folder
+
+log = logging.getLogger(__name__)
+
+THREADS_VARIABLE = "FLYWHEEL_THREADS"
+DEVICE_VARIABLE = "FLYWHEEL_DEVICE"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedStudent:
+    """A student, ready for work.
+
+    Attributes:
+        model: a Hugging Face causal LM, in evaluation mode, frozen.
+        chat: its tokenizer and template.
+        device: where it is.
+        base_name: what an adapter names as its base model: the Hub id, or the folder as configured.
+    """
+
+    model: Any
+    chat: Chat
+    device: torch.device
+    base_name: str
+
+
+def prepare_process() -> torch.device:
+    """Set the number of CPU threads (FLYWHEEL_THREADS) and return the device of this job.
+
+    It is the GPU when there is one, unless FLYWHEEL_DEVICE names another.
+
+    Raises:
+        StudentError: FLYWHEEL_THREADS is no number.
+    """
+    threads = os.environ.get(THREADS_VARIABLE, "")
+    if threads:
+        if not threads.isdigit() or int(threads) < 1:
+            raise StudentError(f"{THREADS_VARIABLE}: expected a number of threads from 1, got {threads!r}")
+        torch.set_num_threads(int(threads))
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(os.environ.get(DEVICE_VARIABLE) or default)
+
+
+def load_student(student: Student, device: torch.device) -> LoadedStudent:
+    """Load a student's weights and tokenizer: bf16 on a GPU, fp32 on a CPU.
+
+    Raises:
+        StudentError: the weights are neither a folder nor a model of the Hub that can be read, or damaged.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    folder = local_folder(student.weights)
+    source = str(folder) if folder is not None else hub_name(student.weights)
+    options: dict[str, Any] = {"local_files_only": True} if folder is not None else {}
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    except Exception as error:  # the libraries raise many kinds
+        raise StudentError(explain_missing(student.weights, error)) from error
+    model.requires_grad_(False)
+    model.eval()
+    model.to(device)
+    return LoadedStudent(
+        model=model,
+        chat=Chat(tokenizer, stop_tokens(model, tokenizer)),
+        device=device,
+        base_name=student.weights if folder is not None else source,
+    )
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the ids of the tokens that end an answer."""
+    found: set[int] = set()
+    for owner in (model.generation_config, model.config, tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or ())
+    return frozenset(found)
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Return (all, trainable) parameters of a model; weights that two layers share count once."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)

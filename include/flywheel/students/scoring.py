@@ -1,0 +1,95 @@
+"""How far a student's labels agree with the teacher's: F1, a bootstrap interval, the confusion matrix.
+
+An answer that names no class is the label "" here. It is in no class's precision and in its teacher's class's
+recall: a miss, never a hit. F1 of a class is 0 where the student never named it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from flywheel.jobs import ClassScore, Confusion
+
+UNPARSABLE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Agreement of two lists of labels; see `flywheel.jobs.EvaluateResult` for the fields."""
+
+    f1_weighted: float
+    f1_macro: float
+    f1_weighted_ci95: tuple[float, float]
+    accuracy: float
+    unparsable: int
+    per_class: dict[str, ClassScore]
+    confusion: Confusion
+
+
+def score_labels(
+    teacher: Sequence[str],
+    student: Sequence[str],
+    classes: Sequence[str],
+    *,
+    bootstrap_samples: int,
+    seed: int = 0,
+) -> Scores:
+    """Compare a student's labels with the teacher's.
+
+    Args:
+        teacher: a class for each record.
+        student: a class for each record, or "" where the answer names none.
+        classes: all classes, in the order of the tables; those that neither names are left out.
+        bootstrap_samples: resamples for the 95 % interval.
+
+    Raises:
+        ValueError: the lists are empty or differ in length.
+    """
+    if not teacher or len(teacher) != len(student):
+        raise ValueError(
+            f"expected as many labels of the student as of the teacher, got {len(student)}, {len(teacher)}"
+        )
+    named = {*teacher, *student} - {UNPARSABLE}
+    labels = [label for label in dict.fromkeys([*classes, *sorted(named)]) if label in named]
+    precision, recall, f1, support = precision_recall_fscore_support(
+        teacher, student, labels=labels, average=None, zero_division=0
+    )
+    matrix = confusion_matrix(teacher, student, labels=[*labels, UNPARSABLE])[:-1]  # [C, C + 1]
+    return Scores(
+        f1_weighted=float(np.average(f1, weights=support)),
+        f1_macro=float(f1.mean()),
+        f1_weighted_ci95=bootstrap_f1_weighted(matrix, bootstrap_samples, seed),
+        accuracy=float(np.trace(matrix) / len(teacher)),
+        unparsable=list(student).count(UNPARSABLE),
+        per_class={
+            label: ClassScore(precision=float(p), recall=float(r), f1=float(f), support=int(s))
+            for label, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)
+        },
+        confusion=Confusion(labels=tuple(labels), matrix=tuple(tuple(map(int, row)) for row in matrix)),
+    )
+
+
+def bootstrap_f1_weighted(matrix: NDArray[np.int64], samples: int, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of the weighted F1 by the percentile bootstrap.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. To draw records with replacement
+    is to draw the counts of the confusion matrix's cells from a multinomial, so that all resamples are one
+    array.
+
+    Args:
+        matrix: counts by teacher's label (row) and student's (column); the last column names no class: [C, C + 1].
+    """
+    total = int(matrix.sum())
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(total, matrix.ravel() / total, size=samples).reshape(samples, *matrix.shape)
+    support = draws.sum(2)  # [samples, C]
+    named = draws.sum(1)[:, :-1]  # [samples, C]
+    hits = np.diagonal(draws, axis1=1, axis2=2)  # [samples, C]
+    f1 = 2 * hits / np.maximum(support + named, 1)
+    low, high = np.percentile((f1 * support).sum(1) / total, [2.5, 97.5])
+    return float(low), float(high)

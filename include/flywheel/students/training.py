@@ -1,0 +1,409 @@
+"""Fine-tune a student's adapter: rows with a shared prefix, AdamW, checkpoints; the same from any restart.
+
+Cost of a step, for a decoder of N frozen parameters outside its embedding, S own tokens and P prefix tokens in
+a row: about 4 N (S + P) FLOP in the linears (forward, and the gradient of the inputs alone), and 14 d (S P +
+P P / 2) in the attention of each layer of width d. A plain loop pays 4 N (S + n P) for n samples.
+
+The order of the samples follows from seed and epoch, the dropout from seed and step. So a training that was
+killed and goes on from a checkpoint ends in the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flywheel.config.schema import TrainingConfig
+from flywheel.errors import JobError, StudentError
+from flywheel.jobs import LossPoint, Progress, ProgressCallback
+from flywheel.students.adapter import trainable
+from flywheel.students.attention import answer_parts_of, attend, parts_of
+from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
+from flywheel.students.decoder import Decoder
+from flywheel.students.lora import Dropout
+from flywheel.students.rows import Row, Sample, Tokens, build_row, common_prefix, fill_rows
+
+log = logging.getLogger(__name__)
+
+# Longest row in tokens: bounds the memory for activations. On a GPU it is halved when memory runs out.
+MOST_TOKENS = {"cpu": 16_384, "cuda": 65_536}
+_LOG_SECONDS = 10.0
+_PROGRESS_SECONDS = 0.2
+
+
+@dataclass
+class TrainingState:
+    """Where a training is, besides its tensors; kept in the checkpoint as JSON."""
+
+    step: int = 0
+    seconds: float = 0.0
+    samples: int = 0
+    losses: list[float] = field(default_factory=list)
+    val_losses: dict[str, float] = field(default_factory=dict)  # by step; JSON has text keys
+    best_val_loss: float = math.inf
+    validations_without_gain: int = 0
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """What a training came to.
+
+    Attributes:
+        state: at its end.
+        steps: optimizer steps planned.
+        steps_run: steps taken by this call.
+        resumed_from_step: the checkpoint's step, or None.
+        prefix: tokens of the shared prefix.
+        val_loss: of the weights that were kept, or None.
+    """
+
+    state: TrainingState
+    steps: int
+    steps_run: int
+    resumed_from_step: int | None
+    prefix: int
+    val_loss: float | None
+
+    @property
+    def train_loss(self) -> float:
+        """The mean loss of the last tenth of the steps, in nats a token."""
+        losses = self.state.losses[-max(1, len(self.state.losses) // 10) :]
+        return sum(losses) / len(losses)
+
+    def curve(self, points: int = 100) -> tuple[LossPoint, ...]:
+        """Return the losses as at most so many points, plus those with a validation."""
+        losses = self.state.losses
+        every = max(1, math.ceil(len(losses) / points))
+        steps = {*range(every, len(losses) + 1, every), *map(int, self.state.val_losses), len(losses)}
+        return tuple(
+            LossPoint(step=step, loss=losses[step - 1], val_loss=self.state.val_losses.get(str(step)))
+            for step in sorted(steps)
+        )
+
+
+def fine_tune(
+    model: Any,
+    train: Sequence[Sample],
+    val: Sequence[Sample],
+    config: TrainingConfig,
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+    scratch: Path | None = None,
+    after_checkpoint: Callable[[], None] | None = None,
+    progress: ProgressCallback | None = None,
+    most_tokens: int | None = None,
+) -> TrainingOutcome:
+    """Train the adapter of a peft model, in place.
+
+    Args:
+        model: a peft LoRA model of a supported architecture.
+        train: the training examples.
+        val: examples whose loss is watched; may be empty.
+        dropout: rate of the adapters' input.
+        seed: fixes the order of the samples and the dropout.
+        scratch: folder for checkpoints, from which an earlier training goes on; None keeps none.
+        after_checkpoint: called when a checkpoint was written.
+        progress: told a few times a second.
+        most_tokens: longest row; default by device. A batch that does not fit is split into several rows.
+
+    Raises:
+        StudentError: there is nothing to train on, or the loss is not a number.
+        JobError: SIGTERM ended the training; its checkpoint is written.
+    """
+    if not train:
+        raise StudentError(
+            "no training examples are left: all are longer than max_seq_length or context_length"
+        )
+    trainer = _Trainer(model, train, val, config, dropout, seed, most_tokens)
+    resumed_from = trainer.resume(scratch) if scratch is not None else None
+    first = trainer.state.step
+    with _stop_requests() as stop_requested:
+        started = saved = shown = logged = time.monotonic()
+        seconds_before = trainer.state.seconds
+        state = trainer.state
+        while state.step < trainer.steps and not state.stopped_early:
+            trainer.train_step()
+            trainer.validate_when_due()
+            now = time.monotonic()
+            state.seconds = seconds_before + now - started
+            is_last = state.step == trainer.steps or state.stopped_early
+            if scratch is not None and not is_last:
+                stop = stop_requested()
+                if stop or now - saved >= config.checkpoint_seconds:
+                    trainer.save(scratch)
+                    saved = time.monotonic()
+                    if after_checkpoint is not None:
+                        after_checkpoint()
+                if stop:
+                    raise JobError(
+                        f"stopped by SIGTERM after step {state.step}; run again to go on from there"
+                    )
+            if is_last or now - shown >= _PROGRESS_SECONDS:
+                shown = now
+                now_at = trainer.progress(first, now - started)
+                if progress is not None:
+                    progress(now_at)
+                if is_last or now - logged >= _LOG_SECONDS:
+                    logged = now
+                    log.info("%s", _line(now_at))
+    val_loss = trainer.finish()
+    return TrainingOutcome(
+        state=state,
+        steps=trainer.steps,
+        steps_run=state.step - first,
+        resumed_from_step=resumed_from,
+        prefix=len(trainer.prefix),
+        val_loss=val_loss,
+    )
+
+
+def row_loss(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tensor:
+    """Return the sum of the loss over the answers' tokens of a row, in nats: a scalar."""
+    parts, answer_parts, last = parts_of(row), answer_parts_of(row), len(decoder.layers) - 1
+
+    def attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, answer_parts if layer == last else parts, decoder.scale)
+
+    hidden = decoder.hidden(
+        row.tokens, row.positions, attention, at=row.predicting, dropout=dropout
+    )  # [N, d]
+    return nn.functional.cross_entropy(decoder.logits(hidden), row.targets, reduction="sum")
+
+
+def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
+    """Return the rate of a step (from 0): a linear rise over the warmup, then half a cosine down to zero."""
+    warmup = round(steps * config.warmup_ratio)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class _Trainer:
+    """The moving parts of `fine_tune`: weights, optimizer, data order, early stop."""
+
+    def __init__(
+        self,
+        model: Any,
+        train: Sequence[Sample],
+        val: Sequence[Sample],
+        config: TrainingConfig,
+        dropout: float,
+        seed: int,
+        most_tokens: int | None,
+    ) -> None:
+        self.decoder = Decoder(model)
+        self.weights = trainable(model)
+        self.train, self.config, self.dropout, self.seed = train, config, dropout, seed
+        self.most_tokens = most_tokens or MOST_TOKENS.get(self.decoder.device.type, MOST_TOKENS["cpu"])
+        shared = common_prefix([sample.prompt for sample in (*train, *val)])
+        self.prefix: Tokens = train[0].prompt[:shared]
+        self.val_rows = [
+            self._row(samples) for samples in fill_rows(shared, sorted(val, key=len), self.most_tokens)
+        ]
+        self.steps_per_epoch = math.ceil(len(train) / config.batch_size)
+        self.steps = max(config.epochs * self.steps_per_epoch, config.min_steps)
+        validations = config.validations if val else 0
+        self.validation_steps = {round(self.steps * (n + 1) / validations) for n in range(validations)}
+        self.optimizer = torch.optim.AdamW(
+            list(self.weights.values()), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.state = TrainingState()
+        self.best: dict[str, Tensor] = {}
+        self._order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, np.empty(0, np.int64))
+        # On a GPU the loss of a step is read after the next one is under way, so that the GPU never waits.
+        self._unread: list[Tensor] = []
+        self._lag = 0 if self.decoder.device.type == "cpu" else 1
+
+    # -- steps ---------------------------------------------------------------------------------------
+
+    def train_step(self) -> None:
+        """Take one optimizer step."""
+        step = self.state.step
+        samples = self._batch(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.steps, self.config)
+        while True:
+            try:
+                loss = self._backward(samples, step)
+                break
+            except torch.OutOfMemoryError:
+                self.most_tokens = min(self.most_tokens, len(self.prefix) + sum(map(len, samples))) // 2
+                if self.most_tokens <= len(self.prefix) + max(len(s) - len(self.prefix) for s in samples):
+                    raise
+                log.warning("out of GPU memory: rows of at most %d tokens from here on", self.most_tokens)
+                torch.cuda.empty_cache()
+        nn.utils.clip_grad_norm_(self.weights.values(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.state.step += 1
+        self.state.samples += len(samples)
+        self._unread.append(loss)
+        self._read_losses(keep=self._lag)
+
+    def _backward(self, samples: Sequence[Sample], step: int) -> Tensor:
+        """Compute the gradient of a batch and return its loss, the mean over the answers' tokens."""
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = sum(len(sample.answer) for sample in samples)
+        losses = []
+        for index, part in enumerate(fill_rows(len(self.prefix), samples, self.most_tokens)):
+            dropout = (
+                Dropout(self.dropout, (self.seed, step, index), self.decoder.device) if self.dropout else None
+            )
+            loss = row_loss(self.decoder, self._row(part), dropout) / tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _batch(self, step: int) -> list[Sample]:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.train)))
+        start = index * self.config.batch_size
+        return [self.train[place] for place in self._order[1][start : start + self.config.batch_size]]
+
+    def _row(self, samples: Sequence[Sample]) -> Row:
+        return build_row(self.prefix, samples).to(self.decoder.device)
+
+    def _read_losses(self, keep: int) -> None:
+        while len(self._unread) > keep:
+            loss = float(self._unread.pop(0))
+            if not math.isfinite(loss):
+                step = len(self.state.losses) + 1
+                raise StudentError(
+                    f"the loss is {loss} at step {step}: the training diverged; lower training_config.learning_rate "
+                    "(or raise warmup_ratio)"
+                )
+            self.state.losses.append(loss)
+
+    # -- validation ----------------------------------------------------------------------------------
+
+    def validate_when_due(self) -> None:
+        """Compute the validation loss after the steps it is due at, and decide on an early stop."""
+        state = self.state
+        if state.step not in self.validation_steps:
+            return
+        loss = self.val_loss()
+        state.val_losses[str(state.step)] = loss
+        if loss < state.best_val_loss:
+            state.best_val_loss, state.validations_without_gain = loss, 0
+            if self.config.early_stop_patience:
+                self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        else:
+            state.validations_without_gain += 1
+            patience = self.config.early_stop_patience
+            state.stopped_early = bool(patience) and state.validations_without_gain >= patience
+        log.info("step %d of %d: validation loss %.4f", state.step, self.steps, loss)
+
+    @torch.no_grad()
+    def val_loss(self) -> float:
+        """Return the mean loss over the answers' tokens of the validation examples."""
+        total = sum(float(row_loss(self.decoder, row)) for row in self.val_rows)
+        return total / sum(len(row.targets) for row in self.val_rows)
+
+    def finish(self) -> float | None:
+        """Put the best weights back where an early stop watches for them; return their validation loss."""
+        self._read_losses(keep=0)
+        if self.best:
+            self._set_weights(self.best)
+        if not all(bool(weight.isfinite().all()) for weight in self.weights.values()):
+            raise StudentError("the adapter's weights are not finite: lower training_config.learning_rate")
+        if not self.state.val_losses:
+            return None
+        return self.state.best_val_loss if self.best else list(self.state.val_losses.values())[-1]
+
+    # -- checkpoints ---------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint."""
+        self._read_losses(keep=0)
+        tensors = {f"weight.{name}": weight for name, weight in self.weights.items()}
+        tensors |= {f"best.{name}": weight for name, weight in self.best.items()}
+        for name, weight in self.weights.items():
+            moments = self.optimizer.state[weight]
+            tensors |= {f"{key}.{name}": moments[key] for key in ("step", "exp_avg", "exp_avg_sq")}
+        save_checkpoint(folder, tensors, {**asdict(self.state), "steps": self.steps})
+        log.info("checkpoint after step %d of %d", self.state.step, self.steps)
+
+    def resume(self, folder: Path) -> int | None:
+        """Go on from the checkpoint in a folder; return its step, or None where there is none that fits."""
+        found = load_checkpoint(folder)
+        if found is None:
+            return None
+        tensors, state = found
+        if state.pop("steps") != self.steps:
+            log.warning("the checkpoint in %s is of another training; starting from the beginning", folder)
+            return None
+        self._set_weights({name: tensors[f"weight.{name}"] for name in self.weights})
+        for name, weight in self.weights.items():
+            self.optimizer.state[weight] = {
+                key: tensors[f"{key}.{name}"].to(weight.device) for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        self.best = {
+            name: tensors[f"best.{name}"].to(weight.device)
+            for name, weight in self.weights.items()
+            if f"best.{name}" in tensors
+        }
+        self.state = TrainingState(**state)
+        log.info("going on from the checkpoint after step %d of %d", self.state.step, self.steps)
+        return self.state.step
+
+    @torch.no_grad()
+    def _set_weights(self, tensors: dict[str, Tensor]) -> None:
+        for name, weight in self.weights.items():
+            weight.copy_(tensors[name])
+
+    def progress(self, first: int, seconds: float) -> Progress:
+        """Return how far the training is; `seconds` were spent on the steps after `first`."""
+        state = self.state
+        steps = max(1, state.step - first)
+        done = min(steps * self.config.batch_size, state.samples)
+        return Progress(
+            step=state.step,
+            steps=self.steps,
+            loss=state.losses[-1] if state.losses else None,
+            val_loss=list(state.val_losses.values())[-1] if state.val_losses else None,
+            records_per_second=done / max(seconds, 1e-9),
+            seconds_left=(self.steps - state.step) * seconds / steps,
+        )
+
+
+def _line(progress: Progress) -> str:
+    val = f", validation {progress.val_loss:.4f}" if progress.val_loss is not None else ""
+    loss = f"loss {progress.loss:.4f}" if progress.loss is not None else "loss unknown yet"
+    return (
+        f"step {progress.step} of {progress.steps}: {loss}{val}, {progress.records_per_second:.0f} records/s, "
+        f"{progress.seconds_left:.0f} s left"
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether SIGTERM came; outside the main thread it never does."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)

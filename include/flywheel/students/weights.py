@@ -1,0 +1,116 @@
+"""Where a student's weights are, and a hash that names them. No torch here: specs use it for their keys."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+from flywheel.config.loading import resolve_path
+from flywheel.errors import StudentError
+
+# The NIM catalogue's names, which blueprint files use, and the same weights on the Hugging Face Hub.
+HUB_NAMES = {
+    "meta/llama-3.2-1b-instruct": "meta-llama/Llama-3.2-1B-Instruct",
+    "meta/llama-3.2-3b-instruct": "meta-llama/Llama-3.2-3B-Instruct",
+    "meta/llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+}
+# Files of a model folder that decide what it computes or how its text is made into tokens.
+_HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
+
+
+def local_folder(weights: str) -> Path | None:
+    """Return the folder with the weights where `weights` is one, else None."""
+    folder = Path(resolve_path(weights))
+    return folder if folder.is_dir() else None
+
+
+def hub_name(weights: str) -> str:
+    """Return the Hugging Face id of weights that are no folder."""
+    return HUB_NAMES.get(weights, weights)
+
+
+def weights_hash(weights: str) -> str:
+    """Return a hash of a student's base weights: of the files in a folder, or the revision of a Hub id.
+
+    Files are read once: their hashes are kept by path, size and time of change.
+
+    Raises:
+        StudentError: the folder holds no weights, or the Hub id is not known here.
+    """
+    folder = local_folder(weights)
+    if folder is None:
+        return _hub_revision(hub_name(weights))
+    names = sorted({path for pattern in _HASHED for path in folder.glob(pattern)})
+    if not any(path.suffix in (".safetensors", ".bin") for path in names):
+        raise StudentError(f"{folder}: holds no weights: expected *.safetensors beside config.json")
+    total = hashlib.sha256()
+    for path in names:
+        status = path.stat()
+        digest = _file_hash(str(path.resolve()), status.st_size, status.st_mtime_ns)
+        total.update(f"{path.name}\0{digest}\0".encode())
+    return total.hexdigest()[:32]
+
+
+@lru_cache(maxsize=1024)
+def _file_hash(path: str, size: int, changed: int) -> str:
+    """Return the SHA-256 of a file; of large ones it is kept on disk, as hashing 16 GB takes a while."""
+    if size < 64 << 20:
+        return _read_hash(path)
+    name = hashlib.sha256(f"{path}\0{size}\0{changed}".encode()).hexdigest()[:32]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flywheel" / "weights" / name
+    try:
+        return cache.read_text()
+    except OSError:
+        digest = _read_hash(path)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        aside = cache.with_name(f"{name}.{uuid.uuid4().hex[:8]}")
+        aside.write_text(digest)
+        os.replace(aside, cache)
+    except OSError:  # a read-only home: the next process reads the file again
+        pass
+    return digest
+
+
+def _read_hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hub_revision(name: str) -> str:
+    """Return the commit of a model on the Hub: of the local copy when there is one, else of the Hub."""
+    try:
+        from huggingface_hub import HfApi, hf_hub_download
+    except ImportError:
+        raise StudentError(
+            f"{name}: no such folder, and huggingface_hub is not installed to look it up"
+        ) from None
+    try:
+        config = Path(hf_hub_download(name, "config.json", local_files_only=True))
+        return _commit_of(config)
+    except Exception:  # not in the cache; the library raises many kinds
+        pass
+    try:
+        revision = HfApi().model_info(name, timeout=20).sha
+    except Exception as error:
+        raise StudentError(explain_missing(name, error)) from None
+    return f"{name}@{revision}"
+
+
+def _commit_of(config: Path) -> str:
+    # .../models--owner--name/snapshots/<commit>/config.json
+    model = config.parents[2].name.removeprefix("models--").replace("--", "/")
+    return f"{model}@{config.parent.name}"
+
+
+def explain_missing(weights: str, error: Exception) -> str:
+    """Return what to tell a user whose weights were not found."""
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return (
+        f"{weights}: neither a folder with weights nor a model that the Hugging Face Hub gives us ({first[:200]}). "
+        "Set the student's `weights` to a local folder, or set HF_TOKEN to a token that may read the model, or "
+        "HF_HOME to a cache that holds it"
+    )
