@@ -100,11 +100,11 @@ def _sources(config: Config) -> Iterator[Finding]:
 def _teacher(config: Config) -> Iterator[Finding]:
     import httpx
 
-    from flywheel.teacher.connection import resolve_endpoint
+    from flywheel.teacher.endpoint import resolve_endpoint
 
     endpoint = resolve_endpoint(config.teacher)
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-    url = f"{endpoint.base_url.rstrip('/')}/models"
+    url = endpoint.url.replace("/chat/completions", "/models")
     try:
         status = httpx.get(url, headers=headers, timeout=10).status_code
     except httpx.HTTPError as error:
@@ -123,9 +123,11 @@ def _teacher(config: Config) -> Iterator[Finding]:
             f"set the key: connection {config.teacher.connection!r} or FLYWHEEL_TEACHER_API_KEY",
         )
     elif status >= 400:
-        yield Finding("teacher", "warning", f"{url}: HTTP {status}", "is the base URL right (it ends in /v1)?")
+        yield Finding(
+            "teacher", "warning", f"{url}: HTTP {status}", "is the base URL right (it ends in /v1)?"
+        )
     else:
-        yield Finding("teacher", "ok", f"{config.teacher.model} at {endpoint.base_url}")
+        yield Finding("teacher", "ok", f"{config.teacher.model} at {endpoint.url}")
 
 
 def _store(config: Config) -> Iterator[Finding]:

@@ -23,10 +23,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import orjson
-import typer
 
 # Only the orchestrator and the development environment have these two; no other module imports this one.
 import uvicorn
@@ -191,33 +189,6 @@ def serve(
     application.router.lifespan_context = announce
     config = uvicorn.Config(application, log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listening])
-
-
-def stand_in_teacher(
-    answers: Annotated[Path, typer.Option(help="CSV file of texts and labels, .gz or not.")],
-    text_column: Annotated[str, typer.Option(help="Its column of texts.")] = "headline",
-    label_column: Annotated[str, typer.Option(help="Its column of labels.")] = "teacher_label",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8399,
-    latency_ms: Annotated[float, typer.Option(help="Wait before each answer.")] = 0.0,
-    fail_rate: Annotated[float, typer.Option(help="Share of calls that get status 500.")] = 0.0,
-    busy_rate: Annotated[float, typer.Option(help="Share that get 429 with Retry-After.")] = 0.0,
-    retry_after: Annotated[float, typer.Option(help="Seconds that Retry-After says.")] = 1.0,
-    garbage_rate: Annotated[float, typer.Option(help="Share whose answer is no class.")] = 0.0,
-    malformed_rate: Annotated[float, typer.Option(help="Share whose body is cut off.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the shares.")] = 0,
-) -> None:
-    """Serve labels from a file as an OpenAI-compatible teacher named 'stand-in'. For demos and tests."""
-    behaviour = Behaviour(
-        latency_seconds=latency_ms / 1000,
-        fail_rate=fail_rate,
-        busy_rate=busy_rate,
-        retry_after_seconds=retry_after,
-        garbage_rate=garbage_rate,
-        malformed_rate=malformed_rate,
-        seed=seed,
-    )
-    serve(read_answers(answers, text_column, label_column), host=host, port=port, behaviour=behaviour)
 
 
 def _completion(answer: str, prompt: str) -> bytes:
