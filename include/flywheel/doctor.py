@@ -52,7 +52,7 @@ def examine() -> int:
 
 
 def findings() -> Iterator[Finding]:
-    """Look at config, workload, sources, teacher, store, artifacts, students, GPU, Airflow and disk, in turn."""
+    """Look at all that a run needs, in the order in which it needs it."""
     path = default_config_path()
     try:
         config = load_config(path)

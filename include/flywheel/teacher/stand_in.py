@@ -183,7 +183,8 @@ def serve(
 
     @asynccontextmanager
     async def announce(_: Starlette) -> AsyncIterator[None]:
-        typer.echo(f"stand-in teacher: http://{host}:{port}/v1 answers for {len(labels)} texts")
+        line = f"stand-in teacher: http://{host}:{port}/v1 answers for {len(labels)} texts"
+        print(line, flush=True)  # noqa: T201  what was started by hand says where it is
         yield
 
     application.router.lifespan_context = announce
