@@ -13,9 +13,10 @@ import hashlib
 import re
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.errors import ArtifactError
 
 
 class RegistryEntry(BaseModel):
@@ -78,7 +79,16 @@ def read_champion(root: ArtifactRoot, workload_id: str, client_id: str) -> Champ
         ArtifactError: the champion file is damaged.
     """
     path = f"{champion_folder(workload_id, client_id)}/champion.json"
-    return Champion.model_validate(root.read_json(path)) if root.exists(path) else None
+    if not root.exists(path):
+        return None
+    try:
+        return Champion.model_validate(root.read_json(path))
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(map(str, detail["loc"]))
+        raise ArtifactError(
+            f"{root.url}/{path}: not a champion: {key}: {detail['msg']}; restore it from history/"
+        ) from None
 
 
 def replace_champion(root: ArtifactRoot, champion: Champion) -> None:

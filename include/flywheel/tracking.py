@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.champion import RegistryEntry
 from flywheel.config import resolve_path
 from flywheel.config.schema import MlflowConfig
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_TAG = "flywheel.run_id"
+KEY_TAG = "flywheel.run_key"  # the same without quotes or spaces, to search for
 NODE_TAG = "flywheel.node"
 ADAPTER_TAG = "flywheel.adapter"
 ALIAS = "champion"
@@ -87,8 +88,9 @@ def model_name(plan: Plan) -> str:
 
     Each client has its own champion, and an alias names one version of a model; so each has its own model.
     """
-    # MLflow forbids '/' and ':' in the names of models.
-    return re.sub(r"[/:]", "-", f"{experiment_name(plan)}.{plan.client_id}")
+    name = f"{experiment_name(plan)}.{plan.client_id}"
+    plain = re.sub(r"[^\w.-]", "-", name)  # MLflow forbids '/' and ':', and its searches dislike quotes
+    return name if plain == name else f"{plain}-{key_of(name)[:6]}"
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,20 @@ class _Tree:
     client: MlflowClient
     experiment_id: str
     ids: dict[str, str]
-    run_id: str
+    plan: Plan
     time_ms: int
 
     def node(self, node: str, parent: str | None, name: str, tags: Mapping[str, str]) -> str:
         """Return the id of a node's MLflow run, made if it is not there."""
         from mlflow.entities import RunTag
 
-        all_tags = {RUN_TAG: self.run_id, NODE_TAG: node, "mlflow.source.name": "flywheel", **tags}
+        all_tags = {
+            RUN_TAG: self.plan.run_id,
+            KEY_TAG: _run_key(self.plan),
+            NODE_TAG: node,
+            "mlflow.source.name": "flywheel",
+            **tags,
+        }
         if parent:
             all_tags["mlflow.parentRunId"] = self.ids[parent]
         if node in self.ids:
@@ -202,9 +210,9 @@ def register(plan: Plan, row: CandidatePart, decided: str) -> RegistryEntry:
         tree.node(ROOT_NODE, None, plan.run_id, {})
         tree.node(row.student, ROOT_NODE, row.student, {})
         run_id = tree.node(row.name, row.student, row.name, {ADAPTER_TAG: row.adapter})
-        if not client.search_registered_models(f"name = '{_quoted(name)}'"):
+        if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, tags={"flywheel.workload_id": plan.workload_id})
-        versions = client.search_model_versions(f"name = '{_quoted(name)}'")
+        versions = client.search_model_versions(f"name = '{name}'")
         version = next((v.version for v in versions if v.tags.get(ADAPTER_TAG) == row.adapter), None)
         if version is None:
             source = _adapter_source(client, plan, row.adapter, run_id, uri)
@@ -238,11 +246,15 @@ def _open_tree(client: MlflowClient, plan: Plan) -> _Tree:
         experiment_id = found.experiment_id
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
-    of_this_run = f"tags.`{RUN_TAG}` = '{_quoted(plan.run_id)}'"
+    of_this_run = f"tags.`{KEY_TAG}` = '{_run_key(plan)}'"
     runs = client.search_runs([experiment_id], of_this_run, max_results=1000)
     ids = {run.data.tags[NODE_TAG]: run.info.run_id for run in runs if NODE_TAG in run.data.tags}
     time_ms = int(datetime.fromisoformat(plan.created_at).timestamp() * 1000)
-    return _Tree(client, experiment_id, ids, plan.run_id, time_ms)
+    return _Tree(client, experiment_id, ids, plan, time_ms)
+
+
+def _run_key(plan: Plan) -> str:
+    return key_of(plan.workload_id, plan.client_id, plan.run_id)
 
 
 def _artifact_location(config: MlflowConfig) -> str | None:
@@ -340,17 +352,13 @@ def _client(uri: str) -> Iterator[MlflowClient]:
     try:
         yield MlflowClient(uri, registry_uri=uri)
     except Exception as error:  # MLflow, SQLAlchemy, requests and OS errors alike
-        text = str(error).strip().split("\n", 1)[0][:500]
+        text = _public(str(error).strip().split("\n", 1)[0])[:500]
         raise TrackingError(
             f"MLflow at {_public(uri)}: {type(error).__name__}: {text}; "
             "check mlflow_config.tracking_uri and that its server runs"
-        ) from error
+        ) from None
 
 
 def _public(uri: str) -> str:
-    """Return a URI without the user and password that it may hold."""
-    return re.sub(r"//[^/@]+@", "//", uri)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
+    """Return a text without the user and password that a URI in it may hold."""
+    return re.sub(r"//[^/@\s]+@", "//", uri)

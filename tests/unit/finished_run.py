@@ -34,17 +34,20 @@ TABLE_1 = {
 EVAL_RECORDS = 200
 
 
-def config_of(root: str, tracking_uri: str, **sections: Any) -> Config:
-    """Return a configuration of three students and three sizes."""
+def config_of(root: str, tracking_uri: str, prefix: str = "test", **sections: Any) -> Config:
+    """Return a configuration of three students and three sizes; MLflow keeps files beside its SQLite file."""
+    location = str(Path(tracking_uri.removeprefix("sqlite:///")).parent / "mlruns")
     return Config.model_validate(
         {
             "nims": [{"model_name": f"meta/llama-{name}", "name": name} for name in PARAMETERS],
             "sizes": [5, 10, 25],
             "workload": WORKLOAD,
             "artifacts": {"root": root},
-            "mlflow_config": {"tracking_uri": tracking_uri, "artifact_location": f"{root}/mlruns"}
-            if "://" not in root
-            else {"tracking_uri": tracking_uri},
+            "mlflow_config": {
+                "tracking_uri": tracking_uri,
+                "artifact_location": location,
+                "experiment_name_prefix": prefix,
+            },
             **sections,
         }
     )
@@ -70,7 +73,9 @@ def write_dataset(root: ArtifactRoot, texts: int = 40, seed: int = 1) -> str:
                 label = list(words)[number % 2]
                 text = f"{rng.choice(['Acme', 'Foo', 'Bar'])} {rng.choice(words[label].split())} {number}"
                 answer = {"role": "assistant", "content": workload.answer_for(label)}
-                rows.append({"id": str(number), "label": label, "messages": [*workload.messages(text), answer]})
+                rows.append(
+                    {"id": str(number), "label": label, "messages": [*workload.messages(text), answer]}
+                )
             (folder / f"{name}.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)) + b"\n")
     return key
 
@@ -94,7 +99,10 @@ def finish(
     """
     run = Run.create(plan)
     dataset = write_dataset(run.root, seed=data_seed)
-    per_class = {"Dividends": {"train": 18, "val": 2, "eval": 10}, "Earnings": {"train": 18, "val": 2, "eval": 10}}
+    per_class = {
+        "Dividends": {"train": 18, "val": 2, "eval": 10},
+        "Earnings": {"train": 18, "val": 2, "eval": 10},
+    }
     stages: dict[str, dict[str, Any]] = {
         "ingest": {"written": 40, "quarantined": 2},
         "curate": {"dataset": dataset, "train": train, "val": 4, "eval": 20, "per_class": per_class},
@@ -127,7 +135,9 @@ def adapter_key(student: str, size: int, dataset: str) -> str:
 def customized(candidate: Candidate, dataset: str) -> dict[str, Any]:
     """Return what a customization job gave."""
     key, steps = adapter_key(candidate.student, candidate.size, dataset), 12
-    losses = [{"step": step, "loss": 2.0 / step, "val_loss": 1.0 if step == 12 else None} for step in range(1, 13)]
+    losses = [
+        {"step": step, "loss": 2.0 / step, "val_loss": 1.0 if step == 12 else None} for step in range(1, 13)
+    ]
     result = CustomizeResult.model_validate(
         {
             "adapter": key,

@@ -116,5 +116,5 @@ def draw_png(report: Report, path: Path) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
     if lines or baseline.points:
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(frameon=False, loc="lower right")
     figure.savefig(path)

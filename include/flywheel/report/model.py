@@ -162,6 +162,8 @@ class DecisionPart(ReportPart):
             was made from newer records.
         threshold: the weighted F1 that a candidate had to reach; None where nothing was scored.
         choice: the cheapest candidate that reached it.
+        reason: why it was chosen, or why none was.
+        outcome: what that means for production; empty until it is decided.
         worse: what is in production now scores lower than what was there before.
     """
 
@@ -169,6 +171,7 @@ class DecisionPart(ReportPart):
     threshold: float | None = None
     choice: ChampionPart | None = None
     reason: str = ""
+    outcome: str = ""
     comment: str = ""
     worse: bool = False
 

@@ -82,7 +82,7 @@ def choose(rows: Sequence[CandidatePart], promotion: PromotionConfig) -> Choice:
     low = chosen.f1_weighted_ci95
     if low is not None and low[0] < threshold - _EPSILON:
         sentences.append(
-            f"Its 95 % interval, {figures.interval(low)}, reaches below what was asked: "
+            f"The 95 % interval of {chosen.name}, {figures.interval(low)}, reaches below what was asked: "
             "a larger eval set would make this surer."
         )
     return Choice(chosen, best, threshold, " ".join(sentences))

@@ -54,9 +54,12 @@ def render_markdown(report: Report) -> str:
 
 
 def _table_1(report: Report) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Weighted F1 against the teacher (teacher = 1.0)", title_justify="left")
+    table = Table(
+        title="Weighted F1 against the teacher (teacher = 1.0)", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("training records", justify="right")
     for student in report.students:
         table.add_column(student, justify="right")
@@ -90,12 +93,14 @@ def _cell(report: Report, row: CandidatePart | None) -> Text:
 
 
 def _costs(report: Report) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Cost beside quality, cheapest first", title_justify="left")
-    table.add_column("candidate")
-    for name in ("parameters", "F1", "95 % interval", "training", "records/s", "answers/s", "p50 ms"):
-        table.add_column(name, justify="right")
+    table = Table(title="Cost beside quality, cheapest first", title_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
+    table.add_column("candidate", no_wrap=True)
+    for name in ("parameters", "F1", "95 %", "training", "answers/s", "p50"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in sorted(report.scored, key=cost_of):
         table.add_row(*_cost_row(row))
     return table
@@ -106,11 +111,10 @@ def _cost_row(row: CandidatePart) -> tuple[str, ...]:
         row.name,
         figures.parameters(row.parameters),
         figures.f1(row.f1_weighted),
-        figures.interval(row.f1_weighted_ci95),
-        figures.duration(row.train_seconds) + (" (found)" if row.found else ""),
-        figures.rate(row.records_per_second),
+        figures.interval(row.f1_weighted_ci95).replace(" to ", "–"),
+        "found" if row.found else figures.duration(row.train_seconds),
         figures.rate(row.answers_per_second),
-        figures.milliseconds(row.latency_p50_ms),
+        f"{figures.milliseconds(row.latency_p50_ms)} ms",
     )
 
 

@@ -9,7 +9,14 @@ from flywheel.report.selection import f1_of
 
 def verdict_of(report: Report) -> list[str]:
     """Return the verdict of a report whose decision is filled in."""
-    texts = (report.decision.reason, _against_baseline(report), _teacher(report), _missing(report))
+    decision = report.decision
+    texts = (
+        decision.outcome,
+        decision.reason,
+        _against_baseline(report),
+        _teacher(report),
+        _missing(report),
+    )
     return [text for text in texts if text]
 
 

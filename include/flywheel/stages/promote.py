@@ -36,7 +36,7 @@ class PromoteResult(BaseModel):
         champion: what is in production now; None where nothing is.
         previous: what was in production before.
         state: as the report's decision: promoted, in place, rejected, none or outdated.
-        reason: in words.
+        reason: what happened and why, in words.
         worse: what is in production now scores lower than what was there before.
     """
 
@@ -85,12 +85,10 @@ def promote(
     else:
         report.decision.state = "promoted"
     state = report.decision.state
-    chosen_because = scored.reason
     champion = standing
     if row is not None and state in ("promoted", "in place"):
-        champion = _put_in_place(root, plan, report, row, standing, chosen_because, comment)
-    texts = [chosen_because, *_words(plan, report, row, champion, previous)]
-    report.decision.reason = " ".join(text for text in texts if text)
+        champion = _put_in_place(root, plan, report, row, standing, scored.reason, comment)
+    report.decision.outcome = " ".join(_words(plan, report, row, champion, previous))
     report.decision.comment = comment
     report.decision.worse = _is_worse(report, champion, previous)
     report.production = production_part(champion) if champion else None
@@ -104,7 +102,7 @@ def promote(
         champion=champion,
         previous=previous,
         state=state,
-        reason=report.decision.reason,
+        reason=f"{report.decision.outcome} {report.decision.reason}",
         worse=report.decision.worse,
     )
 
@@ -175,14 +173,14 @@ def _words(
         f"The champion of run {champion.run_id}, {champion.name}, stays in production; "
         f"{_measured(report, champion)}."
         if champion
-        else "Nothing is in production yet: the teacher goes on."
+        else "No student is in production: the teacher goes on."
     )
     if state == "promoted" and row is not None:
         return [_replacement(report, row, previous)]
     if state == "in place" and champion is not None:
-        return [f"It is in production already, since run {champion.run_id}."]
+        return [f"{champion.name} is in production already, since run {champion.run_id}."]
     if state == "rejected":
-        return ["A person reviewed it and said no.", stays]
+        return ["A person reviewed the choice and said no.", stays]
     if state == "outdated" and champion is not None:
         return [
             f"This run saw only records before {_day(plan.cutoff)}, the champion those before "
@@ -194,18 +192,20 @@ def _words(
 
 def _replacement(report: Report, row: CandidatePart, previous: Champion | None) -> str:
     if previous is None:
-        return "It is the first champion here."
+        return f"{row.name} is the first champion here."
     now, same = _f1_now(report, previous)
     change = f1_of(row) - now
     than = f"{figures.f1(abs(change))} {'higher' if change > 0 else 'lower'} than"
     if abs(change) < 0.0005:
         than = "as high as"
-    text = f"It scores {than} the champion before it, {previous.name} of run {previous.run_id}"
+    text = f"{row.name} scores {than} the champion before it, {previous.name} of run {previous.run_id}"
     text += f": {_measured(report, previous)}"
     if previous.parameters and row.parameters and previous.student != row.student:
         ratio = row.parameters / previous.parameters
-        more = f"{figures.times(ratio)} its" if ratio > 1 else f"1 / {1 / ratio:.2g} of its"
-        text += f"; it has {more} parameters"
+        if ratio > 1:
+            text += f"; {row.student} has {figures.times(ratio)} the parameters of {previous.student}"
+        else:
+            text += f"; {previous.student} has {figures.times(1 / ratio)} the parameters of {row.student}"
     if change and overlap(row.f1_weighted_ci95, previous.f1_weighted_ci95):
         text += "; the 95 % intervals overlap, so the difference may be chance"
     return f"{text}{'.' if same else '; two eval sets differ, so compare with care.'}"

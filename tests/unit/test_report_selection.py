@@ -1,0 +1,88 @@
+"""The choice: the cheapest candidate within the distance, with a reason that has the figures."""
+
+import pytest
+
+from flywheel.config.schema import PromotionConfig
+from flywheel.report import figures
+from flywheel.report.model import CandidatePart
+from flywheel.report.selection import best_of, choose
+
+PARAMETERS = {"1b": 1_000_000_000, "3b": 3_000_000_000}
+
+
+def candidate(student: str, size: int, f1: float, half: float = 0.01, **changes: object) -> CandidatePart:
+    bounds = (f1 - half, f1 + half)
+    values = {"student": student, "size": size, "f1_weighted": f1, "f1_weighted_ci95": bounds}
+    return CandidatePart.model_validate({**values, "parameters": PARAMETERS[student], **changes})
+
+
+def test_fewest_parameters_then_fewest_records() -> None:
+    rows = [
+        candidate("3b", 10, 0.99),
+        candidate("1b", 20, 0.96),
+        candidate("1b", 10, 0.95),
+        candidate("1b", 5, 0.80),
+    ]
+    choice = choose(rows, PromotionConfig(within=0.1))
+    assert choice.candidate is rows[2]
+    assert choice.best is rows[0]
+    assert choice.threshold == pytest.approx(0.9)
+    assert choice.reason == (
+        "1b @ 10 reaches 0.950, within 0.10 of the teacher (at least 0.900 was asked), and is the cheapest "
+        "that does. 3b @ 10 would gain 0.040 at 3 times the parameters."
+    )
+
+
+def test_the_distance_may_be_to_the_best() -> None:
+    rows = [candidate("3b", 10, 0.70), candidate("1b", 10, 0.66)]
+    assert choose(rows, PromotionConfig(within=0.05)).candidate is None
+    choice = choose(rows, PromotionConfig(within=0.05, of="best"))
+    assert choice.candidate is rows[1]
+    assert "within 0.05 of the best (at least 0.650 was asked)" in choice.reason
+
+
+def test_exactly_the_distance_is_within_it() -> None:
+    choice = choose([candidate("1b", 10, 0.9)], PromotionConfig(within=0.1))
+    assert choice.candidate is not None
+    assert "is the only candidate within 0.10 of the teacher" in choice.reason
+    assert "No candidate scores higher." in choice.reason
+
+
+def test_figures_that_may_be_chance_are_called_so() -> None:
+    rows = [candidate("1b", 20, 0.93, half=0.04), candidate("1b", 10, 0.91, half=0.04)]
+    reason = choose(rows, PromotionConfig(within=0.1)).reason
+    assert "gain 0.020 at 2 times the training records; their 95 % intervals overlap" in reason
+    assert "The 95 % interval of 1b @ 10, 0.870 to 0.950, reaches below what was asked" in reason
+
+
+def test_failed_candidates_take_no_part() -> None:
+    failed = CandidatePart(student="1b", size=5, state="failed", reason="killed")
+    rows = [failed, candidate("3b", 5, 0.95)]
+    assert choose(rows, PromotionConfig()).candidate is rows[1]
+    assert best_of([failed]) is None
+    choice = choose([failed], PromotionConfig())
+    assert (choice.candidate, choice.threshold) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (figures.f1(0.93149), "0.931"),
+        (figures.f1(None), "–"),
+        (figures.parameters(1_235_814_400), "1.24 B"),
+        (figures.parameters(310_000), "310 k"),
+        (figures.parameters(999), "999"),
+        (figures.duration(0.04), "0.0 s"),
+        (figures.duration(9.96), "10 s"),
+        (figures.duration(59.6), "1 min"),
+        (figures.duration(200), "3 min 20 s"),
+        (figures.duration(7500), "2 h 5 min"),
+        (figures.rate(5120.4), "5,120"),
+        (figures.rate(12.44), "12.4"),
+        (figures.milliseconds(0.83), "0.8"),
+        (figures.times(2.589), "2.6 times"),
+        (figures.times(25), "25 times"),
+    ],
+)
+def test_figures_are_written_in_one_way(text: str, expected: str) -> None:
+    assert text == expected
