@@ -1,4 +1,4 @@
-"""Stage 4, customize: fine-tune one student on the first records of a dataset. The same in a process or a pod."""
+"""Stage 4, customize: fine-tune one student on the first records of a dataset. In a process or a pod."""
 
 from __future__ import annotations
 

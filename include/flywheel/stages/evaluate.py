@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -44,15 +43,16 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
 
 def own_texts(messages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     """Return of each request what its last user message has of its own: without what all share around it."""
+    from flywheel.students.chat import common_text
+
     texts = [
         next((message["content"] for message in reversed(request) if message["role"] == "user"), "")
         for request in messages
     ]
     if len(set(texts)) < 2:
         return texts
-    head = len(os.path.commonprefix([min(texts), max(texts)]))
-    tails = [text[head:][::-1] for text in texts]
-    tail = len(os.path.commonprefix([min(tails), max(tails)]))
+    head = len(common_text(texts))
+    tail = len(common_text([text[head:][::-1] for text in texts]))
     return [text[head : len(text) - tail].strip() for text in texts]
 
 

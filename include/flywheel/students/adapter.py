@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,17 @@ def add_adapter(model: Any, config: LoraConfig, base_name: str, seed: int) -> An
     from peft import get_peft_model
 
     torch.manual_seed(seed)
-    adapted: Any = get_peft_model(
-        model,
-        PeftConfig(
-            r=config.adapter_dim,
-            lora_alpha=config.alpha if config.alpha is not None else 2 * config.adapter_dim,  # type: ignore[arg-type]
-            lora_dropout=config.adapter_dropout,
-            target_modules=linear_names(model),
-            task_type="CAUSAL_LM",
-            base_model_name_or_path=base_name,
-        ),
+    settings = PeftConfig(
+        r=config.adapter_dim,
+        lora_alpha=config.alpha if config.alpha is not None else 2 * config.adapter_dim,
+        lora_dropout=config.adapter_dropout,
+        target_modules=linear_names(model),
+        task_type="CAUSAL_LM",
     )
+    with warnings.catch_warnings():
+        # peft asks for a property that transformers renamed.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        adapted: Any = get_peft_model(model, settings)
     adapted.peft_config["default"].base_model_name_or_path = base_name
     return adapted
 
@@ -53,9 +55,14 @@ def trainable(model: Any) -> dict[str, Tensor]:
 
 
 def save_adapter(model: Any, folder: Path, card: str) -> None:
-    """Write the adapter: adapter_config.json, adapter_model.safetensors and README.md with the card's text."""
+    """Write the adapter: adapter_config.json, adapter_model.safetensors, and README.md with the card."""
     # "auto" would look the base model up on the Hub.
     model.save_pretrained(str(folder), save_embedding_layers=False)
+    # peft keeps the names as a set, whose order differs between processes.
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ class Part:
     """Some of the queries see some of the keys.
 
     Attributes:
-        queries: their range among all queries; the ranges of two parts are the same or have nothing in common.
+        queries: their range among all queries; those of two parts are the same or apart.
         keys: their range among all keys.
         spans: which of those queries see which of those keys.
     """
@@ -82,7 +82,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q, k, v, out, lse = ctx.saved_tensors
         d_q, d_k, d_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for part in ctx.parts:

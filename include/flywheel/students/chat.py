@@ -7,7 +7,6 @@ then the ids of the answer up to the end of the turn.
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,8 +59,8 @@ class Chat:
     def __init__(self, tokenizer: Any, stops: frozenset[int]) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise StudentError(
-                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use the instruct variant of the "
-                "model, or put a chat_template.jinja beside tokenizer_config.json"
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use the instruct variant of "
+                "the model, or put a chat_template.jinja beside tokenizer_config.json"
             )
         if not stops:
             raise StudentError(
@@ -118,9 +117,9 @@ class Chat:
 
     def _up_to_stop(self, answer: Tokens) -> Tokens:
         """Return an answer's ids up to the first end of turn, which is added where the template has none."""
-        ends = np.flatnonzero(np.isin(answer, list(self.stops)))
-        if len(ends):
-            return answer[: ends[0] + 1]
+        for place, token in enumerate(answer.tolist()):
+            if token in self.stops:
+                return answer[: place + 1].copy()  # a view would keep the whole chat in memory
         end = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else min(self.stops)
         return np.append(answer, np.int32(end))
 
@@ -134,16 +133,17 @@ class Chat:
             )
         except Exception as error:  # whatever a template raises
             raise StudentError(
-                f"{self.tokenizer.name_or_path}: the chat template cannot render the records' messages: {error}"
+                f"{self.tokenizer.name_or_path}: the chat template cannot render the records: {error}"
             ) from error
         return texts
 
     def _encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the ids of rendered texts; what they share at their beginning is tokenised once.
 
-        The cut is before a space or line break, where byte-level tokenizers begin a new piece, and well inside
-        the common text, so that what follows cannot matter. For tokenizers that do not work so (which join
-        pieces over spaces, or mark the start of a text), the check on full texts fails, and all are done whole.
+        The cut is before a space or line break, where byte-level tokenizers begin a new piece, and well
+        inside the common text, so that what follows cannot matter. With tokenizers that do not work so (they
+        join pieces over spaces, or mark the start of a text) the check on whole texts fails, and all of them
+        are tokenised whole.
         """
         cut = _safe_cut(texts)
         if not cut:
@@ -166,11 +166,20 @@ class Chat:
         return [np.asarray(row, np.int32) for row in ids]
 
 
+def common_text(texts: Sequence[str]) -> str:
+    """Return the longest text that all texts begin with."""
+    first, last = min(texts), max(texts)
+    for place, (a, b) in enumerate(zip(first, last, strict=False)):
+        if a != b:
+            return first[:place]
+    return first
+
+
 def _safe_cut(texts: Sequence[str]) -> int:
     """Return where the texts' common beginning can be cut, in characters; 0 for nowhere."""
     if len(texts) < 4:
         return 0
-    common = os.path.commonprefix([min(texts), max(texts)])
+    common = common_text(texts)
     if len(common) < _SHORTEST_HEAD:
         return 0
     place = len(common) - _HEAD_MARGIN

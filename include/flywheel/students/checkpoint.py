@@ -1,4 +1,4 @@
-"""A training's state on disk: one file, written aside and renamed, so that a kill leaves the last whole one."""
+"""A training's state on disk: one file, written aside and renamed, so that a kill leaves the last whole."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     try:
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads(file.metadata()["state"])
-            return {name: file.get_tensor(name) for name in file.keys()}, state
+            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118, no dict
     except Exception as error:  # cut short by a full disk, or of another format
         log.warning("%s: cannot be read (%s); the training starts from the beginning", path, error)
         return None

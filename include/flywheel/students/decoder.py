@@ -1,8 +1,8 @@
 """The forward pass of a Llama-like decoder over flat tokens, on the weights of a Hugging Face model.
 
 The model's own `forward` computes all places of all layers, with masks and caches. Here attention is a
-function that the caller gives, and the last layer computes its queries, MLP and logits only at the places that
-predict an answer: a quarter of the work of a four-layer student. Checked against the model's own logits.
+function that the caller gives, and the last layer computes its queries, MLP and logits only at the places
+that predict an answer: nearly a quarter of a four-layer student is saved.
 """
 
 from __future__ import annotations
@@ -135,9 +135,9 @@ class Decoder:
                 q_cos, q_sin = cos, sin
             else:
                 k, v = lora.apply([layer.k, layer.v], normed, dropout)
-                (q,) = lora.apply([layer.q], normed[chosen], dropout)
-                x, q_cos, q_sin = x[chosen], cos[chosen], sin[chosen]
-            q, k, v = (part.unflatten(1, (-1, self.head_dim)) for part in (q, k, v))  # [T, heads, D]
+                (q,) = lora.apply([layer.q], normed.index_select(0, chosen), dropout)
+                x, q_cos, q_sin = (tensor.index_select(0, chosen) for tensor in (x, cos, sin))
+            q, k, v = (part.view(len(part), -1, self.head_dim) for part in (q, k, v))  # [T, heads, D]
             if layer.q_norm is not None and layer.k_norm is not None:
                 q, k = layer.q_norm(q), layer.k_norm(k)
             out = attend(index, rotate(q, q_cos, q_sin), rotate(k, cos, sin), v)
@@ -161,7 +161,7 @@ class Decoder:
             cos, sin = self._rotary(self.embedding[:1].unsqueeze(0), position_ids=places.unsqueeze(0))
             self._rotary_table = (cos[0].unsqueeze(1), sin[0].unsqueeze(1))
         cos, sin = self._rotary_table
-        return cos[positions], sin[positions]
+        return cos.index_select(0, positions), sin.index_select(0, positions)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ class _Rotate(torch.autograd.Function):
         return _rotated(x, cos, sin, 1)
 
     @staticmethod
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _rotated(d_y, cos, sin, -1), None, None
 
@@ -200,10 +200,11 @@ class _RmsNorm(torch.autograd.Function):
         wide = x.float()  # as transformers does, whatever the precision of x
         inverse = (torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.shape[-1] + epsilon).rsqrt()
         ctx.save_for_backward(x, weight, inverse)
-        return (wide * inverse).to(x.dtype) * weight
+        y: Tensor = (wide * inverse).to(x.dtype) * weight
+        return y
 
     @staticmethod
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, None, None]:
         x, weight, inverse = ctx.saved_tensors
         if not ctx.needs_input_grad[0]:
             return None, None, None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flywheel.students.attention import Part, attend_parts, join
@@ -142,7 +143,9 @@ class _OwnKeys:
     The new tokens of all prompts go to the same columns, after the longest prompt.
     """
 
-    def __init__(self, decoder: Decoder, prefix: _Prefix, lengths: np.ndarray, max_new_tokens: int) -> None:  # type: ignore[type-arg]
+    def __init__(
+        self, decoder: Decoder, prefix: _Prefix, lengths: NDArray[np.int64], max_new_tokens: int
+    ) -> None:
         self._decoder, self._prefix = decoder, prefix
         self._kernel = kernel_for(decoder.embedding)
         self._ends = np.cumsum([0, *lengths])
@@ -151,7 +154,7 @@ class _OwnKeys:
         columns = torch.arange(self._longest + max_new_tokens)
         in_prompt = columns[None, :] < torch.from_numpy(lengths)[:, None]
         self._cells = torch.nonzero(in_prompt[:, : self._longest].flatten()).squeeze(1).to(decoder.device)
-        # Columns after the longest prompt hold new tokens, seen by their own prompt as soon as they are there.
+        # Columns after the longest prompt hold new tokens, which their own prompt sees once they are there.
         self._visible = (in_prompt | (columns >= self._longest)).to(decoder.device)  # [B, longest + new]
         self._layers: list[tuple[Tensor, Tensor]] = []
 
@@ -162,7 +165,7 @@ class _OwnKeys:
         for tensor in (k, v):
             # Room for the new tokens is made when they come, as answers are short.
             padded = tensor.new_zeros(shape).index_copy_(0, self._cells, tensor)
-            kept.append(padded.unflatten(0, (self._batch, self._longest)))
+            kept.append(padded.view(self._batch, self._longest, *k.shape[1:]))
         self._layers.append((kept[0], kept[1]))
         all_queries = len(q) == len(k)
         query_ends = self._ends if all_queries else np.arange(self._batch + 1)
@@ -182,10 +185,10 @@ class _OwnKeys:
         keys[:, -1], values[:, -1] = k, v
         repeats = q.shape[1] // k.shape[1]
         # The heads that share keys are the rows of one small matrix: [B, Hkv, repeats, D].
-        grouped = q.unflatten(1, (-1, repeats))
+        grouped = q.view(len(q), -1, repeats, q.shape[-1])
         visible = self._visible[:, None, None, : keys.shape[1]]
         out, lse = _PLAIN.attend(
-            grouped, keys.transpose(1, 2), values.transpose(1, 2), visible, False, self._decoder.scale
+            grouped, keys.transpose(1, 2), values.transpose(1, 2), visible, self._decoder.scale
         )
         return self._join_prefix(layer, q, out.flatten(1, 2), lse.flatten(1, 2))
 

@@ -1,4 +1,4 @@
-"""Linears with low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685), several that read one input at once.
+"""Linears with low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685), those of one input at once.
 
     y = x W' + b + s * drop(x) A' B'        W [out, in], A [r, in], B [out, r], s = alpha / r
 
@@ -144,7 +144,7 @@ class _LoraLinears(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         dropped, mask, low, stacked_a, *rest = ctx.saved_tensors
         bases, lora_bs = rest[: len(gradients)], rest[len(gradients) :]
         rank = len(stacked_a) // len(gradients)

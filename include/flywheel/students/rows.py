@@ -61,7 +61,7 @@ def common_prefix(prompts: Sequence[Tokens]) -> int:
 class Spans:
     """Which queries see which keys: the queries of span i see the keys of span i, and no others.
 
-    A causal span is aligned at its end: its last query sees all its keys, the one before all but the last, ...
+    A causal span is aligned at its end: its last query sees all its keys, the one before all but the last.
 
     Attributes:
         queries: ends of the spans among the queries, with a leading 0: [n + 1].
@@ -77,6 +77,11 @@ class Spans:
     def one(cls, queries: int, keys: int, causal: bool) -> Spans:
         """Return a single span of so many queries and keys."""
         return cls(np.array([0, queries]), np.array([0, keys]), causal)
+
+    @property
+    def is_one_block(self) -> bool:
+        """Whether there is one span, which needs no mask but causal order from the start."""
+        return len(self.queries) == 2 and (not self.causal or self.queries[1] == self.keys[1])
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:

@@ -77,12 +77,12 @@ def score_labels(
 def bootstrap_f1_weighted(matrix: NDArray[np.int64], samples: int, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % interval of the weighted F1 by the percentile bootstrap.
 
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. To draw records with replacement
-    is to draw the counts of the confusion matrix's cells from a multinomial, so that all resamples are one
-    array.
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. To draw records with
+    replacement is to draw the counts of the confusion matrix's cells from a multinomial, so that all
+    resamples are one array.
 
     Args:
-        matrix: counts by teacher's label (row) and student's (column); the last column names no class: [C, C + 1].
+        matrix: counts by teacher's label (row) and student's (column), the last for no class: [C, C + 1].
     """
     total = int(matrix.sum())
     rng = np.random.default_rng(seed)

@@ -1,8 +1,9 @@
 """Fine-tune a student's adapter: rows with a shared prefix, AdamW, checkpoints; the same from any restart.
 
-Cost of a step, for a decoder of N frozen parameters outside its embedding, S own tokens and P prefix tokens in
-a row: about 4 N (S + P) FLOP in the linears (forward, and the gradient of the inputs alone), and 14 d (S P +
-P P / 2) in the attention of each layer of width d. A plain loop pays 4 N (S + n P) for n samples.
+Cost of a step, for a decoder of N frozen parameters outside its embedding, and a row of P prefix tokens and
+S own ones: about 4 N (S + P) FLOP in the linears (forward, and the gradient of the inputs alone), and
+14 d (S P + P P / 2) in the attention of each layer of width d. A plain loop over n samples pays for S + n P
+tokens.
 
 The order of the samples follows from seed and epoch, the dropout from seed and step. So a training that was
 killed and goes on from a checkpoint ends in the same weights, bit for bit on a CPU.
@@ -285,8 +286,8 @@ class _Trainer:
             if not math.isfinite(loss):
                 step = len(self.state.losses) + 1
                 raise StudentError(
-                    f"the loss is {loss} at step {step}: the training diverged; lower training_config.learning_rate "
-                    "(or raise warmup_ratio)"
+                    f"the loss is {loss} at step {step}: the training diverged; lower "
+                    "training_config.learning_rate (or raise warmup_ratio)"
                 )
             self.state.losses.append(loss)
 
@@ -385,10 +386,8 @@ class _Trainer:
 def _line(progress: Progress) -> str:
     val = f", validation {progress.val_loss:.4f}" if progress.val_loss is not None else ""
     loss = f"loss {progress.loss:.4f}" if progress.loss is not None else "loss unknown yet"
-    return (
-        f"step {progress.step} of {progress.steps}: {loss}{val}, {progress.records_per_second:.0f} records/s, "
-        f"{progress.seconds_left:.0f} s left"
-    )
+    speed = f"{progress.records_per_second:.0f} records/s, {progress.seconds_left:.0f} s left"
+    return f"step {progress.step} of {progress.steps}: {loss}{val}, {speed}"
 
 
 @contextmanager

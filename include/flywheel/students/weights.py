@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -65,13 +66,11 @@ def _file_hash(path: str, size: int, changed: int) -> str:
         return cache.read_text()
     except OSError:
         digest = _read_hash(path)
-    try:
+    with suppress(OSError):  # a read-only home: the next process reads the file again
         cache.parent.mkdir(parents=True, exist_ok=True)
         aside = cache.with_name(f"{name}.{uuid.uuid4().hex[:8]}")
         aside.write_text(digest)
         os.replace(aside, cache)
-    except OSError:  # a read-only home: the next process reads the file again
-        pass
     return digest
 
 
@@ -88,11 +87,8 @@ def _hub_revision(name: str) -> str:
         raise StudentError(
             f"{name}: no such folder, and huggingface_hub is not installed to look it up"
         ) from None
-    try:
-        config = Path(hf_hub_download(name, "config.json", local_files_only=True))
-        return _commit_of(config)
-    except Exception:  # not in the cache; the library raises many kinds
-        pass
+    with suppress(Exception):  # not in the local cache; the library raises many kinds
+        return _commit_of(Path(hf_hub_download(name, "config.json", local_files_only=True)))
     try:
         revision = HfApi().model_info(name, timeout=20).sha
     except Exception as error:
@@ -110,7 +106,7 @@ def explain_missing(weights: str, error: Exception) -> str:
     """Return what to tell a user whose weights were not found."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return (
-        f"{weights}: neither a folder with weights nor a model that the Hugging Face Hub gives us ({first[:200]}). "
-        "Set the student's `weights` to a local folder, or set HF_TOKEN to a token that may read the model, or "
-        "HF_HOME to a cache that holds it"
+        f"{weights}: neither a folder with weights nor a model that the Hugging Face Hub gives us "
+        f"({first[:200]}). Set the student's `weights` to a local folder, or HF_TOKEN to a token that may "
+        "read the model, or HF_HOME to a cache that holds it"
     )
