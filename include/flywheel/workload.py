@@ -108,6 +108,7 @@ class _Reader:
             raise WorkloadError(f"{path}: cannot be read as UTF-8 text: {error}") from None
         try:
             self.root = yaml.compose(text, Loader=yaml.SafeLoader)
+            self._check_repeats(self.root)
             self.data = yaml.safe_load(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -214,6 +215,21 @@ class _Reader:
                 raise WorkloadError(f"{self._where((*at, key))}: no such key; {hint}")
         for key in sorted(required - set(entry)):
             raise WorkloadError(f"{self._where((*at, key))}: missing, and required")
+
+    def _check_repeats(self, node: yaml.Node | None) -> None:
+        """Refuse a key that is there twice, of which YAML would silently take the last."""
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in seen:
+                    where = f"{self.path}, line {line}"
+                    raise WorkloadError(f"{where}: key {name!r} is there already in line {seen[name]}")
+                seen[name] = line
+                self._check_repeats(value)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._check_repeats(item)
 
     def _text(self, at: tuple[str | int, ...]) -> str:
         value = self.data

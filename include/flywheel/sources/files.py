@@ -135,7 +135,8 @@ def missing_column(file: SourceFile, column: str, there: list[str], key: str) ->
     near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
     hint = f"; the nearest is {near[0]!r}" if near else ""
     names = ", ".join(repr(name[:40]) for name in there[:20]) or "none"
-    return file.error(f"no column {column!r}{hint}; its columns are {names}", key)
+    optional = "; null where there is none" if key.endswith(("timestamp", "human_label")) else ""
+    return file.error(f"no column {column!r}{hint}; its columns are {names}{optional}", key)
 
 
 def _is_glob(path: str) -> bool:

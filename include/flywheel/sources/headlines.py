@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from flywheel.sources.rows import Row, rows_of
 from flywheel.sources.timestamps import parse_timestamp
 
 MAX_TEXT_CHARACTERS = 10_000
+# What bytes that are not UTF-8 were read as.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def _problem_of(text: Any, column: str) -> str:
         return f"{column}: expected a text, got {type(text).__name__}"
     if len(text) > MAX_TEXT_CHARACTERS:
         return f"{column}: too long: {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are allowed"
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         return f"{column}: not valid UTF-8"
     if "\x00" in text:
         return f"{column}: contains a NUL character"

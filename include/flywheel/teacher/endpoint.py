@@ -70,13 +70,15 @@ def _chat_url(base_url: str, origin: str) -> str:
     try:
         parts = urlsplit(base_url)
         parts.port  # noqa: B018  raises on a wrong one
-    except ValueError as error:
-        raise TeacherError(f"{origin}: not a URL: {error}") from None
+    except ValueError:  # its message may show what is left of a password
+        raise TeacherError(f"{origin}: not a URL; check its port and brackets") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         raise TeacherError(
             f"{origin}: expected a URL such as https://integrate.api.nvidia.com/v1; got {shown!r}"
         )
+    if "@" in parts.netloc:  # an address is printed in messages, a key must not be
+        raise TeacherError(f"{origin}: expected a URL without a user and password; the key has its own place")
     path = parts.path.rstrip("/").removesuffix(_CHAT) or "/v1"
     return urlunsplit((parts.scheme, parts.netloc, path + _CHAT, parts.query, ""))
 

@@ -33,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flywheel.errors import SourceError
+from flywheel.errors import SourceError, TeacherError
 from flywheel.sources import clean_text
 
 MODEL = "stand-in"
@@ -174,10 +174,19 @@ def read_answers(path: Path, text_column: str, label_column: str) -> dict[str, s
 def serve(
     labels: Mapping[str, str], *, host: str = "127.0.0.1", port: int = 0, behaviour: Behaviour | None = None
 ) -> None:
-    """Serve until interrupted; says its address once it answers."""
+    """Serve until interrupted; says its address once it answers.
+
+    Raises:
+        TeacherError: the address cannot be had.
+    """
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((host, port))
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        raise TeacherError(
+            f"{host}:{port}: cannot listen there: {error.strerror}; choose another --port"
+        ) from None
     port = listening.getsockname()[1]
     application = StandIn(labels, behaviour).app
 

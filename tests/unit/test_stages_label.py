@@ -1,0 +1,370 @@
+"""The label stage with a real server and a real store: every answer paid once, whatever happens meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel.config.loading import validate_config
+from flywheel.errors import SourceError, TeacherError
+from flywheel.plan import Plan, make_plan
+from flywheel.records import Record
+from flywheel.stages.label import LabelResult, label
+from flywheel.stores import open_store
+from flywheel.teacher.agreement import AgreementCounter
+from flywheel.workload import Workload
+from tests.unit.teacher_servers import Script, completion, served, stand_in
+
+WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
+LABELS = {f"Acme unit {number} posts results": WORKLOAD.classes[number % 13] for number in range(300)}
+
+
+@pytest.fixture(autouse=True)
+def _no_teacher_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FLYWHEEL_TEACHER_BASE_URL", "FLYWHEEL_TEACHER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write_headlines(folder: Path, rows: list[tuple[str, str, str]], name: str = "headlines.csv") -> Path:
+    path = folder / name
+    lines = ["headline,date,human", *(f'"{text}",{date},{human}' for text, date, human in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def make(
+    folder: Path, url: str | None, *, cutoff: str = "2025-01-01", source: Any = None, **teacher: Any
+) -> Plan:
+    data = {
+        "nims": [{"model_name": "test/1b"}],
+        "source": source or {"path": str(folder / "headlines.csv"), "columns": {"human_label": "human"}},
+        "teacher": {"model": "stand-in", "base_url": url, "concurrency": 8, "timeout_seconds": 5} | teacher,
+        "store": {"path": str(folder / "records.sqlite")},
+        "artifacts": {"root": str(folder / "artifacts")},
+    }
+    when = datetime.fromisoformat(cutoff).replace(tzinfo=UTC)
+    return make_plan(
+        validate_config(data, "test"),
+        run_id="night",
+        cutoff=when,
+        workload_id="news_classifier",
+        client_id="desk",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    write_headlines(tmp_path, [(text, "2024-03-01", "") for text in LABELS])
+    return tmp_path
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def figures(result: LabelResult) -> tuple[int, int, int, int, int]:
+    return result.headlines, result.labelled, result.asked, result.found, result.quarantined
+
+
+def test_headlines_become_log_records_in_their_order(folder: Path) -> None:
+    seen: list[int] = []
+    with stand_in(LABELS, latency_seconds=0.002) as (url, _):
+        result = label(make(folder, url), folder, progress=seen.append)
+    assert figures(result) == (300, 300, 300, 0, 0)
+    assert result.human is None
+    records = [
+        Record.from_json(line, WORKLOAD.classes, WORKLOAD.aliases)
+        for line in lines_of(folder / result.records_file)
+    ]
+    assert [(WORKLOAD.text_of(record.messages), record.label) for record in records] == list(LABELS.items())
+    first = records[0]
+    assert (first.workload_id, first.client_id, first.timestamp) == ("news_classifier", "desk", 1709251200)
+    assert first.answer == "[[[analyst rating]]]"
+    assert first.request["model"] == "stand-in"
+    assert result.prompt_tokens > 300 * 1000
+    assert LabelResult.model_validate_json((folder / "label.json").read_bytes()) == result
+    assert sorted(path.name for path in folder.glob("*label*")) == [
+        "label.json",
+        "label.quarantine.jsonl",
+        "labelled.jsonl",
+        "records.sqlite.label.lock",
+    ]
+
+
+def test_answers_that_are_there_need_no_teacher(folder: Path) -> None:
+    with stand_in(LABELS) as (url, _):
+        label(make(folder, url), folder)
+        before = (folder / "labelled.jsonl").read_bytes()
+    result = label(make(folder, "http://127.0.0.1:9"), folder)
+    assert figures(result) == (300, 300, 0, 300, 0)
+    assert (folder / "labelled.jsonl").read_bytes() == before
+
+
+def test_only_new_headlines_are_asked(folder: Path) -> None:
+    with stand_in(LABELS | {"Bolt cuts jobs": "Labour Issues"}) as (url, teacher):
+        label(make(folder, url), folder)
+        write_headlines(folder, [(text, "2024-03-01", "") for text in [*LABELS, "Bolt cuts jobs"]])
+        assert figures(label(make(folder, url), folder)) == (301, 301, 1, 300, 0)
+        assert teacher.calls["calls"] == 301
+
+
+def test_another_prompt_model_or_sampling_asks_anew(folder: Path) -> None:
+    with stand_in(LABELS) as (url, _):
+        label(make(folder, url), folder)
+        assert label(make(folder, url, model="another"), folder).asked == 300
+        assert label(make(folder, url, temperature=0.3), folder).asked == 300
+
+
+def test_a_headline_that_comes_twice_is_asked_once_and_recorded_twice(tmp_path: Path) -> None:
+    rows = [("Acme unit 0 posts results", f"2024-03-{day:02}", "") for day in range(1, 29)]
+    write_headlines(tmp_path, [*rows, ("Acme  unit 0  posts results ", "2024-04-01", "")])
+    with stand_in(LABELS, latency_seconds=0.05) as (url, teacher):
+        result = label(make(tmp_path, url), tmp_path)
+    assert figures(result) == (29, 29, 1, 28, 0)
+    assert teacher.calls["calls"] == 1
+    assert len({line["timestamp"] for line in lines_of(tmp_path / "labelled.jsonl")}) == 29
+
+
+def test_headlines_from_the_cutoff_on_are_not_asked(tmp_path: Path) -> None:
+    texts = list(LABELS)
+    write_headlines(
+        tmp_path, [(texts[0], "2024-02-29", ""), (texts[1], "2024-03-01", ""), (texts[2], "2024-03-02", "")]
+    )
+    with stand_in(LABELS) as (url, teacher):
+        result = label(make(tmp_path, url, cutoff="2024-03-01"), tmp_path)
+    assert (result.headlines, result.later, teacher.calls["calls"]) == (1, 2, 1)
+
+
+def test_bad_rows_and_texts_without_an_answer_are_set_aside(tmp_path: Path) -> None:
+    texts = list(LABELS)[:40]
+    path = write_headlines(tmp_path, [(text, "2024-03-01", "") for text in [*texts, "Nobody knows this"]])
+    path.write_text(path.read_text() + "no date,,\n")
+    with stand_in(LABELS) as (url, _):
+        result = label(make(tmp_path, url), tmp_path)
+    assert figures(result) == (41, 40, 40, 0, 2)
+    bad = {entry["line"]: entry for entry in lines_of(tmp_path / result.quarantine_file)}
+    assert "422: stand-in has no answer for" in bad[42]["reason"]
+    assert bad[42]["raw"] == "Nobody knows this"
+    assert bad[43]["reason"].startswith("date: expected")
+
+
+def test_a_teacher_that_stumbles_is_asked_again(folder: Path) -> None:
+    write_headlines(folder, [(text, "2024-03-01", "") for text in list(LABELS)[:100]])
+    trouble = {"fail_rate": 0.1, "busy_rate": 0.05, "retry_after_seconds": 0.1, "malformed_rate": 0.05}
+    with stand_in(LABELS, **trouble, seed=1) as (url, teacher):
+        result = label(make(folder, url, max_attempts=20, concurrency=32), folder)
+    assert figures(result) == (100, 100, 100, 0, 0)
+    assert min(teacher.calls[kind] for kind in ("failed", "busy", "malformed")) > 0
+
+
+@pytest.mark.parametrize(
+    "answer", ["I would rather not say.", "", "[[[sports]]]", "[[[earnings]]] [[[guidance]]]"]
+)
+def test_an_answer_without_a_class_is_asked_for_twice_then_kept_and_set_aside(
+    tmp_path: Path, answer: str
+) -> None:
+    write_headlines(tmp_path, [("Acme beats", "2024-03-01", "")])
+    script = Script([(200, {}, completion(answer))])
+    with served(script) as url:
+        for asked in (2, 0):
+            result = label(make(tmp_path, url), tmp_path)
+            assert figures(result) == (1, 0, asked, 1 - asked // 2, 1)
+            (bad,) = lines_of(tmp_path / "label.quarantine.jsonl")
+            assert "names no class, or several" in bad["reason"]
+            assert (bad["line"], bad["raw"]) == (2, "Acme beats")
+            assert answer in bad["reason"]
+    assert len(script.calls) == 2
+
+
+def test_a_second_answer_with_a_class_is_taken(tmp_path: Path) -> None:
+    write_headlines(tmp_path, [("Acme beats", "2024-03-01", "")])
+    with served(Script([(200, {}, completion("Hm.")), (200, {}, completion("Well: [[Earnings]]"))])) as url:
+        result = label(make(tmp_path, url), tmp_path)
+    assert figures(result) == (1, 1, 2, 0, 0)
+    (record,) = lines_of(tmp_path / "labelled.jsonl")
+    assert record["response"]["choices"][0]["message"]["content"] == "Well: [[Earnings]]"
+
+
+def test_a_wrong_key_stops_the_run_at_once(folder: Path) -> None:
+    with stand_in(LABELS, api_key="right") as (url, teacher):
+        with pytest.raises(TeacherError, match=r"401: stand-in: wrong or missing API key; check the key"):
+            label(make(folder, url), folder)
+        assert teacher.calls["calls"] <= 16
+    assert not (folder / "labelled.jsonl").exists()
+
+
+def test_the_key_of_the_environment_is_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_TEACHER_API_KEY", "right")
+    with stand_in(LABELS, api_key="right") as (url, _):
+        assert label(make(folder, url), folder).asked == 300
+
+
+def test_a_teacher_that_is_down_stops_the_run_after_ten_calls(folder: Path) -> None:
+    with pytest.raises(TeacherError, match=r"10 calls in a row failed; the last: http://127\.0\.0\.1:9/v1/"):
+        label(make(folder, "http://127.0.0.1:9", max_attempts=1), folder)
+
+
+def test_a_teacher_that_refuses_everything_stops_the_run(folder: Path) -> None:
+    script = Script([(400, {}, b'{"error": {"message": "max_tokens is not supported"}}')])
+    with served(script) as url, pytest.raises(TeacherError, match="max_tokens is not supported"):
+        label(make(folder, url), folder)
+    assert len(script.calls) <= 20
+
+
+def test_a_few_headlines_of_which_none_gets_an_answer_are_an_error(tmp_path: Path) -> None:
+    write_headlines(tmp_path, [("Nobody knows this", "2024-03-01", "")])
+    with stand_in(LABELS) as (url, _), pytest.raises(TeacherError, match="no answer for"):
+        label(make(tmp_path, url), tmp_path)
+
+
+def test_answers_that_came_before_a_failure_are_kept(folder: Path) -> None:
+    steps = [(200, {}, completion("[[[earnings]]]"))] * 50 + [(401, {}, b"expired")]
+    with served(Script(steps)) as url, pytest.raises(TeacherError, match="401: expired"):
+        label(make(folder, url), folder)
+    with stand_in(LABELS) as (url, _):
+        assert label(make(folder, url), folder).asked == 250
+
+
+def test_a_source_that_breaks_off_is_an_error_and_its_answers_are_kept(folder: Path) -> None:
+    sources = [{"path": str(folder / "headlines.csv")}, {"path": str(folder / "missing.csv")}]
+    with stand_in(LABELS) as (url, _):
+        with pytest.raises(SourceError, match=r"missing\.csv: no such file.*key source\.1\.path"):
+            label(make(folder, url, source=sources), folder)
+        assert label(make(folder, url), folder).found > 0
+
+
+def test_sources_of_log_records_are_not_labelled(tmp_path: Path) -> None:
+    source = {"path": str(tmp_path / "app.jsonl"), "kind": "log_records"}
+    result = label(make(tmp_path, None, source=source), tmp_path)
+    assert figures(result) == (0, 0, 0, 0, 0)
+    assert (tmp_path / "labelled.jsonl").read_bytes() == b""
+
+
+# -- kills and several processes -----------------------------------------------------------------------
+
+RUN = """
+import sys
+from pathlib import Path
+from tests.unit.test_stages_label import label, make
+result = label(make(Path(sys.argv[1]), sys.argv[2]), Path(sys.argv[3]))
+print(result.asked, result.found, result.labelled)
+"""
+
+
+def start(folder: Path, url: str, run_folder: Path) -> subprocess.Popen[str]:
+    run_folder.mkdir(exist_ok=True)
+    arguments = [sys.executable, "-c", RUN, str(folder), url, str(run_folder)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_killed_run_loses_only_the_calls_in_flight(folder: Path) -> None:
+    with stand_in(LABELS, latency_seconds=0.05) as (url, teacher):
+        process = start(folder, url, folder / "run")
+        while teacher.calls["answered"] < 100:
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        paid = teacher.calls["answered"]
+        assert not (folder / "run" / "labelled.jsonl").exists()
+        result = label(make(folder, url), folder / "run")
+    assert result.labelled == 300
+    # 8 calls at once, and the answers of 20 ms and one write.
+    assert 100 - 24 <= result.found <= paid
+    assert sorted(path.name for path in (folder / "run").iterdir() if not path.name.startswith(".")) == [
+        "label.json",
+        "label.quarantine.jsonl",
+        "labelled.jsonl",
+    ]
+
+
+def test_two_runs_at_once_pay_once(folder: Path) -> None:
+    with stand_in(LABELS, latency_seconds=0.02) as (url, teacher):
+        runs = [start(folder, url, folder / name) for name in ("one", "two")]
+        printed = [run.communicate(timeout=60)[0].split() for run in runs]
+    assert teacher.calls["calls"] == 300
+    assert sorted(printed) == [["0", "300", "300"], ["300", "0", "300"]]
+
+
+def test_a_second_run_waits_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with stand_in(LABELS, latency_seconds=0.06) as (url, _):
+        plan = make(folder, url)
+        (folder / "one").mkdir()
+        first = threading.Thread(target=label, args=(plan, folder / "one"))
+        first.start()
+        time.sleep(0.2)
+        assert label(plan, folder).found == 300
+        first.join()
+    assert "another run is labelling into this store; waiting" in caplog.text
+
+
+# -- the teacher against people ------------------------------------------------------------------------
+
+
+def test_the_teacher_is_measured_against_human_labels(tmp_path: Path) -> None:
+    texts = [text for text, name in LABELS.items() if name in ("Earnings", "Labour Issues")][:40]
+    rows = [(text, "2024-03-01", LABELS[text]) for text in texts]
+    rows[0] = (rows[0][0], "2024-03-01", "Guidance")  # a person who disagrees
+    rows[1] = (rows[1][0], "2024-03-01", "management changes")  # an alias
+    rows[2] = (rows[2][0], "2024-03-01", "Weather")  # no class
+    write_headlines(tmp_path, rows)
+    assert LABELS[rows[1][0]] == "Labour Issues"
+    with stand_in(LABELS) as (url, _):
+        human = label(make(tmp_path, url), tmp_path).human
+    assert human is not None
+    assert (human.records, human.unknown) == (39, 1)
+    assert human.accuracy == pytest.approx(38 / 39)
+    assert human.per_class["Labour Issues"]["f1"] == 1.0
+    assert human.per_class["Guidance"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1.0}
+    assert human.per_class["Earnings"]["recall"] == 1.0
+    earnings = human.per_class["Earnings"]
+    assert human.f1_macro == pytest.approx((1.0 + 0.0 + earnings["f1"]) / 3)
+
+
+def test_a_teacher_below_the_gate_stops_the_run_after_its_figures_are_saved(folder: Path) -> None:
+    write_headlines(folder, [(text, "2024-03-01", "Dividends") for text in list(LABELS)[:60]])
+    gate = {"min_f1_weighted": 0.8, "min_records": 50}
+    with stand_in(LABELS) as (url, _):
+        with pytest.raises(
+            TeacherError, match=r"weighted F1 of 0\.\d+ against 60 human labels.*asks for 0\.8"
+        ):
+            label(make(folder, url, gate=gate), folder)
+        saved = LabelResult.model_validate_json((folder / "label.json").read_bytes())
+        assert saved.human is not None
+        assert saved.human.records == 60
+        assert label(make(folder, url, gate=gate | {"min_records": 61}), folder).labelled == 60
+
+
+def test_an_answer_without_a_class_counts_as_wrong(tmp_path: Path) -> None:
+    counter = AgreementCounter(WORKLOAD)
+    for _ in range(3):
+        counter.add("Earnings", "Earnings")
+    counter.add("Earnings", None)
+    result = counter.result()
+    assert result is not None
+    assert (result.accuracy, result.per_class["Earnings"]["recall"]) == (0.75, 0.75)
+    assert result.f1_weighted == result.f1_macro == pytest.approx(2 * 0.75 / 1.75)
+
+
+def test_the_answers_in_the_store_name_the_model_that_gave_them(folder: Path) -> None:
+    with stand_in(LABELS) as (url, _):
+        plan = make(folder, url, model="gpt")
+        label(plan, folder)
+    from flywheel.teacher.request import Requests
+
+    key = Requests(WORKLOAD, model="gpt", temperature=0.0, max_tokens=32).key(next(iter(LABELS)))
+    with open_store(plan.config.store) as store:
+        answer = store.get_answers([key])[key]
+    assert (answer.content, answer.model) == ("[[[analyst rating]]]", "stand-in")
+    assert answer.usage["completion_tokens"] > 0
+    assert abs(answer.created - time.time()) < 60

@@ -1,0 +1,339 @@
+"""The teacher's client against real servers: what it retries, what it gives up, and what it never prints."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from flywheel.config.schema import TeacherConfig
+from flywheel.errors import TeacherError
+from flywheel.teacher.client import CallError, Reply, TeacherClient
+from flywheel.teacher.endpoint import Endpoint, resolve_endpoint
+from flywheel.teacher.request import Requests
+from flywheel.workload import Workload
+from tests.unit.teacher_servers import Script, completion, served
+
+GOOD = (200, {}, completion("[[[earnings]]]"))
+BODY = b'{"model": "m"}'
+WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
+
+
+def ask(
+    steps: list[Any], *, calls: int = 1, key: str | None = None, **settings: Any
+) -> tuple[Any, Script, TeacherClient]:
+    """Ask a scripted server; return the results (or errors) in order, the script and the client."""
+    script = Script(steps)
+
+    async def run(url: str) -> Any:
+        client = TeacherClient(
+            Endpoint(f"{url}/v1/chat/completions", key),
+            **{"first_backoff": 0.01, "max_attempts": 3} | settings,
+        )
+        async with client:
+            asked = [client.ask(BODY) for _ in range(calls)]
+            return await asyncio.gather(*asked, return_exceptions=True), client
+
+    with served(script) as url:
+        results, client = asyncio.run(run(url))
+    return results, script, client
+
+
+def test_an_answer_comes_with_its_model_and_usage() -> None:
+    body = orjson.dumps(
+        {
+            "model": "llama",
+            "usage": {"prompt_tokens": 5},
+            "choices": [{"message": {"content": "[[[other]]]"}}],
+        }
+    )
+    (reply,), script, _ = ask([(200, {}, body)], key="secret-key")
+    assert reply == Reply("[[[other]]]", "llama", {"prompt_tokens": 5})
+    assert script.calls[0]["path"] == "/v1/chat/completions"
+    assert script.calls[0]["body"] == BODY
+    assert script.calls[0]["headers"]["authorization"] == "Bearer secret-key"
+    assert script.calls[0]["headers"]["content-type"] == "application/json"
+
+
+def test_without_a_key_none_is_sent() -> None:
+    _, script, _ = ask([GOOD])
+    assert "authorization" not in script.calls[0]["headers"]
+
+
+def test_connections_are_used_again() -> None:
+    script = Script([GOOD])
+
+    async def run(url: str) -> None:
+        async with TeacherClient(Endpoint(f"{url}/v1/chat/completions")) as client:
+            connector = client._session.connector  # type: ignore[union-attr]
+            for _ in range(20):
+                await client.ask(BODY)
+            assert sum(len(idle) for idle in connector._conns.values()) == 1  # type: ignore[union-attr]
+
+    with served(script) as url:
+        asyncio.run(run(url))
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
+def test_a_status_that_may_pass_is_tried_again(status: int) -> None:
+    (reply,), script, client = ask([(status, {}, b"busy"), GOOD])
+    assert reply.content == "[[[earnings]]]"
+    assert (len(script.calls), client.retries) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>a proxy</html>",
+        b"[]",
+        b"null",
+        b'{"error": "overloaded"}',
+        b'{"choices": []}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": ["x"]}}]}',
+        completion("[[[earnings]]]")[:30],
+        b"\xff\xfe",
+    ],
+)
+def test_a_malformed_answer_is_tried_again(data: bytes) -> None:
+    (reply,), script, _ = ask([(200, {}, data), GOOD])
+    assert reply.content == "[[[earnings]]]"
+    assert len(script.calls) == 2
+
+
+def test_an_answer_of_nothing_is_an_empty_answer() -> None:
+    (reply,), script, _ = ask([(200, {}, completion(None))])
+    assert reply.content == ""
+    assert len(script.calls) == 1
+
+
+def test_a_broken_connection_is_tried_again() -> None:
+    (reply,), script, _ = ask([(0, {}, b""), GOOD])
+    assert reply.content == "[[[earnings]]]"
+    assert len(script.calls) == 2
+
+
+def test_a_server_that_does_not_answer_in_time_is_tried_again() -> None:
+    (reply,), script, _ = ask([(-1, {}, b""), GOOD], timeout_seconds=0.3)
+    assert reply.content == "[[[earnings]]]"
+    assert len(script.calls) == 2
+
+
+def test_after_the_last_attempt_the_call_fails_with_the_last_reason() -> None:
+    (error,), script, _ = ask([(503, {}, b'{"error": {"message": "overloaded"}}')])
+    assert isinstance(error, CallError)
+    assert "said 503: overloaded (3 attempts)" in str(error)
+    assert not error.refused
+    assert len(script.calls) == 3
+
+
+def test_an_unreachable_server_is_named_with_its_address() -> None:
+    async def run() -> None:
+        endpoint = Endpoint("http://127.0.0.1:9/v1/chat/completions")
+        async with TeacherClient(endpoint, max_attempts=2, first_backoff=0.01) as client:
+            await client.ask(BODY)
+
+    with pytest.raises(CallError, match=r"http://127\.0\.0\.1:9/v1/chat/completions: Cannot connect"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_request_fails_at_once_and_alone(status: int) -> None:
+    (error,), script, _ = ask([(status, {}, b'{"detail": "too long"}')])
+    assert isinstance(error, CallError)
+    assert error.refused
+    assert f"said {status}: too long" in str(error)
+    assert len(script.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "advice"),
+    [
+        (401, {}, "check the key"),
+        (403, {}, "check the key"),
+        (404, {}, "check the address (it usually ends in /v1) and teacher.model"),
+        (301, {"Location": "https://elsewhere.test/v1"}, "it points to https://elsewhere.test/v1"),
+        (405, {}, "check the address"),
+        (418, {}, "check the address"),
+    ],
+)
+def test_what_no_call_can_mend_is_an_error_with_advice(
+    status: int, headers: dict[str, str], advice: str
+) -> None:
+    (error,), script, _ = ask([(status, headers, b'{"error": {"message": "no"}}')], key="secret-key")
+    assert isinstance(error, TeacherError)
+    assert f"said {status}: no; " in str(error)
+    assert advice in str(error)
+    assert "secret-key" not in str(error)
+    assert len(script.calls) == 1
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_holds_back_all_calls(form: str) -> None:
+    value = "1"
+    if form == "date":  # whole seconds: between one and two from now
+        value = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    (first, second), script, _ = ask([(429, {"Retry-After": value}, b""), GOOD], calls=2, concurrency=1)
+    assert isinstance(first, Reply)
+    assert isinstance(second, Reply)
+    # The other call may have been on its way; every call that begins after the answer waits.
+    assert script.times[-1] - script.times[0] > 0.9
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "", "nan", "Mon, 99 Foo 2020"])
+def test_a_retry_after_that_makes_no_sense_is_passed_over(value: str) -> None:
+    started = time.monotonic()
+    (reply,), _, _ = ask([(503, {"Retry-After": value}, b""), GOOD])
+    assert isinstance(reply, Reply)
+    assert time.monotonic() - started < 3
+
+
+def test_waits_grow_and_are_random() -> None:
+    client = TeacherClient(Endpoint("http://x/v1/chat/completions"))
+    for attempt, bound in ((1, 0.5), (2, 1.0), (4, 4.0), (20, 30.0)):
+        waits = [client._wait(attempt, None) for _ in range(300)]
+        assert max(waits) <= bound
+        assert bound * 0.8 < max(waits)
+        assert min(waits) < bound * 0.2
+
+
+def test_the_key_is_never_printed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    endpoint = Endpoint("http://x/v1/chat/completions", "secret-key")
+    ask([(500, {}, b""), (401, {}, b"wrong key")], key="secret-key")
+    assert "secret-key" not in repr(endpoint)
+    assert "secret-key" not in caplog.text
+    assert caplog.text
+
+
+# -- request bodies and keys ---------------------------------------------------------------------------
+
+
+def requests(**changes: Any) -> Requests:
+    return Requests(WORKLOAD, **{"model": "m", "temperature": 0.0, "max_tokens": 32} | changes)
+
+
+@pytest.mark.parametrize("text", ["Acme beats", 'a "quote" \\ and\nline', "🚀 é \u2028 {text}", "\x01", ""])
+def test_a_body_is_the_json_of_its_request(text: str) -> None:
+    assert orjson.loads(requests().body(text)) == {
+        "model": "m",
+        "messages": WORKLOAD.messages(text),
+        "temperature": 0.0,
+        "max_tokens": 32,
+    }
+
+
+def test_the_key_covers_all_that_an_answer_depends_on() -> None:
+    keys = {
+        requests().key("a"),
+        requests().key("b"),
+        requests(model="n").key("a"),
+        requests(temperature=0.5).key("a"),
+        requests(max_tokens=16).key("a"),
+    }
+    assert len(keys) == 5
+    assert requests().key("a") == requests().key("a")
+
+
+# -- where the teacher is ------------------------------------------------------------------------------
+
+
+def endpoint(monkeypatch: pytest.MonkeyPatch, base_url: str | None = None, **variables: str) -> Endpoint:
+    for name in ("FLYWHEEL_TEACHER_BASE_URL", "FLYWHEEL_TEACHER_API_KEY", "AIRFLOW_CONN_FLYWHEEL_TEACHER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return resolve_endpoint(TeacherConfig(base_url=base_url))
+
+
+def test_the_environment_wins_over_the_config_and_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = endpoint(
+        monkeypatch,
+        base_url="http://config.test/v1",
+        FLYWHEEL_TEACHER_BASE_URL="https://env.test/v1",
+        FLYWHEEL_TEACHER_API_KEY="env-key",
+        AIRFLOW_CONN_FLYWHEEL_TEACHER='{"host": "https://conn.test/v1", "password": "conn-key"}',
+    )
+    assert (found.url, found.api_key) == ("https://env.test/v1/chat/completions", "env-key")
+
+
+def test_a_connections_key_goes_to_the_connections_host_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = endpoint(
+        monkeypatch,
+        base_url="http://config.test/v1",
+        AIRFLOW_CONN_FLYWHEEL_TEACHER='{"host": "https://conn.test/v1", "password": "conn-key"}',
+    )
+    assert (found.url, found.api_key) == ("http://config.test/v1/chat/completions", None)
+
+
+@pytest.mark.parametrize(
+    ("connection", "url", "key"),
+    [
+        ('{"host": "https://a.test/v1", "password": "k"}', "https://a.test/v1", "k"),
+        (
+            '{"conn_type": "http", "host": "a.test", "port": 8000, "schema": "https"}',
+            "https://a.test:8000/v1",
+            None,
+        ),
+        ('{"conn_type": "http", "host": "a.test"}', "http://a.test/v1", None),
+        ('{"conn_type": "generic", "host": "a.test"}', "https://a.test/v1", None),
+        ("https://:k%2F1@a.test:8443/v1", "https://a.test:8443/v1", "k/1"),
+        ("http://a.test:8000", "http://a.test:8000/v1", None),
+        ("http://:k@a.test/https", "https://a.test/v1", "k"),
+        ("http://https%3A%2F%2Fa.test%2Fapi", "https://a.test/api", None),
+    ],
+)
+def test_a_connection_may_be_written_as_json_or_uri(
+    monkeypatch: pytest.MonkeyPatch, connection: str, url: str, key: str | None
+) -> None:
+    found = endpoint(monkeypatch, AIRFLOW_CONN_FLYWHEEL_TEACHER=connection)
+    assert (found.url, found.api_key) == (f"{url}/chat/completions", key)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        ("http://127.0.0.1:8399", "http://127.0.0.1:8399/v1/chat/completions"),
+        ("http://127.0.0.1:8399/v1/", "http://127.0.0.1:8399/v1/chat/completions"),
+        ("https://a.test/openai/v1/chat/completions", "https://a.test/openai/v1/chat/completions"),
+        ("https://a.test/x?api-version=1", "https://a.test/x/chat/completions?api-version=1"),
+    ],
+)
+def test_an_address_may_end_where_it_likes(monkeypatch: pytest.MonkeyPatch, base_url: str, url: str) -> None:
+    assert endpoint(monkeypatch, base_url=base_url).url == url
+
+
+@pytest.mark.parametrize(
+    ("base_url", "message"),
+    [
+        ("a.test/v1", "teacher.base_url: expected a URL"),
+        ("ftp://a.test", "teacher.base_url: expected a URL"),
+        ("http://", "teacher.base_url: expected a URL"),
+        ("http://a.test:port", "teacher.base_url: not a URL"),
+        ("https://user:pass-word@a.test", "without a user and password"),
+    ],
+)
+def test_a_wrong_address_is_named_without_its_secrets(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, message: str
+) -> None:
+    with pytest.raises(TeacherError) as caught:
+        endpoint(monkeypatch, base_url=base_url)
+    assert message in str(caught.value)
+    assert "pass-word" not in str(caught.value)
+
+
+def test_a_key_with_a_line_end_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TeacherError) as caught:
+        endpoint(monkeypatch, base_url="http://a.test", FLYWHEEL_TEACHER_API_KEY="se\ncret")
+    assert "cret" not in str(caught.value).replace("secrets", "")
+
+
+def test_without_any_address_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flywheel.teacher.endpoint._airflow_connection", lambda _: None)
+    with pytest.raises(TeacherError, match=r"flywheel_teacher.*FLYWHEEL_TEACHER_BASE_URL"):
+        endpoint(monkeypatch)
