@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import tempfile
 import tracemalloc
 from collections import Counter
 from datetime import UTC, date, datetime
@@ -14,6 +15,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flywheel.config.schema import SourceConfig
 from flywheel.errors import SourceError
@@ -393,3 +396,41 @@ def test_log_records_are_validated_and_bad_ones_set_aside(tmp_path: Path) -> Non
 def test_a_missing_log_is_an_error(tmp_path: Path) -> None:
     with Quarantine(tmp_path / "q") as quarantine, pytest.raises(SourceError, match="no such file"):
         list(read_log_records(source(tmp_path / "a.log", kind="log_records"), quarantine, WORKLOAD))
+
+
+# -- anything at all -----------------------------------------------------------------------------------
+
+PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [b'"', b",", b"\n", b"\r", b"\r\n", b"\x00", b"\xff", b'""', b"Acme", b"2024-03-01", GOOD_ROW]
+        ),
+        st.binary(max_size=8),
+    ),
+    max_size=30,
+)
+
+
+@pytest.mark.parametrize("name", ["h.csv", "h.jsonl", "h.parquet", "h.csv.gz"])
+@given(pieces=PIECES, with_header=st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_any_bytes_are_rows_or_set_aside_or_a_source_error(
+    name: str, pieces: list[bytes], with_header: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = (HEADER if with_header else b"") + b"".join(pieces)
+        try:
+            read_bytes(Path(folder), gzip.compress(data) if name.endswith("gz") else data, name)
+        except SourceError as error:
+            assert name in str(error)
+
+
+@given(pieces=PIECES)
+@settings(max_examples=150, deadline=None)
+def test_whatever_precedes_them_the_last_rows_of_a_csv_file_are_read(pieces: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = b"".join(b"Tail %d,2024-03-01\n" % number for number in range(3))
+        headlines, bad = read_bytes(Path(folder), HEADER + b"".join(pieces) + b"\n" + rows)
+    assert [h.text for h in headlines][-3:] == ["Tail 0", "Tail 1", "Tail 2"]
+    lines = [h.line for h in headlines] + [entry["line"] for entry in bad]
+    assert len(lines) == len(set(lines))
