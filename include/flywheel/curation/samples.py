@@ -1,0 +1,80 @@
+"""What curation keeps of each record in memory: some 100 bytes, whatever the length of its prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flywheel.curation.near_duplicates import group_similar
+from flywheel.curation.texts import words_of
+from flywheel.records import Record
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The records that are used, one of each group of near-duplicates, in order of time.
+
+    Attributes:
+        ids: (n,) record ids.
+        labels: (n,) class of each, as a place in `names`.
+        names: the classes, sorted.
+        hashes: (n,) of the text's words in their order, with the seed as key.
+        duplicates: records left out because an earlier one has the same words in the same order.
+        near_duplicates: records left out because an earlier one has nearly the same words.
+    """
+
+    ids: list[str]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    hashes: NDArray[np.uint64]
+    duplicates: int
+    near_duplicates: int
+
+
+def collect(texts: Iterable[tuple[Record, str]], *, seed: int, similarity: float) -> Samples:
+    """Reduce records to samples; of duplicates and near-duplicates the earliest stays.
+
+    Args:
+        texts: records with their own texts, in order of time.
+        seed: of the hashes.
+        similarity: Jaccard similarity of the word sets from which two texts are near-duplicates.
+    """
+    key = str(seed).encode()
+    digests: set[bytes] = set()
+    vocabulary: dict[str, int] = {}
+    names: dict[str, int] = {}
+    ids: list[str] = []
+    labels, words, starts, hashes = array("q"), array("i"), array("q", [0]), array("Q")
+    total = 0
+    for total, (record, text) in enumerate(texts, 1):  # noqa: B007
+        in_text = words_of(text)
+        digest = hashlib.blake2b(" ".join(in_text).encode(), digest_size=16, key=key).digest()
+        if digest in digests:
+            continue
+        digests.add(digest)
+        ids.append(record.id)
+        labels.append(names.setdefault(record.label, len(names)))
+        words.extend(sorted({vocabulary.setdefault(word, len(vocabulary)) for word in in_text}))
+        starts.append(len(words))
+        hashes.append(int.from_bytes(digest[:8], "little"))
+    duplicates = total - len(ids)
+    del digests, vocabulary
+    first = group_similar(
+        np.frombuffer(words, np.int32), np.frombuffer(starts, np.int64), threshold=similarity
+    )
+    kept = np.unique(first)
+    by_name = sorted(names)
+    place = np.array([by_name.index(name) for name in names], np.int64)
+    return Samples(
+        ids=[ids[index] for index in kept.tolist()],
+        labels=place[np.frombuffer(labels, np.int64)[kept]] if ids else np.empty(0, np.int64),
+        names=tuple(by_name),
+        hashes=np.frombuffer(hashes, np.uint64)[kept],
+        duplicates=duplicates,
+        near_duplicates=len(ids) - len(kept),
+    )

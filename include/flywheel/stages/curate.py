@@ -1,0 +1,286 @@
+"""Stage 3, curate: the store's records before the cutoff become a dataset.
+
+    in    records of the plan's workload and client with timestamp < cutoff
+    out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, eval.jsonl, summary.json
+
+A line is `{"id", "timestamp", "label", "messages"}`, the messages those of the request and the teacher's
+answer as logged. The first N lines of train.jsonl are a stratified sample for every N, so training sets of
+different sizes are nested; one eval set serves all sizes and students. Of near-duplicate texts the earliest
+record is kept, so none straddles train and eval. `limit` takes the newest records. The same records and
+settings give the same key, and a dataset that is there is not built again.
+
+The records are read twice, once to choose and once to write, so that memory holds no prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.curation.samples import Samples, collect
+from flywheel.curation.splits import Split, split
+from flywheel.curation.texts import own_texts
+from flywheel.errors import NotEnoughRecordsError, StoreError
+from flywheel.plan import Plan
+from flywheel.records import Record
+from flywheel.stores import RecordStore, open_store
+from flywheel.workload import Workload
+
+log = logging.getLogger(__name__)
+
+# Raised when the code changes what comes out of the same input: datasets are then built anew.
+CODE_VERSION = 1
+
+
+class ClassCounts(BaseModel):
+    """Records of a class, and where they went."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: int
+    train: int
+    val: int
+    eval: int
+
+
+class SizeResult(BaseModel):
+    """Whether there are training records for a size.
+
+    Attributes:
+        available: the training set has at least so many.
+        reason: why it is not available; empty if it is.
+        per_class: records of each class in the training set of this size; of all if there are fewer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    available: bool
+    reason: str
+    per_class: dict[str, int]
+
+
+class CurateResult(BaseModel):
+    """What the stage gave: `total` = `duplicates` + `near_duplicates` + `used`, `used` = train + val + eval.
+
+    Attributes:
+        dataset: key of the dataset.
+        found: it was there already.
+        cutoff: unix seconds; records with timestamp < cutoff were taken.
+        total: records before the cutoff, or `limit` of them.
+        duplicates: left out, with the same words as an earlier record.
+        near_duplicates: left out, with nearly the same words as an earlier record.
+        stratified: classes have their shares in train, val and eval; else the split is random.
+        notes: what the user should know of the split, such as why it is random.
+        per_class: by class, of the records used.
+        sizes: by requested number of training records.
+        seconds: wall-clock time of this call.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    found: bool
+    cutoff: int
+    total: int
+    duplicates: int
+    near_duplicates: int
+    used: int
+    train: int
+    val: int
+    eval: int
+    stratified: bool
+    notes: tuple[str, ...]
+    per_class: dict[str, ClassCounts]
+    sizes: dict[int, SizeResult]
+    seconds: float
+
+
+def curate(plan: Plan, folder: Path) -> CurateResult:
+    """Build the dataset of the records before the plan's cutoff, or find it.
+
+    Args:
+        folder: of the run; nothing is written there.
+
+    Raises:
+        NotEnoughRecordsError: fewer records than the configuration asks for, or than any size.
+        StoreError, ArtifactError, WorkloadError: the store, the artifact root or the workload file is wrong.
+    """
+    started = time.monotonic()
+    config = plan.config.data_split_config
+    workload = Workload.load(plan.config.workload)
+    own_workload = workload if workload.id == plan.workload_id else None
+    root = ArtifactRoot(plan.config.artifacts.root)
+    with open_store(plan.config.store) as store:
+        ids = list(store.read_ids(plan.workload_id, plan.client_id, plan.cutoff))
+        ids = ids[-config.limit :] if config.limit else ids
+        key = key_of(
+            "dataset",
+            CODE_VERSION,
+            hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
+            config.model_dump(mode="json"),
+            own_workload.sha256 if own_workload else None,
+        )
+        found = root.find("datasets", key)
+        if not found:
+            _build(plan, store, ids, key, root, own_workload)
+    dataset = root.fetch("datasets", key)
+    summary = orjson.loads((dataset / "summary.json").read_bytes())
+    sizes = _sizes(plan, dataset / "train.jsonl", summary["train"])
+    result = CurateResult(
+        **{**summary, "cutoff": plan.cutoff},
+        found=found,
+        sizes=sizes,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    for note in result.notes:
+        log.warning("%s", note)
+    for size in result.sizes.values():
+        if not size.available:
+            log.warning("%s", size.reason)
+    if not any(size.available for size in result.sizes.values()):
+        raise NotEnoughRecordsError(
+            f"{_whose(plan)}: {result.train} training records ({result.used} used, of these {result.eval} "
+            f"for eval and {result.val} for validation), but the smallest of `sizes` is {min(result.sizes)}; "
+            "add data, or lower `sizes`"
+        )
+    return result
+
+
+def _build(
+    plan: Plan,
+    store: RecordStore,
+    ids: Sequence[str],
+    key: str,
+    root: ArtifactRoot,
+    workload: Workload | None,
+) -> None:
+    """Choose records and write the dataset."""
+    config = plan.config.data_split_config
+    samples = collect(
+        own_texts(_read(plan, store, ids), workload),
+        seed=config.random_seed,
+        similarity=config.near_duplicate_similarity,
+    )
+    log.info(
+        "%d records: %d duplicates and %d near-duplicates left out, %d used",
+        len(ids),
+        samples.duplicates,
+        samples.near_duplicates,
+        len(samples.ids),
+    )
+    _check_enough(plan, len(ids), samples)
+    parts = split(samples.labels, samples.names, samples.hashes, config)
+    summary = {
+        "dataset": key,
+        "cutoff": plan.cutoff,
+        "total": len(ids),
+        "duplicates": samples.duplicates,
+        "near_duplicates": samples.near_duplicates,
+        "used": len(samples.ids),
+        "train": len(parts.train),
+        "val": len(parts.val),
+        "eval": len(parts.eval),
+        "stratified": parts.stratified,
+        "notes": parts.notes,
+        "per_class": _per_class(samples, parts),
+    }
+    with root.build("datasets", key) as folder:
+        for name, places in (("train", parts.train), ("val", parts.val), ("eval", parts.eval)):
+            _write(folder / f"{name}.jsonl", store.get(samples.ids[place] for place in places.tolist()))
+        (folder / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+
+
+def _read(plan: Plan, store: RecordStore, ids: Sequence[str]) -> Iterator[Record]:
+    """Stream the records of these ids, which are a part of what the store gives, in its order.
+
+    Records that others wrote since the ids were listed are passed over.
+    """
+    expected = iter(ids)
+    wanted = next(expected, None)
+    for record in store.read(plan.workload_id, plan.client_id, plan.cutoff):
+        if record.id == wanted:
+            yield record
+            wanted = next(expected, None)
+            if wanted is None:
+                return
+    if wanted is not None:
+        raise StoreError(f"record {wanted} is gone from the store; run this again")
+
+
+def _check_enough(plan: Plan, total: int, samples: Samples) -> None:
+    config = plan.config.data_split_config
+    used = len(samples.ids)
+    found = (
+        f"{_whose(plan)}: {used} records can be used ({total} read, {samples.duplicates} duplicates, "
+        f"{samples.near_duplicates} near-duplicates)"
+    )
+    if used < config.min_total_records:
+        raise NotEnoughRecordsError(
+            f"{found}, but data_split_config.min_total_records asks for {config.min_total_records}; "
+            "add data, check workload_id, client_id and the cutoff, or lower that key"
+        )
+    if used <= config.eval_size:
+        raise NotEnoughRecordsError(
+            f"{found}, but data_split_config.eval_size holds {config.eval_size} out, which leaves none to "
+            "train on; add data, or lower that key"
+        )
+
+
+def _whose(plan: Plan) -> str:
+    cutoff = datetime.fromtimestamp(plan.cutoff, UTC).isoformat()
+    return f"workload {plan.workload_id!r}, client {plan.client_id!r}, before {cutoff} ({plan.cutoff})"
+
+
+def _per_class(samples: Samples, parts: Split) -> dict[str, dict[str, int]]:
+    def counts(places: NDArray[np.int64]) -> list[int]:
+        return [int(count) for count in np.bincount(samples.labels[places], minlength=len(samples.names))]
+
+    rows = zip(counts(parts.train), counts(parts.val), counts(parts.eval), strict=True)
+    return {
+        name: {"total": sum(row), "train": row[0], "val": row[1], "eval": row[2]}
+        for name, row in zip(samples.names, rows, strict=True)
+        if sum(row)
+    }
+
+
+def _write(path: Path, records: Iterator[Record]) -> None:
+    with path.open("wb", buffering=1 << 20) as file:
+        for record in records:
+            line = {
+                "id": record.id,
+                "timestamp": record.timestamp,
+                "label": record.label,
+                "messages": [*record.messages, {"role": "assistant", "content": record.answer}],
+            }
+            file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _sizes(plan: Plan, train: Path, there: int) -> dict[int, SizeResult]:
+    """Tell, for each requested size, whether it is there and what its training set holds."""
+    sizes = sorted({*plan.config.sizes, *(candidate.size for candidate in plan.candidates)})
+    results = {}
+    counts: Counter[str] = Counter()
+    with train.open("rb") as file:
+        read = 0
+        for size in sizes:
+            counts.update(orjson.loads(line)["label"] for line in islice(file, size - read))
+            read = size
+            available = size <= there
+            results[size] = SizeResult(
+                available=available,
+                reason="" if available else f"size {size}: there are only {there} training records",
+                per_class=dict(sorted(counts.items())),
+            )
+    return results

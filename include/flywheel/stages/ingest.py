@@ -1,0 +1,116 @@
+"""Stage 2, ingest: labelled headlines and the log records of applications go into the store.
+
+    in    labelled.jsonl of the stage before; the config's sources of kind `log_records`
+    out   records in the store, each once; ingest.quarantine.jsonl: what was set aside, and why
+
+Records are written in batches and have ids from their content, so a stage that was killed and runs again
+gives the same store.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from flywheel.config.schema import SourceConfig
+from flywheel.plan import Plan
+from flywheel.quarantine import Quarantine
+from flywheel.records import Record
+from flywheel.sources import read_log_records
+from flywheel.stages.label import LabelResult
+from flywheel.stores import open_store
+from flywheel.workload import Workload
+
+log = logging.getLogger(__name__)
+
+QUARANTINE_FILE = "ingest.quarantine.jsonl"
+
+
+class IngestResult(BaseModel):
+    """What the stage gave: `read` = `written` + `already_there` + `quarantined`.
+
+    Attributes:
+        read: records before the cutoff, good and bad.
+        written: new in the store.
+        already_there: in the store before, or twice among those read.
+        quarantined: set aside, in `quarantine_file`; `reasons` counts them by what is wrong.
+        later: log records at or after the cutoff, left for later runs.
+        other_workload: log records of other workloads, passed over.
+        quarantine_file: name of a JSONL file in the run's folder.
+        seconds: wall-clock time of the stage.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    read: int
+    written: int
+    already_there: int
+    quarantined: int
+    reasons: dict[str, int]
+    later: int
+    other_workload: int
+    quarantine_file: str
+    seconds: float
+
+
+def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
+    """Write the records before the plan's cutoff into the store.
+
+    Args:
+        folder: of the run; has the labelled records, and takes the quarantine.
+        labelled: what the stage before gave.
+
+    Raises:
+        SourceError: a source cannot be read at all.
+        StoreError: the store cannot be used.
+        WorkloadError: the workload file is wrong.
+    """
+    started = time.monotonic()
+    workload = Workload.load(plan.config.workload)
+    counts: Counter[str] = Counter()
+    with Quarantine(folder / QUARANTINE_FILE) as quarantine:
+        with open_store(plan.config.store) as store:
+            # A file name is not a pattern, whatever characters its folder has.
+            own = SourceConfig(path=glob.escape(str(folder / labelled.records_file)), kind="log_records")
+            sources = [("labelled", own)]
+            sources += [
+                (f"source.{index}", source)
+                for index, source in enumerate(plan.config.source)
+                if source.kind == "log_records"
+            ]
+
+            def records() -> Iterator[Record]:
+                for key, source in sources:
+                    yield from read_log_records(
+                        source,
+                        quarantine,
+                        workload,
+                        workload_id=plan.workload_id,
+                        key=key,
+                        before=plan.cutoff,
+                        counts=counts,
+                    )
+
+            summary = store.write(records())
+        quarantined, reasons = quarantine.count, dict(quarantine.reasons)
+    result = IngestResult(
+        read=counts["used"] + quarantined,
+        written=summary.written,
+        already_there=summary.already_there,
+        quarantined=quarantined,
+        reasons=reasons,
+        later=counts["later"],
+        other_workload=counts["other_workload"],
+        quarantine_file=QUARANTINE_FILE,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    if quarantined:
+        worst = ", ".join(f"{kind} ({count})" for kind, count in Counter(reasons).most_common(3))
+        log.warning("%d records set aside in %s: %s", quarantined, folder / QUARANTINE_FILE, worst)
+    return result
