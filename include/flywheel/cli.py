@@ -222,6 +222,7 @@ def headlines(
     """Write dated demo headlines of our own making, with the labels of the stand-in teacher."""
     from flywheel.demo.headlines import write_csv
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(out, count, seed=seed)
 
 
