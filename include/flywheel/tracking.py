@@ -19,11 +19,14 @@ import logging
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.champion import RegistryEntry
@@ -53,6 +56,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -177,15 +181,34 @@ def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult])
         for node, run_id in tree.ids.items():
             failed = any(row.name == node and row.state == "failed" for row in report.candidates)
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
-        return TrackingPart(uri=_public(uri), experiment=experiment_name(plan), run_id=tree.ids[ROOT_NODE])
+        top = tree.ids[ROOT_NODE]
+        return TrackingPart(
+            uri=_public(uri),
+            experiment=experiment_name(plan),
+            run_id=top,
+            artifact_uri=client.get_run(top).info.artifact_uri,
+            registered=_registered(client, model_name(plan)),
+        )
 
 
 def track_files(plan: Plan, tracked: TrackingPart, files: list[Path]) -> None:
     """Log files of the report as artifacts of the run; a file logged before is replaced.
 
+    Where the run's files are in a folder, they are copied there, as MLflow itself would do: that spares a
+    process that has nothing else to say to MLflow 2 s of imports.
+
     Raises:
-        TrackingError: MLflow cannot be reached or refuses.
+        TrackingError: MLflow cannot be reached or refuses, or the folder cannot be written.
     """
+    if tracked.artifact_uri.startswith("file://"):
+        folder = Path(url2pathname(urlsplit(tracked.artifact_uri).path))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in files:
+                shutil.copyfile(path, folder / path.name)
+        except OSError as error:
+            raise TrackingError(f"{folder}: {error}; check mlflow_config.artifact_location") from None
+        return
     with _client(tracking_uri(plan.config.mlflow_config)) as client:
         for path in files:
             client.log_artifact(tracked.run_id, str(path))
@@ -217,10 +240,23 @@ def register(plan: Plan, row: CandidatePart, decided: str) -> RegistryEntry:
         if version is None:
             source = _adapter_source(client, plan, row.adapter, run_id, uri)
             tags = {ADAPTER_TAG: row.adapter, "flywheel.student": row.student, "flywheel.size": str(row.size)}
-            made = client.create_model_version(name, source, run_id, tags=tags, description=decided[:5000])
+            made = client.create_model_version(
+                name, source, run_id, tags=tags, description=decided[:5000], await_creation_for=None
+            )
             version = made.version
         client.set_registered_model_alias(name, ALIAS, version)
         return RegistryEntry(model=name, version=str(version))
+
+
+def _registered(client: MlflowClient, name: str) -> str | None:
+    """Return the key of the adapter that the alias `champion` names; None where there is no such alias."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        return None
+    version = client.get_registered_model(name).aliases.get(ALIAS)
+    if version is None:
+        return None
+    adapter: str | None = client.get_model_version(name, version).tags.get(ADAPTER_TAG)
+    return adapter
 
 
 def _adapter_source(client: MlflowClient, plan: Plan, adapter: str, run_id: str, uri: str) -> str:

@@ -98,6 +98,24 @@ def test_scoring_and_promoting_twice_adds_nothing(uri: str, tmp_path: Path) -> N
     assert "is the new champion" in Path(folder.removeprefix("file://"), "report.html").read_text()
 
 
+def test_a_registry_that_lost_the_champion_gets_it_back(uri: str, tmp_path: Path) -> None:
+    plan = plan_in(uri, tmp_path)
+    run = finish(plan)
+    wheel.score(run)
+    wheel.promote(run)
+    client, name = MlflowClient(uri), model_name(plan)
+    client.delete_registered_model(name)
+    wheel.score(run)
+    wheel.promote(run)
+    assert client.get_model_version_by_alias(name, "champion").version == 1
+    wheel.score(run)
+    tracked = read_report(run.root).tracking
+    champion = wheel.promote(run).champion
+    assert tracked is not None
+    assert champion is not None
+    assert tracked.registered == champion.adapter
+
+
 def test_the_alias_moves_to_the_next_champion_and_back(uri: str, tmp_path: Path) -> None:
     first = plan_in(uri, tmp_path)
     wheel.score(finish(first))

@@ -177,11 +177,18 @@ class DecisionPart(ReportPart):
 
 
 class TrackingPart(ReportPart):
-    """Where MLflow has this run."""
+    """Where MLflow has this run.
+
+    Attributes:
+        artifact_uri: where the run's files are.
+        registered: key of the adapter that the alias `champion` named when the run was scored.
+    """
 
     uri: str
     experiment: str
     run_id: str
+    artifact_uri: str = ""
+    registered: str | None = None
 
 
 class Report(ReportPart):

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history, read_champion, replace_champion
+from flywheel.champion import Champion, RegistryEntry, champion_history, read_champion, replace_champion
 from flywheel.errors import ArtifactError
 from flywheel.plan import Plan
 from flywheel.report import figures
@@ -126,11 +126,12 @@ def _put_in_place(
 ) -> Champion:
     """Register the candidate and make it the champion; what was done already is left as it is."""
     assert row.adapter is not None
-    registry = None
-    try:
-        registry = register(plan, row, reason)
-    except TrackingError as error:
-        _warn(report, f"Not in the MLflow model registry: {error}")
+    registry = _registered_already(report, row, standing)
+    if registry is None:
+        try:
+            registry = register(plan, row, reason)
+        except TrackingError as error:
+            _warn(report, f"Not in the MLflow model registry: {error}")
     if standing is not None and standing.adapter == row.adapter:
         champion = standing.model_copy(update={"registry": registry or standing.registry})
     else:
@@ -158,6 +159,16 @@ def _put_in_place(
         )
     replace_champion(root, champion)
     return champion
+
+
+def _registered_already(
+    report: Report, row: CandidatePart, standing: Champion | None
+) -> RegistryEntry | None:
+    """Return the registry's entry where scoring has seen it in force; that spares 2 s of opening MLflow."""
+    seen = report.tracking.registered if report.tracking else None
+    if standing is None or seen is None or not seen == standing.adapter == row.adapter:
+        return None
+    return standing.registry
 
 
 def _words(
