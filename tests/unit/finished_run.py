@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config import Config
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.plan import Candidate, Plan, make_plan
 from flywheel.runs import Run
+from flywheel.stages.curate import CurateResult
+from flywheel.stages.ingest import IngestResult
+from flywheel.stages.label import LabelResult
+from flywheel.teacher.agreement import Agreement
 from flywheel.workload import Workload
 
 WORKLOAD = "include/workloads/news_classifier.yaml"
@@ -32,6 +37,31 @@ TABLE_1 = {
     ("8b", 25): 0.95,
 }
 EVAL_RECORDS = 200
+LABELLED = LabelResult(
+    headlines=101,
+    labelled=100,
+    asked=60,
+    found=41,
+    quarantined=1,
+    later=0,
+    records_file="labelled.jsonl",
+    quarantine_file="label.quarantine.jsonl",
+    prompt_tokens=70_000,
+    completion_tokens=360,
+    human=Agreement(records=100, unknown=3, accuracy=0.9, f1_weighted=0.91, f1_macro=0.88, per_class={}),
+    seconds=2.5,
+)
+INGESTED = IngestResult(
+    read=100,
+    written=60,
+    already_there=38,
+    quarantined=2,
+    reasons={"names none of the classes": 2},
+    later=0,
+    other_workload=0,
+    quarantine_file="ingest.quarantine.jsonl",
+    seconds=0.1,
+)
 
 
 def config_of(root: str, tracking_uri: str, prefix: str = "test", **sections: Any) -> Config:
@@ -99,19 +129,11 @@ def finish(
     """
     run = Run.create(plan)
     dataset = write_dataset(run.root, seed=data_seed)
-    per_class = {
-        "Dividends": {"train": 18, "val": 2, "eval": 10},
-        "Earnings": {"train": 18, "val": 2, "eval": 10},
-    }
-    stages: dict[str, dict[str, Any]] = {
-        "ingest": {"written": 40, "quarantined": 2},
-        "curate": {"dataset": dataset, "train": train, "val": 4, "eval": 20, "per_class": per_class},
-    }
+    stages: dict[str, BaseModel] = {"ingest": INGESTED, "curate": curated(dataset, train)}
     if label:
-        human = {"records": 100, "accuracy": 0.9, "f1_weighted": 0.91, "f1_macro": 0.88}
-        stages["label"] = {"asked": 60, "quarantined": 1, "human": human}
-    for name, result in stages.items():
-        _save(run, f"stages/{name}", result)
+        stages["label"] = LABELLED
+    for name, stage in stages.items():
+        _save(run, f"stages/{name}", stage.model_dump(mode="json"))
     for student in plan.students:
         _save(run, f"jobs/{student}/base_eval", evaluated(student, None, dataset, BASE[student]))
     for candidate in plan.candidates:
@@ -125,6 +147,30 @@ def finish(
             _save(run, f"jobs/{candidate.folder}/evaluate", evaluated(*pair, dataset, value))
             _publish_adapter(run.root, candidate, dataset)
     return run
+
+
+def curated(dataset: str, train: int) -> CurateResult:
+    """Return what the split gave."""
+    counts = {"total": 30, "train": 18, "val": 2, "eval": 10}
+    return CurateResult.model_validate(
+        {
+            "dataset": dataset,
+            "found": False,
+            "cutoff": 1551484800,
+            "total": 66,
+            "duplicates": 4,
+            "near_duplicates": 2,
+            "used": 60,
+            "train": train,
+            "val": 4,
+            "eval": 20,
+            "stratified": True,
+            "notes": ["The rarest class has few records."],
+            "per_class": {"Dividends": counts, "Earnings": counts},
+            "sizes": {},
+            "seconds": 0.2,
+        }
+    )
 
 
 def adapter_key(student: str, size: int, dataset: str) -> str:

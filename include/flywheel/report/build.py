@@ -53,7 +53,7 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
         ),
         data=data,
         counters={
-            "teacher_calls": int(_number(outcomes.label, "asked") or 0),
+            "teacher_calls": outcomes.label.get("asked", 0),
             "training_steps": sum(job.customize.steps_run for job in outcomes.candidates if job.customize),
         },
         stages={name: round(outcomes.seconds[name], 3) for name in STAGES if name in outcomes.seconds},
@@ -151,39 +151,33 @@ def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
     human = label.get("human") or {}
     return TeacherPart(
         model=plan.config.teacher.model,
-        human_f1_weighted=_number(human, "f1_weighted"),
-        human_f1_macro=_number(human, "f1_macro"),
-        human_accuracy=_number(human, "accuracy"),
-        human_records=_number(human, "records"),
+        human_f1_weighted=human.get("f1_weighted"),
+        human_f1_macro=human.get("f1_macro"),
+        human_accuracy=human.get("accuracy"),
+        human_records=human.get("records"),
+        human_unknown=human.get("unknown", 0),
+        prompt_tokens=label.get("prompt_tokens", 0),
+        completion_tokens=label.get("completion_tokens", 0),
     )
 
 
 def _data(outcomes: Outcomes) -> DataPart:
-    curate = outcomes.curate
-    quarantined = {
-        name: int(value)
-        for name, result in (("label", outcomes.label), ("ingest", outcomes.ingest), ("curate", curate))
-        if (value := _number(result, "quarantined")) is not None
-    }
+    label, ingest, curate = outcomes.label, outcomes.ingest, outcomes.curate
+    stages = {"label": label, "ingest": ingest}
     return DataPart(
         dataset=curate.get("dataset"),
-        records=_number(curate, "records", "total"),
-        used=_number(curate, "used"),
-        train=_number(curate, "train", "train_records"),
-        validation=_number(curate, "val", "validation"),
-        eval=_number(curate, "eval", "eval_records"),
-        exact_duplicates=_number(curate, "exact_duplicates", "duplicates"),
-        near_duplicates=_number(curate, "near_duplicates"),
+        labelled=label.get("labelled"),
+        stored=ingest.get("written"),
+        records=curate.get("total"),
+        used=curate.get("used"),
+        train=curate.get("train"),
+        validation=curate.get("val"),
+        eval=curate.get("eval"),
+        exact_duplicates=curate.get("duplicates"),
+        near_duplicates=curate.get("near_duplicates"),
         stratified=curate.get("stratified"),
-        notes=list(curate.get("notes") or []),
-        per_class=curate.get("per_class") or {},
-        quarantined=quarantined,
+        notes=curate.get("notes", []),
+        per_class=curate.get("per_class", {}),
+        quarantined={name: part["quarantined"] for name, part in stages.items() if "quarantined" in part},
+        reasons=ingest.get("reasons", {}),
     )
-
-
-def _number(result: dict[str, Any], *names: str) -> Any:
-    """Return the first of these fields that holds a number; None where a stage did not tell."""
-    for name in names:
-        if isinstance(result.get(name), int | float):
-            return result[name]
-    return None

@@ -34,6 +34,7 @@ def render_html(report: Report) -> str:
         heat=_heat(report.best.confusion) if report.best and report.best.confusion else [],
         data=[(name, figures.count(value)) for name, value in _data(report) if value is not None],
         classes=_classes(report),
+        counters=_counters(report),
         stages=[(name, figures.duration(seconds)) for name, seconds in report.stages.items()],
         time=_time,
     )
@@ -105,10 +106,12 @@ def _heat(confusion: ConfusionPart) -> list[dict[str, Any]]:
 def _data(report: Report) -> list[tuple[str, int | None]]:
     data = report.data
     return [
-        ("records before the cutoff", data.records),
-        ("exact duplicates left out", data.exact_duplicates),
-        ("near-duplicates left out or kept together", data.near_duplicates),
-        ("used for the split", data.used),
+        ("headlines with the teacher’s label", data.labelled),
+        ("records new in the store", data.stored),
+        ("records in the store before the cutoff", data.records),
+        ("duplicates left out", data.exact_duplicates),
+        ("near-duplicates left out", data.near_duplicates),
+        ("used", data.used),
         ("training", data.train),
         ("validation", data.validation),
         ("eval, held out", data.eval),
@@ -120,6 +123,14 @@ def _classes(report: Report) -> dict[str, Any]:
     splits = list(dict.fromkeys(split for counts in report.data.per_class.values() for split in counts))
     rows = sorted(report.data.per_class.items(), key=lambda item: -sum(item[1].values()))
     return {"splits": splits, "rows": rows}
+
+
+def _counters(report: Report) -> list[tuple[str, str]]:
+    """Return what the run itself paid for."""
+    rows = [(name.replace("_", " "), value) for name, value in report.counters.items()]
+    rows.insert(1, ("teacher’s prompt tokens", report.teacher.prompt_tokens))
+    rows.insert(2, ("teacher’s answer tokens", report.teacher.completion_tokens))
+    return [(name, figures.count(value)) for name, value in rows]
 
 
 def _time(seconds: int) -> str:

@@ -26,13 +26,21 @@ class ReportPart(BaseModel):
 
 
 class TeacherPart(ReportPart):
-    """The teacher, and how it compares with labels that people gave (None: there are none)."""
+    """The teacher, and how it compares with labels that people gave (None: there are none).
+
+    Attributes:
+        human_unknown: human labels that are none of the classes, and so not compared.
+        prompt_tokens, completion_tokens: of the calls of this run.
+    """
 
     model: str
     human_f1_weighted: float | None = None
     human_f1_macro: float | None = None
     human_accuracy: float | None = None
     human_records: int | None = None
+    human_unknown: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class BasePart(ReportPart):
@@ -123,9 +131,19 @@ class BestPart(ReportPart):
 
 
 class DataPart(ReportPart):
-    """The records behind the run, as far as the stages told (None: not known)."""
+    """The records behind the run, as far as the stages told (None: not known).
+
+    Attributes:
+        labelled: headlines with the teacher's label.
+        stored: records that were new in the store.
+        records: in the store before the cutoff, or `limit` of them; `used` of them without duplicates.
+        per_class: counts by class and split.
+        quarantined: set aside, by stage; `reasons` counts those of ingest by what is wrong.
+    """
 
     dataset: str | None = None
+    labelled: int | None = None
+    stored: int | None = None
     records: int | None = None
     used: int | None = None
     train: int | None = None
@@ -137,6 +155,7 @@ class DataPart(ReportPart):
     notes: list[str] = Field(default_factory=list)
     per_class: dict[str, dict[str, int]] = Field(default_factory=dict)
     quarantined: dict[str, int] = Field(default_factory=dict)
+    reasons: dict[str, int] = Field(default_factory=dict)
 
 
 class ChampionPart(ReportPart):

@@ -37,8 +37,8 @@ class Outcomes(BaseModel):
     """All that a run gave before it is scored.
 
     Attributes:
-        label, ingest, curate: the results of these stages as they are in the run's folder; {} where a stage
-            did not run.
+        label, ingest, curate: LabelResult, IngestResult and CurateResult as they are in the run's folder, so
+            that a report needs none of these stages' libraries; {} where a stage did not run.
         seconds: by stage; overlapping jobs of a stage count once.
     """
 
