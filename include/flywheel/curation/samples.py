@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ def collect(texts: Iterable[tuple[Record, str]], *, seed: int, similarity: float
     """
     key = str(seed).encode()
     digests: set[bytes] = set()
-    vocabulary: dict[str, int] = {}
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__  # a new word gets the next number
     names: dict[str, int] = {}
     ids: list[str] = []
     labels, words, starts, hashes = array("q"), array("i"), array("q", [0]), array("Q")
@@ -59,7 +61,7 @@ def collect(texts: Iterable[tuple[Record, str]], *, seed: int, similarity: float
         digests.add(digest)
         ids.append(record.id)
         labels.append(names.setdefault(record.label, len(names)))
-        words.extend(sorted({vocabulary.setdefault(word, len(vocabulary)) for word in in_text}))
+        words.extend(sorted(map(vocabulary.__getitem__, set(in_text))))
         starts.append(len(words))
         hashes.append(int.from_bytes(digest[:8], "little"))
     duplicates = total - len(ids)

@@ -22,7 +22,9 @@ _WORD = re.compile(r"\w+(?:[.,'’&-]\w+)*")
 _SAME_START = 64
 MIN_SHARED = 256
 _MAX_KNOWN = 16
-_BATCH = 10_000
+# Few enough that their prompts stay in the processor's cache.
+_BATCH = 500
+_MAX_SINGLE = 10_000
 
 
 def words_of(text: str) -> list[str]:
@@ -77,7 +79,7 @@ class _Prompts:
             # The shortest first: few prompts may agree by chance on words of their own.
             known.sort(key=lambda ends: len(ends[0]) + len(ends[1]))
             del known[_MAX_KNOWN:]
-        elif len(self._single) < _BATCH:
+        elif len(self._single) < _MAX_SINGLE:
             self._single[start] = min(texts)
 
     def _find(self, text: str) -> tuple[str, str] | None:

@@ -39,7 +39,7 @@ SCHEMA_VERSION = 1
 BUSY_SECONDS = 120.0
 # Records in a transaction. A killed writer loses at most these; other writers wait for so many.
 WRITE_BATCH = 2000
-READ_BATCH = 2000
+READ_BATCH = 500
 _APPLICATION_ID = 0x666C7977  # "flyw"
 
 # The column `response` is NULL where the response holds the answer and nothing else.
@@ -128,18 +128,18 @@ class SqliteStore:
             rows = self._select(
                 "SELECT timestamp, id FROM records WHERE scope = ? AND timestamp < ? "
                 "AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
-                (self._scope(workload_id, client_id), before, *after, 10 * READ_BATCH),
+                (self._scope(workload_id, client_id), before, *after, 20 * READ_BATCH),
             )
             for _, row_id in rows:
                 yield row_id.hex()
-            if len(rows) < 10 * READ_BATCH:
+            if len(rows) < 20 * READ_BATCH:
                 return
             after = rows[-1]
 
     def get(self, ids: Iterable[str]) -> Iterator[Record]:
         """Stream the records of these ids, in the order of the ids."""
         iterator = iter(ids)
-        while batch := list(islice(iterator, 500)):
+        while batch := list(islice(iterator, READ_BATCH)):
             keys = [self._key(record_id) for record_id in batch]
             places = ",".join("?" * len(keys))
             rows = self._select(f"SELECT {_COLUMNS} FROM records WHERE id IN ({places})", keys)  # noqa: S608
@@ -171,8 +171,8 @@ class SqliteStore:
     def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
         """Return the answers that are there; keys without one are left out."""
         found: dict[str, Answer] = {}
-        for start in range(0, len(keys), 500):
-            batch = keys[start : start + 500]
+        for start in range(0, len(keys), READ_BATCH):
+            batch = keys[start : start + READ_BATCH]
             places = ",".join("?" * len(batch))
             rows = self._select(
                 f"SELECT key, content, model, created, usage FROM answers WHERE key IN ({places})",  # noqa: S608
