@@ -11,7 +11,7 @@ from flywheel.students.decoder import Decoder
 from flywheel.students.generation import generate
 from flywheel.students.rows import Tokens
 
-STOPS = frozenset({4, *range(7, 20)})
+STOPS = frozenset({4, *range(7, 32)})
 
 
 def make_prompts(prefix: int, count: int, seed: int = 0) -> list[Tokens]:

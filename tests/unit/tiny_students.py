@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from flywheel.students.rows import Sample
 
 # More threads than free cores make the tiny matrices here a hundred times slower.
 torch.set_num_threads(1)
@@ -21,10 +25,39 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|head|>assistant<|/head|>\n\n{% endif %}"
 )
 CLASSES = ("earnings", "dividends", "guidance", "other")
-WORDS = (
-    "profit revenue quarter raises cuts payout shares outlook forecast sees beats misses company bank oil retail "
-    "deal new strong weak results year bid third second first group chief plans says report"
-).split()
+WORDS = [
+    "profit",
+    "revenue",
+    "quarter",
+    "raises",
+    "cuts",
+    "payout",
+    "shares",
+    "outlook",
+    "forecast",
+    "sees",
+    "beats",
+    "misses",
+    "company",
+    "bank",
+    "oil",
+    "retail",
+    "deal",
+    "new",
+    "strong",
+    "weak",
+    "results",
+    "year",
+    "bid",
+    "third",
+    "second",
+    "first",
+    "group",
+    "chief",
+    "plans",
+    "says",
+    "report",
+]
 INSTRUCTIONS = (
     "Read the headline and say which class it belongs to. The classes are earnings, dividends, guidance and "
     "other. Answer with the class in three pairs of square brackets and nothing else. Here are some examples "
@@ -73,6 +106,19 @@ def make_tokenizer(vocabulary: int = 400) -> Any:
     return fast
 
 
+def make_samples(prefix: int, count: int = 9, seed: int = 0, longest: int = 40) -> list[Sample]:
+    """Return samples of random tokens after a common prefix, of ragged lengths."""
+    rng = np.random.default_rng(seed)
+    head = rng.integers(5, 400, prefix)
+    return [
+        Sample(
+            np.concatenate([head, rng.integers(5, 400, rng.integers(1, longest))]).astype(np.int32),
+            rng.integers(5, 400, rng.integers(1, 8)).astype(np.int32),
+        )
+        for _ in range(count)
+    ]
+
+
 def make_model(vocabulary: int = 400, seed: int = 0, **changes: Any) -> Any:
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
@@ -89,16 +135,19 @@ def make_model(vocabulary: int = 400, seed: int = 0, **changes: Any) -> Any:
         "pad_token_id": 1,
         "initializer_range": 0.15,  # so that logits differ enough for exact comparisons
     }
-    return LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
+    model = LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
+    model.requires_grad_(False)
+    return model.eval()
 
 
-def with_adapter(model: Any, rank: int = 4, seed: int = 0) -> Any:
-    """Return the model with a LoRA adapter whose B is not zero, so that all gradients are."""
+def with_adapter(model: Any, rank: int = 4, seed: int = 0, zero: bool = False) -> Any:
+    """Return the model with a LoRA adapter; its B is not zero, so that no gradient is, unless `zero`."""
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
     torch.manual_seed(seed)
+    with warnings.catch_warnings(action="ignore"):
+        adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name and not zero:
             torch.nn.init.normal_(parameter, std=0.05)
     return adapted
 

@@ -14,7 +14,7 @@ from flywheel.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.jobs import CustomizeResult, CustomizeSpec, ProgressCallback
 
 if TYPE_CHECKING:
-    from flywheel.students.training import TrainingOutcome
+    from flywheel.students.outcome import TrainingOutcome
 
 log = logging.getLogger(__name__)
 

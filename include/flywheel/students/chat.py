@@ -85,6 +85,8 @@ class Chat:
         Raises:
             StudentError: the template does not continue a prompt by its answer.
         """
+        if not chats:
+            return [], Dropped()
         prompts = self.prompts([chat[:-1] for chat in chats])
         wholes = self._encode(self._render(chats, add_generation_prompt=False))
         samples, dropped = [], Dropped()

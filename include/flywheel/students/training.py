@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -29,13 +25,13 @@ from torch import Tensor, nn
 
 from flywheel.config.schema import TrainingConfig
 from flywheel.errors import JobError, StudentError
-from flywheel.jobs import LossPoint, Progress, ProgressCallback
+from flywheel.jobs import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
-from flywheel.students.attention import answer_parts_of, attend, parts_of
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
-from flywheel.students.decoder import Decoder
-from flywheel.students.lora import Dropout
-from flywheel.students.rows import Row, Sample, Tokens, build_row, common_prefix, fill_rows
+from flywheel.students.engine import AutogradEngine, Engine
+from flywheel.students.outcome import TrainingOutcome, TrainingState
+from flywheel.students.rows import Sample, Tokens, build_row, common_prefix, fill_rows
+from flywheel.students.stopping import stop_requests
 
 log = logging.getLogger(__name__)
 
@@ -43,57 +39,6 @@ log = logging.getLogger(__name__)
 MOST_TOKENS = {"cpu": 16_384, "cuda": 65_536}
 _LOG_SECONDS = 10.0
 _PROGRESS_SECONDS = 0.2
-
-
-@dataclass
-class TrainingState:
-    """Where a training is, besides its tensors; kept in the checkpoint as JSON."""
-
-    step: int = 0
-    seconds: float = 0.0
-    samples: int = 0
-    losses: list[float] = field(default_factory=list)
-    val_losses: dict[str, float] = field(default_factory=dict)  # by step; JSON has text keys
-    best_val_loss: float = math.inf
-    validations_without_gain: int = 0
-    stopped_early: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOutcome:
-    """What a training came to.
-
-    Attributes:
-        state: at its end.
-        steps: optimizer steps planned.
-        steps_run: steps taken by this call.
-        resumed_from_step: the checkpoint's step, or None.
-        prefix: tokens of the shared prefix.
-        val_loss: of the weights that were kept, or None.
-    """
-
-    state: TrainingState
-    steps: int
-    steps_run: int
-    resumed_from_step: int | None
-    prefix: int
-    val_loss: float | None
-
-    @property
-    def train_loss(self) -> float:
-        """The mean loss of the last tenth of the steps, in nats a token."""
-        losses = self.state.losses[-max(1, len(self.state.losses) // 10) :]
-        return sum(losses) / len(losses)
-
-    def curve(self, points: int = 100) -> tuple[LossPoint, ...]:
-        """Return the losses as at most so many points, plus those with a validation."""
-        losses = self.state.losses
-        every = max(1, math.ceil(len(losses) / points))
-        steps = {*range(every, len(losses) + 1, every), *map(int, self.state.val_losses), len(losses)}
-        return tuple(
-            LossPoint(step=step, loss=losses[step - 1], val_loss=self.state.val_losses.get(str(step)))
-            for step in sorted(steps)
-        )
 
 
 def fine_tune(
@@ -124,7 +69,7 @@ def fine_tune(
 
     Raises:
         StudentError: there is nothing to train on, or the loss is not a number.
-        JobError: SIGTERM ended the training; its checkpoint is written.
+        JobError: SIGTERM ended the training; where there is a scratch folder, a checkpoint is written.
     """
     if not train:
         raise StudentError(
@@ -133,7 +78,7 @@ def fine_tune(
     trainer = _Trainer(model, train, val, config, dropout, seed, most_tokens)
     resumed_from = trainer.resume(scratch) if scratch is not None else None
     first = trainer.state.step
-    with _stop_requests() as stop_requested:
+    with stop_requests() as stop_requested:
         started = saved = shown = logged = time.monotonic()
         seconds_before = trainer.state.seconds
         state = trainer.state
@@ -143,17 +88,14 @@ def fine_tune(
             now = time.monotonic()
             state.seconds = seconds_before + now - started
             is_last = state.step == trainer.steps or state.stopped_early
-            if scratch is not None and not is_last:
-                stop = stop_requested()
-                if stop or now - saved >= config.checkpoint_seconds:
-                    trainer.save(scratch)
-                    saved = time.monotonic()
-                    if after_checkpoint is not None:
-                        after_checkpoint()
-                if stop:
-                    raise JobError(
-                        f"stopped by SIGTERM after step {state.step}; run again to go on from there"
-                    )
+            stop = stop_requested() and not is_last
+            if scratch is not None and not is_last and (stop or now - saved >= config.checkpoint_seconds):
+                trainer.save(scratch)
+                saved = time.monotonic()
+                if after_checkpoint is not None:
+                    after_checkpoint()
+            if stop:
+                raise JobError(f"stopped by SIGTERM after step {state.step}; run again to go on from there")
             if is_last or now - shown >= _PROGRESS_SECONDS:
                 shown = now
                 now_at = trainer.progress(first, now - started)
@@ -171,19 +113,6 @@ def fine_tune(
         prefix=len(trainer.prefix),
         val_loss=val_loss,
     )
-
-
-def row_loss(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tensor:
-    """Return the sum of the loss over the answers' tokens of a row, in nats: a scalar."""
-    parts, answer_parts, last = parts_of(row), answer_parts_of(row), len(decoder.layers) - 1
-
-    def attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q, k, v, answer_parts if layer == last else parts, decoder.scale)
-
-    hidden = decoder.hidden(
-        row.tokens, row.positions, attention, at=row.predicting, dropout=dropout
-    )  # [N, d]
-    return nn.functional.cross_entropy(decoder.logits(hidden), row.targets, reduction="sum")
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
@@ -208,14 +137,15 @@ class _Trainer:
         seed: int,
         most_tokens: int | None,
     ) -> None:
-        self.decoder = Decoder(model)
+        self.engine: Engine = AutogradEngine(model, dropout)
         self.weights = trainable(model)
-        self.train, self.config, self.dropout, self.seed = train, config, dropout, seed
-        self.most_tokens = most_tokens or MOST_TOKENS.get(self.decoder.device.type, MOST_TOKENS["cpu"])
+        self.train, self.config, self.seed = train, config, seed
+        self.most_tokens = most_tokens or MOST_TOKENS.get(self.engine.device.type, MOST_TOKENS["cpu"])
         shared = common_prefix([sample.prompt for sample in (*train, *val)])
         self.prefix: Tokens = train[0].prompt[:shared]
         self.val_rows = [
-            self._row(samples) for samples in fill_rows(shared, sorted(val, key=len), self.most_tokens)
+            build_row(self.prefix, samples)
+            for samples in fill_rows(shared, sorted(val, key=len), self.most_tokens)
         ]
         self.steps_per_epoch = math.ceil(len(train) / config.batch_size)
         self.steps = max(config.epochs * self.steps_per_epoch, config.min_steps)
@@ -229,7 +159,7 @@ class _Trainer:
         self._order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, np.empty(0, np.int64))
         # On a GPU the loss of a step is read after the next one is under way, so that the GPU never waits.
         self._unread: list[Tensor] = []
-        self._lag = 0 if self.decoder.device.type == "cpu" else 1
+        self._lag = 0 if self.engine.device.type == "cpu" else 1
 
     # -- steps ---------------------------------------------------------------------------------------
 
@@ -262,12 +192,8 @@ class _Trainer:
         tokens = sum(len(sample.answer) for sample in samples)
         losses = []
         for index, part in enumerate(fill_rows(len(self.prefix), samples, self.most_tokens)):
-            dropout = (
-                Dropout(self.dropout, (self.seed, step, index), self.decoder.device) if self.dropout else None
-            )
-            loss = row_loss(self.decoder, self._row(part), dropout) / tokens
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+            row = build_row(self.prefix, part)
+            losses.append(self.engine.backward(row, 1 / tokens, (self.seed, step, index)))
         return torch.stack(losses).sum()
 
     def _batch(self, step: int) -> list[Sample]:
@@ -276,9 +202,6 @@ class _Trainer:
             self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.train)))
         start = index * self.config.batch_size
         return [self.train[place] for place in self._order[1][start : start + self.config.batch_size]]
-
-    def _row(self, samples: Sequence[Sample]) -> Row:
-        return build_row(self.prefix, samples).to(self.decoder.device)
 
     def _read_losses(self, keep: int) -> None:
         while len(self._unread) > keep:
@@ -310,10 +233,9 @@ class _Trainer:
             state.stopped_early = bool(patience) and state.validations_without_gain >= patience
         log.info("step %d of %d: validation loss %.4f", state.step, self.steps, loss)
 
-    @torch.no_grad()
     def val_loss(self) -> float:
         """Return the mean loss over the answers' tokens of the validation examples."""
-        total = sum(float(row_loss(self.decoder, row)) for row in self.val_rows)
+        total = sum(float(self.engine.loss(row)) for row in self.val_rows)
         return total / sum(len(row.targets) for row in self.val_rows)
 
     def finish(self) -> float | None:
@@ -388,21 +310,3 @@ def _line(progress: Progress) -> str:
     loss = f"loss {progress.loss:.4f}" if progress.loss is not None else "loss unknown yet"
     speed = f"{progress.records_per_second:.0f} records/s, {progress.seconds_left:.0f} s left"
     return f"step {progress.step} of {progress.steps}: {loss}{val}, {speed}"
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGTERM came; outside the main thread it never does."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)

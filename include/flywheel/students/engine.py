@@ -1,0 +1,74 @@
+"""What the training loop asks of a model: the loss of a row, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flywheel.students.attention import answer_parts_of, attend, parts_of
+from flywheel.students.decoder import Decoder
+from flywheel.students.lora import Dropout
+from flywheel.students.rows import Row
+
+
+class Engine(Protocol):
+    """A student whose adapter is trained, row by row."""
+
+    device: torch.device
+
+    def backward(self, row: Row, scale: float, seed: Sequence[int]) -> Tensor:
+        """Add the gradient of scale times the row's loss to the adapter's gradients.
+
+        Args:
+            row: on any device.
+            scale: 1 / the answers' tokens of the optimizer step.
+            seed: fixes the dropout masks: the job's seed, the step, the row in the step.
+
+        Returns:
+            scale times the loss, summed over the answers' tokens, in nats: a scalar on the device.
+        """
+
+    def loss(self, row: Row) -> Tensor:
+        """Return the loss, summed over the answers' tokens, without dropout: a scalar on the device."""
+
+
+class AutogradEngine:
+    """The engine for any device and precision: PyTorch's autograd over `Decoder`.
+
+    Args:
+        model: a peft LoRA model.
+        dropout: rate of the adapters' input.
+    """
+
+    def __init__(self, model: Any, dropout: float) -> None:
+        self.decoder = Decoder(model)
+        self.device = self.decoder.device
+        self.dropout = dropout
+
+    def backward(self, row: Row, scale: float, seed: Sequence[int]) -> Tensor:
+        """See `Engine`."""
+        dropout = Dropout(self.dropout, seed, self.device) if self.dropout else None
+        loss = row_loss(self.decoder, row.to(self.device), dropout) * scale
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    @torch.no_grad()
+    def loss(self, row: Row) -> Tensor:
+        """See `Engine`."""
+        return row_loss(self.decoder, row.to(self.device))
+
+
+def row_loss(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tensor:
+    """Return the loss of a row, summed over the answers' tokens, in nats: a scalar."""
+    parts, answer_parts, last = parts_of(row), answer_parts_of(row), len(decoder.layers) - 1
+
+    def attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, answer_parts if layer == last else parts, decoder.scale)
+
+    hidden = decoder.hidden(
+        row.tokens, row.positions, attention, at=row.predicting, dropout=dropout
+    )  # [N, d]
+    return nn.functional.cross_entropy(decoder.logits(hidden), row.targets, reduction="sum")

@@ -1,0 +1,155 @@
+"""The evaluate stage: answers are parsed, scored, kept and found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import PeftModel
+from tiny_students import CLASSES, save_dataset, save_student
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from flywheel.config import Student
+from flywheel.config.schema import EvaluationConfig, LoraConfig, TrainingConfig
+from flywheel.errors import StudentError
+from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateSpec, Progress
+from flywheel.stages.customize import customize
+from flywheel.stages.evaluate import evaluate, own_texts
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_DEVICE", "cpu")
+    monkeypatch.setenv("FLYWHEEL_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("home")
+    save_student(path / "student")
+    save_dataset(path / "artifacts", "d1", train=160)
+    return path
+
+
+def student(folder: Path) -> Student:
+    return Student(model_name="tiny-1m", weights=str(folder / "student"))
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> CustomizeResult:
+    training = TrainingConfig(epochs=6, batch_size=16, learning_rate=1e-2, validations=0)
+    return customize(
+        CustomizeSpec(
+            artifact_root=str(folder / "artifacts"),
+            student=student(folder),
+            dataset="d1",
+            size=160,
+            training=training,
+            lora=LoraConfig(adapter_dim=16),
+        )
+    )
+
+
+def make_spec(folder: Path, **changes: Any) -> EvaluateSpec:
+    settings: dict[str, Any] = {
+        "artifact_root": str(folder / "artifacts"),
+        "student": student(folder),
+        "dataset": "d1",
+        "classes": CLASSES,
+        "evaluation": EvaluationConfig(batch_size=10, max_new_tokens=16),
+    }
+    return EvaluateSpec(**{**settings, **changes})
+
+
+def read_predictions(folder: Path, path: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "artifacts" / path).read_text().splitlines()]
+
+
+def test_an_adapter_teaches_the_form_of_the_answers(folder: Path, trained: CustomizeResult) -> None:
+    seen: list[Progress] = []
+    base = evaluate(make_spec(folder))
+    custom = evaluate(make_spec(folder, adapter=trained.adapter, size=160), seen.append)
+    assert base.adapter is None and base.size is None and base.unparsable > 20
+    assert custom.unparsable < 4
+    assert custom.f1_weighted_ci95[0] <= custom.f1_weighted <= custom.f1_weighted_ci95[1]
+    assert custom.parameters > base.parameters
+    assert [progress.step for progress in seen] == [10, 20, 24]
+    assert 0 < custom.latency_ms.p50 <= custom.latency_ms.p95
+
+
+def test_answers_are_those_of_plain_transformers_and_peft(folder: Path, trained: CustomizeResult) -> None:
+    result = evaluate(make_spec(folder, adapter=trained.adapter, size=160))
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    model = AutoModelForCausalLM.from_pretrained(folder / "student")
+    model = PeftModel.from_pretrained(model, folder / "artifacts" / trained.path)
+    records = [
+        json.loads(line) for line in (folder / "artifacts/datasets/d1/eval.jsonl").read_text().splitlines()
+    ]
+    for record, line in list(zip(records, read_predictions(folder, result.predictions), strict=True))[:6]:
+        prompt = tokenizer.apply_chat_template(
+            record["messages"][:-1], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        out = model.generate(**prompt, do_sample=False, max_new_tokens=16)
+        answer = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert line["answer"] == answer.strip()
+
+
+def test_predictions_hold_each_record_in_order_and_its_own_text(
+    folder: Path, trained: CustomizeResult
+) -> None:
+    result = evaluate(make_spec(folder, adapter=trained.adapter, size=160))
+    lines = read_predictions(folder, result.predictions)
+    records = [
+        json.loads(line) for line in (folder / "artifacts/datasets/d1/eval.jsonl").read_text().splitlines()
+    ]
+    assert [line["id"] for line in lines] == [record["id"] for record in records]
+    for line, record in zip(lines, records, strict=True):
+        assert line["teacher"] == record["label"]
+        assert line["text"] and line["text"] in record["messages"][1]["content"]
+        assert "Read the headline" not in line["text"]
+        if line["student"]:
+            assert line["student"] in line["answer"]
+    agreeing = sum(line["teacher"] == line["student"] for line in lines)
+    assert result.accuracy == pytest.approx(agreeing / len(lines))
+
+
+def test_an_evaluation_is_found_again_under_the_name_of_the_asking(
+    folder: Path, trained: CustomizeResult
+) -> None:
+    first = evaluate(make_spec(folder, adapter=trained.adapter, size=160))
+    again = evaluate(make_spec(folder, adapter=trained.adapter, size=99))
+    assert again.found and again.key == first.key and again.size == 99
+    assert again.f1_weighted == first.f1_weighted
+
+
+def test_prompts_beyond_the_context_count_as_unanswered(folder: Path) -> None:
+    short = student(folder).model_copy(update={"context_length": 150})
+    result = evaluate(make_spec(folder, student=short))
+    lines = read_predictions(folder, result.predictions)
+    assert result.records == 24 == len(lines)
+    assert any(line["answer"] == "" for line in lines) and any(line["answer"] != "" for line in lines)
+    nothing = evaluate(make_spec(folder, student=short.model_copy(update={"context_length": 20})))
+    assert nothing.unparsable == 24 and nothing.f1_weighted == 0
+
+
+def test_an_adapter_of_another_student_is_an_error(
+    folder: Path, trained: CustomizeResult, tmp_path: Path
+) -> None:
+    other = Student(model_name="other-2m", weights=str(save_student(tmp_path / "other", hidden_size=64)))
+    with pytest.raises(StudentError, match="cannot be loaded onto this student"):
+        evaluate(make_spec(folder, student=other, adapter=trained.adapter))
+
+
+def test_own_texts_are_what_the_requests_do_not_share() -> None:
+    def request(text: str) -> list[dict[str, str]]:
+        return [{"role": "system", "content": "s"}, {"role": "user", "content": f"Say: {text}\nClass:"}]
+
+    assert own_texts([request("oil up"), request("gold down"), request("tin")]) == [
+        "oil up",
+        "gold down",
+        "tin",
+    ]
+    assert own_texts([request("same"), request("same")]) == ["Say: same\nClass:"] * 2
+    assert own_texts([[{"role": "system", "content": "s"}]]) == [""]

@@ -1,0 +1,128 @@
+"""Messages become the ids that the student meets at inference, and the answer's ids up to the end of the turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_students import TEMPLATE, conversation, conversations, make_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from flywheel.errors import StudentError
+from flywheel.students.chat import Chat, common_text
+
+STOP = frozenset({4})
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+def plain_ids(tokenizer: Any, messages: Any, *, prompt: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def test_ids_with_the_shared_beginning_done_once_are_those_of_whole_texts(tokenizer: Any) -> None:
+    chats = conversations(60)
+    samples, dropped = Chat(tokenizer, STOP).samples(chats, 10_000)
+    assert dropped.count == 0
+    for chat, sample in zip(chats, samples, strict=True):
+        assert sample.prompt.tolist() == plain_ids(tokenizer, chat[:-1], prompt=True)
+        assert [*sample.prompt, *sample.answer] == plain_ids(tokenizer, chat, prompt=False)
+        assert sample.answer[-1] == 4
+
+
+def test_a_tokenizer_that_needs_whole_texts_gets_them() -> None:
+    """Pieces that reach over spaces: what is cut off would be tokenised otherwise."""
+    backend = Tokenizer(models.BPE(unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    specials = ["?", "<|begin|>", "<|end|>", "<|head|>", "<|/head|>", "<|eot|>"]
+    texts = [message["content"] for chat in conversations(30) for message in chat]
+    backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=300, special_tokens=specials))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|eot|>")
+    tokenizer.chat_template = TEMPLATE
+    chats = conversations(30)
+    prompts = Chat(tokenizer, frozenset({5})).prompts([chat[:-1] for chat in chats])
+    for chat, prompt in zip(chats, prompts, strict=True):
+        assert prompt.tolist() == plain_ids(tokenizer, chat[:-1], prompt=True)
+
+
+def test_examples_that_are_too_long_are_dropped_and_counted(tokenizer: Any) -> None:
+    chats = [conversation("profit", "other"), conversation("profit " * 200, "other")]
+    samples, dropped = Chat(tokenizer, STOP).samples(chats, 200)
+    assert len(samples) == 1
+    assert dropped.count == 1 and str(dropped) == "1 longer than 200 tokens"
+
+
+def test_the_limit_counts_prompt_and_answer(tokenizer: Any) -> None:
+    chat = [conversation("profit", "other")]
+    ((sample,), _) = Chat(tokenizer, STOP).samples(chat, 1000)
+    assert len(Chat(tokenizer, STOP).samples(chat, len(sample))[0]) == 1
+    assert len(Chat(tokenizer, STOP).samples(chat, len(sample) - 1)[0]) == 0
+
+
+def test_no_chats_are_no_samples(tokenizer: Any) -> None:
+    assert Chat(tokenizer, STOP).samples([], 1000)[0] == []
+
+
+def test_what_a_template_writes_after_the_end_of_the_turn_is_not_learned(tokenizer: Any) -> None:
+    other = make_tokenizer()
+    other.chat_template = TEMPLATE.replace("<|eot|>", "<|eot|>\n")
+    ((sample,), _) = Chat(other, STOP).samples([conversation("profit", "other")], 1000)
+    assert sample.answer[-1] == 4 and 4 not in sample.answer[:-1]
+
+
+def test_a_template_without_an_end_of_turn_gets_one() -> None:
+    other = make_tokenizer()
+    other.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    ((sample,), _) = Chat(other, STOP).samples([conversation("profit", "other")], 1000)
+    assert sample.answer[-1] == 4
+
+
+def test_a_template_that_does_not_continue_the_prompt_is_an_error() -> None:
+    other = make_tokenizer()
+    other.chat_template = "{{ messages | length }}{{ messages[-1]['content'] }}"
+    with pytest.raises(StudentError, match="does not continue a prompt by its answer"):
+        Chat(other, STOP).samples([conversation("profit", "other")], 1000)
+
+
+def test_a_template_that_refuses_the_messages_is_an_error() -> None:
+    other = make_tokenizer()
+    other.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(StudentError, match="System role not supported"):
+        Chat(other, STOP).prompts([conversation("profit", "other")[:-1]])
+
+
+def test_a_tokenizer_without_template_or_stop_is_an_error(tokenizer: Any) -> None:
+    other = make_tokenizer()
+    other.chat_template = None
+    with pytest.raises(StudentError, match="no chat template"):
+        Chat(other, STOP)
+    with pytest.raises(StudentError, match="no end-of-turn token"):
+        Chat(tokenizer, frozenset())
+
+
+def test_the_prompt_does_not_change_with_the_day() -> None:
+    other = make_tokenizer()
+    other.chat_template = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ date_string }}" + TEMPLATE
+    )
+    (prompt,) = Chat(other, STOP).prompts([conversation("profit", "other")[:-1]])
+    assert other.decode(prompt.tolist()).startswith("26 Jul 2024")
+
+
+def test_text_of_an_answer_has_no_special_tokens(tokenizer: Any) -> None:
+    ids = tokenizer("[[[earnings]]]<|eot|>", add_special_tokens=False)["input_ids"]
+    assert Chat(tokenizer, STOP).text(np.array(ids).tolist()) == "[[[earnings]]]"
+
+
+def test_common_text() -> None:
+    assert common_text(["abcd", "abxy", "abc"]) == "ab"
+    assert common_text(["ab", "abc"]) == "ab"
+    assert common_text(["x", "y"]) == ""
