@@ -1,9 +1,10 @@
 """TF-IDF and logistic regression on the same split: what a student must beat to be worth its GPU.
 
-Words and word pairs with sublinear TF-IDF, multinomial logistic regression with C = 10, solved by
-Newton-CG: 0.05, 0.14 and 0.39 s for 5,000, 10,000 and 25,000 texts of 11 words on one core (words alone),
-where L-BFGS took 1.5 s or more and met its limit of 100 iterations. The figures are kept as an artifact, so
-a split is fitted once.
+Words and word pairs with sublinear TF-IDF, multinomial logistic regression with C = 10 by SAGA. On 25,000
+demo headlines (34,000 features, one core, CPU seconds): SAGA 0.5 s and F1 0.986, Newton-CG 1.1 s and 0.980, L-BFGS
+with the same tolerance 0.2 s and 0.05, for it stops at once. Pairs that occur once help nobody: with them
+the features are three times as many and the F1 is 0.979. Three sizes take 2 s, importing scikit-learn 1.5 s;
+the figures are kept as an artifact, so a split is fitted once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from flywheel.report.model import BaselinePart
 from flywheel.workload import Workload
 
 CODE_VERSION = 1
+RARE_FROM = 1000  # training records; from here on, words that occur once are left out
 
 
 def baseline(
@@ -56,8 +58,9 @@ def _fit(folder: Path, sizes: Sequence[int], workload: Workload | None) -> list[
         # One class alone, or no records, cannot be fitted.
         if size > len(texts) or len(set(labels[:size])) < 2 or not eval_texts:
             continue
-        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
-        model = LogisticRegression(C=10, solver="newton-cg", tol=1e-2)
+        rarest = 2 if size >= RARE_FROM else 1
+        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=rarest)
+        model = LogisticRegression(C=10, solver="saga", tol=1e-2, random_state=0)
         model.fit(vectorizer.fit_transform(texts[:size]), labels[:size])
         predicted = model.predict(vectorizer.transform(eval_texts))
         weighted, macro = (
