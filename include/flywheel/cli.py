@@ -104,15 +104,12 @@ def plan(
     from flywheel.config import load_config
     from flywheel.plan import make_plan
     from flywheel.runs import Run
-    from flywheel.workload import Workload
 
-    loaded = load_config(config)
     made = Run.create(
         make_plan(
-            loaded,
+            load_config(config),
             run_id=run,
             cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
-            workload_id=Workload.load(loaded.workload).id,
             students=student,
             sizes=size,
             approval=approval.value if approval else None,

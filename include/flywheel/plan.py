@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flywheel.config import Config, Student
 from flywheel.config.loading import validate_config
 from flywheel.errors import ConfigError
+from flywheel.workload import Workload
 
 
 class Candidate(BaseModel):
@@ -37,6 +38,7 @@ class Plan(BaseModel):
 
     Attributes:
         cutoff: unix seconds; the run sees records with timestamp < cutoff.
+        workload: the prompt and classes as they were when the run started.
         candidates: biggest work first, so that the longest job does not start last.
     """
 
@@ -48,6 +50,7 @@ class Plan(BaseModel):
     cutoff: int
     created_at: str
     config: Config
+    workload: Workload
     students: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     approval: Literal["automatic", "human"]
@@ -58,7 +61,7 @@ def make_plan(
     *,
     run_id: str,
     cutoff: datetime,
-    workload_id: str,
+    workload_id: str | None = None,
     client_id: str | None = None,
     students: Sequence[str] | None = None,
     sizes: Sequence[int] | None = None,
@@ -69,6 +72,7 @@ def make_plan(
 
     Args:
         cutoff: with a time zone.
+        workload_id: whose records, default those of the config's workload.
         students: short names, default all; order of the config is kept.
         sizes: training records, default the config's.
         overrides: sections of the config with the keys to change, such as
@@ -76,11 +80,13 @@ def make_plan(
 
     Raises:
         ConfigError: a student that the config does not have, a wrong size or override.
+        WorkloadError: the workload file is wrong.
     """
     if cutoff.tzinfo is None:
         raise ConfigError(f"cutoff {cutoff}: expected a time with its zone")
     if overrides or sizes:
         config = override_config(config, {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})})
+    workload = Workload.load(config.workload)
     names = [student.name for student in config.students]
     chosen = list(dict.fromkeys(students)) if students else names
     for name in chosen:
@@ -94,11 +100,12 @@ def make_plan(
     ]
     return Plan(
         run_id=run_id,
-        workload_id=workload_id,
+        workload_id=workload_id or workload.id,
         client_id=client_id or config.client_id,
         cutoff=int(cutoff.timestamp()),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config,
+        workload=workload,
         students=tuple(name for name in names if name in chosen),
         candidates=tuple(candidates),
         approval=approval or config.promotion.approval,

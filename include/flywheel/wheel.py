@@ -67,13 +67,10 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
 
 def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSpec:
     """Return what an evaluation job is asked to do: of a candidate, or of the base student (no size)."""
-    from flywheel.config import resolve_path
     from flywheel.jobs import CustomizeResult, EvaluateSpec
     from flywheel.stages.curate import CurateResult
-    from flywheel.workload import Workload
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
-    workload = Workload.load(resolve_path(plan.config.workload))
     adapter = None
     if size is not None:
         folder = Candidate(student=student, size=size).folder
@@ -84,8 +81,8 @@ def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSp
         dataset=curated.dataset,
         adapter=adapter,
         size=size,
-        classes=workload.classes,
-        aliases=workload.aliases,
+        classes=plan.workload.classes,
+        aliases=plan.workload.aliases,
         evaluation=plan.config.evaluation_config,
     )
 

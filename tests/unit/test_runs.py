@@ -128,3 +128,14 @@ def test_opening_a_run_that_was_not_planned_names_those_that_were(config: Config
 
 def test_run_ids_become_plain_folder_names() -> None:
     assert folder_name("manual__2026-11-24T02:08:27+00:00") == "manual__2026-11-24T02-08-27-00-00"
+
+
+def test_a_workload_that_is_edited_during_a_run_does_not_change_it(config: Config, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "include/workloads/news_classifier.yaml"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(shipped.read_text())
+    run = Run.create(plan_of(config.model_copy(update={"workload": str(mine)})))
+    before = run.plan.workload
+    mine.write_text("broken: [")
+    assert run.plan.workload == before
+    assert run.plan.workload.messages("x") == before.messages("x")

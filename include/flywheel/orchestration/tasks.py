@@ -36,7 +36,6 @@ def plan() -> list[str]:
     from flywheel.config import load_config
     from flywheel.plan import make_plan
     from flywheel.runs import Run
-    from flywheel.workload import Workload
 
     context = get_current_context()
     params = context["params"]
@@ -45,7 +44,7 @@ def plan() -> list[str]:
         config,
         run_id=str(context["run_id"]),
         cutoff=cutoff_of(context),
-        workload_id=params["workload_id"] or Workload.load(config.workload).id,
+        workload_id=params["workload_id"],
         client_id=params["client_id"],
         students=params["students"],
         sizes=params["sizes"],
@@ -95,11 +94,20 @@ def curate() -> list[dict[str, Any]]:
 def score() -> dict[str, Any]:
     """Put all candidates into the table, the learning curve, the report and MLflow."""
     from flywheel import wheel
+    from flywheel.report.outcomes import gather
 
     run = run_of(get_current_context())
     if not run.root.exists(f"{run.path}/stages/curate.json"):
         raise AirflowFailException("nothing to score: curate has not ended well; see the log of what failed")
-    return facts(wheel.score(run))
+    result = wheel.score(run)
+    if not result.scored:
+        reasons = [
+            f"{job.student} @ {job.size}: {job.failure.reason}"
+            for job in gather(run).candidates
+            if job.failure
+        ]
+        raise AirflowFailException("no candidate could be scored. " + "; ".join(reasons))
+    return facts(result)
 
 
 @task(outlets=[CHAMPION], max_active_tis_per_dag=1, execution_timeout=timedelta(hours=1))

@@ -115,11 +115,11 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
 
     Raises:
         NotEnoughRecordsError: fewer records than the configuration asks for, or than any size.
-        StoreError, ArtifactError, WorkloadError: the store, the artifact root or the workload file is wrong.
+        StoreError, ArtifactError: the store or the artifact root cannot be used.
     """
     started = time.monotonic()
     config = plan.config.data_split_config
-    workload = Workload.load(plan.config.workload)
+    workload = plan.workload
     own_workload = workload if workload.id == plan.workload_id else None
     root = ArtifactRoot(plan.config.artifacts.root)
     with open_store(plan.config.store) as store:

@@ -25,7 +25,6 @@ from flywheel.records import Record
 from flywheel.sources import read_log_records
 from flywheel.stages.label import LabelResult
 from flywheel.stores import open_store
-from flywheel.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +68,9 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
     Raises:
         SourceError: a source cannot be read at all.
         StoreError: the store cannot be used.
-        WorkloadError: the workload file is wrong.
     """
     started = time.monotonic()
-    workload = Workload.load(plan.config.workload)
+    workload = plan.workload
     counts: Counter[str] = Counter()
     with Quarantine(folder / QUARANTINE_FILE) as quarantine:
         with open_store(plan.config.store) as store:

@@ -87,11 +87,11 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     Raises:
         SourceError: a source cannot be read at all.
         TeacherError: the teacher cannot be used, or people do not agree with it (see `teacher.gate`).
-        WorkloadError, StoreError: the workload file or the store is wrong.
+        StoreError: the store cannot be used.
     """
     started = time.monotonic()
     config = plan.config
-    workload = Workload.load(config.workload)
+    workload = plan.workload
     read: Counter[str] = Counter()
     agreement = AgreementCounter(workload)
     with _only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
