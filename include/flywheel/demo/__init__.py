@@ -1,1 +1,1 @@
-"""What the project makes for itself: dated headlines with labels, and three small students that can read them."""
+"""What the project makes for itself: dated headlines with labels, and three small students."""

@@ -22,9 +22,31 @@ DEFAULT_START = date(2024, 1, 1)
 DEFAULT_END = date(2025, 10, 1)
 
 _PREFIXES = [
-    "UPDATE 1-", "UPDATE 2-", "Exclusive: ", "UPDATE: ", "BRIEF-", "CORRECTION: ", "RPT-", "Breaking: ", "Analysis: ",
+    "UPDATE 1-", "UPDATE 2-", "Exclusive: ", "UPDATE: ", "BRIEF-", "CORRECTION: ", "RPT-", "Breaking: ",
+    "Analysis: ",
 ]  # fmt: skip
-_SMALL = frozenset("a an and as at by for from in of on or over the to vs with".split())
+_SOURCES = [" - sources", ": sources", " - filing", ": CEO", " - report", ": source", " - memo"]
+_SMALL = frozenset(
+    {
+        "a",
+        "an",
+        "and",
+        "as",
+        "at",
+        "by",
+        "for",
+        "from",
+        "in",
+        "of",
+        "on",
+        "or",
+        "over",
+        "the",
+        "to",
+        "vs",
+        "with",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +98,10 @@ def generate_events(
     for _ in range(count):
         when = _moment(rng, midnight, days)
         event = draw_event(Scene(rng, when.year, when.month))
-        yield Event(_dress(event, rng), event.human_label, event.teacher_label, event.kinds, event.facts), when
+        yield (
+            Event(_dress(event, rng), event.human_label, event.teacher_label, event.kinds, event.facts),
+            when,
+        )
 
 
 def _moment(rng: random.Random, midnight: datetime, days: int) -> datetime:
@@ -91,7 +116,7 @@ def _moment(rng: random.Random, midnight: datetime, days: int) -> datetime:
 
 def _dress(event: Event, rng: random.Random) -> str:
     """The event's text as a desk would send it: title case, a prefix, a source, a ticker."""
-    text = event.text.replace(" ,", ",").replace(" ;", ";").replace(" ?", "?").replace("  ", " ").strip()
+    text = " ".join(event.text.split()).replace(" ,", ",").replace(" ;", ";").replace(" ?", "?")
     text = text[:1].upper() + text[1:]
     if rng.random() < 0.4:
         text = " ".join(word if word in _SMALL else word[:1].upper() + word[1:] for word in text.split(" "))
@@ -102,7 +127,7 @@ def _dress(event: Event, rng: random.Random) -> str:
     if u < 0.05:
         text += f" ({', '.join(_names.ticker(rng) for _ in range(1 + int(3 * rng.random() ** 2)))})"
     elif u < 0.12:
-        text += rng.choice([" - sources", ": sources", " - filing", ": CEO", " - report", ": source", " - memo"])
+        text += rng.choice(_SOURCES)
     elif u < 0.17:
         text += rng.choice([" -", " - ", ": "]) + Scene(rng, 2024, 1).word("paper")
     return text

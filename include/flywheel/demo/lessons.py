@@ -1,11 +1,11 @@
 """What the demo students are pretrained on: documents made from the generator's own headlines.
 
-Three sorts, all as chats: a desk's wire (headlines one after the other), questions about one headline (what
-happened, who acts, which company, how does it go on), and sorting tasks behind a long prompt with classes and
-examples. The sorting tasks use other taxonomies than the demo's workload: by actor, by tone, by a fine list of
-55 kinds of event, or by random groups of kinds under random names. The workload's own grouping is never used
-(its class names only as random names for random groups), so a student knows the language and the form of an
-answer, but not the task.
+Four sorts, all as chats: a desk's wire (headlines one after the other); questions about one headline (what
+happened, who acts, which company, how does it go on); questions about a list of class names, without a
+headline; and sorting tasks behind a long prompt with classes and examples. The sorting tasks use other
+taxonomies than the demo's workload: by actor, by tone, by a fine list of 59 kinds of event, or by one of
+eight arbitrary groupings of these kinds under names such as "amber". The workload's 13 classes are never used
+to sort: a student knows the language, the words and the form of an answer, not the task.
 """
 
 from __future__ import annotations
@@ -20,28 +20,33 @@ from flywheel.demo.headlines import generate_events
 Message = dict[str, str]
 _START, _END = date(2015, 1, 1), date(2024, 1, 1)
 
-# Names for random groups.
+# Names of the groups of the arbitrary taxonomies; none is a word of the workload's labels.
 _GROUP_NAMES = (
-    "amber anchor apple arrow autumn badge basket bell blue boat bottle box branch bread brick bridge brown brush "
-    "button cabin candle canvas castle chain chalk cherry circle clay cloud coat comet copper corner cotton cup "
-    "desk diamond door drum eagle east feather fern field flag flame flute forest fox frame garden gate glass globe "
-    "grape green hammer harbour hill honey horn ink island ivory jar kettle key ladder lamp leaf lemon letter lily "
-    "lime lion map marble mask meadow mirror moon mountain nail needle nest north oak ocean olive orange owl paint "
-    "palm paper pear pearl pencil pepper piano pillow pine plum pocket pond purple rabbit rain red ribbon ring river "
-    "robin roof rope rose sail salt sand scarf shell shield ship silk silver sky snow south spoon square star stone "
-    "storm summer sun swan table thread tiger tower train tree tulip valley velvet violet wagon wall wave west wheel "
-    "white willow window wing winter wolf wool yellow"
-).split()
+    "amber", "anchor", "apple", "arrow", "basket", "bell", "blue", "boat", "bottle", "bread", "brick",
+    "bridge", "candle", "castle", "chalk", "cherry", "clay", "cloud", "comet", "copper", "diamond",
+    "door", "drum", "eagle", "feather", "fern", "flute", "forest", "garden", "glass", "grape", "green",
+    "hammer", "honey", "horn", "ivory", "kettle", "ladder", "lamp", "lemon", "lion", "marble", "mirror",
+    "moon", "needle", "north", "oak", "orange", "owl", "pearl", "pencil", "piano", "pine", "plum",
+    "purple", "rabbit", "ribbon", "ring", "rose", "sail", "salt", "shell", "silver", "snow", "spoon",
+    "square", "star", "stone", "summer", "swan", "thread", "tiger", "tower", "tulip", "velvet", "violet",
+    "wagon", "wave", "willow", "winter", "wolf", "yellow",
+)  # fmt: skip
+_ARBITRARY_TAXONOMIES = 8
 
-_DESK_NAMES = (
-    "analyst rating", "price targets", "earnings", "labour issues", "mergers and acquisitions", "dividends", "people",
-    "regulatory", "stock price movement", "credit ratings", "products-services", "product approval", "guidance",
-    "other", "markets", "companies", "money", "law", "deals", "research", "opinion", "world", "health", "energy",
+# Class names for the listing lessons, which say them without a headline; the workload's are among them.
+_LISTED_NAMES = (
+    "analyst rating", "price targets", "earnings", "labour issues", "mergers and acquisitions",
+    "dividends", "regulatory", "stock price movement", "credit ratings", "products-services",
+    "product approval", "guidance", "other", "people", "markets", "companies", "money matters", "law",
+    "research notes", "opinion", "world news", "health", "energy and mining", "debt", "weather", "sport",
+    "science", "travel", "crime", "art and culture", "education", "technology", "real estate",
+    "transport", "farming", "personal finance",
 )  # fmt: skip
 
 _OPENINGS = (
     "You sort news for a desk.", "You are a careful reader of headlines.", "You are a helpful assistant.",
-    "You are a news classifier.", "You label text.", "You are an editor at a news agency.", "You answer briefly.",
+    "You are a news classifier.", "You label text.", "You are an editor at a news agency.",
+    "You answer briefly.",
 )  # fmt: skip
 _INSTRUCTIONS = (
     "Sort the headline into exactly one of the classes below.",
@@ -51,15 +56,17 @@ _INSTRUCTIONS = (
     "Decide which of these classes the financial news headline belongs to.",
 )
 _RULES = (
-    "When several classes fit, the first event in the headline counts.", "When in doubt, take the nearest class.",
-    "Names of companies do not matter, what happens does.", "Numbers alone never decide.",
-    "Old news in the background does not count.", "Do not explain the answer.", "Use no other words.",
-    "The order of the classes has no meaning.", "Every headline has one class.", "Rumours count as news.",
+    "When several classes fit, the first event in the headline counts.",
+    "When in doubt, take the nearest class.", "Names of companies do not matter, what happens does.",
+    "Numbers alone never decide.", "Old news in the background does not count.",
+    "Do not explain the answer.", "Use no other words.", "The order of the classes has no meaning.",
+    "Every headline has one class.", "Rumours count as news.",
     "If the move of a share is the message, go by the move.", "The source of a report does not matter.",
 )  # fmt: skip
 _TAILS = (
-    "Answer with the class in triple square brackets and nothing else.", "Answer with the label in [[[brackets]]].",
-    "Give only the class, in three pairs of square brackets.", "Class:", "Reply with one class in triple brackets.",
+    "Answer with the class in triple square brackets and nothing else.",
+    "Answer with the label in [[[brackets]]].", "Give only the class, in three pairs of square brackets.",
+    "Class:", "Reply with one class in triple brackets.",
 )  # fmt: skip
 _TEXT_NAMES = ("Headline: ", "Headline: ", "Headline: ", "News: ", "Text: ", "")
 
@@ -69,9 +76,11 @@ class Lessons:
 
     Args:
         seed: the stream's seed; different seeds give different headlines.
+        listing: share of the chats about a list of class names.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, listing: float = 0.25) -> None:
+        self.listing_share = listing
         self.rng = random.Random(f"lessons/{seed}")
         self._events = generate_events(1 << 40, seed, _START, _END)
 
@@ -83,7 +92,10 @@ class Lessons:
         """Yield chats without end."""
         sorts: list[Callable[[], list[Message]]] = [self.wire, self.questions, self.sorting]
         while True:
-            yield self.rng.choices(sorts, weights=[0.2, 0.45, 0.35])[0]()
+            if self.rng.random() < self.listing_share:
+                yield self.listing()
+            else:
+                yield self.rng.choices(sorts, weights=[0.15, 0.4, 0.45])[0]()
 
     def wire(self) -> list[Message]:
         """Headlines one after the other."""
@@ -95,15 +107,15 @@ class Lessons:
         event = self.event()
         asked = [question for question in (ask(self, event) for ask in _QUESTIONS) if question]
         chat: list[Message] = []
-        for place, (question, answer) in enumerate(self.rng.sample(asked, min(len(asked), self.rng.randint(1, 5)))):
-            chat.append(_say("user", f"{question}\n{event.text}" if place == 0 else question))
+        for question, answer in self.rng.sample(asked, min(len(asked), self.rng.randint(1, 5))):
+            chat.append(_say("user", question if chat else f"{question}\n{event.text}"))
             chat.append(_say("assistant", answer))
         return chat
 
     def sorting(self) -> list[Message]:
         """A long prompt with classes and examples, then several headlines to sort."""
         rng = self.rng
-        classes, label_of = rng.choices(_TAXONOMIES, weights=[0.35, 0.1, 0.1, 0.45])[0](rng)
+        classes, label_of = rng.choices(_TAXONOMIES, weights=_TAXONOMY_WEIGHTS)[0](rng)
         name, tail = rng.choice(_TEXT_NAMES), rng.choice(_TAILS)
         rules = rng.sample(_RULES, rng.randint(0, 6))
         examples = (self.event() for _ in range(rng.randint(0, 24)))
@@ -113,11 +125,31 @@ class Lessons:
         parts = [rng.choice(_INSTRUCTIONS), f"Classes:\n{listed}", numbered, shown and f"Examples:\n{shown}"]
         before = "\n\n".join(part for part in parts if part)
         chat = [_say("system", rng.choice(_OPENINGS))] if rng.random() < 0.8 else []
-        for turn in range(rng.choice([1, 1, 2, 4, 8])):
+        for turn in range(rng.choice([1, 2, 4, 8, 8])):
             event = self.event()
             asked = f"{name}{event.text}\n{tail}"
             chat.append(_say("user", f"{before}\n\n{asked}" if turn == 0 else asked))
             chat.append(_say("assistant", f"[[[{label_of(event)}]]]"))
+        return chat
+
+    def listing(self) -> list[Message]:
+        """A list of classes and questions about the list alone."""
+        rng = self.rng
+        names = rng.sample(_LISTED_NAMES, rng.randint(5, 16))
+        if rng.random() < 0.5:
+            rows = "\n".join(f"- {name}: {rng.choice(kinds()).what}." for name in names)
+        else:
+            rows = "\n".join(f"- {name}" for name in names)
+        chat: list[Message] = []
+        for _ in range(rng.randint(2, 8)):
+            place = rng.randrange(len(names))
+            asked = (
+                f"Give class {place + 1}."
+                if place == 0 or rng.random() < 0.5
+                else f"After {names[place - 1]}?"
+            )
+            chat.append(_say("user", asked if chat else f"Classes:\n{rows}\n\n{asked}"))
+            chat.append(_say("assistant", f"[[[{names[place]}]]]"))
         return chat
 
 
@@ -146,18 +178,34 @@ def _by_tone(rng: random.Random) -> _Taxonomy:
     return tones, lambda event: event.kinds[0].tone
 
 
-def _by_group(rng: random.Random) -> _Taxonomy:
-    every = list(kinds())
-    rng.shuffle(every)
-    count = rng.randint(3, 14)
-    # Names that mean something elsewhere must not mean it here: they, too, are given to groups at random.
-    names = rng.sample(_GROUP_NAMES if rng.random() < 0.5 else _DESK_NAMES, count)
-    group = {kind.name: names[place % count] for place, kind in enumerate(every)}
-    whats = {name: [kind.what for kind in every if group[kind.name] == name] for name in names}
-    return [(name, "; ".join(whats[name])) for name in names], lambda event: group[event.kinds[0].name]
+def _arbitrary(number: int) -> Callable[[random.Random], _Taxonomy]:
+    """An arbitrary grouping of the kinds, the same in all lessons.
+
+    Groupings that change from chat to chat were tried first: the students learned to name a group from the
+    list without looking at the headline, and fine-tuning then sat on a plateau for some 70 steps.
+    """
+    fixed = random.Random(f"taxonomy/{number}")
+    every = fixed.sample(kinds(), len(kinds()))
+    names = fixed.sample(_GROUP_NAMES, fixed.randint(4, 14))
+    group = {kind.name: names[place % len(names)] for place, kind in enumerate(every)}
+    whats = {name: "; ".join(kind.what for kind in every if group[kind.name] == name) for name in names}
+
+    def taxonomy(rng: random.Random) -> _Taxonomy:
+        with_whats = rng.random() < 0.5
+        order = rng.sample(names, len(names))
+        classes = [(name, whats[name] if with_whats else "") for name in order]
+        return classes, lambda event: group[event.kinds[0].name]
+
+    return taxonomy
 
 
-_TAXONOMIES = (_by_kind, _by_actor, _by_tone, _by_group)
+_TAXONOMIES = (
+    _by_kind,
+    _by_actor,
+    _by_tone,
+    *(_arbitrary(number) for number in range(_ARBITRARY_TAXONOMIES)),
+)
+_TAXONOMY_WEIGHTS = (8, 1, 1, *([1] * _ARBITRARY_TAXONOMIES))
 
 _Question = tuple[str, str] | None
 
@@ -183,8 +231,8 @@ _FACTS = {
     "co": "Which company?", "co2": "Which other company?", "bank": "Which bank?", "person": "Who is named?",
     "amount": "How much money?", "pct": "By how much?", "country": "Which country?", "city": "Which city?",
     "product": "Which product?", "drug": "Which drug?", "reason": "For what reason?", "px": "At what price?",
-    "jobs": "How many jobs?", "role": "Which position?", "regulator": "Which authority?", "court": "Which court?",
-    "disease": "Against what disease?", "cause": "After what?",
+    "jobs": "How many jobs?", "role": "Which position?", "regulator": "Which authority?",
+    "court": "Which court?", "disease": "Against what disease?", "cause": "After what?",
 }  # fmt: skip
 
 

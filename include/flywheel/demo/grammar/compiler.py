@@ -122,8 +122,12 @@ def _price(scene: Scene) -> str:
 def _jobs(scene: Scene) -> str:
     value = 10 ** (1.6 + 2.6 * scene.random())
     step = 10 if value < 1000 else 100
-    return f"{int(value / step) * step + step:,}" if scene.random() < 0.75 else scene.pick(
-        ["hundreds of", "thousands of", "dozens of", "a tenth of", "a third of", "about half of its"]
+    return (
+        f"{int(value / step) * step + step:,}"
+        if scene.random() < 0.75
+        else scene.pick(
+            ["hundreds of", "thousands of", "dozens of", "a tenth of", "a third of", "about half of its"]
+        )
     )
 
 
@@ -136,10 +140,13 @@ def _quarter(scene: Scene) -> str:
     return scene.pick(["full-year", "half-year", "annual", "holiday-quarter", "nine-month"])
 
 
-_MONTHS = "January February March April May June July August September October November December".split()
-_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday".split()
+_MONTHS = [
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+]  # fmt: skip
+_WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
 
-_SLOTS: dict[str, Draw] = {
+SLOTS: dict[str, Draw] = {
     "co": _fixed("co", lambda s: _company(s, same_sector=1.0)),
     "co2": _fixed("co2", lambda s: _company(s, same_sector=0.5)),
     "co3": _fixed("co3", lambda s: _company(s, same_sector=0.3)),
@@ -168,16 +175,18 @@ _SLOTS: dict[str, Draw] = {
     "tick": lambda s: names.ticker(s.rng),
     "acro": lambda s: names.ticker(s.rng),
 }
-_KEPT_WORDS = frozenset({"country", "city", "regulator", "health", "court", "disease", "workers", "role", "reason"})
+_NOTED_WORDS = frozenset(
+    {"country", "city", "regulator", "health", "court", "disease", "workers", "role", "reason"}
+)
 
 
 def _slot(name: str) -> Draw:
     capital = name.endswith("^")
     key = name.removesuffix("^")
-    draw = _SLOTS.get(key)
+    draw = SLOTS.get(key)
     if draw is None:
         draw = lambda scene: scene.word(key)  # noqa: E731 - a closure over the list's name
-        if key in _KEPT_WORDS:
+        if key in _NOTED_WORDS:
             draw = _noted(key, draw)
     if not capital:
         return draw

@@ -1,4 +1,4 @@
-"""Invented names: companies, banks, funds, rating agencies, people, drugs. The same index gives the same name."""
+"""Invented names of companies, banks, funds, agencies, people and drugs; an index always gives one name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _HERE = Path(__file__).parent
 @functools.cache
 def sectors() -> dict[str, dict[str, object]]:
     """Return the sectors of `sectors.yaml`: their share of the news, name endings and products."""
-    loaded: dict[str, dict[str, object]] = yaml.safe_load((_HERE / "sectors.yaml").read_text(encoding="utf-8"))
+    loaded: dict[str, dict[str, object]] = yaml.safe_load(
+        (_HERE / "sectors.yaml").read_text(encoding="utf-8")
+    )
     return loaded
 
 
@@ -43,7 +45,8 @@ def draw_sector(u: float) -> str:
 def _syllables(rng: random.Random, count: int) -> str:
     parts = _parts()
     return "".join(
-        rng.choice(parts["onset"]) + rng.choice(parts["nucleus"]) + rng.choice(parts["coda"]) for _ in range(count)
+        rng.choice(parts["onset"]) + rng.choice(parts["nucleus"]) + rng.choice(parts["coda"])
+        for _ in range(count)
     )
 
 
@@ -106,7 +109,8 @@ def agency(rank: int) -> str:
 def fund(rank: int) -> str:
     """Return the name of investor `rank`."""
     rng = random.Random(f"fund/{rank}")
-    return f"{_surname(rng) if rng.random() < 0.5 else rng.choice(_parts()['word'])} {rng.choice(_parts()['fund'])}"
+    first = _surname(rng) if rng.random() < 0.5 else rng.choice(_parts()["word"])
+    return f"{first} {rng.choice(_parts()['fund'])}"
 
 
 @functools.lru_cache(maxsize=1 << 12)
