@@ -17,14 +17,19 @@ from flywheel.workload import Workload
 
 # Numbers stay whole, so that headlines which differ in a figure differ in a word.
 _WORD = re.compile(r"\w+(?:[.,'’&-]\w+)*")
-# Texts that begin with the same so many characters may be prompts with the same instructions; they are taken
-# for such when they share at least MIN_SHARED characters, which headlines do not have.
+# Texts that begin with the same so many characters may be prompts with the same instructions ...
 _SAME_START = 64
-MIN_SHARED = 256
+# ... and are taken for such when they share this many, which hardly two headlines do.
+MIN_SHARED = 160
+# Bounds on what is remembered: prompts and texts of one beginning, and beginnings.
 _MAX_KNOWN = 16
+_MAX_RECENT = 8
+_MAX_STARTS = 1000
+
 # Few enough that their prompts stay in the processor's cache.
 _BATCH = 500
-_MAX_SINGLE = 10_000
+
+Ends = tuple[str, str]
 
 
 def words_of(text: str) -> list[str]:
@@ -53,44 +58,65 @@ class _Prompts:
     """The beginnings and ends that prompts share, learned batch by batch."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[tuple[str, str]]] = {}
-        # A text of each beginning that has met no other like it yet.
-        self._single: dict[str, str] = {}
+        self._known: dict[str, list[Ends]] = {}
+        # Some texts of each beginning, so that a rare prompt is learned from several batches.
+        self._recent: dict[str, list[str]] = {}
 
     def strip(self, batch: list[tuple[Record, str, bool]]) -> Iterator[tuple[Record, str]]:
         """Yield the records of a batch with what is their own of those texts that are whole prompts."""
         new: dict[str, set[str]] = {}
         for _, text, is_prompt in batch:
-            if is_prompt and len(text) >= MIN_SHARED and self._find(text) is None:
+            # What is long may hold more instructions than are known.
+            if is_prompt and len(text) >= MIN_SHARED and len(self._own(text)) >= MIN_SHARED:
                 new.setdefault(text[:_SAME_START], set()).add(text)
         for start, texts in new.items():
             self._learn(start, texts)
         for record, text, is_prompt in batch:
-            ends = self._find(text) if is_prompt else None
-            yield record, text[len(ends[0]) : len(text) - len(ends[1])] if ends else text
+            yield record, self._own(text) if is_prompt else text
 
     def _learn(self, start: str, texts: set[str]) -> None:
-        if start in self._single:
-            texts = {*texts, self._single.pop(start)}
-        before, after = _shared(texts) if len(texts) > 1 else ("", "")
-        if len(before) + len(after) >= MIN_SHARED:
-            known = self._known.setdefault(start, [])
-            known.append((before, after))
-            # The shortest first: few prompts may agree by chance on words of their own.
-            known.sort(key=lambda ends: len(ends[0]) + len(ends[1]))
-            del known[_MAX_KNOWN:]
-        elif len(self._single) < _MAX_SINGLE:
-            self._single[start] = min(texts)
+        recent = self._recent.get(start, [])
+        known = self._known.get(start, [])
+        found = [ends for ends in _shared_ends({*texts, *recent}, 0) if ends not in known]
+        if found:
+            self._known[start] = (known + found)[-_MAX_KNOWN:]
+        if recent or len(self._recent) < _MAX_STARTS:
+            self._recent[start] = (recent + sorted(texts))[-_MAX_RECENT:]
 
-    def _find(self, text: str) -> tuple[str, str] | None:
-        for before, after in self._known.get(text[:_SAME_START], ()):
-            long_enough = len(text) >= len(before) + len(after)
-            if long_enough and text.startswith(before) and text.endswith(after):
-                return before, after
-        return None
+    def _own(self, text: str) -> str:
+        fitting = [
+            ends
+            for ends in self._known.get(text[:_SAME_START], ())
+            if len(text) >= _length(ends) and text.startswith(ends[0]) and text.endswith(ends[1])
+        ]
+        if not fitting:
+            return text
+        # The longest, but for a few words more or less, on which the prompts it was learned from may have
+        # agreed by chance.
+        longest = max(map(_length, fitting))
+        before, after = min((e for e in fitting if _length(e) > longest - MIN_SHARED), key=_length)
+        return text[len(before) : len(text) - len(after)]
 
 
-def _shared(texts: set[str]) -> tuple[str, str]:
+def _length(ends: Ends) -> int:
+    return len(ends[0]) + len(ends[1])
+
+
+def _shared_ends(texts: set[str], more_than: int) -> Iterator[Ends]:
+    """Yield what texts begin and end with, for all of them and for those groups that share much more."""
+    ends = _shared(texts)
+    if len(texts) < 2 or _length(ends) < more_than + MIN_SHARED:
+        return
+    yield ends
+    groups: dict[str, set[str]] = {}
+    for text in texts:
+        groups.setdefault(text[len(ends[0]) :][:_SAME_START], set()).add(text)
+    for start in sorted(groups):
+        if len(groups) > 1:
+            yield from _shared_ends(groups[start], _length(ends))
+
+
+def _shared(texts: set[str]) -> Ends:
     """Return what the texts begin with and what the rest of them ends with, cut at white space."""
     first, last = min(texts), max(texts)  # of all, these two share the least
     before = _to_space(first[: shared_start(first, last)])

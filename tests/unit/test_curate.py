@@ -1,0 +1,275 @@
+"""Curate: datasets that are nested, stratified, free of near-duplicates, found again, and made whole or not."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.errors import NotEnoughRecordsError
+from flywheel.records import Record
+from flywheel.stages import curate as stage
+from flywheel.stages.curate import CurateResult, curate
+from flywheel.stores.sqlite import SqliteStore
+from tests.unit.news_records import WORKLOAD, news_plan, news_record
+
+LABELS = ["Regulatory"] * 8 + ["OTHER"] * 6 + ["Earnings"] * 4 + ["Dividends"] * 2
+WORDS = [f"word{i}" for i in range(400)]
+
+
+def headlines(count: int, seed: int = 1) -> list[Record]:
+    """Return records whose texts share few words, so that none is a near-duplicate."""
+    rng = random.Random(seed)
+    return [
+        news_record(" ".join(rng.sample(WORDS, 8)), rng.choice(LABELS), timestamp=1000 + rng.randrange(500))
+        for _ in range(count)
+    ]
+
+
+def store(folder: Path, records: list[Record]) -> None:
+    with SqliteStore(folder / "records.sqlite") as opened:
+        opened.write(records)
+
+
+def run(folder: Path, records: list[Record] | None = None, **named: Any) -> CurateResult:
+    if records is not None:
+        store(folder, records)
+    return curate(news_plan(folder, **named), folder)
+
+
+def lines(folder: Path, result: CurateResult, part: str) -> list[dict[str, Any]]:
+    path = folder / "artifacts/datasets" / result.dataset / f"{part}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def ids(folder: Path, result: CurateResult, part: str) -> list[str]:
+    return [line["id"] for line in lines(folder, result, part)]
+
+
+def test_a_dataset_holds_the_records_as_logged(tmp_path: Path) -> None:
+    records = headlines(100)
+    result = run(tmp_path, records, sizes=(20, 50), val_ratio=0.1)
+    by_id = {record.id: record for record in records}
+    seen = []
+    for part, count in (("train", 81), ("val", 9), ("eval", 10)):
+        rows = lines(tmp_path, result, part)
+        assert len(rows) == getattr(result, part) == count
+        for row in rows:
+            record = by_id[row["id"]]
+            answer = {"role": "assistant", "content": record.answer}
+            assert row == {
+                "id": record.id,
+                "timestamp": record.timestamp,
+                "label": record.label,
+                "messages": [*record.messages, answer],
+            }
+        seen += [row["id"] for row in rows]
+    assert sorted(seen) == sorted(by_id)
+    assert (result.total, result.used, result.duplicates, result.near_duplicates) == (100, 100, 0, 0)
+    assert result.stratified
+    counts = Counter(record.label for record in records)
+    assert {name: row.total for name, row in result.per_class.items()} == dict(sorted(counts.items()))
+    assert sum(row.eval for row in result.per_class.values()) == 10
+    summary = json.loads((tmp_path / "artifacts/datasets" / result.dataset / "summary.json").read_text())
+    assert (summary["train"], summary["stratified"]) == (81, True)
+
+
+def test_sizes_are_the_first_rows_and_say_what_they_hold(tmp_path: Path) -> None:
+    result = run(tmp_path, headlines(100), sizes=(20, 50, 90, 500))
+    rows = lines(tmp_path, result, "train")
+    assert [result.sizes[n].available for n in (20, 50, 90, 500)] == [True, True, False, False]
+    assert result.sizes[500].reason == "size 500: there are only 81 training records"
+    for size in (20, 50):
+        assert result.sizes[size].per_class == dict(sorted(Counter(r["label"] for r in rows[:size]).items()))
+    assert CurateResult.model_validate(result.model_dump(mode="json")) == result
+
+
+def test_only_records_before_the_cutoff_of_that_workload_and_client_are_seen(tmp_path: Path) -> None:
+    mine = [news_record(f"mine {WORDS[i]} {WORDS[-i]}", timestamp=1000 + i) for i in range(1, 61)]
+    others = [news_record(f"theirs {i}", client_id="other") for i in range(9)]
+    others += [news_record(f"theirs {i}", workload_id="other") for i in range(9)]
+    result = run(tmp_path, [*mine, *others], cutoff=1040)
+    assert result.total == 39  # 1040 itself is not before the cutoff
+    seen = [row for part in ("train", "val", "eval") for row in lines(tmp_path, result, part)]
+    assert {row["timestamp"] for row in seen} == set(range(1001, 1040))
+
+
+def test_limit_takes_the_newest(tmp_path: Path) -> None:
+    records = [news_record(f"{WORDS[i]} {WORDS[-i]} up", timestamp=1000 + i) for i in range(1, 81)]
+    result = run(tmp_path, records, limit=30, cutoff=1071)
+    seen = [row for part in ("train", "val", "eval") for row in lines(tmp_path, result, part)]
+    assert {row["timestamp"] for row in seen} == set(range(1041, 1071))
+    assert result.total == 30
+
+
+def test_near_duplicates_never_straddle_and_the_earliest_stays(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    records = []
+    for group in range(60):
+        words = rng.sample(WORDS, 16)
+        for copy in range(4):
+            text = list(words)
+            if copy:
+                text[rng.randrange(16)] = f"other{group}{copy}"  # 15 of 17 words: 0.88
+            if copy == 3:
+                text = [word.upper() + "," for word in words]  # the same words
+            records.append(news_record(" ".join(text), "OTHER", timestamp=1000 + 10 * group + copy))
+    rng.shuffle(records)
+    result = run(tmp_path, records, sizes=(10,))
+    seen = [row for part in ("train", "val", "eval") for row in lines(tmp_path, result, part)]
+    assert sorted(row["timestamp"] for row in seen) == [1000 + 10 * group for group in range(60)]
+    assert (result.total, result.duplicates, result.near_duplicates, result.used) == (240, 60, 120, 60)
+
+
+def test_short_headlines_that_differ_in_a_figure_are_both_kept(tmp_path: Path) -> None:
+    figures = [
+        news_record(f"Bank raises Acme price target to ${i} from $0", "Price Targets") for i in range(1, 61)
+    ]
+    assert run(tmp_path, figures).used == 60
+
+
+def test_prompts_of_before_an_edit_are_not_taken_for_duplicates(tmp_path: Path) -> None:
+    old = "".join(f"Rule {i}: read with care. " for i in range(200))
+    records = headlines(40)
+    records += [
+        news_record(
+            "", messages=[{"role": "user", "content": f"{old}\nText: {WORKLOAD.text_of(r.messages)}"}]
+        )
+        for r in headlines(40, seed=9)
+    ]
+    assert run(tmp_path, records).used == 80
+
+
+def test_the_order_of_writing_does_not_matter(tmp_path: Path) -> None:
+    records = headlines(120)
+    first = run(tmp_path / "a", records)
+    second = run(tmp_path / "b", records[::-1])
+    assert first.dataset == second.dataset
+    for part in ("train", "val", "eval"):
+        assert ids(tmp_path / "a", first, part) == ids(tmp_path / "b", second, part)
+
+
+def test_another_seed_gives_another_split(tmp_path: Path) -> None:
+    one, other = run(tmp_path, headlines(200)), run(tmp_path, random_seed=7)
+    assert one.dataset != other.dataset
+    assert set(ids(tmp_path, one, "eval")) != set(ids(tmp_path, other, "eval"))
+
+
+def test_tomorrows_eval_set_holds_nothing_that_was_trained_on(tmp_path: Path) -> None:
+    # The shares of the classes stay; so no class gains seats.
+    old = [r for label in set(LABELS) for r in headlines(400) if r.label == label][:300]
+    new = [
+        news_record(
+            f"{WORKLOAD.text_of(r.messages)} again tomorrow with quite other words", r.label, 3000 + i
+        )
+        for i, r in enumerate(old)
+    ]
+    today = run(tmp_path, old, cutoff=2000, eval_size=60)
+    tomorrow = run(tmp_path, new, cutoff=5000, eval_size=60)
+    assert tomorrow.used == 600
+    trained = set(ids(tmp_path, today, "train")) | set(ids(tmp_path, today, "val"))
+    examined = set(ids(tmp_path, tomorrow, "eval"))
+    assert not trained & examined
+    assert examined & set(ids(tmp_path, today, "eval"))
+
+
+def test_the_same_records_and_settings_are_found_not_built(tmp_path: Path, monkeypatch) -> None:
+    first = run(tmp_path, headlines(100), sizes=(20,))
+    monkeypatch.setattr(stage, "_build", None)
+    again = run(tmp_path, sizes=(30, 1000), cutoff=1 << 31)
+    assert (again.found, again.dataset, again.cutoff) == (True, first.dataset, 1 << 31)
+    assert again.sizes.keys() == {30, 1000}
+    assert again.per_class == first.per_class
+
+
+def test_too_few_records_say_how_many_where_and_which_key(tmp_path: Path) -> None:
+    records = [*headlines(20), news_record("late", timestamp=9000)]
+    with pytest.raises(NotEnoughRecordsError) as error:
+        run(tmp_path, records, min_total_records=50, cutoff=5000)
+    message = str(error.value)
+    for part in (
+        "'news_classifier'",
+        "'desk'",
+        "1970-01-01T01:23:20",
+        "20 records",
+        "min_total_records",
+        "50",
+    ):
+        assert part in message
+    assert not (tmp_path / "artifacts/datasets").exists()
+
+
+def test_an_empty_store_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotEnoughRecordsError, match="0 records can be used"):
+        run(tmp_path, [])
+
+
+def test_eval_that_would_take_all_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotEnoughRecordsError, match=r"data_split_config\.eval_size holds 40 out"):
+        run(tmp_path, headlines(40), eval_size=40)
+
+
+def test_no_size_available_is_an_error_that_names_sizes(tmp_path: Path) -> None:
+    with pytest.raises(NotEnoughRecordsError, match=r"27 training records .* the smallest of `sizes` is 500"):
+        run(tmp_path, headlines(40), sizes=(500, 600), val_ratio=0.1)
+
+
+def test_the_fallback_to_a_random_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    records = [*headlines(60), news_record("one of its kind", "Dividends")]
+    records = [r for r in records if r.label != "Dividends" or "kind" in str(r.request)]
+    result = run(tmp_path, records)
+    assert not result.stratified
+    assert "random split instead of a stratified one" in result.notes[-1]
+    assert "random split instead of a stratified one" in caplog.text
+
+
+def test_records_written_while_curate_reads_change_nothing(tmp_path: Path, monkeypatch) -> None:
+    store(tmp_path, headlines(700))
+    collect = stage.collect
+
+    def and_write(texts: Any, **named: Any) -> Any:
+        store(tmp_path, headlines(30, seed=8))
+        return collect(texts, **named)
+
+    monkeypatch.setattr(stage, "collect", and_write)
+    assert run(tmp_path).used == 700
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from flywheel.stages import curate as stage
+from tests.unit.news_records import news_plan
+write = stage._write
+def slow(path, records):
+    write(path, records)
+    print("wrote", path, flush=True)
+    time.sleep(60)
+stage._write = slow
+stage.curate(news_plan(Path(sys.argv[1])), Path(sys.argv[1]))
+"""
+
+
+def test_killed_in_the_middle_leaves_no_dataset_and_the_next_run_makes_it(tmp_path: Path) -> None:
+    store(tmp_path, headlines(100))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("wrote")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    root = ArtifactRoot(str(tmp_path / "artifacts"))
+    assert [name for name in root.list("datasets") if not name.startswith(".")] == []
+    started = time.monotonic()
+    result = run(tmp_path)
+    assert (result.found, result.used) == (False, 100)
+    assert time.monotonic() - started < 30
+    assert run(tmp_path).found
