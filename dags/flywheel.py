@@ -40,8 +40,11 @@ config = read_config()
 @task_group
 def candidate(student: str, size: int) -> None:
     """A student fine-tuned on a number of training records, and measured."""
-    customize = JobOperator(task_id="customize", stage="customize", student=student, size=size)
-    evaluate = JobOperator(task_id="evaluate", stage="evaluate", student=student, size=size)
+    name = "{{ task.student }} @ {{ task.size }}"
+    customize, evaluate = (
+        JobOperator(task_id=stage, stage=stage, student=student, size=size, map_index_template=name)
+        for stage in ("customize", "evaluate")
+    )
     customize >> evaluate
 
 
@@ -64,11 +67,13 @@ def candidate(student: str, size: int) -> None:
 def flywheel() -> None:
     """Turn the wheel once."""
     students, candidates = plan(), curate()
-    base_eval = JobOperator.partial(task_id="base_eval", stage="base_eval").expand(student=students)
-    candidate_ = candidate.expand_kwargs(candidates)
+    base_eval = JobOperator.partial(
+        task_id="base_eval", stage="base_eval", map_index_template="{{ task.student }}"
+    ).expand(student=students)
+    jobs = [base_eval, candidate.expand_kwargs(candidates)]
 
-    students >> label() >> ingest() >> candidates >> [base_eval, candidate_]
-    [base_eval, candidate_] >> score() >> ReviewOperator(task_id="review") >> promote()
+    students >> label() >> ingest() >> candidates >> jobs
+    jobs >> score() >> ReviewOperator(task_id="review") >> promote()
 
 
 flywheel()

@@ -24,14 +24,15 @@ class ReviewOperator(ApprovalOperator):
 
     def execute(self, context: Any) -> Any:
         """Decide at once, or write the request and wait for its answer."""
-        from flywheel.stages.score import ScoreResult
+        from flywheel.report import read_report, render_markdown
 
         run = run_of(context)
-        plan, scored = run.plan, run.load("stages/score", ScoreResult)
-        if plan.approval == "automatic" or scored.choice is None:
+        plan, report = run.plan, read_report(run.root, run.run_id)
+        choice = report.decision.choice
+        if plan.approval == "automatic" or choice is None:
             return {"approved": True, "by": "config", "comment": ""}
-        self.subject = f"Promote {scored.choice.name} for {plan.workload_id}?"
-        self.body = scored.markdown
+        self.subject = f"Promote {choice.student} @ {choice.size} for {plan.workload_id}?"
+        self.body = render_markdown(report)
         self.response_timeout = timedelta(hours=plan.config.promotion.approval_timeout_hours)
         return super().execute(context)
 

@@ -171,6 +171,7 @@ def _connect_or_start(folder: Path, python: str, environment: dict[str, str]) ->
         connection = _connect(folder, name)  # another job may have started it meanwhile
         if connection:
             return connection
+        stop_servers(folder, signal.SIGTERM)  # those with older code, once they have nothing to do
         with open(folder / f"{name}.log", "wb") as log:
             process = subprocess.Popen(
                 [python, "-P", "-m", "flywheel.runtimes.fork_server", f"{name}.sock", *PRELOAD],
@@ -233,11 +234,13 @@ def fingerprint(python: str, environment: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def stop_servers(folder: Path) -> None:
-    """End the fork servers of this folder, and so their jobs."""
+def stop_servers(folder: Path, how: signal.Signals = signal.SIGKILL) -> None:
+    """End the fork servers of this folder, with their jobs; by SIGTERM, each when it has no job."""
     for file in folder.glob("fork-*.pid"):
         with suppress(ValueError, OSError):
             pid = int(file.read_text())
             if b"flywheel.runtimes.fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGTERM)
-        file.unlink(missing_ok=True)
+                os.kill(pid, how)
+        if how == signal.SIGKILL:
+            for left in (file, file.with_suffix(".sock")):
+                left.unlink(missing_ok=True)

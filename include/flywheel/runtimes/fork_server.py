@@ -67,11 +67,13 @@ class ForkServer:
         wakeup.setblocking(False)
         signals.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._retire)
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         self.selector.register(signals, selectors.EVENT_READ)
         idle_since = time.monotonic()
         while self.jobs or time.monotonic() - idle_since < self.idle_seconds:
-            for key, _ in self.selector.select(timeout=min(5.0, self.idle_seconds)):
+            timeout = 5.0 if self.jobs else min(5.0, self.idle_seconds)
+            for key, _ in self.selector.select(timeout):
                 connection = key.fileobj
                 assert isinstance(connection, socket.socket)
                 if connection is self.listener:
@@ -87,6 +89,10 @@ class ForkServer:
             elif not self._has_address():  # the state folder was removed, or another server took over
                 return
 
+    def _retire(self, *_: object) -> None:
+        """End as soon as no job is running: a server with newer code has been started."""
+        self.idle_seconds = 0.0
+
     def _has_address(self) -> bool:
         try:
             return self.address.stat().st_ino == self.inode
@@ -99,6 +105,9 @@ class ForkServer:
         files: list[int] = []
         try:
             request = _receive(connection, files)
+            if request is None:
+                connection.close()
+                return
             pid = os.fork()
             if pid == 0:
                 _become_job(request, files[0])
@@ -148,10 +157,12 @@ class ForkServer:
         self.listener.close()
 
 
-def _receive(connection: socket.socket, files: list[int]) -> dict[str, Any]:
-    """Return a request; its file descriptors are added to `files`."""
+def _receive(connection: socket.socket, files: list[int]) -> dict[str, Any] | None:
+    """Return a request, its file descriptors being added to `files`; None where a client just looked in."""
     head, received, _, _ = socket.recv_fds(connection, 8, 1)
     files.extend(received)
+    if not head:
+        return None
     size = int.from_bytes(head, "big")
     data = b""
     while len(data) < size:

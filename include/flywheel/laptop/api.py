@@ -1,0 +1,118 @@
+"""What `up` asks of Airflow, through its public REST API."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
+
+from flywheel.laptop.home import USER, password
+
+DAG = "flywheel"
+DONE = ("success", "failed")
+_FAILED = ("failed", "upstream_failed")
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """A task of a run.
+
+    Attributes:
+        task: its id without the group: `customize`.
+        index: the name of its map index, such as `small @ 300`; empty where it has none.
+        state: as Airflow calls it; `none` before it is looked at.
+    """
+
+    task: str
+    full_id: str
+    map_index: int
+    index: str
+    state: str
+    seconds: float | None
+    attempt: int
+
+    @property
+    def name(self) -> str:
+        """The name for people: `customize small @ 300`."""
+        return f"{self.task} {self.index}".strip()
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it failed itself."""
+        return self.state == "failed"
+
+
+class AirflowApi:
+    """The REST API of the Airflow that `up` started.
+
+    Args:
+        url: where it listens.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._token = ""
+        self._opener = build_opener(ProxyHandler({}))  # no proxy stands between this machine and itself
+
+    def run_state(self, run_id: str) -> str | None:
+        """Return the state of a run; None while the API does not answer, or there is no such run."""
+        answer = self._get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}")
+        return str(answer["state"]) if answer else None
+
+    def tasks(self, run_id: str) -> list[TaskState]:
+        """Return the tasks of a run; none while the API does not answer."""
+        answer = self._get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=1000")
+        found = []
+        for entry in (answer or {}).get("task_instances", []):
+            index = entry["map_index"]
+            found.append(
+                TaskState(
+                    task=entry["task_id"].rsplit(".", 1)[-1],
+                    full_id=entry["task_id"],
+                    map_index=index,
+                    index=(entry.get("rendered_map_index") or f"#{index}") if index >= 0 else "",
+                    state=entry["state"] or "none",
+                    seconds=entry.get("duration"),
+                    attempt=entry.get("try_number") or 1,
+                )
+            )
+        return found
+
+    def is_up(self) -> bool:
+        """Return whether it answers."""
+        return self._send("GET", "/api/v2/version") is not None
+
+    def fail_run(self, run_id: str) -> None:
+        """End a run that nobody waits for any more."""
+        path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}"
+        self._send("PATCH", path, {"state": "failed"}, self._login())
+
+    def _get(self, path: str) -> Any:
+        return self._send("GET", path, None, self._login())
+
+    def _login(self) -> str:
+        if not self._token:
+            answer = self._send("POST", "/auth/token", {"username": USER, "password": password()})
+            self._token = answer["access_token"] if answer else ""
+        return self._token
+
+    def _send(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
+        request = Request(f"{self.url}{path}", method=method)  # noqa: S310  the URL is ours
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with self._opener.open(request, timeout=10) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            if error.code == 401:
+                self._token = ""
+            return None
+        except (URLError, HTTPException, OSError, ValueError):
+            return None

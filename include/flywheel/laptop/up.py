@@ -1,0 +1,296 @@
+"""`flywheel up`: start Airflow on this machine, turn the wheel once, show the table, leave the UI up.
+
+Measured on 2 cores: see docs/log.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.config import Config, load_config
+from flywheel.config.loading import resolve_path
+from flywheel.errors import ArtifactError, FlywheelError
+from flywheel.laptop import home
+from flywheel.laptop.api import DAG, DONE, AirflowApi
+from flywheel.laptop.failures import describe
+from flywheel.laptop.launcher import Launcher
+from flywheel.laptop.processes import free_port
+from flywheel.laptop.progress import Progress
+from flywheel.runs import Run, seconds_of
+from flywheel.runtimes.local import LocalRuntime
+from flywheel.teacher.endpoint import URL_VARIABLE
+
+POLL_SECONDS = 0.5
+STAND_IN = "stand-in"
+STATE_FILE = "state/up.json"
+DEMO_FILE = "state/demo/headlines.csv"
+DEMO_HEADLINES = 6000
+
+
+class UpError(FlywheelError):
+    """Airflow did not start, or was stopped before the run ended."""
+
+
+def up() -> int:
+    """Turn the wheel once on this machine; return 0 if the run ended well, else 1."""
+    from rich.console import Console
+
+    started_at = time.time()
+    console = Console()
+    config = load_config()
+    with ExitStack() as stack:
+        stack.enter_context(_only_one())
+        stack.enter_context(_signals())
+        wheel = _Wheel(config, console, started_at)
+        stack.callback(wheel.stop)
+        try:
+            code = wheel.turn()
+            if not os.environ.get("CI"):
+                wheel.stay()
+        except KeyboardInterrupt:
+            console.print("\nstopping Airflow")
+            code = 130 if not wheel.ended else code
+    return code
+
+
+class _Wheel:
+    """One `flywheel up`."""
+
+    def __init__(self, config: Config, console: Any, started_at: float) -> None:
+        self.config = config
+        self.console = console
+        self.started_at = started_at
+        self.clock = time.monotonic() - (time.time() - started_at)
+        self.ended = False
+        self.problem = ""
+        self.launcher: Launcher | None = None
+        self.left_behind = ""
+        self.ports = home.Ports(ui=free_port(8080), tasks=free_port())
+        self.api = AirflowApi(f"http://127.0.0.1:{self.ports.ui}")
+
+    def turn(self) -> int:
+        """Start what is needed, trigger a run, follow it to its end and show what it gave."""
+        if not home.is_prepared():
+            self.console.print("first start: making Airflow's database")
+            home.prepare()
+        home.write_settings(self.ports)
+        run = self._unfinished()
+        is_new = run is None
+        run = run or self._new_run()
+        self._write_state(run, ended=False)
+        teacher, variables = self._teacher()
+        self.launcher = Launcher(self.ports, variables, self._on_event)
+        if teacher:
+            self.launcher.start("teacher", teacher)
+        self._start_airflow(run if is_new else None)
+        with Progress(self.console, run, self.clock) as progress:
+            state = self._follow(run, progress)
+        self.ended = True
+        self._write_state(run, ended=True)
+        return self._conclude(run, state, progress)
+
+    def stay(self) -> None:
+        """Leave the UI up until Ctrl-C."""
+        url = f"http://localhost:{self.ports.ui}"
+        self.console.print(
+            f"\nAirflow is up: [bold]{url}[/]  user {home.USER}, password {home.password()}\n"
+            f"Ctrl-C stops it.",
+            highlight=False,
+        )
+        while not self.problem:
+            time.sleep(0.5)
+        raise UpError(self.problem)
+
+    def stop(self) -> None:
+        """End everything that was started, with all its processes."""
+        if self.launcher:
+            self.launcher.stop()
+
+    # -- starting ------------------------------------------------------------------------------------
+
+    def _start_airflow(self, run: Run | None) -> None:
+        """Start the API of the tasks first, which takes longest, then all else; trigger the run at once."""
+        assert self.launcher is not None
+        self.launcher.start("tasks-api")
+        trigger = {"run": ("dags", "trigger", DAG, "--run-id", run.run_id)} if run else None
+        if not home.is_serialized():
+            self.launcher.run("dags", "reserialize", then=trigger)
+        elif trigger:
+            self.launcher.run(*trigger["run"])
+        self.launcher.start("scheduler")
+        self.launcher.start("ui")
+
+    def _teacher(self) -> tuple[list[str], dict[str, str]]:
+        """Return the command of the stand-in, and the variables that tell where it will listen.
+
+        Both are empty where the config, or the environment, names a teacher of its own.
+        """
+        variable = f"AIRFLOW_CONN_{self.config.teacher.connection.upper()}"
+        given = (self.config.teacher.base_url, os.environ.get(variable), os.environ.get(URL_VARIABLE))
+        if self.config.teacher.model != STAND_IN or any(given):
+            return [], {}
+        answers = Path(resolve_path(DEMO_FILE))
+        if not answers.exists():
+            from flywheel.demo.headlines import write_csv
+
+            answers.parent.mkdir(parents=True, exist_ok=True)
+            aside = answers.with_suffix(".aside")
+            write_csv(aside, DEMO_HEADLINES)
+            os.replace(aside, answers)
+        port = free_port()
+        command = [sys.executable, "-m", "flywheel.cli", "stand-in-teacher"]
+        command += ["--answers", str(answers), "--port", str(port)]
+        return command, {variable: f"http://127.0.0.1:{port}/v1"}
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event.get("launcher") == "ended" and not self.ended:
+            self.problem = "Airflow's processes have ended"
+        if "done" in event:
+            if event["code"]:
+                log = home.airflow_home() / "logs" / "components" / "commands.log"
+                self.problem = f"`airflow {' '.join(event['done'])}` failed; see {log}"
+            elif "reserialize" in event["done"]:
+                home.mark_serialized()
+
+    # -- following -----------------------------------------------------------------------------------
+
+    def _follow(self, run: Run, progress: Progress) -> str:
+        """Show the run until it has ended; return its state."""
+        rest_at = time.monotonic() + 20.0
+        warm = False
+        while True:
+            time.sleep(POLL_SECONDS)
+            if self.problem:
+                raise UpError(self.problem)
+            state = self.api.run_state(run.run_id)
+            if state:
+                progress.update(self.api.tasks(run.run_id))
+                if self.left_behind:
+                    self.api.fail_run(self.left_behind)
+                    self.left_behind = ""
+            if not warm and self._needs_training(run):
+                warm = True
+                threading.Thread(target=self._warm_up, daemon=True).start()
+            if state in DONE or time.monotonic() > rest_at:
+                self._start_the_rest()
+                rest_at = float("inf")
+            if state in DONE:
+                return str(state)
+
+    def _start_the_rest(self) -> None:
+        """Start what a run does not wait for: the reader of changed DAG files, and the triggerer."""
+        assert self.launcher is not None
+        self.launcher.start("dag-processor")
+        self.launcher.start("triggerer")
+
+    def _needs_training(self, run: Run) -> bool:
+        """Return whether students will have to be trained: nothing was yet, or there are new labels."""
+        if not run.root.exists(f"{run.path}/plan.json"):
+            return False
+        if not run.root.list("adapters"):
+            return True
+        labelled = f"{run.path}/stages/label.json"
+        return run.root.exists(labelled) and bool(run.root.read_json(labelled)["result"]["asked"])
+
+    def _warm_up(self) -> None:
+        if self.config.runtime.type == "local":
+            LocalRuntime(self.config.runtime).warm_up()
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def _conclude(self, run: Run, state: str, progress: Progress) -> int:
+        from flywheel.report import read_report, render_table
+
+        for line in describe(run.run_id, progress.tasks):
+            self.console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
+        if run.root.exists(f"{run.path}/report.json"):
+            self.console.print(render_table(read_report(run.root, run.run_id)))
+            self.console.print(f"\n{run.root.url}/{run.path}/report.html", soft_wrap=True, highlight=False)
+        took = time.time() - self.started_at
+        work = seconds_of([times for stage in run.intervals().values() for times in stage])
+        self.console.print(
+            f"run {run.run_id}: {state}; {took:.1f} s, {took - work:.1f} s of them outside the stages",
+            highlight=False,
+        )
+        return 0 if state == "success" else 1
+
+    # -- runs ----------------------------------------------------------------------------------------
+
+    def _new_run(self) -> Run:
+        run_id = f"up__{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S')}"
+        return Run(ArtifactRoot(self.config.artifacts.root), run_id)
+
+    def _unfinished(self) -> Run | None:
+        """Return the run that an earlier `up` was stopped in, if it was planned from the config as it is."""
+        last = self._read_state()
+        if last is None or last["ended"]:
+            return None
+        run = Run(ArtifactRoot(self.config.artifacts.root), last["run_id"])
+        try:
+            same = run.plan.config == self.config
+        except (ArtifactError, ValidationError):
+            return None
+        if same:
+            self.console.print(f"going on with run {run.run_id}, which was stopped", highlight=False)
+            return run
+        self.left_behind = run.run_id
+        return None
+
+    def _read_state(self) -> dict[str, Any] | None:
+        path = Path(resolve_path(STATE_FILE))
+        try:
+            state: dict[str, Any] = orjson.loads(path.read_bytes())
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            return None
+        return state
+
+    def _write_state(self, run: Run, *, ended: bool) -> None:
+        path = Path(resolve_path(STATE_FILE))
+        path.write_bytes(orjson.dumps({"run_id": run.run_id, "ended": ended}))
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Keep a second `up` of this project from starting."""
+    path = Path(resolve_path("state/up.lock"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UpError(f"`flywheel up` runs already (process {file.read().strip()})") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP stop everything in order, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
