@@ -109,6 +109,7 @@ class Decoder:
         positions: Tensor,
         attend: Attend,
         *,
+        end: int,
         at: Tensor | None = None,
         dropout: Dropout | None = None,
     ) -> Tensor:
@@ -117,6 +118,7 @@ class Decoder:
         Args:
             tokens: [T].
             positions: [T].
+            end: beyond the highest position.
             attend: the attention; where `at` is given, the last layer's queries are at those places alone.
             at: places whose states are wanted, [N]; None for all.
             dropout: of the adapters' inputs, in training.
@@ -124,7 +126,7 @@ class Decoder:
         Returns:
             [N, d], or [T, d].
         """
-        cos, sin = self._rotary_at(positions)  # [T, 1, D]
+        cos, sin = self._rotary_at(positions, end)  # [T, 1, D]
         x = nn.functional.embedding(tokens, self.embedding)  # [T, d]
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
@@ -152,12 +154,11 @@ class Decoder:
         """[N, d] -> [N, V], in fp32."""
         return nn.functional.linear(hidden, self.output).float()
 
-    def _rotary_at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (cos, sin) of positions [T]: [T, 1, D] each."""
-        highest = int(positions.max()) + 1
-        if self._rotary_table is None or len(self._rotary_table[0]) < highest:
+    def _rotary_at(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        """Return (cos, sin) of positions [T], all below `end`: [T, 1, D] each."""
+        if self._rotary_table is None or len(self._rotary_table[0]) < end:
             # A table up to the next power of two, as positions recur from row to row.
-            places = torch.arange(1 << (highest - 1).bit_length(), device=self.device)
+            places = torch.arange(1 << (end - 1).bit_length(), device=self.device)
             cos, sin = self._rotary(self.embedding[:1].unsqueeze(0), position_ids=places.unsqueeze(0))
             self._rotary_table = (cos[0].unsqueeze(1), sin[0].unsqueeze(1))
         cos, sin = self._rotary_table

@@ -69,6 +69,6 @@ def row_loss(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tens
         return attend(q, k, v, answer_parts if layer == last else parts, decoder.scale)
 
     hidden = decoder.hidden(
-        row.tokens, row.positions, attention, at=row.predicting, dropout=dropout
+        row.tokens, row.positions, attention, end=row.end, at=row.predicting, dropout=dropout
     )  # [N, d]
     return nn.functional.cross_entropy(decoder.logits(hidden), row.targets, reduction="sum")

@@ -106,7 +106,7 @@ class _Prefix:
 
         ids = torch.from_numpy(tokens.astype(np.int64)).to(decoder.device)
         last = torch.tensor([length - 1], device=decoder.device)
-        decoder.hidden(ids, torch.arange(length, device=decoder.device), attend, at=last)
+        decoder.hidden(ids, torch.arange(length, device=decoder.device), attend, end=length, at=last)
 
 
 def _answer_batch(
@@ -120,7 +120,8 @@ def _answer_batch(
     own_places = np.concatenate([np.arange(length) for length in lengths])
     positions = torch.from_numpy(prefix.length + own_places).to(device)
     at = torch.from_numpy(np.cumsum(lengths) - 1).to(device)
-    hidden = decoder.hidden(ids, positions, cache.attend_prompts, at=at)  # [B, d]
+    end = prefix.length + int(lengths.max()) + max_new_tokens
+    hidden = decoder.hidden(ids, positions, cache.attend_prompts, end=end, at=at)  # [B, d]
     stop_ids = torch.tensor(sorted(stops), device=device)
     place = torch.from_numpy(prefix.length + lengths).to(device)  # position of the next token, [B]
     finished = torch.zeros(batch, dtype=torch.bool, device=device)
@@ -132,7 +133,7 @@ def _answer_batch(
         if count == max_new_tokens - 1 or bool(finished.all()):
             break
         cache.advance()
-        hidden = decoder.hidden(token, place + count, cache.attend_token)
+        hidden = decoder.hidden(token, place + count, cache.attend_token, end=end)
     rows = torch.stack(written, 1).tolist()
     return [[token for token in row if token >= 0] for row in rows]
 

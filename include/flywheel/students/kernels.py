@@ -91,6 +91,10 @@ class PlainKernel:
     def forward(self, q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float) -> tuple[Tensor, Tensor]:
         """See `Kernel`."""
         repeats = q.shape[1] // k.shape[1]
+        if repeats > 1 and spans.is_one_block and not spans.causal:
+            # Query heads that share keys are more queries of one head, as all of them see all keys.
+            out, lse = self.forward(_fold(q, repeats), k, v, spans, scale)
+            return _unfold(out, repeats), _unfold(lse, repeats)
         k, v = _repeat_heads(k, repeats), _repeat_heads(v, repeats)
         if spans.is_one_block:
             out, lse = self.attend(_batch(q), _batch(k), _batch(v), _mask(spans), scale)
@@ -122,6 +126,10 @@ class PlainKernel:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernel`."""
         repeats = q.shape[1] // k.shape[1]
+        if repeats > 1 and spans.is_one_block and not spans.causal:
+            d_out, q, out, lse = (_fold(tensor, repeats) for tensor in (d_out, q, out, lse))
+            d_q, d_k, d_v = self.backward(d_out, q, k, v, out, lse, spans, scale)
+            return _unfold(d_q, repeats), d_k, d_v
         k, v = _repeat_heads(k, repeats), _repeat_heads(v, repeats)
         if spans.is_one_block:
             shares = self.attend_backward(
@@ -270,6 +278,18 @@ def _sum_heads(gradient: Tensor, repeats: int) -> Tensor:
     if repeats == 1:
         return gradient
     return gradient.reshape(len(gradient), -1, repeats, gradient.shape[-1]).sum(2)
+
+
+def _fold(tensor: Tensor, repeats: int) -> Tensor:
+    """[L, Hkv * repeats, ...] -> [L * repeats, Hkv, ...]; a view where Hkv is 1."""
+    grouped = tensor.reshape(len(tensor), -1, repeats, *tensor.shape[2:])
+    return grouped.transpose(1, 2).reshape(len(tensor) * repeats, -1, *tensor.shape[2:])
+
+
+def _unfold(tensor: Tensor, repeats: int) -> Tensor:
+    """[L * repeats, Hkv, ...] -> [L, Hkv * repeats, ...]."""
+    grouped = tensor.reshape(-1, repeats, *tensor.shape[1:])
+    return grouped.transpose(1, 2).reshape(len(grouped), -1, *tensor.shape[2:])
 
 
 def _batch(tensor: Tensor) -> Tensor:

@@ -200,6 +200,11 @@ class Row:
         names = ("tokens", "positions", "predicting", "targets")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
+    @property
+    def end(self) -> int:
+        """The position after the longest sample's last."""
+        return self.prefix + int(np.diff(self.samples).max())
+
     @cached_property
     def within_samples(self) -> Spans:
         """All own tokens, each to its own sample."""
