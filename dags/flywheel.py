@@ -4,6 +4,7 @@ Distils the answers of a teacher LLM into small fine-tuned students, measures ea
 puts the cheapest good one into production.
 
     plan -> label -> ingest -> curate -+-> base_eval    [one for each student] ----------------+-> score -> review -> promote
+                                       +-> champion_eval, on this run's eval set --------------+
                                        +-> candidate    [student @ size]: customize -> evaluate-+
 
 * A run sees records before its **cutoff**: the end of its data interval, else its logical date, else the
@@ -20,6 +21,7 @@ from datetime import timedelta
 from airflow.sdk import dag, task_group
 
 from flywheel.orchestration import (
+    CHAMPION,
     JobOperator,
     ReviewOperator,
     curate,
@@ -70,7 +72,8 @@ def flywheel() -> None:
     base_eval = JobOperator.partial(
         task_id="base_eval", stage="base_eval", map_index_template="{{ task.student }}"
     ).expand(student=students)
-    jobs = [base_eval, candidate.expand_kwargs(candidates)]
+    champion_eval = JobOperator(task_id="champion_eval", stage="champion_eval", student=CHAMPION)
+    jobs = [base_eval, champion_eval, candidate.expand_kwargs(candidates)]
 
     students >> label() >> ingest() >> candidates >> jobs
     jobs >> score() >> ReviewOperator(task_id="review") >> promote()

@@ -146,10 +146,13 @@ def curate(run: RunArgument, artifacts: RootOption = "") -> None:
 def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
     """Customize and evaluate all students and candidates, one after another, in this process."""
     from flywheel import wheel
+    from flywheel.champion import read_champion
 
     opened = _open(run, artifacts)
     for student in opened.plan.students:
         _run_job("evaluate", wheel.write_spec(opened, "base_eval", student))
+    if read_champion(opened.root, opened.plan.workload_id, opened.plan.client_id):
+        _run_job("evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
     for candidate in opened.plan.candidates:
         _run_job("customize", wheel.write_spec(opened, "customize", candidate.student, candidate.size))
         _run_job("evaluate", wheel.write_spec(opened, "evaluate", candidate.student, candidate.size))

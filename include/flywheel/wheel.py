@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from flywheel.config import Student
+from flywheel.errors import ArtifactError
 from flywheel.plan import Candidate
 from flywheel.runs import Run
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from flywheel.stages.score import ScoreResult
 
 log = logging.getLogger(__name__)
+
+# Stands for a student in the folder of the champion's job; no student can have this name.
+CHAMPION = "_champion"
 
 
 def label(run: Run) -> LabelResult:
@@ -87,15 +92,49 @@ def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSp
     )
 
 
+def champion_spec(run: Run) -> EvaluateSpec:
+    """Return what the evaluation job of the champion in force is asked to do: tonight's eval set.
+
+    Raises:
+        ArtifactError: there is no champion yet.
+    """
+    from flywheel.champion import read_champion
+    from flywheel.jobs import EvaluateSpec
+    from flywheel.stages.curate import CurateResult
+
+    plan, curated = run.plan, run.load("stages/curate", CurateResult)
+    champion = read_champion(run.root, plan.workload_id, plan.client_id)
+    if champion is None:
+        raise ArtifactError("no champion yet: nothing to measure anew")
+    # A champion stays one when its student is no longer in the config.
+    known = {student.name: student for student in plan.config.students}
+    student = known.get(champion.student)
+    if student is None or student.weights != champion.weights:
+        student = Student(model_name=champion.model_name, name=champion.student, weights=champion.weights)
+    return EvaluateSpec(
+        artifact_root=plan.config.artifacts.root,
+        student=student,
+        dataset=curated.dataset,
+        adapter=champion.adapter,
+        size=champion.size,
+        classes=plan.workload.classes,
+        aliases=plan.workload.aliases,
+        evaluation=plan.config.evaluation_config,
+    )
+
+
 def write_spec(run: Run, kind: str, student: str, size: int | None = None) -> str:
     """Write the spec of a job and return its URL, which `flywheel customize` and `flywheel evaluate` take.
 
     Args:
-        kind: customize, evaluate or base_eval.
+        kind: customize, evaluate, base_eval or champion_eval.
+        student: short name; CHAMPION for champion_eval.
     """
     if kind == "customize":
         assert size is not None
         spec: CustomizeSpec | EvaluateSpec = customize_spec(run, Candidate(student=student, size=size))
+    elif kind == "champion_eval":
+        spec = champion_spec(run)
     else:
         spec = evaluate_spec(run, student, size)
     folder = Candidate(student=student, size=size).folder if size is not None else student

@@ -7,8 +7,10 @@ from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
 from flywheel.orchestration.settings import dag_params, dag_schedule, read_config
 from flywheel.orchestration.tasks import curate, ingest, label, plan, promote, score
+from flywheel.wheel import CHAMPION
 
 __all__ = [
+    "CHAMPION",
     "JobOperator",
     "ReviewOperator",
     "curate",

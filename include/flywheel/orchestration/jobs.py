@@ -1,4 +1,4 @@
-"""The operator of `base_eval`, `customize` and `evaluate`: one job of one student, wherever it runs."""
+"""The operator of the customization and evaluation jobs: one job of one student, wherever it runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from flywheel import wheel
+from flywheel.champion import read_champion
+from flywheel.config import Student
 from flywheel.job_command import is_done, run_job
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.orchestration.context import facts, run_of
@@ -17,7 +19,7 @@ from flywheel.runs import Run
 from flywheel.runtimes import Job, RefusedJobError, open_runtime
 from flywheel.runtimes.base import JobKind
 
-Stage = Literal["base_eval", "customize", "evaluate"]
+Stage = Literal["base_eval", "champion_eval", "customize", "evaluate"]
 
 # How a line of a job begins (see flywheel.job_command), and the level it has in the task's log.
 _LEVELS = {
@@ -37,7 +39,7 @@ class JobOperator(BaseOperator):
 
     Args:
         stage: which job.
-        student: short name.
+        student: short name; wheel.CHAMPION for champion_eval.
         size: training records of the candidate; None for the student itself.
     """
 
@@ -79,9 +81,9 @@ class JobOperator(BaseOperator):
             self.log.info("%s: found, nothing to do", self.name)
             run_job(kind, spec)
         else:
-            plan = run.plan
-            self._runtime = open_runtime(plan.config.runtime)
-            gpus = plan.config.student(self.student).gpus
+            self._runtime = open_runtime(run.plan.config.runtime)
+            written = run.root.read_json(f"{run.path}/jobs/{self._folder}/{self.stage}.spec.json")
+            gpus = Student.model_validate(written["student"]).gpus
             self._runtime.run(Job(kind, spec, self.name, gpus), self._log_line)
         result = run.load(
             f"jobs/{self._folder}/{self.stage}", CustomizeResult if kind == "customize" else EvaluateResult
@@ -90,6 +92,10 @@ class JobOperator(BaseOperator):
 
     def _check_available(self, run: Run) -> None:
         """Skip a candidate whose size the data does not reach; the reason goes into the table."""
+        if self.stage == "champion_eval":
+            plan = run.plan
+            if read_champion(run.root, plan.workload_id, plan.client_id) is None:
+                raise AirflowSkipException("no champion yet: nothing to measure anew")
         if self.size is None:
             return
         from flywheel.stages.curate import CurateResult

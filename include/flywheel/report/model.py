@@ -172,6 +172,14 @@ class ChampionPart(ReportPart):
     registry: str | None = None
 
 
+class Remeasured(ReportPart):
+    """A champion from an earlier run, on this run's eval set."""
+
+    adapter: str
+    f1_weighted: float
+    f1_weighted_ci95: tuple[float, float] | None = None
+
+
 class DecisionPart(ReportPart):
     """What became of this run's choice.
 
@@ -183,7 +191,8 @@ class DecisionPart(ReportPart):
         choice: the cheapest candidate that reached it.
         reason: why it was chosen, or why none was.
         outcome: what that means for production; empty until it is decided.
-        worse: what is in production now scores lower than what was there before.
+        worse: what is in production now scores lower than what was there before, or, unchanged, lower on
+            this run's eval set than its recorded 95 % interval.
     """
 
     state: Literal["pending", "promoted", "in place", "rejected", "none", "outdated"] = "pending"
@@ -216,6 +225,7 @@ class Report(ReportPart):
     Attributes:
         champion: this run's choice once it is in production; None where it is not, for whatever reason.
         production: what is in production after this run, from whatever run.
+        remeasured: the champion that was there before, on this run's eval set.
         verdict: plain sentences, the most important first.
         warnings: what did not work and did not matter enough to stop the run.
         stages: seconds by stage; where jobs of one stage overlap, the time counts once.
@@ -233,6 +243,7 @@ class Report(ReportPart):
     best: BestPart | None = None
     champion: ChampionPart | None = None
     production: ChampionPart | None = None
+    remeasured: Remeasured | None = None
     decision: DecisionPart = DecisionPart()
     verdict: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)

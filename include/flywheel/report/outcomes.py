@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.runs import Run, seconds_of
+from flywheel.wheel import CHAMPION
 
 
 class Failure(BaseModel):
@@ -39,6 +40,7 @@ class Outcomes(BaseModel):
     Attributes:
         label, ingest, curate: LabelResult, IngestResult and CurateResult as they are in the run's folder, so
             that a report needs none of these stages' libraries; {} where a stage did not run.
+        champion: the champion in force, on this run's eval set; None where there is none.
         seconds: by stage; overlapping jobs of a stage count once.
     """
 
@@ -47,6 +49,7 @@ class Outcomes(BaseModel):
     curate: dict[str, Any] = Field(default_factory=dict)
     base: list[JobOutcome] = Field(default_factory=list)
     candidates: list[JobOutcome] = Field(default_factory=list)
+    champion: EvaluateResult | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
 
 
@@ -79,6 +82,7 @@ def gather(run: Run) -> Outcomes:
             )
             for candidate in plan.candidates
         ],
+        champion=run.find(f"jobs/{CHAMPION}/champion_eval", EvaluateResult),
         seconds={
             stage: seconds_of(times)
             for stage, times in run.intervals().items()

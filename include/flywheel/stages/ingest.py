@@ -1,6 +1,6 @@
 """Stage 2, ingest: labelled headlines and the log records of applications go into the store.
 
-    in    labelled.jsonl of the stage before; the config's sources of kind `log_records`
+    in    labelled.jsonl.gz of the stage before; the config's sources of kind `log_records`
     out   records in the store, each once; ingest.quarantine.jsonl: what was set aside, and why
 
 Records are written in batches and have ids from their content, so a stage that was killed and runs again

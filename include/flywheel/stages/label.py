@@ -1,7 +1,7 @@
 """Stage 1, label: the teacher labels the headlines before the cutoff, and is compared with people.
 
     in    the config's sources of kind `headlines`, the workload, the answers that the store already has
-    out   labelled.jsonl: one log record a line; label.quarantine.jsonl: what was set aside, and why;
+    out   labelled.jsonl.gz: one log record a line; label.quarantine.jsonl: what was set aside, and why;
           label.json: the result, also when the gate against human labels then stops the run
 
 One process labels at a time for a store: a lock beside the store (a SQLite file), else in state/locks of the
@@ -11,13 +11,16 @@ machine. So nothing is asked twice by two runs at once; the second one waits, th
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 from filelock import FileLock, Timeout
@@ -41,7 +44,7 @@ from flywheel.workload import Workload
 
 log = logging.getLogger(__name__)
 
-RECORDS_FILE = "labelled.jsonl"
+RECORDS_FILE = "labelled.jsonl.gz"
 QUARANTINE_FILE = "label.quarantine.jsonl"
 RESULT_FILE = "label.json"
 
@@ -56,7 +59,7 @@ class LabelResult(BaseModel):
         found: headlines whose answer was there before, or that came twice.
         quarantined: rows and answers set aside, in `quarantine_file`.
         later: headlines at or after the cutoff, left for later runs.
-        records_file: name of the JSONL file of log records in the run's folder.
+        records_file: name of the JSONL file of log records in the run's folder, compressed with gzip.
         human: the comparison with human labels; None without any.
         seconds: wall-clock time of the stage.
     """
@@ -96,7 +99,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     agreement = AgreementCounter(workload)
     with _only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
         aside = folder / f".{RECORDS_FILE}.aside"
-        with aside.open("wb") as file:
+        with _compressed(aside) as file:
 
             def settle(headline: Headline, outcome: Outcome) -> None:
                 if headline.human_label is not None and (outcome.label or outcome.answer):
@@ -141,6 +144,18 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     )
     check_gate(result.human, config.teacher.gate)
     return result
+
+
+@contextmanager
+def _compressed(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for records, compressed: each repeats the prompt, which gzip's level 1 makes small."""
+    with (
+        path.open("wb") as file,
+        # Neither name nor time goes in, so that the same records are the same bytes.
+        gzip.GzipFile("", "wb", 1, file, mtime=0) as compressed,
+        BufferedWriter(compressed, 1 << 17) as buffered,
+    ):
+        yield buffered
 
 
 def _headlines(plan: Plan, quarantine: Quarantine, read: Counter[str]) -> Iterator[Headline]:

@@ -225,6 +225,9 @@ def _replacement(report: Report, row: CandidatePart, previous: Champion | None) 
 
 def _f1_now(report: Report, champion: Champion) -> tuple[float, bool]:
     """Return a champion's weighted F1: measured in this run where it was, else as recorded; and which."""
+    anew = report.remeasured
+    if anew is not None and anew.adapter == champion.adapter:
+        return anew.f1_weighted, True
     for row in report.scored:
         if row.adapter == champion.adapter:
             return f1_of(row), True
@@ -241,7 +244,13 @@ def _is_worse(report: Report, champion: Champion | None, previous: Champion | No
     """Return whether production lost quality: by the replacement, or measured anew where nothing changed."""
     if champion is None or previous is None:
         return False
-    before = previous.f1_weighted if champion.adapter == previous.adapter else _f1_now(report, previous)[0]
+    if champion.adapter != previous.adapter:
+        before = _f1_now(report, previous)[0]
+    elif champion.f1_weighted_ci95 is not None:
+        # Each night's eval set is another sample: only what is below the interval is more than chance.
+        before = champion.f1_weighted_ci95[0]
+    else:
+        before = champion.f1_weighted
     return _f1_now(report, champion)[0] < before - 1e-9
 
 

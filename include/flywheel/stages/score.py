@@ -20,7 +20,7 @@ from flywheel.report.baseline import baseline
 from flywheel.report.build import build_report
 from flywheel.report.curve import draw_png
 from flywheel.report.files import CURVE_FILE, mark_latest, write_report
-from flywheel.report.model import ChampionPart, Report
+from flywheel.report.model import ChampionPart, Remeasured, Report
 from flywheel.report.outcomes import Outcomes, gather
 from flywheel.report.verdict import verdict_of
 from flywheel.runs import Run
@@ -74,6 +74,12 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
     _add_baseline(root, plan, report)
     standing = read_champion(root, plan.workload_id, plan.client_id)
     report.production = production_part(standing) if standing else None
+    if outcomes.champion is not None and outcomes.champion.adapter is not None:
+        report.remeasured = Remeasured(
+            adapter=outcomes.champion.adapter,
+            f1_weighted=outcomes.champion.f1_weighted,
+            f1_weighted_ci95=outcomes.champion.f1_weighted_ci95,
+        )
     report.verdict = verdict_of(report)
     made = {f"{job.student} @ {job.size}": job.customize for job in outcomes.candidates if job.customize}
     try:
