@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel
 
 from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.champion import read_champion
 from flywheel.config import Config
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.plan import Candidate, Plan, make_plan
@@ -19,6 +20,7 @@ from flywheel.stages.curate import CurateResult
 from flywheel.stages.ingest import IngestResult
 from flywheel.stages.label import LabelResult
 from flywheel.teacher.agreement import Agreement
+from flywheel.wheel import CHAMPION
 from flywheel.workload import Workload
 
 WORKLOAD = "include/workloads/news_classifier.yaml"
@@ -44,7 +46,7 @@ LABELLED = LabelResult(
     found=41,
     quarantined=1,
     later=0,
-    records_file="labelled.jsonl",
+    records_file="labelled.jsonl.gz",
     quarantine_file="label.quarantine.jsonl",
     prompt_tokens=70_000,
     completion_tokens=360,
@@ -118,6 +120,7 @@ def finish(
     data_seed: int = 1,
     train: int = 36,
     label: bool = True,
+    champion_f1: float | None = None,
 ) -> Run:
     """Leave the files of a run whose stages up to evaluate have ended.
 
@@ -126,6 +129,7 @@ def finish(
         failed: why jobs failed, by candidate.
         data_seed: another one gives another dataset, and so other adapters.
         train: training records of the split.
+        champion_f1: weighted F1 of the champion in force on this run's eval set; None: not measured anew.
     """
     run = Run.create(plan)
     dataset = write_dataset(run.root, seed=data_seed)
@@ -134,6 +138,12 @@ def finish(
         stages["label"] = LABELLED
     for name, stage in stages.items():
         _save(run, f"stages/{name}", stage.model_dump(mode="json"))
+    champion = read_champion(run.root, plan.workload_id, plan.client_id)
+    if champion is not None and champion_f1 is not None:
+        anew = evaluated(champion.student, champion.size, dataset, champion_f1) | {
+            "adapter": champion.adapter
+        }
+        _save(run, f"jobs/{CHAMPION}/champion_eval", anew)
     for student in plan.students:
         _save(run, f"jobs/{student}/base_eval", evaluated(student, None, dataset, BASE[student]))
     for candidate in plan.candidates:

@@ -65,7 +65,9 @@ class Script:
             if not message.get("more_body"):
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.calls.append({"path": scope["path"], "headers": headers, "body": body})
+        self.calls.append(
+            {"path": scope["path"], "headers": headers, "body": body, "client": scope["client"]}
+        )
         self.times.append(time.monotonic())
         status, answer_headers, data = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if status == -1:

@@ -1,5 +1,6 @@
 """The label stage with a real server and a real store: every answer paid once, whatever happens meanwhile."""
 
+import gzip
 import json
 import os
 import signal
@@ -68,7 +69,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    data = path.read_bytes()
+    text = gzip.decompress(data) if path.suffix == ".gz" else data
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def figures(result: LabelResult) -> tuple[int, int, int, int, int]:
@@ -95,7 +98,7 @@ def test_headlines_become_log_records_in_their_order(folder: Path) -> None:
     assert sorted(path.name for path in folder.glob("*label*")) == [
         "label.json",
         "label.quarantine.jsonl",
-        "labelled.jsonl",
+        "labelled.jsonl.gz",
         "records.sqlite.label.lock",
     ]
 
@@ -103,10 +106,10 @@ def test_headlines_become_log_records_in_their_order(folder: Path) -> None:
 def test_answers_that_are_there_need_no_teacher(folder: Path) -> None:
     with stand_in(LABELS) as (url, _):
         label(make(folder, url), folder)
-        before = (folder / "labelled.jsonl").read_bytes()
+        before = (folder / "labelled.jsonl.gz").read_bytes()
     result = label(make(folder, "http://127.0.0.1:9"), folder)
     assert figures(result) == (300, 300, 0, 300, 0)
-    assert (folder / "labelled.jsonl").read_bytes() == before
+    assert (folder / "labelled.jsonl.gz").read_bytes() == before
 
 
 def test_only_new_headlines_are_asked(folder: Path) -> None:
@@ -131,7 +134,7 @@ def test_a_headline_that_comes_twice_is_asked_once_and_recorded_twice(tmp_path: 
         result = label(make(tmp_path, url), tmp_path)
     assert figures(result) == (29, 29, 1, 28, 0)
     assert teacher.calls["calls"] == 1
-    assert len({line["timestamp"] for line in lines_of(tmp_path / "labelled.jsonl")}) == 29
+    assert len({line["timestamp"] for line in lines_of(tmp_path / "labelled.jsonl.gz")}) == 29
 
 
 def test_headlines_from_the_cutoff_on_are_not_asked(tmp_path: Path) -> None:
@@ -190,7 +193,7 @@ def test_a_second_answer_with_a_class_is_taken(tmp_path: Path) -> None:
     with served(Script([(200, {}, completion("Hm.")), (200, {}, completion("Well: [[Earnings]]"))])) as url:
         result = label(make(tmp_path, url), tmp_path)
     assert figures(result) == (1, 1, 2, 0, 0)
-    (record,) = lines_of(tmp_path / "labelled.jsonl")
+    (record,) = lines_of(tmp_path / "labelled.jsonl.gz")
     assert record["response"]["choices"][0]["message"]["content"] == "Well: [[Earnings]]"
 
 
@@ -199,7 +202,7 @@ def test_a_wrong_key_stops_the_run_at_once(folder: Path) -> None:
         with pytest.raises(TeacherError, match=r"401: stand-in: wrong or missing API key; check the key"):
             label(make(folder, url), folder)
         assert teacher.calls["calls"] <= 16
-    assert not (folder / "labelled.jsonl").exists()
+    assert not (folder / "labelled.jsonl.gz").exists()
 
 
 def test_the_key_of_the_environment_is_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +249,7 @@ def test_sources_of_log_records_are_not_labelled(tmp_path: Path) -> None:
     source = {"path": str(tmp_path / "app.jsonl"), "kind": "log_records"}
     result = label(make(tmp_path, None, source=source), tmp_path)
     assert figures(result) == (0, 0, 0, 0, 0)
-    assert (tmp_path / "labelled.jsonl").read_bytes() == b""
+    assert lines_of(tmp_path / "labelled.jsonl.gz") == []
 
 
 # -- kills and several processes -----------------------------------------------------------------------
@@ -275,7 +278,7 @@ def test_a_killed_run_loses_only_the_calls_in_flight(folder: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         paid = teacher.calls["answered"]
-        assert not (folder / "run" / "labelled.jsonl").exists()
+        assert not (folder / "run" / "labelled.jsonl.gz").exists()
         result = label(make(folder, url), folder / "run")
     assert result.labelled == 300
     # 8 calls at once, and the answers of 20 ms and one write.
@@ -283,7 +286,7 @@ def test_a_killed_run_loses_only_the_calls_in_flight(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "run").iterdir() if not path.name.startswith(".")) == [
         "label.json",
         "label.quarantine.jsonl",
-        "labelled.jsonl",
+        "labelled.jsonl.gz",
     ]
 
 

@@ -69,13 +69,40 @@ def test_connections_are_used_again() -> None:
 
     async def run(url: str) -> None:
         async with TeacherClient(Endpoint(f"{url}/v1/chat/completions")) as client:
-            connector = client._session.connector  # type: ignore[union-attr]
-            for _ in range(20):
-                await client.ask(BODY)
-            assert sum(len(idle) for idle in connector._conns.values()) == 1  # type: ignore[union-attr]
+            for _ in range(5):
+                await asyncio.gather(*[client.ask(BODY) for _ in range(4)])
 
     with served(script) as url:
         asyncio.run(run(url))
+    assert len(script.calls) == 20
+    assert len({call["client"] for call in script.calls}) == 4
+
+
+def test_no_more_calls_are_in_flight_than_asked_for() -> None:
+    _, script, _ = ask([GOOD], calls=20, concurrency=3)
+    assert len({call["client"] for call in script.calls}) <= 3
+
+
+def test_cookies_are_not_sent_back() -> None:
+    _, script, _ = ask([(200, {"Set-Cookie": "id=1; Path=/"}, GOOD[2])], calls=3, concurrency=1)
+    assert not any("cookie" in call["headers"] for call in script.calls)
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script([GOOD])
+
+    async def run(url: str) -> Reply:
+        async with TeacherClient(Endpoint(url)) as client:
+            return await client.ask(BODY)
+
+    with served(script) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+        reply = asyncio.run(run("http://teacher.test/v1/chat/completions"))
+        assert reply.content == "[[[earnings]]]"
+        assert script.calls[0]["headers"]["host"] == "teacher.test"
+        asyncio.run(run(f"{proxy}/v1/chat/completions"))  # a local one needs none
+    assert script.calls[1]["headers"]["host"] in proxy
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
@@ -138,7 +165,7 @@ def test_an_unreachable_server_is_named_with_its_address() -> None:
         async with TeacherClient(endpoint, max_attempts=2, first_backoff=0.01) as client:
             await client.ask(BODY)
 
-    with pytest.raises(CallError, match=r"http://127\.0\.0\.1:9/v1/chat/completions: Cannot connect"):
+    with pytest.raises(CallError, match=r"http://127\.0\.0\.1:9/v1/chat/completions: cannot connect"):
         asyncio.run(run())
 
 

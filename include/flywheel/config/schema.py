@@ -207,10 +207,14 @@ class TeacherConfig(Section):
 
     model: str = Field("meta/llama-3.3-70b-instruct", min_length=1, description="Sent with each call.")
     connection: str = Field(
-        "flywheel_teacher", description="Airflow connection; else FLYWHEEL_TEACHER_BASE_URL and _API_KEY."
+        "flywheel_teacher",
+        description="Airflow connection with address and key, used where neither FLYWHEEL_TEACHER_BASE_URL "
+        "nor base_url names an address.",
     )
     base_url: str | None = Field(
-        None, description="For an endpoint that needs no secret, such as the stand-in."
+        None,
+        description="The address where FLYWHEEL_TEACHER_BASE_URL is not set; the key then comes from "
+        "FLYWHEEL_TEACHER_API_KEY alone.",
     )
     concurrency: int = Field(32, ge=1, description="Calls in flight at once.")
     timeout_seconds: float = Field(60.0, gt=0, description="Of one call.")

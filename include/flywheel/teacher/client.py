@@ -4,10 +4,6 @@ A call is tried again after time-outs, broken connections, malformed answers and
 429 and 5xx, with exponential backoff and full jitter: a random wait between nothing and a bound that doubles
 (AWS Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After holds back all calls, not
 only the one it came with.
-
-aiohttp, not httpx: with 32 connections, 5 KB requests and a local server on one core, httpx 0.28 made 430
-requests/s through one client (its pool looks through all connections for each request, encode/httpcore#1035),
-1,700 through a client for each worker, and aiohttp 3.14 made 10,000.
 """
 
 from __future__ import annotations
@@ -18,20 +14,26 @@ import random
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
+import httpx
 import orjson
 
 from flywheel.errors import TeacherError
 from flywheel.teacher.endpoint import Endpoint
+from flywheel.teacher.transport import Transport
 
 log = logging.getLogger(__name__)
 
 RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 # The request is at fault and another may not be: its headline is set aside, the others go on.
 REFUSED_STATUSES = frozenset({400, 413, 422})
+# In the texts of OpenSSL's errors: a certificate that is not trusted, and a server that does not speak TLS.
+TLS_FAULTS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
 MAX_RETRY_AFTER_SECONDS = 120.0
@@ -89,7 +91,9 @@ class TeacherClient:
         self._max_attempts = max_attempts
         self._first_backoff = first_backoff
         self._not_before = 0.0  # monotonic seconds, from Retry-After
-        self._session: aiohttp.ClientSession | None = None
+        self._places = asyncio.Semaphore(concurrency)
+        self._headers = httpx.Headers()
+        self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
         if isinstance(self._endpoint, TeacherError):
@@ -97,20 +101,18 @@ class TeacherClient:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "flywheel"}
         if self._endpoint.api_key:
             headers["Authorization"] = f"Bearer {self._endpoint.api_key}"
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=not self._endpoint.is_local,  # proxies of the environment
+        self._headers = httpx.Headers(headers)
+        self._client = httpx.AsyncClient(
+            transport=_transport(self._endpoint, self._concurrency),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # takes none
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def ask(self, body: bytes) -> Reply:
         """Send one chat-completions request and return its answer.
@@ -148,17 +150,22 @@ class TeacherClient:
         return wait + min(jitter, 1.0)
 
     async def _attempt(self, url: str, body: bytes) -> Reply:
-        assert self._session is not None, "use the client as a context manager"
+        assert self._client is not None, "use the client as a context manager"
         try:
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
-                data = await response.read()
-                status, headers = response.status, response.headers
-        except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
-            raise TeacherError(f"{url}: {error}") from None
+            request = httpx.Request("POST", url, headers=self._headers, content=body)
+            async with self._places, asyncio.timeout(self._timeout):
+                response = await self._client.send(request)
         except TimeoutError:
             raise _TryAgainError(f"no answer within {self._timeout:g} s from {url}") from None
-        except aiohttp.ClientError as error:
-            raise _TryAgainError(f"{url}: {error or type(error).__name__}") from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise TeacherError(f"{url}: {error}") from None
+        except httpx.TransportError as error:
+            if any(reason in str(error) for reason in TLS_FAULTS):
+                raise TeacherError(f"{url}: {error}") from None
+            raise _TryAgainError(f"{url}: {str(error) or type(error).__name__}") from None
+        except httpx.DecodingError as error:
+            raise _TryAgainError(f"{url}: {error}") from None
+        data, status, headers = response.content, response.status_code, response.headers
         if status == 200:
             return _reply(data)
         message = f"the teacher at {url} said {status}: {_error_message(data)}"
@@ -167,6 +174,18 @@ class TeacherClient:
         if status in REFUSED_STATUSES:
             raise CallError(message, refused=True)
         raise TeacherError(f"{message}; {_advice(status, headers.get('Location'))}")
+
+
+def _transport(endpoint: Endpoint, connections: int) -> httpx.AsyncBaseTransport:
+    """Return our transport, or httpx's own where the environment names a proxy for the address."""
+    certificates = httpx.create_ssl_context()
+    address = urlsplit(endpoint.url)
+    proxies = {} if endpoint.is_local or proxy_bypass(address.hostname or "") else getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if proxy is None:
+        return Transport(certificates)
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.AsyncHTTPTransport(verify=certificates, proxy=proxy, limits=limits)
 
 
 def _reply(data: bytes) -> Reply:
