@@ -173,6 +173,26 @@ def test_a_champion_measured_again_is_compared_on_the_same_eval_set(config: Conf
     assert "its weighted F1 is 0.940, on the same eval set" in result.reason
 
 
+NONE_GOOD = {("1b", 25): 0.7, ("3b", 25): 0.8}
+
+
+@pytest.mark.parametrize(("f1_now", "worse"), [(0.88, False), (0.86, True)])
+def test_a_champion_below_its_interval_on_tonight_s_eval_set_got_worse(
+    config: Config, f1_now: float, worse: bool
+) -> None:
+    turn(config)  # 0.90, interval 0.87 to 0.93
+    result = turn(config, "night-2", 3, data_seed=2, f1=NONE_GOOD, champion_f1=f1_now)
+    assert (result.promoted, result.worse) == (False, worse)
+    assert f"its weighted F1 is {f1_now:.3f}, on the same eval set" in result.reason
+
+
+def test_a_new_champion_is_compared_with_the_old_one_on_tonight_s_eval_set(config: Config) -> None:
+    turn(config)  # 0.90 on its own night
+    result = turn(config, "night-2", 3, data_seed=2, f1={("3b", 25): 0.91}, champion_f1=0.95)
+    assert (result.promoted, result.worse) == (True, True)
+    assert "0.040 lower than the champion before it" in result.reason
+
+
 def test_an_older_run_does_not_replace_a_newer_champion(config: Config, root: ArtifactRoot) -> None:
     newer = turn(config, "night-9", 9).champion
     result = turn(config, "backfill", 3, data_seed=2)
