@@ -4,6 +4,10 @@ A call is tried again after time-outs, broken connections, malformed answers and
 429 and 5xx, with exponential backoff and full jitter: a random wait between nothing and a bound that doubles
 (AWS Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After holds back all calls, not
 only the one it came with.
+
+Each connection has an `httpx.AsyncClient` of its own: one client with 32 connections looks through its whole
+pool for each request (encode/httpcore#1035) and sends 430 requests a second of 5 KB each, where 32 clients
+send 1,500 on the same core.
 """
 
 from __future__ import annotations
@@ -11,21 +15,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import orjson
 
 from flywheel.errors import TeacherError
 from flywheel.teacher.endpoint import Endpoint
-from flywheel.teacher.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +96,10 @@ class TeacherClient:
         self._first_backoff = first_backoff
         self._not_before = 0.0  # monotonic seconds, from Retry-After
         self._places = asyncio.Semaphore(concurrency)
-        self._headers = httpx.Headers()
-        self._client: httpx.AsyncClient | None = None
+        self._headers: dict[str, str] = {}
+        self._certificates: ssl.SSLContext | None = None
+        self._clients: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> Self:
         if isinstance(self._endpoint, TeacherError):
@@ -101,18 +107,15 @@ class TeacherClient:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "flywheel"}
         if self._endpoint.api_key:
             headers["Authorization"] = f"Bearer {self._endpoint.api_key}"
-        self._headers = httpx.Headers(headers)
-        self._client = httpx.AsyncClient(
-            transport=_transport(self._endpoint, self._concurrency),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # takes none
-        )
+        self._headers = headers
+        self._certificates = httpx.create_ssl_context()  # shared: making one takes 20 ms
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     async def ask(self, body: bytes) -> Reply:
         """Send one chat-completions request and return its answer.
@@ -149,12 +152,31 @@ class TeacherClient:
         # The jitter on top spreads the calls that waited together.
         return wait + min(jitter, 1.0)
 
-    async def _attempt(self, url: str, body: bytes) -> Reply:
-        assert self._client is not None, "use the client as a context manager"
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Give a client that no other call uses meanwhile; the last one used is used next."""
+        assert self._certificates is not None, "use the client as a context manager"
+        assert isinstance(self._endpoint, Endpoint)
+        if not self._idle:
+            client = httpx.AsyncClient(
+                headers=self._headers,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # takes none
+                verify=self._certificates,
+                timeout=None,  # noqa: S113  the whole attempt has one
+                trust_env=not self._endpoint.is_local,  # no proxy stands between
+            )
+            self._clients.append(client)
+            self._idle.append(client)
+        client = self._idle.pop()
         try:
-            request = httpx.Request("POST", url, headers=self._headers, content=body)
-            async with self._places, asyncio.timeout(self._timeout):
-                response = await self._client.send(request)
+            yield client
+        finally:
+            self._idle.append(client)
+
+    async def _attempt(self, url: str, body: bytes) -> Reply:
+        try:
+            async with self._places, asyncio.timeout(self._timeout), self._connection() as client:
+                response = await client.post(url, content=body)
         except TimeoutError:
             raise _TryAgainError(f"no answer within {self._timeout:g} s from {url}") from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -174,18 +196,6 @@ class TeacherClient:
         if status in REFUSED_STATUSES:
             raise CallError(message, refused=True)
         raise TeacherError(f"{message}; {_advice(status, headers.get('Location'))}")
-
-
-def _transport(endpoint: Endpoint, connections: int) -> httpx.AsyncBaseTransport:
-    """Return our transport, or httpx's own where the environment names a proxy for the address."""
-    certificates = httpx.create_ssl_context()
-    address = urlsplit(endpoint.url)
-    proxies = {} if endpoint.is_local or proxy_bypass(address.hostname or "") else getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if proxy is None:
-        return Transport(certificates)
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncHTTPTransport(verify=certificates, proxy=proxy, limits=limits)
 
 
 def _reply(data: bytes) -> Reply:
