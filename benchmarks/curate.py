@@ -100,7 +100,7 @@ def _store_path(folder: Path, records: int) -> Path:
 
 
 def _fill(path: Path, records: int) -> None:
-    """Write the demo's headlines as records with the news workload's prompt, 5 KB each."""
+    """Write the demo's headlines as records with the news workload's prompt, 5 KB each, as time goes by."""
     workload = Workload.load("include/workloads/news_classifier.yaml")
     aside = path.with_suffix(".aside")
     aside.unlink(missing_ok=True)
@@ -115,7 +115,7 @@ def _fill(path: Path, records: int) -> None:
                 answer=workload.answer_for(headline.teacher_label),
                 label=headline.teacher_label,
             )
-            for headline in generate(records)
+            for headline in sorted(generate(records), key=lambda headline: headline.timestamp)
         )
     aside.rename(path)
 

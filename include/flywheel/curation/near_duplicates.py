@@ -27,9 +27,9 @@ from scipy.sparse.csgraph import connected_components
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
-# The cost of a member in a choice of parts, in pairs that are looked at.
+# What a set costs in a choice of parts, in pairs that are looked at; and how many numbers of parts are tried.
 _MEMBER_COST = 2
-MAX_CHOICES = 16
+_MORE_PARTS = 16
 # Pairs, and words, that are held at once; bounds memory to some 100 MB.
 _PAIRS = 1 << 20
 _CHUNK_WORDS = 1 << 22
@@ -106,7 +106,7 @@ class _Sets:
         The cheapest is taken, judged by the pairs of its first hash.
         """
         best, least = differing + 1, math.inf
-        for parts in range(differing + 1, differing + 1 + MAX_CHOICES):
+        for parts in range(differing + 1, differing + 1 + _MORE_PARTS):
             choices = math.comb(parts, differing)
             if parts > differing + 1 and choices * len(members) * _MEMBER_COST > least:
                 break
