@@ -61,6 +61,11 @@ class AutogradEngine:
         return row_loss(self.decoder, row.to(self.device))
 
 
+def engine_for(model: Any, dropout: float) -> Engine:
+    """Return the engine for a peft LoRA model on its device."""
+    return AutogradEngine(model, dropout)
+
+
 def row_loss(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tensor:
     """Return the loss of a row, summed over the answers' tokens, in nats: a scalar."""
     parts, answer_parts, last = parts_of(row), answer_parts_of(row), len(decoder.layers) - 1

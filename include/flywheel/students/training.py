@@ -28,7 +28,7 @@ from flywheel.errors import JobError, StudentError
 from flywheel.jobs import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
-from flywheel.students.engine import AutogradEngine, Engine
+from flywheel.students.engine import engine_for
 from flywheel.students.outcome import TrainingOutcome, TrainingState
 from flywheel.students.rows import Sample, Tokens, build_row, common_prefix, fill_rows
 from flywheel.students.stopping import stop_requests
@@ -137,7 +137,7 @@ class _Trainer:
         seed: int,
         most_tokens: int | None,
     ) -> None:
-        self.engine: Engine = AutogradEngine(model, dropout)
+        self.engine = engine_for(model, dropout)
         self.weights = trainable(model)
         self.train, self.config, self.seed = train, config, seed
         self.most_tokens = most_tokens or MOST_TOKENS.get(self.engine.device.type, MOST_TOKENS["cpu"])
