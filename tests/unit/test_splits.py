@@ -38,7 +38,7 @@ def test_seats_are_shared_by_exact_quota(counts: list[int], share: float) -> Non
         assert abs(got * total - count * seats) < max(total, 1)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(class_counts, st.integers(1, 12), st.floats(0, 0.9))
 def test_each_record_is_in_one_part_and_the_parts_have_their_sizes(
     counts: list[int], eval_size: int, val_ratio: float
@@ -51,7 +51,7 @@ def test_each_record_is_in_one_part_and_the_parts_have_their_sizes(
     assert len(parts.val) == round(val_ratio * (n - eval_size))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(class_counts, st.integers(0, 5))
 def test_the_first_rows_of_every_part_have_each_classs_share(counts: list[int], seed: int) -> None:
     counts = [count + 2 if count else 0 for count in counts]
@@ -80,7 +80,7 @@ def test_a_large_skewed_set_keeps_shares_within_a_record_of_exact() -> None:
         assert np.abs(seen - n * there / total).max() <= 1.0
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.permutations(range(60)), st.integers(0, 3))
 def test_the_order_of_the_records_does_not_matter(order: list[int], seed: int) -> None:
     labels = np.array([i % 5 if i % 7 else 6 for i in range(60)])
