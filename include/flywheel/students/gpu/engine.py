@@ -1,0 +1,302 @@
+# mypy: disable-error-code="no-untyped-call"
+"""A training step of a LoRA student, forward and backward written out: `Engine.step(row) -> loss`.
+
+Autograd is not used. Written out, the step keeps what it needs and no more, computes no gradient of a
+frozen weight (a third of full training's arithmetic), puts each LoRA product into the frozen matmul beside
+it (`layout`), runs the last layer only where the loss looks, and makes logits only there. `reference` says
+what each operation computes; `kernels` are the same operations on CUDA.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from flywheel.students.gpu import reference
+from flywheel.students.gpu.layout import Adapter, Group, Weights
+from flywheel.students.gpu.plan import AttentionPlan, DeviceRow
+from flywheel.students.gpu.workspace import Tail, Workspace
+
+# Rows of logits made at once; 2,048 x 128,256 bf16 values are 0.5 GB.
+LOGIT_ROWS = 2048
+
+
+def spread(number: int) -> int:
+    """Return a 31-bit hash of a number: neighbouring steps and layers draw unrelated masks."""
+    x = (number * 0x9E3779B1 + 0x7F4A7C15) & 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return (x ^ (x >> 16)) & 0x7FFFFFFF
+
+
+class Engine:
+    """One student's step. The adapter's gradients accumulate in `adapter.gradients`.
+
+    Args:
+        weights: The packed frozen weights; `adapter.pack_into(weights)` after each optimizer step.
+        adapter: The adapter that is trained.
+        dropout: Probability with which an input of an adapter is dropped, as PEFT does: each linear layer
+            draws its own mask.
+        ops: The operations; by default the CUDA kernels where the weights are on a GPU, else `reference`.
+    """
+
+    def __init__(
+        self, weights: Weights, adapter: Adapter, dropout: float = 0.0, ops: ModuleType | None = None
+    ) -> None:
+        self.weights, self.adapter, self.arch = weights, adapter, weights.arch
+        self.dropout, self.rank, self.scale = dropout, adapter.rank, adapter.scale
+        self.groups: dict[str, Group] = {group.name: group for group in self.arch.groups}
+        if ops is None:
+            ops = reference
+            if weights.embedding.is_cuda:
+                from flywheel.students.gpu import kernels
+
+                ops = kernels
+        self.ops = ops
+        self._workspace: Workspace | None = None
+        device = weights.embedding.device
+        # What changes from step to step is on the device, so that a CUDA graph can replay the step.
+        self._seed = torch.zeros(1, dtype=torch.int64, device=device)
+        self._scale = torch.ones(1, dtype=torch.float32, device=device)
+
+    def workspace(self, tokens: int, answers: int) -> Workspace:
+        """Return buffers for such a row: the last ones where they are large enough."""
+        space = self._workspace
+        if space is None or space.tokens < tokens or space.answers < answers:
+            if space is not None:
+                tokens, answers = max(tokens, space.tokens), max(answers, space.answers)
+            self._workspace = None  # the old ones go before the new ones come
+            embedding = self.weights.embedding
+            space = Workspace(self.arch, self.rank, tokens, answers, embedding.dtype, embedding.device)
+            self._workspace = space
+        return space
+
+    @torch.no_grad()
+    def step(self, row: DeviceRow, scale: float, seed: int = 0) -> Tensor:
+        """Compute a row's loss and add its gradient to the adapter's.
+
+        Args:
+            row: The row.
+            scale: What the gradient of the summed loss is multiplied by, 1 / answer tokens of the step.
+            seed: Of the dropout masks; the same seed draws the same masks.
+
+        Returns:
+            The loss, summed over the row's answer tokens: fp32 scalar on the device.
+        """
+        self._seed.fill_(spread(seed))
+        self._scale.fill_(scale)
+        return self._compute(row)
+
+    def _compute(self, row: DeviceRow) -> Tensor:
+        """The step without what changes from step to step: the same kernels for each row of a shape."""
+        tokens, asked = len(row.tokens), len(row.loss_rows)
+        space = self.workspace(tokens, asked)
+        self._forward(row, space, tokens, asked)
+        loss = self._loss(row, space, asked, gradient=True)
+        self._backward(row, space, tokens, asked)
+        return loss
+
+    @torch.no_grad()
+    def loss(self, row: DeviceRow) -> Tensor:
+        """Return the loss, summed over the row's answer tokens, without dropout and without a gradient."""
+        tokens, asked = len(row.tokens), len(row.loss_rows)
+        space, dropout = self.workspace(tokens, asked), self.dropout
+        self.dropout = 0.0
+        try:
+            self._forward(row, space, tokens, asked)
+            return self._loss(row, space, asked, gradient=False)
+        finally:
+            self.dropout = dropout
+
+    # Forward
+
+    def _forward(self, row: DeviceRow, space: Workspace, tokens: int, asked: int) -> None:
+        """Fill the workspace up to the last norm's output, [N, d]."""
+        ops, w, arch = self.ops, self.weights, self.arch
+        x = torch.index_select(w.embedding, 0, row.tokens)  # [T, d]
+        y: Tensor | None = None
+        for layer in range(arch.layers):
+            is_last = layer == arch.layers - 1
+            head = space.heads[layer].rows(tokens)
+            normed = head.normed[:, : arch.hidden]
+            ops.add_norm(x, y, w.norm1[layer], arch.eps, head.x, normed, head.rstd)
+            qkv = head.qkv[:, : self.groups["qkv"].outputs]
+            self._linear("qkv", layer, head.normed, qkv)
+            ops.rotate(qkv[:, : arch.q_width + arch.kv_width], row.positions, w.cos, w.sin, arch.head_dim, 1)
+            q, k, v = self._split(qkv)
+            count, plan, residual = tokens, row.full, head.x
+            if is_last:
+                count, plan = asked, row.last
+                q = torch.index_select(q, 0, row.loss_rows)
+                residual = torch.index_select(head.x, 0, row.loss_rows)
+            tail = space.tails[layer].rows(count, arch.heads)
+            self._attend(q, k, v, plan, tail)
+            y = space.y[:count]
+            self._linear("o", layer, tail.out, y)
+            ops.add_norm(
+                residual, y, w.norm2[layer], arch.eps, tail.middle, tail.normed[:, : arch.hidden], tail.rstd
+            )
+            gate_up = tail.gate_up[:, : 2 * arch.intermediate]
+            self._linear("gu", layer, tail.normed, gate_up)
+            self._swiglu(layer, gate_up, tail.hidden)
+            self._linear("down", layer, tail.hidden, y, has_u=True)
+            x = tail.middle
+        ops.add_norm(
+            x, y, w.norm, arch.eps, space.final[:asked], space.final_normed[:asked], space.final_rstd[:asked]
+        )
+
+    def _linear(self, name: str, layer: int, x: Tensor, out: Tensor, has_u: bool = False) -> None:
+        """out = x W^T + LoRA, for a group. x: [T, K + E], its first K columns filled; out: [T, N].
+
+        With `has_u`, the LoRA product x A^T is already in its columns of x.
+        """
+        group, matrix = self.groups[name], self.weights.packed[name][layer]
+        k, n, count = group.columns, group.outputs, len(group.modules) * self.rank
+        if not has_u:
+            a, u = matrix[n : n + count, :k], x[:, k : k + count]
+            if self.dropout:
+                self.ops.lora_down(x[:, :k], a, u, self.rank, self._mask(name, layer))
+            else:
+                self.ops.matmul(x[:, :k], a.T, u)
+        self.ops.matmul(x, matrix[:n].T, out)
+
+    def _swiglu(self, layer: int, gate_up: Tensor, hidden: Tensor) -> None:
+        """Fill hidden, [T, I + E], and the LoRA product of the layer that reads it."""
+        i, d = self.arch.intermediate, self.arch.hidden
+        a = self.weights.packed["down"][layer][d : d + self.rank, :i]
+        self.ops.swiglu(gate_up, hidden[:, :i], a, hidden[:, i : i + self.rank], self._mask("down", layer))
+
+    def _mask(self, name: str, layer: int) -> reference.Mask:
+        """Return the dropout of a group's inputs in a layer."""
+        place = spread(layer * 4 + ("qkv", "o", "gu", "down").index(name))
+        return reference.Mask(self.dropout, self._seed, place & ~3)
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return views of q [T, H, D], k and v [T, Hkv, D]."""
+        arch = self.arch
+        q, k, v = qkv.split((arch.q_width, arch.kv_width, arch.kv_width), 1)
+        rows, d = qkv.shape[0], arch.head_dim
+        return q.view(rows, -1, d), k.view(rows, -1, d), v.view(rows, -1, d)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, tail: Tail) -> None:
+        arch = self.arch
+        out = tail.out[:, : arch.q_width].view(-1, arch.heads, arch.head_dim)
+        log_sum = self.ops.attention(q, k, v, plan, arch.head_dim**-0.5, out)
+        tail.log_sum.copy_(log_sum.reshape(-1))
+
+    def _loss(self, row: DeviceRow, space: Workspace, asked: int, gradient: bool) -> Tensor:
+        """Return the summed loss; if asked to, leave the gradient of the last norm's output in its place."""
+        loss = torch.zeros((), dtype=torch.float32, device=row.tokens.device)
+        head = self.weights.head
+        for start in range(0, asked, LOGIT_ROWS):
+            x = space.final_normed[start : min(start + LOGIT_ROWS, asked)]
+            logits = torch.empty(x.shape[0], head.shape[0], dtype=x.dtype, device=x.device)
+            self.ops.matmul(x, head.T, logits)
+            targets = row.targets[start : start + x.shape[0]]
+            loss += self.ops.cross_entropy(logits, targets, self._scale).sum()
+            if gradient:
+                self.ops.matmul(logits, head, x)
+        return loss
+
+    # Backward
+
+    def _backward(self, row: DeviceRow, space: Workspace, tokens: int, asked: int) -> None:
+        ops, w, arch, d = self.ops, self.weights, self.arch, self.arch.hidden
+        last = space.last_gradient[:asked]
+        last[:, :d].zero_()
+        ops.norm_backward(
+            space.final_normed[:asked], space.final[:asked], space.final_rstd[:asked], w.norm, last[:, :d]
+        )
+        gradient = last
+        for layer in reversed(range(arch.layers)):
+            is_last = layer == arch.layers - 1
+            count, plan = (asked, row.last) if is_last else (tokens, row.full)
+            tail, head = space.tails[layer].rows(count, arch.heads), space.heads[layer].rows(tokens)
+            self._mlp_backward(layer, tail, gradient, space)
+            out_gradient = space.out_gradient[:count]
+            self._linear_backward("o", layer, gradient, tail.out, out_gradient[:, : arch.q_width])
+            qkv_gradient = space.qkv_gradient[:tokens]
+            q, k, v = self._split(head.qkv[:, : self.groups["qkv"].outputs])
+            dq, dk, dv = self._split(qkv_gradient[:, : self.groups["qkv"].outputs])
+            if is_last:
+                q = torch.index_select(q, 0, row.loss_rows)
+            dq_asked = torch.empty_like(q) if is_last else dq
+            ops.attention_backward(
+                out_gradient[:, : arch.q_width].view(count, arch.heads, -1),
+                q,
+                k,
+                v,
+                tail.out[:, : arch.q_width].view(count, arch.heads, -1),
+                tail.log_sum,
+                plan,
+                arch.head_dim**-0.5,
+                dq_asked,
+                dk,
+                dv,
+            )
+            if is_last:  # from the places that ask back to all rows
+                gradient = space.gradient[:tokens]
+                gradient[:, :d].zero_()
+                gradient[:, :d].index_copy_(0, row.loss_rows, last[:, :d])
+                dq.zero_()
+                dq.index_copy_(0, row.loss_rows, dq_asked)
+            rotated = qkv_gradient[:, : arch.q_width + arch.kv_width]
+            ops.rotate(rotated, row.positions, w.cos, w.sin, arch.head_dim, -1)
+            normed_gradient = space.normed_gradient[:tokens] if layer else None
+            self._linear_backward("qkv", layer, qkv_gradient, head.normed, normed_gradient)
+            if normed_gradient is not None:
+                ops.norm_backward(normed_gradient, head.x, head.rstd, w.norm1[layer], gradient[:, :d])
+
+    def _mlp_backward(self, layer: int, tail: Tail, gradient: Tensor, space: Workspace) -> None:
+        """Add the MLP's part to the residual stream's gradient."""
+        ops, arch, count = self.ops, self.arch, gradient.shape[0]
+        hidden_gradient = space.hidden_gradient[:count]
+        self._linear_backward("down", layer, gradient, tail.hidden, hidden_gradient)
+        i, d, count_gu = arch.intermediate, arch.hidden, 2 * self.rank
+        b = self.weights.packed["gu"][layer][: 2 * i, d : d + count_gu]
+        gate_up = tail.gate_up
+        ops.swiglu_backward(gate_up[:, : 2 * i], hidden_gradient, b, gate_up[:, 2 * i : 2 * i + count_gu])
+        normed_gradient = space.normed_gradient[:count]
+        self._linear_backward("gu", layer, gate_up, tail.normed, normed_gradient, has_v=True)
+        ops.norm_backward(
+            normed_gradient, tail.middle, tail.rstd, self.weights.norm2[layer], gradient[:, : arch.hidden]
+        )
+
+    def _linear_backward(
+        self, name: str, layer: int, dy: Tensor, x: Tensor, dx: Tensor | None, has_v: bool = False
+    ) -> None:
+        """Add the adapter's gradients of a group and write that of its input.
+
+        Args:
+            name: The group.
+            layer: The layer.
+            dy: [T, N + E], its first N columns filled.
+            x: [T, K + E], as the forward pass left it.
+            dx: [T, K]; None where nobody needs it, as below the first layer.
+            has_v: Whether dy s*B is already in its columns of dy.
+        """
+        ops, adapter, rank = self.ops, self.adapter, self.rank
+        group, matrix = self.groups[name], self.weights.packed[name][layer]
+        k, n, count = group.columns, group.outputs, len(group.modules) * rank
+        v = dy[:, n : n + count]
+        if not has_v:
+            ops.matmul(dy[:, :n], matrix[:n, k : k + count], v)
+        start = 0
+        for index, rows in enumerate(group.rows):
+            u = x[:, k + index * rank : k + (index + 1) * rank]
+            b_gradient = adapter.b_gradients[name][index][layer]
+            ops.accumulate(dy[:, start : start + rows].T, u, b_gradient, self.scale)
+            start += rows
+        a_gradient = adapter.a_gradients[name][layer]
+        if not self.dropout:
+            ops.accumulate(v.T, x[:, :k], a_gradient)
+            if dx is not None:
+                ops.matmul(dy, matrix[:, :k], dx)
+            return
+        mask = self._mask(name, layer)
+        ops.lora_a_gradient(v, x[:, :k], a_gradient, rank, mask)
+        if dx is not None:
+            ops.matmul(dy[:, :n], matrix[:n, :k], dx)
+            ops.lora_input_gradient(v, matrix[n : n + count, :k], dx, rank, mask)

@@ -1,0 +1,110 @@
+"""Steps replayed as CUDA graphs.
+
+A step of a small student is over a thousand kernels, and launching each from Python takes longer than running
+it. A graph fits rows of one shape. Rows are padded to few shapes (`plan`), so a job captures a handful of
+graphs; a row whose shape has not been seen is run plainly and captured when it comes again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flywheel.students.gpu.engine import Engine, spread
+from flywheel.students.gpu.plan import DeviceRow
+
+# Graphs kept at once; each holds its step's temporary tensors in a shared pool.
+MOST_GRAPHS = 16
+
+
+@dataclass(slots=True)
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    row: DeviceRow
+    loss: Tensor
+
+
+class GraphedEngine:
+    """An `Engine` whose steps are replayed where their row's shape comes again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._captured: OrderedDict[tuple[Any, ...], _Captured] = OrderedDict()
+        self._seen: set[tuple[Any, ...]] = set()
+        self._space: object = None
+        self._pool: Any = None
+
+    def step(self, row: DeviceRow, scale: float, seed: int = 0) -> Tensor:
+        """See `Engine.step`."""
+        engine = self.engine
+        space = engine.workspace(len(row.tokens), len(row.loss_rows))
+        if space is not self._space:  # graphs hold the addresses of the buffers
+            self._captured.clear()
+            self._space = space
+        key = shape_of(row)
+        captured = self._captured.get(key)
+        if captured is None and key not in self._seen:
+            self._seen.add(key)
+            return engine.step(row, scale, seed)
+        engine._seed.fill_(spread(seed))
+        engine._scale.fill_(scale)
+        if captured is None:
+            captured = self._capture(row)
+            self._captured[key] = captured
+            if len(self._captured) > MOST_GRAPHS:
+                self._captured.popitem(last=False)
+        else:
+            self._captured.move_to_end(key)
+            copy_row(row, captured.row)
+        captured.graph.replay()
+        return captured.loss.clone()
+
+    def _capture(self, row: DeviceRow) -> _Captured:
+        static = clone_row(row)
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize()
+        with torch.no_grad(), torch.cuda.graph(graph, pool=self._pool):
+            loss = self.engine._compute(static)
+        return _Captured(graph, static, loss)
+
+
+def shape_of(row: DeviceRow) -> tuple[Any, ...]:
+    """Return what two rows must share to run by the same graph."""
+    key: list[Any] = []
+    for item in fields(row):
+        value = getattr(row, item.name)
+        if isinstance(value, Tensor):
+            key.append(tuple(value.shape))
+    for plan in (row.full, row.last):
+        # Samples of up to a tile take one kernel, longer ones two: their exact length does not matter.
+        key += [plan.prefix, plan.prefix_queries, plan.queries, plan.is_short]
+        key += [tuple(plan.query_tiles.shape), tuple(plan.key_tiles.shape)]
+    return tuple(key)
+
+
+def clone_row(row: DeviceRow) -> DeviceRow:
+    """Return a copy of a row with tensors of its own."""
+    copied: DeviceRow = replace(_cloned(row), full=_cloned(row.full), last=_cloned(row.last))
+    return copied
+
+
+def copy_row(source: DeviceRow, target: DeviceRow) -> None:
+    """Copy a row into another of the same shape."""
+    for here, there in ((source, target), (source.full, target.full), (source.last, target.last)):
+        for item in fields(here):
+            value = getattr(here, item.name)
+            if isinstance(value, Tensor):
+                getattr(there, item.name).copy_(value)
+
+
+def _cloned(item: Any) -> Any:
+    tensors = {
+        f.name: getattr(item, f.name) for f in fields(item) if isinstance(getattr(item, f.name), Tensor)
+    }
+    return replace(item, **{name: tensor.clone() for name, tensor in tensors.items()})
