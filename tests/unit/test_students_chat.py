@@ -47,9 +47,23 @@ def test_a_tokenizer_that_needs_whole_texts_gets_them() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|begin|>", eos_token="<|eot|>")
     tokenizer.chat_template = TEMPLATE
     chats = conversations(30)
-    prompts = Chat(tokenizer, frozenset({5})).prompts([chat[:-1] for chat in chats])
-    for chat, prompt in zip(chats, prompts, strict=True):
-        assert prompt.tolist() == plain_ids(tokenizer, chat[:-1], prompt=True)
+    samples, _ = Chat(tokenizer, frozenset({5})).samples(chats, 10_000)
+    for chat, sample in zip(chats, samples, strict=True):
+        assert sample.prompt.tolist() == plain_ids(tokenizer, chat[:-1], prompt=True)
+        assert [*sample.prompt, *sample.answer] == plain_ids(tokenizer, chat, prompt=False)
+
+
+def test_an_answer_that_grows_together_with_its_prompt_is_taken_on_its_own(tokenizer: Any) -> None:
+    other = make_tokenizer()
+    other.chat_template = (
+        "{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }} {% endfor %}Class: [["
+        "{% for m in messages if m['role'] == 'assistant' %}{{ m['content'][2:] }}<|eot|>{% endfor %}"
+    )
+    chat = conversation("profit", "earnings")
+    ((sample,), _) = Chat(other, STOP).samples([chat], 1000)
+    assert sample.prompt.tolist() == plain_ids(other, chat[:-1], prompt=True)
+    assert [*sample.prompt, *sample.answer] != plain_ids(other, chat, prompt=False)
+    assert other.decode(sample.answer.tolist()) == "[earnings]]]<|eot|>"
 
 
 def test_examples_that_are_too_long_are_dropped_and_counted(tokenizer: Any) -> None:

@@ -28,6 +28,8 @@ TEMPLATE_DATE = "26 Jul 2024"
 # characters.
 _SHORTEST_HEAD = 400
 _HEAD_MARGIN = 80
+# So many records are tokenised whole to check that tokenising their parts gives the same.
+_CHECKED = 8
 
 
 @dataclass
@@ -87,13 +89,12 @@ class Chat:
         """
         if not chats:
             return [], Dropped()
-        prompts = self.prompts([chat[:-1] for chat in chats])
-        wholes = self._encode(self._render(chats, add_generation_prompt=False))
+        prompt_texts = self._render([chat[:-1] for chat in chats], add_generation_prompt=True)
+        whole_texts = self._render(chats, add_generation_prompt=False)
+        prompts = self._encode(prompt_texts)
+        answers = self._answers(prompt_texts, prompts, whole_texts)
         samples, dropped = [], Dropped()
-        for chat, prompt, whole in zip(chats, prompts, wholes, strict=True):
-            if not np.array_equal(whole[: len(prompt)], prompt):
-                prompt, whole = self._join_at_text(chat, prompt)
-            answer = self._up_to_stop(whole[len(prompt) :])
+        for prompt, answer in zip(prompts, answers, strict=True):
             if len(prompt) + len(answer) > longest:
                 dropped.reasons[f"longer than {longest} tokens"] += 1
             else:
@@ -105,17 +106,39 @@ class Chat:
         text: str = self.tokenizer.decode(list(answer), skip_special_tokens=True)
         return text.strip()
 
-    def _join_at_text(self, chat: Messages, prompt: Tokens) -> tuple[Tokens, Tokens]:
-        """Join prompt and answer where their tokens, but not their texts, grow together across the border."""
-        (prompt_text,) = self._render([chat[:-1]], add_generation_prompt=True)
-        (whole_text,) = self._render([chat], add_generation_prompt=False)
-        if not whole_text.startswith(prompt_text):
-            raise StudentError(
-                f"{self.tokenizer.name_or_path}: the chat template does not continue a prompt by its answer: "
-                f"the prompt ends with {prompt_text[-60:]!r}, the whole chat with {whole_text[-120:]!r}"
-            )
-        (answer,) = self._encode([whole_text[len(prompt_text) :]])
-        return prompt, np.concatenate([prompt, answer])
+    def _answers(
+        self, prompt_texts: Sequence[str], prompts: Sequence[Tokens], whole_texts: Sequence[str]
+    ) -> list[Tokens]:
+        """Return what follows each prompt in the whole chat, up to the end of the turn.
+
+        Answers are few and short: each different one is tokenised once, on its own, if that gives the ids of
+        the whole chat. Where it does not, all chats are tokenised whole.
+        """
+        for prompt_text, whole_text in zip(prompt_texts, whole_texts, strict=True):
+            if not whole_text.startswith(prompt_text):
+                raise StudentError(
+                    f"{self.tokenizer.name_or_path}: the chat template does not continue a prompt by its "
+                    f"answer: the prompt ends with {prompt_text[-60:]!r}, the whole chat with "
+                    f"{whole_text[-120:]!r}"
+                )
+        texts = [whole[len(prompt) :] for prompt, whole in zip(prompt_texts, whole_texts, strict=True)]
+        first_with = {text: index for index, text in reversed(list(enumerate(texts)))}
+        alone = dict(zip(first_with, self._encode_whole(list(first_with)), strict=True))
+        checked = list(first_with.values())[:_CHECKED]
+        wholes = self._encode_whole([whole_texts[index] for index in checked])
+        if all(
+            np.array_equal(whole, np.concatenate([prompts[index], alone[texts[index]]]))
+            for index, whole in zip(checked, wholes, strict=True)
+        ):
+            ends = {text: self._up_to_stop(ids) for text, ids in alone.items()}
+            return [ends[text] for text in texts]
+        answers = []
+        for prompt, text, whole in zip(prompts, texts, self._encode(whole_texts), strict=True):
+            # Where tokens, but not texts, grow together across the border, the answer is taken on its own:
+            # the student will continue the prompt's tokens.
+            joins = np.array_equal(whole[: len(prompt)], prompt)
+            answers.append(self._up_to_stop(whole[len(prompt) :] if joins else alone[text]))
+        return answers
 
     def _up_to_stop(self, answer: Tokens) -> Tokens:
         """Return an answer's ids up to the first end of turn, which is added where the template has none."""
@@ -155,7 +178,7 @@ class Chat:
             np.concatenate([head, tail]) for tail in self._encode_whole([text[cut:] for text in texts])
         ]
         by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        checked = sorted({*by_length[:2], *by_length[-2:], *by_length[:: max(1, len(texts) // 8)]})
+        checked = sorted({*by_length[:2], *by_length[-2:], *by_length[:: max(1, len(texts) // _CHECKED)]})
         wholes = self._encode_whole([texts[index] for index in checked])
         if all(np.array_equal(encoded[index], whole) for index, whole in zip(checked, wholes, strict=True)):
             return encoded

@@ -63,6 +63,12 @@ class AutogradEngine:
 
 def engine_for(model: Any, dropout: float) -> Engine:
     """Return the engine for a peft LoRA model on its device."""
+    if next(model.parameters()).is_cuda:
+        from flywheel.students.gpu.backend import gpu_engine
+
+        engine = gpu_engine(model, dropout)
+        if engine is not None:
+            return engine
     return AutogradEngine(model, dropout)
 
 
