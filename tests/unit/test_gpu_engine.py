@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from flywheel.students.adapter import trainable
+from flywheel.students.decoder import Decoder as ReferenceDecoder
 from flywheel.students.engine import AutogradEngine
+from flywheel.students.generation import generate
 from flywheel.students.gpu import reference
-from flywheel.students.gpu.backend import GpuEngine, reason_against
+from flywheel.students.gpu.backend import GpuEngine, gpu_answers, reason_against
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.layout import Adapter, Architecture, Weights, unsupported
@@ -234,3 +237,33 @@ def test_gpu_engine_keeps_the_protocol_of_the_reference_engine():
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert float(fast.loss(row)) == pytest.approx(float(plain.loss(row)), rel=1e-4)
     assert "on cpu" in (reason_against(ours) or "")
+
+
+def test_adapter_of_the_gpu_engine_is_saved_and_loaded_by_peft(tmp_path):
+    shared, samples = make_samples(30)
+    row = build_row(shared, samples)
+    peft = make_peft()
+    engine = GpuEngine(peft, 0.0, graphs=False)
+    optimizer = torch.optim.AdamW(trainable(peft).values(), lr=1e-2)
+    engine.backward(row, 1 / len(row.targets), (0, 0, 0))
+    optimizer.step()
+    save_file(dict(trainable(peft)), tmp_path / "checkpoint.safetensors")
+    peft.save_pretrained(str(tmp_path))
+    base = make_peft().unload()
+    loaded = PeftModel.from_pretrained(base, str(tmp_path))
+    ids = torch.from_numpy(samples[0].prompt.astype(np.int64))[None]
+    torch.testing.assert_close(loaded(ids).logits, peft(ids).logits)
+    assert torch.allclose(loaded(ids).logits, peft(ids).logits)
+
+
+def test_answers_in_batches_are_those_of_the_reference_path():
+    _, samples = make_samples(40, count=7)
+    prompts = [sample.prompt for sample in samples]
+    stops = frozenset({3, 7, 11, 60, 61, 62})
+    settings = {"max_new_tokens": 6, "batch_size": 3}
+    found = gpu_answers(make_peft().eval(), prompts, stops, force=True, **settings)
+    wanted = generate(ReferenceDecoder(make_peft().eval()), prompts, stops, **settings)
+    assert found is not None
+    assert found.tokens == wanted.tokens
+    assert found.batch_of == wanted.batch_of
+    assert gpu_answers(make_peft(), prompts, stops, **settings) is None

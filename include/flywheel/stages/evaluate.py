@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -15,6 +15,9 @@ from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult, EvaluateSpec, Latency, Progress, ProgressCallback
 from flywheel.labels import parse_label
 from flywheel.stages.customize import RESULT, device_name, read_records
+
+if TYPE_CHECKING:
+    from flywheel.students.generation import Answers
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +59,28 @@ def own_texts(messages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     return [text[head : len(text) - tail].strip() for text in texts]
 
 
+def _answer(model: Any, prompts: Sequence[Any], stops: frozenset[int], **settings: Any) -> Answers:
+    """Return the answers to prompts, by the GPU path where it applies."""
+    from flywheel.students.decoder import Decoder
+    from flywheel.students.generation import generate
+
+    decoder = Decoder(model)
+    if decoder.device.type == "cpu":
+        # In bf16 the sum W + s B A would round the adapter away; there the adapter stays beside the weights.
+        decoder.merge()
+    else:
+        from flywheel.students.gpu.backend import gpu_answers
+
+        answers = gpu_answers(model, prompts, stops, **settings)
+        if answers is not None:
+            return answers
+    return generate(decoder, prompts, stops, **settings)
+
+
 def _answer_and_score(
     root: ArtifactRoot, key: str, spec: EvaluateSpec, progress: ProgressCallback | None
 ) -> EvaluateResult:
     from flywheel.students.adapter import load_adapter
-    from flywheel.students.decoder import Decoder
-    from flywheel.students.generation import generate
     from flywheel.students.loading import count_parameters, load_student, prepare_process
     from flywheel.students.scoring import score_labels
 
@@ -73,10 +92,6 @@ def _answer_and_score(
     model = student.model
     if spec.adapter is not None:
         model = load_adapter(model, root.fetch("adapters", spec.adapter))
-    decoder = Decoder(model)
-    # In bf16 the sum W + s B A would round the adapter away; there the adapter stays beside the weights.
-    if device.type == "cpu":
-        decoder.merge()
     requests = [record["messages"][:-1] for record in records]
     started = time.perf_counter()
     prompts = student.chat.prompts(requests)
@@ -92,8 +107,8 @@ def _answer_and_score(
             rate = done / max(time.perf_counter() - started, 1e-9)
             progress(Progress(done, len(fitting), None, None, rate, (len(fitting) - done) / rate))
 
-    answers = generate(
-        decoder,
+    answers = _answer(
+        model,
         [prompts[index] for index in fitting],
         student.chat.stops,
         max_new_tokens=spec.evaluation.max_new_tokens,

@@ -1,7 +1,7 @@
 """Where a job meets the GPU path: the same engine protocol as `students.engine`, for a PEFT model on CUDA.
 
-    engine = gpu_engine(model, dropout)       # None where the GPU path does not apply: use the reference path
-    answers = answer(model, prompts, ...)     # greedy answers with the prefix computed once
+    engine = gpu_engine(model, dropout)         # both give None where the GPU path does not apply:
+    answers = gpu_answers(model, prompts, ...)  # use the reference path
 
 A model's LoRA parameters become views of one flat vector (`layout.Adapter.bind`), so any optimizer, clipping
 or checkpoint that knows them goes on working.
@@ -10,16 +10,19 @@ or checkpoint that knows them goes on working.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flywheel.students.generation import Answers
+from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine, spread
-from flywheel.students.gpu.layout import Adapter, Weights, unsupported
+from flywheel.students.gpu.layout import TILE, Adapter, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
-from flywheel.students.rows import Row
+from flywheel.students.rows import Row, Tokens, common_prefix
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,9 @@ MOST_POSITIONS = 16_384
 
 
 def reason_against(model: Any) -> str | None:
-    """Return why a PEFT model cannot take the GPU path, or None if it can."""
-    base = model.get_base_model()
+    """Return why a model, plain or PEFT's, cannot take the GPU path, or None if it can."""
+    is_adapted = hasattr(model, "get_base_model")
+    base = model.get_base_model() if is_adapted else model
     parameter = next(base.parameters())
     if parameter.device.type != "cuda":
         return f"the model is on {parameter.device.type}, not on a GPU"
@@ -39,6 +43,8 @@ def reason_against(model: Any) -> str | None:
         import triton  # noqa: F401
     except ImportError:
         return "triton is not installed"
+    if not is_adapted:
+        return unsupported(base.config)
     config = model.peft_config["default"]
     wanted = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     if set(config.target_modules) != wanted or config.use_rslora or config.use_dora or config.bias != "none":
@@ -100,23 +106,66 @@ class GpuEngine:
 
 
 def pack(model: Any) -> tuple[Weights, Adapter]:
-    """Pack a peft model's weights and take over its adapter.
-
-    Where a second copy of the weights would take more than a fifth of the GPU's memory, the model's own
-    linear weights are freed as they are packed: the model then serves its adapter alone.
-    """
-    base = model.get_base_model()
+    """Pack a model's weights; take over its adapter if it is a peft model, else make one of zeros."""
+    is_adapted = hasattr(model, "get_base_model")
+    base = model.get_base_model() if is_adapted else model
     parameter = base.get_input_embeddings().weight
-    config = model.peft_config["default"]
-    rank, scale = config.r, config.lora_alpha / config.r
-    size = sum(p.numel() * p.element_size() for p in base.parameters())
-    is_large = (
-        parameter.device.type == "cuda"
-        and size > torch.cuda.get_device_properties(parameter.device).total_memory / 5
-    )
+    rank, scale = TILE // 4, 1.0
+    if is_adapted:
+        config = model.peft_config["default"]
+        rank, scale = config.r, config.lora_alpha / config.r
     positions = min(MOST_POSITIONS, base.config.max_position_embeddings)
-    weights = Weights.pack(base, rank, positions, parameter.dtype, parameter.device, release=is_large)
+    weights = Weights.pack(base, rank, positions, parameter.dtype, parameter.device)
     adapter = Adapter.zeros(weights.arch, rank, scale, parameter.device)
-    adapter.bind(model)
+    if is_adapted:
+        adapter.bind(model)
     adapter.pack_into(weights)
     return weights, adapter
+
+
+def gpu_answers(
+    model: Any,
+    prompts: Sequence[Tokens],
+    stops: frozenset[int],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+    force: bool = False,
+) -> Answers | None:
+    """Answer prompts greedily as `generation.generate` does, or return None where the path is not taken.
+
+    Args:
+        model: A transformers causal LM, or a peft model around one.
+        prompts: Token ids with the generation prompt.
+        stops: Ids of tokens that end an answer.
+        max_new_tokens: Longest answer.
+        batch_size: Prompts answered at once.
+        progress: Told after each batch how many prompts are answered.
+        force: Take the path on any device, for tests.
+    """
+    reason = reason_against(model)
+    if (reason is not None and not force) or not prompts:
+        log.info("answers do not take the GPU path: %s", reason)
+        return None
+    started = time.perf_counter()
+    weights, adapter = pack(model)
+    decoder = Decoder(weights, adapter, stops, max_new_tokens)
+    shared = common_prefix(prompts)
+    prefix = prompts[0][:shared]
+    prefix_seconds = time.perf_counter() - started
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    tokens: list[list[int]] = [[] for _ in prompts]
+    batch_of, seconds = [0] * len(prompts), []
+    for start in range(0, len(order), batch_size):
+        started = time.perf_counter()
+        batch = order[start : start + batch_size]
+        # The last batch is filled up, so that it runs by the graph of those before it.
+        filled = batch + batch[-1:] * (min(batch_size, len(order)) - len(batch))
+        answers = decoder.answer(prefix, [prompts[index] for index in filled])
+        seconds.append(time.perf_counter() - started)
+        for index, answer in zip(batch, answers, strict=False):
+            tokens[index], batch_of[index] = answer, len(seconds) - 1
+        if progress is not None:
+            progress(start + len(batch))
+    return Answers(tokens, batch_of, seconds, prefix_seconds, shared)

@@ -86,7 +86,7 @@ class Decoder:
             ended |= torch.isin(state["tokens"], self.stop)
             if step + 1 == self.most or bool(ended.all()):
                 return made[:, : step + 1]
-            self._run_step(space, prefix, samples, tokens)
+            self._run_step(space, prefix, samples)
         return made
 
     def _prefill_space(self, tokens: int, asked: int) -> Workspace:
@@ -96,7 +96,7 @@ class Decoder:
             if space is not None:
                 tokens, asked = max(tokens, space.tokens), max(asked, space.answers)
             space = Workspace(
-                self.arch, weights.rank, tokens, asked, weights.embedding.dtype, self.device, keep=False
+                self.arch, weights.rank, tokens, asked, weights.embedding.dtype, self.device, keep="qkv"
             )
             self._space = space
         return space
@@ -117,7 +117,7 @@ class Decoder:
                     arch.layers, samples, self.most, 2 * arch.kv_width, dtype=dtype, device=device
                 ),
             }
-            self._step_space = Workspace(arch, self.weights.rank, samples, samples, dtype, device, keep=False)
+            self._step_space = Workspace(arch, self.weights.rank, samples, samples, dtype, device, keep="qkv")
         state = self._state
         state["positions"].copy_(lengths + prefix)
         state["starts"].copy_(starts)
@@ -125,25 +125,25 @@ class Decoder:
         state["step"].zero_()
         return state
 
-    def _run_step(self, space: Workspace, prefix: int, samples: int, tokens: int) -> None:
+    def _run_step(self, space: Workspace, prefix: int, samples: int) -> None:
         """Make one more token for each sample, by the graph if there is one."""
         if not self.graphs:
-            self._step(space, prefix, tokens)
+            self._step(space, prefix)
             return
-        key = (prefix, samples, tokens)
+        key = (prefix, samples)
         if self._graph is None or self._graph[0] != key:
             kept = {name: self._state[name].clone() for name in ("tokens", "positions", "step")}
-            self._step(space, prefix, tokens)  # compiles kernels and makes library handles
+            self._step(space, prefix)  # compiles kernels and makes library handles
             torch.cuda.synchronize()
             for name, value in kept.items():
                 self._state[name].copy_(value)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._step(space, prefix, tokens)
+                self._step(space, prefix)
             self._graph = (key, graph)
         self._graph[1].replay()
 
-    def _step(self, space: Workspace, prefix: int, tokens: int) -> None:
+    def _step(self, space: Workspace, prefix: int) -> None:
         engine, arch, w, state = self.engine, self.arch, self.weights, self._state
         ops, here = engine.ops, self._step_space
         assert here is not None
@@ -158,7 +158,7 @@ class Decoder:
             )
             q = qkv[:, : arch.q_width].view(-1, arch.heads, arch.head_dim)
             state["new"][layer].index_copy_(1, state["step"], qkv[:, None, arch.q_width :])
-            _, k, v = engine._split(space.heads[layer].qkv[:tokens, : engine.groups["qkv"].outputs])
+            _, k, v = engine._split(space.heads[layer].qkv[:, : engine.groups["qkv"].outputs])
             scale = arch.head_dim**-0.5
             before = ops.prefix_attention(q, k[:prefix], v[:prefix], scale) if prefix else None
             out = tail.out[:, : arch.q_width].view(-1, arch.heads, arch.head_dim)

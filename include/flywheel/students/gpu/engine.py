@@ -101,9 +101,11 @@ class Engine:
     @torch.no_grad()
     def loss(self, row: DeviceRow) -> Tensor:
         """Return the loss, summed over the row's answer tokens, without dropout and without a gradient."""
-        tokens, asked = len(row.tokens), len(row.loss_rows)
-        space, dropout = self.workspace(tokens, asked), self.dropout
-        self.dropout = 0.0
+        tokens, asked, embedding = len(row.tokens), len(row.loss_rows), self.weights.embedding
+        space = Workspace(
+            self.arch, self.rank, tokens, asked, embedding.dtype, embedding.device, keep="nothing"
+        )
+        dropout, self.dropout = self.dropout, 0.0
         try:
             self._forward(row, space, tokens, asked)
             return self._loss(row, space, asked, gradient=False)

@@ -8,6 +8,7 @@ about `bytes_per_token` a token.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class Head:
 class Workspace:
     """Buffers for rows of at most `tokens` tokens and `answers` places in the loss.
 
-    With `keep` false there is no backward pass to keep things for: only q, k and v are kept of each layer.
+    Without a backward pass there is little to keep: each layer's q, k and v for decoding ("qkv"), or nothing.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Workspace:
         answers: int,
         dtype: torch.dtype,
         device: torch.device,
-        keep: bool = True,
+        keep: Literal["all", "qkv", "nothing"] = "all",
     ) -> None:
         self.tokens, self.answers = tokens, answers
         groups: dict[str, Group] = {group.name: group for group in arch.groups}
@@ -120,19 +121,23 @@ class Workspace:
         def first(rows: int) -> tuple[Tensor, Tensor, Tensor]:
             return plain(rows, arch.hidden), inputs(rows, "qkv"), per_row(rows)
 
-        shared = None if keep else (first(tokens), tail(max(tokens, answers)))
-        self.heads = [
-            Head(*(shared[0] if shared else first(tokens)), wide(tokens, groups["qkv"].outputs, "qkv"))
-            for _ in range(arch.layers)
-        ]
-        self.tails = [shared[1] if shared else tail(tokens) for _ in range(arch.layers - 1)]
-        self.tails.append(shared[1] if shared else tail(answers))
+        def qkv() -> Tensor:
+            return wide(tokens, groups["qkv"].outputs, "qkv")
+
+        layers = arch.layers
+        if keep == "all":
+            self.heads = [Head(*first(tokens), qkv()) for _ in range(layers)]
+            self.tails = [tail(tokens) for _ in range(layers - 1)] + [tail(answers)]
+        else:
+            one, only = first(tokens), qkv()
+            self.heads = [Head(*one, qkv() if keep == "qkv" else only) for _ in range(layers)]
+            self.tails = [tail(max(tokens, answers))] * layers
         # Shared by all layers: nothing here outlives its layer.
         self.y = plain(max(tokens, answers), arch.hidden)
         self.final = plain(answers, arch.hidden)
         self.final_normed = plain(answers, arch.hidden)
         self.final_rstd = per_row(answers)
-        if not keep:
+        if keep != "all":
             return
         self.gradient = wide(tokens, arch.hidden, "o")  # of the residual stream
         self.last_gradient = wide(answers, arch.hidden, "o")
