@@ -17,7 +17,7 @@ from pathlib import Path
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, FlywheelError, JobError, StudentError
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
-from flywheel.runtimes.base import CRASHED, REFUSED
+from flywheel.runtimes.base import CRASHED, GRACE_SECONDS, REFUSED
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         run_job(kind, spec)
     except FlywheelError as error:
         sys.stderr.write(f"error: {error}\n")
-        return REFUSED
+        return CRASHED if isinstance(error, JobError) else REFUSED  # a JobError: it was stopped
     except Exception as error:
         traceback.print_exc()
         sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
@@ -68,7 +68,7 @@ def run_job(kind: str, spec: str) -> None:
     Raises:
         FlywheelError: the job cannot be done as it was asked for.
     """
-    _hold_lifeline()
+    hold_lifeline()
     started_at = time.time()
     folder, name = _split(spec)
     asked = folder.read_json(name)
@@ -95,7 +95,7 @@ def _split(spec: str) -> tuple[ArtifactRoot, str]:
     return ArtifactRoot(folder), name
 
 
-def _hold_lifeline() -> None:
+def hold_lifeline() -> None:
     """End this process group as soon as the runtime that started it is gone."""
     number = os.environ.pop(LIFELINE_VARIABLE, "")
     if not number:
@@ -103,6 +103,8 @@ def _hold_lifeline() -> None:
 
     def watch() -> None:
         os.read(int(number), 1)
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -14,7 +14,6 @@ from flywheel.laptop.home import USER, password
 
 DAG = "flywheel"
 DONE = ("success", "failed")
-_FAILED = ("failed", "upstream_failed")
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,10 @@ class AirflowApi:
             )
         return found
 
-    def is_up(self) -> bool:
-        """Return whether it answers."""
-        return self._send("GET", "/api/v2/version") is not None
+    def import_errors(self) -> list[str]:
+        """Return why DAG files cannot be imported; none while the API does not answer."""
+        answer = self._get("/api/v2/importErrors")
+        return [str(entry["stack_trace"]) for entry in (answer or {}).get("import_errors", [])]
 
     def fail_run(self, run_id: str) -> None:
         """End a run that nobody waits for any more."""

@@ -21,6 +21,7 @@ STAGES = (
     "ingest",
     "curate",
     "base_eval",
+    "champion_eval",
     "customize",
     "evaluate",
     "score",

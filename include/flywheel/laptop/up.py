@@ -35,7 +35,9 @@ from flywheel.runs import Run, seconds_of
 from flywheel.runtimes.local import LocalRuntime
 from flywheel.teacher.endpoint import URL_VARIABLE
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
+TASKS_POLL_SECONDS = 1.0
+BROKEN_SECONDS = 60.0
 STAND_IN = "stand-in"
 STATE_FILE = "state/up.json"
 DEMO_FILE = "state/demo/headlines.csv"
@@ -80,6 +82,7 @@ class _Wheel:
         self.problem = ""
         self.launcher: Launcher | None = None
         self.left_behind = ""
+        self.broken_since = float("inf")
         self.ports = home.Ports(ui=free_port(8080), tasks=free_port())
         self.api = AirflowApi(f"http://127.0.0.1:{self.ports.ui}")
 
@@ -173,16 +176,19 @@ class _Wheel:
         """Show the run until it has ended; return its state."""
         rest_at = time.monotonic() + 20.0
         warm = False
+        looked_at = 0.0
         while True:
             time.sleep(POLL_SECONDS)
             if self.problem:
                 raise UpError(self.problem)
             state = self.api.run_state(run.run_id)
-            if state:
+            if state in DONE or (state and time.monotonic() - looked_at > TASKS_POLL_SECONDS):
                 progress.update(self.api.tasks(run.run_id))
-                if self.left_behind:
-                    self.api.fail_run(self.left_behind)
-                    self.left_behind = ""
+                looked_at = time.monotonic()
+                self._look_at_imports(progress)
+            if state and self.left_behind:
+                self.api.fail_run(self.left_behind)
+                self.left_behind = ""
             if not warm and self._needs_training(run):
                 warm = True
                 threading.Thread(target=self._warm_up, daemon=True).start()
@@ -191,6 +197,18 @@ class _Wheel:
                 rest_at = float("inf")
             if state in DONE:
                 return str(state)
+
+    def _look_at_imports(self, progress: Progress) -> None:
+        """Say that the DAG cannot be imported: Airflow then starts no task of it, and a run stands still."""
+        errors = self.api.import_errors()
+        if not errors:
+            self.broken_since = float("inf")
+            return
+        reason = errors[0].strip().splitlines()[-1]
+        progress.say(f"waiting: the DAG cannot be imported: {reason}")
+        self.broken_since = min(self.broken_since, time.monotonic())
+        if time.monotonic() - self.broken_since > BROKEN_SECONDS:
+            raise UpError(f"the DAG cannot be imported:\n{errors[0].strip()}")
 
     def _start_the_rest(self) -> None:
         """Start what a run does not wait for: the reader of changed DAG files, and the triggerer."""

@@ -15,6 +15,9 @@ JobKind = Literal["customize", "evaluate"]
 REFUSED = 1
 CRASHED = 3
 
+# A job that has to end is asked to (SIGTERM), so that it can save its state, and ended after so long.
+GRACE_SECONDS = 5.0
+
 
 class RefusedJobError(JobError):
     """A job that said what is wrong with what it was given."""

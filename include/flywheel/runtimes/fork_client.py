@@ -86,7 +86,7 @@ class ForkedJob:
             except OSError:
                 data = b""
             if not data:
-                self.kill()
+                self._end_orphan()
                 raise JobError("the fork server ended, and the job with it; its next try starts a new one")
             *lines, self._received = (self._received + data).split(b"\n")
             for line in lines:
@@ -97,9 +97,12 @@ class ForkedJob:
         return None
 
     def kill(self) -> None:
-        """End the job and its processes: the server does it at a hang-up; where it is gone, this does."""
+        """Have the server end the job and its processes, which it does at a hang-up."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _end_orphan(self) -> None:
+        """End a job that outlived its server, where the kernel has not done it."""
         if self._pid:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)

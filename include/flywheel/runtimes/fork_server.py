@@ -31,6 +31,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from flywheel.runtimes.base import GRACE_SECONDS
+
 IDLE_VARIABLE = "FLYWHEEL_FORK_SERVER_IDLE_SECONDS"
 IDLE_SECONDS = 600.0
 REQUEST_SECONDS = 10.0
@@ -50,6 +52,7 @@ class ForkServer:
         self.address = address
         self.idle_seconds = idle_seconds
         self.jobs: dict[int, socket.socket] = {}
+        self.ending: dict[int, float] = {}
         self.selector = selectors.DefaultSelector()
         # Bound aside and renamed: a client finds either no socket, a dead one or one that listens. It may
         # connect before the imports are done; it then waits for its answer.
@@ -73,6 +76,7 @@ class ForkServer:
         idle_since = time.monotonic()
         while self.jobs or time.monotonic() - idle_since < self.idle_seconds:
             timeout = 5.0 if self.jobs else min(5.0, self.idle_seconds)
+            timeout = 0.2 if self.ending else timeout
             for key, _ in self.selector.select(timeout):
                 connection = key.fileobj
                 assert isinstance(connection, socket.socket)
@@ -84,6 +88,7 @@ class ForkServer:
                 else:
                     self._hang_up(connection)
             self._reap()
+            self._end_overdue()
             if self.jobs:
                 idle_since = time.monotonic()
             elif not self._has_address():  # the state folder was removed, or another server took over
@@ -123,10 +128,17 @@ class ForkServer:
         self.selector.register(connection, selectors.EVENT_READ, pid)
 
     def _hang_up(self, connection: socket.socket) -> None:
-        """End the job of a client that is gone."""
+        """End the job of a client that is gone: it may save its state first."""
         pid = self.selector.unregister(connection).data
         with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGTERM)
+        self.ending[pid] = time.monotonic() + GRACE_SECONDS
+
+    def _end_overdue(self) -> None:
+        for pid, deadline in self.ending.items():
+            if time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         while self.jobs:
@@ -137,6 +149,7 @@ class ForkServer:
             if pid == 0:
                 return
             connection = self.jobs.pop(pid)
+            self.ending.pop(pid, None)
             # What the job itself started dies with it.
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)

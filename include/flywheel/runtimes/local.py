@@ -24,7 +24,7 @@ from flywheel.config.loading import project_home, resolve_path
 from flywheel.config.schema import RuntimeConfig
 from flywheel.errors import JobError
 from flywheel.job_command import LIFELINE_VARIABLE
-from flywheel.runtimes.base import REFUSED, Job, RefusedJobError
+from flywheel.runtimes.base import GRACE_SECONDS, REFUSED, Job, RefusedJobError
 from flywheel.runtimes.fork_client import start_forked, warm_up
 from flywheel.runtimes.slots import cpu_cores, gpus, take_slot
 
@@ -188,12 +188,16 @@ class PlainJob:
         return self._process.poll()
 
     def kill(self) -> None:
-        """End the job and its processes."""
+        """Ask the job to end."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, signal.SIGTERM)
 
     def close(self) -> None:
-        """Collect the process and give up the output."""
+        """End what is left of the job, collect it and give up the output."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._lifeline)
         os.close(self.output)

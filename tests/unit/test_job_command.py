@@ -1,0 +1,92 @@
+"""`flywheel customize SPEC` and `flywheel evaluate SPEC` as a runtime starts them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flywheel import job_command
+from flywheel.errors import ArtifactError, JobError, StudentError
+from flywheel.jobs import CustomizeSpec
+from flywheel.runtimes.base import CRASHED, REFUSED
+from flywheel.stages import customize as customize_stage
+
+
+class Result:
+    def model_dump(self, mode: str) -> dict[str, int]:
+        return {"steps": 3}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    asked = CustomizeSpec.model_validate(
+        {
+            "artifact_root": str(tmp_path),
+            "student": {"model_name": "acme/one", "weights": str(tmp_path / "weights")},
+            "dataset": "d",
+            "size": 10,
+        }
+    )
+    path = tmp_path / "customize.spec.json"
+    path.write_text(asked.model_dump_json())
+    return path
+
+
+def give(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> None:
+    def customize(spec: CustomizeSpec) -> Result:
+        if error:
+            raise error
+        return Result()
+
+    monkeypatch.setattr(customize_stage, "customize", customize)
+
+
+def test_the_result_is_written_beside_the_spec(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch)
+    assert job_command.main(["customize", str(spec)]) == 0
+    written = json.loads(spec.with_name("customize.json").read_text())
+    assert written["result"] == {"steps": 3}
+    assert written["started_at"] <= written["ended_at"]
+
+
+def test_a_relative_path_starts_where_one_is(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch)
+    monkeypatch.chdir(spec.parent)
+    assert job_command.main(["customize", spec.name]) == 0
+    assert spec.with_name("customize.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (StudentError("no weights in /x"), REFUSED, "error: no weights in /x"),
+        (JobError("stopped by SIGTERM"), CRASHED, "error: stopped by SIGTERM"),
+        (ValueError("oh"), CRASHED, "error: ValueError: oh"),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(
+    spec: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+    line: str,
+) -> None:
+    give(monkeypatch, error)
+    assert job_command.main(["customize", str(spec)]) == code
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    assert not spec.with_name("customize.json").exists()
+
+
+def test_a_spec_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"customize\.spec\.json: no such file"):
+        job_command.run_job("customize", str(tmp_path / "customize.spec.json"))
+
+
+def test_a_file_that_is_no_spec_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"ends in \.spec\.json"):
+        job_command.run_job("customize", str(tmp_path / "customize.json"))
+
+
+def test_a_job_whose_weights_are_elsewhere_is_not_done_here(spec: Path) -> None:
+    assert not job_command.is_done("customize", str(spec))
