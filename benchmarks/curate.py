@@ -7,7 +7,8 @@ by class, write train, validation and eval. The peer reads the same store into a
 and not prompts, and does what is usual: drop_duplicates, train_test_split(stratify=...) for eval, validation
 and each size, and the same files line by line. It lacks near-duplicates (they straddle its train and eval
 sets), nested sizes, and a split that stays as data grows or comes in another order. Making the headlines and
-filling the store is not counted. Each runs in a process of its own; `ratio` is the peer's time by ours.
+filling the store is not counted. Each runs in a process of its own; `ratio` is the peer's time by ours, and
+`cpu_ratio` the same of CPU seconds, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -75,14 +76,17 @@ def _measure(folder: Path, records: int) -> dict[str, Any]:
         "peak_rss_mb": ours["peak_rss_mb"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "records": records,
+        "cpu_ratio": round(peer["cpu_seconds"] / ours["cpu_seconds"], 2),
         "ours_cpu_seconds": ours["cpu_seconds"],
         "ours_parts": ours["parts"],
+        "ours_cpu_parts": ours["cpu_parts"],
         "ours_result": ours["result"],
         "store_mb": round(store.stat().st_size / 1e6, 1),
         "peer_name": "pandas drop_duplicates + scikit-learn train_test_split",
         "peer_cpu_seconds": peer["cpu_seconds"],
         "peer_peak_rss_mb": peer["peak_rss_mb"],
         "peer_parts": peer["parts"],
+        "peer_cpu_parts": peer["cpu_parts"],
         "peer_lacks": "near-duplicates, nested sizes, a split that is stable as data grows",
     }
 
@@ -121,21 +125,23 @@ def _fill(path: Path, records: int) -> None:
 
 
 class _Timer:
-    """Seconds by part, the whole, CPU seconds and peak memory of this process."""
+    """Seconds and CPU seconds, by part and of the whole, and peak memory of this process."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}
+        self.cpu_parts: dict[str, float] = {}
         self._started = time.monotonic()
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, its time counted to a part."""
 
         def call(*arguments: Any, **named: Any) -> Any:
-            started = time.monotonic()
+            started, cpu = time.monotonic(), time.process_time()
             try:
                 return function(*arguments, **named)
             finally:
                 self.parts[part] = self.parts.get(part, 0.0) + time.monotonic() - started
+                self.cpu_parts[part] = self.cpu_parts.get(part, 0.0) + time.process_time() - cpu
 
         return call
 
@@ -149,6 +155,7 @@ class _Timer:
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
             "peak_rss_mb": round(peak),
             "parts": {part: round(value, 2) for part, value in self.parts.items()},
+            "cpu_parts": {part: round(value, 2) for part, value in self.cpu_parts.items()},
             "result": result,
         }
 
@@ -183,7 +190,8 @@ def _ours(folder: Path, records: int) -> dict[str, Any]:
         ):
             setattr(module, name, timer.timed(part, getattr(module, name)))
         result = stage.curate(plan, Path(artifacts))
-        timer.parts["read_and_reduce"] -= timer.parts["near_duplicates"]
+        for parts in (timer.parts, timer.cpu_parts):
+            parts["read_and_reduce"] -= parts["near_duplicates"]
         fields = {"used", "duplicates", "near_duplicates", "train", "val", "eval"}
         return timer.report(result.model_dump(include=fields))
 
