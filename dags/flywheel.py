@@ -42,12 +42,8 @@ config = read_config()
 @task_group
 def candidate(student: str, size: int) -> None:
     """A student fine-tuned on a number of training records, and measured."""
-    name = "{{ task.student }} @ {{ task.size }}"
-    customize, evaluate = (
-        JobOperator(task_id=stage, stage=stage, student=student, size=size, map_index_template=name)
-        for stage in ("customize", "evaluate")
-    )
-    customize >> evaluate
+    customize = JobOperator.of("customize", student=student, size=size)
+    customize >> JobOperator.of("evaluate", student=student, size=size)
 
 
 @dag(
@@ -69,10 +65,8 @@ def candidate(student: str, size: int) -> None:
 def flywheel() -> None:
     """Turn the wheel once."""
     students, candidates = plan(), curate()
-    base_eval = JobOperator.partial(
-        task_id="base_eval", stage="base_eval", map_index_template="{{ task.student }}"
-    ).expand(student=students)
-    champion_eval = JobOperator(task_id="champion_eval", stage="champion_eval", student=CHAMPION)
+    base_eval = JobOperator.each("base_eval").expand(student=students)
+    champion_eval = JobOperator.of("champion_eval", student=CHAMPION)
     jobs = [base_eval, champion_eval, candidate.expand_kwargs(candidates)]
 
     students >> label() >> ingest() >> candidates >> jobs

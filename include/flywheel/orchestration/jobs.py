@@ -31,6 +31,25 @@ _LEVELS = {
 }
 
 
+def _described(stage: Stage, text: str, map_index: str | None) -> dict[str, Any]:
+    return {"task_id": stage, "doc_md": text, "map_index_template": map_index}
+
+
+_CANDIDATE = "{{ task.student }} @ {{ task.size }}"
+_DESCRIBED = {
+    "base_eval": _described(
+        "base_eval", "Measure each student as it is, without training.", "{{ task.student }}"
+    ),
+    "champion_eval": _described(
+        "champion_eval", "Measure the champion in force on this run's eval set.", None
+    ),
+    "customize": _described(
+        "customize", "Fine-tune a student with LoRA on the first `size` records.", _CANDIDATE
+    ),
+    "evaluate": _described("evaluate", "Measure the fine-tuned student against the teacher.", _CANDIDATE),
+}
+
+
 class JobOperator(BaseOperator):
     """Runs a job of a student, or of a candidate, in the runtime of the run's plan.
 
@@ -52,6 +71,16 @@ class JobOperator(BaseOperator):
         self.student = student
         self.size = size
         self._runtime: Any = None
+
+    @classmethod
+    def of(cls, stage: Stage, **arguments: Any) -> JobOperator:
+        """Return the task of a job, with the stage's name and description."""
+        return cls(stage=stage, **_DESCRIBED[stage], **arguments)
+
+    @classmethod
+    def each(cls, stage: Stage) -> Any:
+        """Return the task of a job to be expanded over students."""
+        return cls.partial(stage=stage, **_DESCRIBED[stage])
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Find or do the job; return the small facts of its result."""

@@ -20,7 +20,12 @@ class ReviewOperator(ApprovalOperator):
     """
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(subject="Promote the chosen candidate?", defaults=self.REJECT, **arguments)
+        super().__init__(
+            subject="Promote the chosen candidate?",
+            defaults=self.REJECT,
+            doc_md="Ask a person, where the run wants one, whether the chosen candidate shall be promoted.",
+            **arguments,
+        )
 
     def execute(self, context: Any) -> Any:
         """Decide at once, or write the request and wait for its answer."""

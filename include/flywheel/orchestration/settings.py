@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, get_parsing_context
@@ -9,9 +10,6 @@ from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param,
 from flywheel.config import Config, load_config
 from flywheel.config.schema import ScheduleConfig
 from flywheel.errors import ConfigError
-
-# Sections that a run may not change: where its own folder lies and when the DAG runs are settled before it.
-FIXED_SECTIONS = ("schedule", "notifications", "sizes", "client_id")
 
 
 def read_config() -> Config | None:
@@ -40,15 +38,9 @@ def dag_schedule(config: Config | None) -> Any:
     assets = [Asset(schedule.asset)] if schedule.asset else []
     if not schedule.cron:
         return assets or None
-    clock = CronTriggerTimetable(schedule.cron, timezone=schedule.time_zone, run_immediately=_never())
+    # A new DAG waits for its next night. (With False, one that is new shortly after its hour runs at once.)
+    clock = CronTriggerTimetable(schedule.cron, timezone=schedule.time_zone, run_immediately=timedelta(0))
     return AssetOrTimeSchedule(timetable=clock, assets=assets) if assets else clock
-
-
-def _never() -> Any:
-    # A new DAG waits for its next night. (With False, a DAG that is new shortly after its hour runs at once.)
-    from datetime import timedelta
-
-    return timedelta(0)
 
 
 def dag_params(config: Config | None) -> dict[str, Param]:

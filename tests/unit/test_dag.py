@@ -1,0 +1,177 @@
+"""The DAG is the figure of the design, and its form and schedule are those of the config."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk.exceptions import ParamValidationError
+
+from flywheel.orchestration import dag_params, dag_schedule, read_config, settings
+
+ROOT = Path(__file__).parents[2]
+DAG_FILE = ROOT / "dags" / "flywheel.py"
+CONFIG = {
+    "nims": [{"model_name": "meta/llama-3.2-1b-instruct"}, {"model_name": "meta/llama-3.1-8b-instruct"}]
+}
+
+
+def write_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, **sections}))
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(path))
+    return path
+
+
+def load() -> DagBag:
+    return DagBag(str(DAG_FILE), safe_mode=False)
+
+
+@pytest.fixture
+def dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    write_config(tmp_path, monkeypatch)
+    bag = load()
+    assert not bag.import_errors
+    return bag.dags["flywheel"]
+
+
+def test_it_is_the_figure(dag: Any) -> None:
+    arrows = {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
+    # `plan` also leads to base_eval, and `curate` to candidate.evaluate: they are mapped over what it returns.
+    jobs = {"base_eval", "champion_eval", "candidate.customize"}
+    assert arrows == {
+        "plan": {"label", "base_eval"},
+        "label": {"ingest"},
+        "ingest": {"curate"},
+        "curate": jobs | {"candidate.evaluate"},
+        "base_eval": {"score"},
+        "champion_eval": {"score"},
+        "candidate.customize": {"candidate.evaluate"},
+        "candidate.evaluate": {"score"},
+        "score": {"review"},
+        "review": {"promote"},
+        "promote": set(),
+    }
+
+
+def test_a_candidates_failure_does_not_keep_the_others_from_being_scored(dag: Any) -> None:
+    assert dag.get_task("score").trigger_rule == "all_done"
+    assert dag.get_task("promote").trigger_rule == "all_success"
+
+
+def test_map_indexes_have_names(dag: Any) -> None:
+    assert dag.get_task("base_eval").map_index_template == "{{ task.student }}"
+    for name in ("customize", "evaluate"):
+        template = dag.get_task(f"candidate.{name}").map_index_template
+        assert template == "{{ task.student }} @ {{ task.size }}"
+
+
+def test_it_explains_itself(dag: Any) -> None:
+    assert "cutoff" in dag.doc_md
+    assert {"flywheel", "distillation"} <= dag.tags
+    assert {task.owner for task in dag.tasks} == {"flywheel"}
+    undocumented = [task.task_id for task in dag.tasks if not task.doc_md]
+    assert not undocumented
+
+
+def test_tasks_are_tried_again_and_do_not_hang(dag: Any) -> None:
+    assert {task.retries for task in dag.tasks} == {2}
+    assert max(task.retry_delay for task in dag.tasks) < timedelta(minutes=1)
+    # Jobs and the review have time limits of their own, from the run's plan.
+    own = {"base_eval", "champion_eval", "candidate.customize", "candidate.evaluate", "review"}
+    assert {task.task_id for task in dag.tasks if task.execution_timeout is None} == own
+
+
+def test_headlines_are_labelled_by_one_run_at_a_time(dag: Any) -> None:
+    assert dag.get_task("label").max_active_tis_per_dag == 1
+
+
+def test_a_wrong_config_is_an_import_error_that_names_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path, monkeypatch, training_config={"epoch": 2})
+    (error,) = load().import_errors.values()
+    assert f"{path}, line " in error
+    assert "training_config.epoch: no such key; the nearest valid key is 'epochs'" in error
+
+
+class Parsing:
+    """What Airflow says about why it parses a file."""
+
+    def __init__(self, task_id: str | None) -> None:
+        self.task_id = task_id
+
+
+def test_a_run_that_has_begun_does_not_mind_a_wrong_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, monkeypatch, training_config={"epoch": 2})
+    monkeypatch.setattr(settings, "get_parsing_context", lambda: Parsing("score"))
+    assert read_config() is None
+    assert not load().import_errors
+
+
+def test_defaults_of_the_form_are_those_of_the_config(dag: Any) -> None:
+    values = dag.params.dump()
+    assert values == {
+        "workload_id": None,
+        "client_id": "default",
+        "students": ["1b", "8b"],
+        "sizes": [5000, 10000, 25000],
+        "approval": "automatic",
+        "overrides": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workload_id", "has spaces"),
+        ("students", ["1b", "70b"]),
+        ("sizes", [0]),
+        ("sizes", ["many"]),
+        ("approval", "maybe"),
+        ("overrides", []),
+        ("client_id", "x" * 129),
+    ],
+)
+def test_the_form_refuses_what_a_run_could_not_use(dag: Any, name: str, value: Any) -> None:
+    with pytest.raises(ParamValidationError):
+        dag.params.get_param(name).resolve(value)
+
+
+def test_every_field_of_the_form_has_a_title_and_a_description(dag: Any) -> None:
+    for name in dag.params:
+        param = dag.params.get_param(name)
+        assert param.schema["title"], name
+        assert param.description, name
+
+
+def test_without_a_schedule_it_runs_by_hand_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, monkeypatch)
+    assert dag_schedule(read_config()) is None
+    assert dag_schedule(None) is None
+    assert dag_params(None)["students"].value == []
+
+
+def test_a_clock_has_its_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, monkeypatch, schedule={"cron": "0 2 * * *", "time_zone": "Europe/London"})
+    schedule = dag_schedule(read_config())
+    assert isinstance(schedule, CronTriggerTimetable)
+    assert (schedule.expression, str(schedule.timezone)) == ("0 2 * * *", "Europe/London")
+    assert not load().import_errors
+
+
+def test_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, monkeypatch, schedule={"asset": "x-flywheel://new-data"})
+    assert dag_schedule(read_config()) == [Asset("x-flywheel://new-data")]
+    assert not load().import_errors
+
+
+def test_a_clock_or_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path, monkeypatch, schedule={"cron": "@daily", "asset": "x-flywheel://new-data"})
+    assert isinstance(dag_schedule(read_config()), AssetOrTimeSchedule)
+    assert not load().import_errors

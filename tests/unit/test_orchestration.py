@@ -1,0 +1,389 @@
+"""What the DAG's tasks do around the stages: cutoff, jobs and their failures, review, notifications."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators import hitl
+from airflow.sdk import BaseNotifier
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
+
+from flywheel.errors import JobError
+from flywheel.jobs import CustomizeResult, EvaluateResult
+from flywheel.orchestration import JobOperator, ReviewOperator, jobs, notifications, review
+from flywheel.orchestration.context import cutoff_of, facts, run_of, share_run
+from flywheel.orchestration.notifications import announce
+from flywheel.orchestration.tasks import champion_uri
+from flywheel.runs import Run
+from flywheel.runtimes import Job, RefusedJobError
+from flywheel.wheel import promote, score
+from tests.unit import finished_run
+from tests.unit.finished_run import config_of, finish, plan_of
+
+DAWN, NOON, DUSK = (datetime(2019, 3, 2, hour, tzinfo=UTC) for hour in (6, 12, 18))
+
+
+@pytest.fixture
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
+    sections = getattr(request, "param", {})
+    config = config_of(str(tmp_path / "artifacts"), f"sqlite:///{tmp_path / 'mlflow.db'}", **sections)
+    return finish(plan_of(config))
+
+
+class TaskInstance:
+    """The XComs of one run."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+    def xcom_pull(self, task_ids: str, key: str) -> Any:
+        assert task_ids == "plan"
+        return self.pushed[key]
+
+
+def context_of(run: Run) -> dict[str, Any]:
+    context = {"ti": TaskInstance(), "task_instance": SimpleNamespace(id="1")}
+    share_run(context, run, run.root.url)
+    return context
+
+
+# -- cutoff and XCom -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interval_end", "logical_date", "cutoff"),
+    [(DAWN, NOON, DAWN), (None, NOON, NOON), (None, None, DUSK)],
+)
+def test_a_run_sees_what_was_before_its_interval_ended(
+    interval_end: datetime | None, logical_date: datetime | None, cutoff: datetime
+) -> None:
+    dag_run = SimpleNamespace(data_interval_end=interval_end, logical_date=logical_date, run_after=DUSK)
+    assert cutoff_of({"dag_run": dag_run}) == cutoff
+
+
+def test_tasks_find_the_run_that_plan_made(run: Run) -> None:
+    found = run_of(context_of(run))
+    assert (found.run_id, found.plan) == (run.run_id, run.plan)
+
+
+def test_xcom_carries_facts_and_no_data(run: Run) -> None:
+    result = run.load("jobs/1b@5/evaluate", EvaluateResult)
+    carried = facts(result)
+    assert carried["f1_weighted"] == 0.29
+    assert not {"per_class", "confusion", "latency_ms"} & set(carried)
+
+
+# -- jobs ----------------------------------------------------------------------------------------------
+
+
+class FakeRuntime:
+    """Runs no job: fails as it is told to, or leaves the result that is there."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.jobs: list[Job] = []
+        self.killed = False
+
+    def run(self, job: Job, log: Any) -> None:
+        self.jobs.append(job)
+        log("WARNING the student is small")
+        if self.error:
+            raise self.error
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+    fake = FakeRuntime()
+    monkeypatch.setattr(jobs, "open_runtime", lambda config: fake)
+    monkeypatch.setattr(jobs, "is_done", lambda kind, spec: False)
+    return fake
+
+
+@pytest.fixture
+def available(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The split gave enough records for each size but 25."""
+    sizes = {
+        str(size): {
+            "available": size < 25,
+            "reason": "" if size < 25 else f"size {size}: there are only 12 training records",
+            "per_class": {},
+        }
+        for size in (5, 10, 25)
+    }
+    curated = finished_run.curated
+
+    def with_sizes(dataset: str, train: int) -> Any:
+        return type(curated(dataset, train)).model_validate(
+            {**curated(dataset, train).model_dump(mode="json"), "sizes": sizes}
+        )
+
+    monkeypatch.setattr(finished_run, "curated", with_sizes)
+
+
+def failure_of(run: Run, folder: str) -> Any:
+    path = f"{run.path}/jobs/{folder}/failure.json"
+    return run.root.read_json(path) if run.root.exists(path) else None
+
+
+def customize(student: str = "1b", size: int = 5) -> JobOperator:
+    return JobOperator.of("customize", student=student, size=size)
+
+
+def test_a_job_runs_with_the_spec_in_the_runs_folder(available: None, run: Run, runtime: FakeRuntime) -> None:
+    given = customize().execute(context_of(run))
+    (job,) = runtime.jobs
+    assert job.kind == "customize"
+    assert job.spec == f"{run.root.url}/{run.path}/jobs/1b@5/customize.spec.json"
+    assert job.name == "customize 1b @ 5"
+    assert given["adapter"] == run.load("jobs/1b@5/customize", CustomizeResult).adapter
+    assert failure_of(run, "1b@5") is None
+
+
+def test_base_eval_is_an_evaluation_without_size(available: None, run: Run, runtime: FakeRuntime) -> None:
+    JobOperator.of("base_eval", student="1b").execute(context_of(run))
+    (job,) = runtime.jobs
+    assert (job.kind, job.name) == ("evaluate", "base_eval 1b")
+
+
+def test_what_was_done_before_starts_no_job(
+    available: None, run: Run, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "is_done", lambda kind, spec: True)
+    read: list[str] = []
+    monkeypatch.setattr(jobs, "run_job", lambda kind, spec: read.append(kind))
+    customize().execute(context_of(run))
+    assert (runtime.jobs, read) == ([], ["customize"])
+
+
+def test_a_failed_job_says_why_for_the_table(available: None, run: Run, runtime: FakeRuntime) -> None:
+    runtime.error = JobError("customize 1b @ 5: killed by signal 9")
+    with pytest.raises(JobError):
+        customize().execute(context_of(run))
+    assert failure_of(run, "1b@5") == {
+        "stage": "customize",
+        "reason": "customize 1b @ 5: killed by signal 9",
+    }
+
+
+def test_a_refused_job_is_not_tried_again(available: None, run: Run, runtime: FakeRuntime) -> None:
+    runtime.error = RefusedJobError("customize 1b @ 5: no weights")
+    with pytest.raises(AirflowFailException, match="no weights"):
+        customize().execute(context_of(run))
+
+
+def test_a_try_that_succeeds_forgets_the_failure_before_it(
+    available: None, run: Run, runtime: FakeRuntime
+) -> None:
+    runtime.error = JobError("once")
+    with pytest.raises(JobError):
+        customize().execute(context_of(run))
+    runtime.error = None
+    customize().execute(context_of(run))
+    assert failure_of(run, "1b@5") is None
+
+
+def test_a_size_without_enough_records_is_skipped_with_the_reason(
+    available: None, run: Run, runtime: FakeRuntime
+) -> None:
+    with pytest.raises(AirflowSkipException, match="only 12 training records"):
+        customize(size=25).execute(context_of(run))
+    assert failure_of(run, "1b@25")["reason"] == "size 25: there are only 12 training records"
+    assert not runtime.jobs
+
+
+def test_without_a_champion_there_is_nothing_to_measure_anew(
+    available: None, run: Run, runtime: FakeRuntime
+) -> None:
+    with pytest.raises(AirflowSkipException, match="no champion yet"):
+        JobOperator.of("champion_eval", student="champion").execute(context_of(run))
+
+
+def test_a_task_that_is_killed_ends_its_job(available: None, run: Run, runtime: FakeRuntime) -> None:
+    operator = customize()
+    operator.on_kill()  # before there is a job
+    operator.execute(context_of(run))
+    operator.on_kill()
+    assert runtime.killed
+
+
+# -- review --------------------------------------------------------------------------------------------
+
+HUMAN = {"promotion": {"approval": "human", "approval_timeout_hours": 2.0, "within": 0.1}}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    request: dict[str, Any] = {}
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **details: request.update(details))
+    return request
+
+
+def test_by_the_config_alone_nobody_is_asked(run: Run, asked: dict[str, Any]) -> None:
+    score(run)
+    given = ReviewOperator(task_id="review").execute(context_of(run))
+    assert given["approved"]
+    assert not asked
+
+
+@pytest.mark.parametrize("run", [HUMAN], indirect=True)
+def test_a_person_sees_the_table_and_the_verdict(run: Run, asked: dict[str, Any]) -> None:
+    score(run)
+    with pytest.raises(TaskAwaitingInput) as waiting:
+        ReviewOperator(task_id="review").execute(context_of(run))
+    assert asked["options"] == ["Approve", "Reject"]
+    assert asked["defaults"] == ["Reject"]
+    assert asked["subject"] == "Promote 1b @ 25 for news_classifier?"
+    assert "| 25 |" in asked["body"]
+    assert "0.950" in asked["body"]
+    assert waiting.value.timeout == timedelta(hours=2)
+
+
+@pytest.mark.parametrize("run", [HUMAN], indirect=True)
+def test_nobody_is_asked_about_nothing(
+    run: Run, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for candidate in run.plan.candidates:
+        path = f"{run.path}/jobs/{candidate.folder}/evaluate.json"
+        value = run.root.read_json(path)
+        value["result"]["f1_weighted"] = 0.1
+        run.root.write_json(path, value)
+    score(run)
+    assert ReviewOperator(task_id="review").execute(context_of(run))["approved"]
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("option", "user", "answer"),
+    [
+        (
+            "Approve",
+            {"id": "7", "name": "ann"},
+            {"approved": True, "by": "ann", "comment": "approved by ann"},
+        ),
+        (
+            "Reject",
+            {"id": "7", "name": "ann"},
+            {"approved": False, "by": "ann", "comment": "rejected by ann"},
+        ),
+        (
+            "Reject",
+            None,
+            {"approved": False, "by": "nobody in time", "comment": "rejected by nobody in time"},
+        ),
+    ],
+)
+def test_the_answer_goes_to_promote(option: str, user: Any, answer: dict[str, Any]) -> None:
+    event = {
+        "chosen_options": [option],
+        "params_input": {},
+        "responded_at": NOON,
+        "responded_by_user": user,
+    }
+    assert ReviewOperator(task_id="review").execute_complete({}, event) == answer
+
+
+# -- notifications and the asset event -----------------------------------------------------------------
+
+told: list[tuple[str, dict[str, Any]]] = []
+
+
+class Note(BaseNotifier):
+    """Remembers what it was told."""
+
+    template_fields = ("text",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def notify(self, context: Any) -> None:
+        told.append((self.text, context["flywheel"]))
+
+
+class Broken(BaseNotifier):
+    def notify(self, context: Any) -> None:
+        raise RuntimeError("the mail server is down")
+
+
+def notifier(name: str, **arguments: str) -> dict[str, Any]:
+    return {"notifier": f"{__name__}.{name}", "arguments": arguments}
+
+
+class Outlets(dict[Any, Any]):
+    """Collects the asset events of a task."""
+
+    def __missing__(self, key: Any) -> "Outlets":
+        self[key] = made = Outlets()
+        return made
+
+    def add(self, asset: Any, extra: dict[str, Any]) -> None:
+        self[asset.uri] = extra
+
+
+def promoted(run: Run) -> tuple[Outlets, Any]:
+    score(run)
+    context = {**context_of(run), "outlet_events": Outlets()}
+    result = promote(run)
+    announce(context, run, result)
+    (events,) = context["outlet_events"].values() or [Outlets()]
+    return events, result
+
+
+NOTES = {
+    "notifications": {
+        "on_promotion": [notifier("Note", text="champion"), notifier("Broken")],
+        "on_worse_champion": [notifier("Note", text="worse")],
+    }
+}
+
+
+@pytest.mark.parametrize("run", [NOTES], indirect=True)
+def test_a_promotion_is_an_asset_event_and_told(run: Run) -> None:
+    told.clear()
+    events, result = promoted(run)
+    uri = champion_uri("news_classifier", run.plan.client_id)
+    assert events[uri] == {
+        "student": "1b",
+        "size": 25,
+        "adapter": result.champion.adapter,
+        "f1_weighted": 0.90,
+    }
+    ((text, flywheel),) = told  # and the notifier that fails keeps nothing from going on
+    assert text == "champion"
+    assert flywheel["champion"]["student"] == "1b"
+
+
+@pytest.mark.parametrize("run", [NOTES], indirect=True)
+def test_without_a_promotion_there_is_no_event(run: Run) -> None:
+    told.clear()
+    score(run)
+    context = {**context_of(run), "outlet_events": Outlets()}
+    announce(context, run, promote(run, approved=False))
+    assert not context["outlet_events"]
+    assert not told
+
+
+def test_failures_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told.clear()
+    config = config_of(
+        str(tmp_path), "sqlite:///x.db", notifications={"on_failure": [notifier("Note", text="failed")]}
+    )
+    monkeypatch.setattr("flywheel.config.load_config", lambda: config)
+    notifications.notify_failure({"run_id": "night-1"})
+    assert [text for text, _ in told] == ["failed"]
+
+
+def test_ids_are_safe_in_the_assets_uri() -> None:
+    assert champion_uri("news", "a b/c") == "x-flywheel://champion/news/a%20b%2Fc"
+
+
+def test_review_has_no_time_limit_of_its_own_that_would_race_the_answer() -> None:
+    assert review.ReviewOperator(task_id="review").execution_timeout is None
