@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flywheel.errors import StudentError
 from flywheel.students.generation import Answers
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine, spread
@@ -93,6 +94,7 @@ class GpuEngine:
             self.adapter.pack_into(self.weights)
             for parameter, gradient in self._parameters:
                 parameter.grad = gradient
+        self._check(row)
         drawn = 0
         for number in seed:
             drawn = spread(drawn ^ spread(number))
@@ -101,8 +103,15 @@ class GpuEngine:
 
     def loss(self, row: Row) -> Tensor:
         """Return the loss, summed over the answers' tokens, without dropout."""
+        self._check(row)
         self.adapter.pack_into(self.weights)
         return self._engine.loss(place_row(row, self.device))
+
+    def _check(self, row: Row) -> None:
+        if int(row.positions.max()) >= len(self.weights.cos):
+            raise StudentError(
+                f"a sample is longer than the {len(self.weights.cos)} positions of this student"
+            )
 
 
 def pack(model: Any) -> tuple[Weights, Adapter]:

@@ -138,7 +138,7 @@ class Decoder:
             for name, value in kept.items():
                 self._state[name].copy_(value)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._step(space, prefix)
             self._graph = (key, graph)
         self._graph[1].replay()

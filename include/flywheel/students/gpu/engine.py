@@ -56,6 +56,7 @@ class Engine:
                 ops = kernels
         self.ops = ops
         self._workspace: Workspace | None = None
+        self.workspaces = 0  # so many have been made; a graph fits the one that it was captured with
         device = weights.embedding.device
         # What changes from step to step is on the device, so that a CUDA graph can replay the step.
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)
@@ -71,6 +72,7 @@ class Engine:
             embedding = self.weights.embedding
             space = Workspace(self.arch, self.rank, tokens, answers, embedding.dtype, embedding.device)
             self._workspace = space
+            self.workspaces += 1
         return space
 
     @torch.no_grad()

@@ -35,16 +35,16 @@ class GraphedEngine:
         self.engine = engine
         self._captured: OrderedDict[tuple[Any, ...], _Captured] = OrderedDict()
         self._seen: set[tuple[Any, ...]] = set()
-        self._space: object = None
+        self._workspaces = 0
         self._pool: Any = None
 
     def step(self, row: DeviceRow, scale: float, seed: int = 0) -> Tensor:
         """See `Engine.step`."""
         engine = self.engine
-        space = engine.workspace(len(row.tokens), len(row.loss_rows))
-        if space is not self._space:  # graphs hold the addresses of the buffers
+        engine.workspace(len(row.tokens), len(row.loss_rows))
+        if self._workspaces != engine.workspaces:  # graphs hold the addresses of the buffers
             self._captured.clear()
-            self._space = space
+            self._workspaces = engine.workspaces
         key = shape_of(row)
         captured = self._captured.get(key)
         if captured is None and key not in self._seen:
@@ -69,7 +69,7 @@ class GraphedEngine:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize()
-        with torch.no_grad(), torch.cuda.graph(graph, pool=self._pool):
+        with torch.no_grad(), torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
             loss = self.engine._compute(static)
         return _Captured(graph, static, loss)
 
