@@ -1,0 +1,158 @@
+"""All of table 1: 1B, 3B and 8B students on 5,000, 10,000 and 25,000 records, and each one's evaluation.
+
+    python -m benchmarks.table1 [--shapes 1b,3b,8b] [--sizes 5000,10000,25000] [--eval 1000] [--no-peers]
+
+Random weights of the real shapes and random tokens, through the functions that a job runs (`fine_tune`,
+batches of 64, dropout 0.1; `gpu_answers`, 8 tokens), the base model's evaluation included. Each shape is
+a process of its own, and its start is counted. The peers, TRL's SFTTrainer at its fastest setting and
+`generate`, are measured for a few steps and extrapolated to the same work. `ratio` is their time by ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import gpu_common as common
+
+# TRL's fastest setting for each shape: what of 64 samples fits on 80 GB without gradient checkpointing.
+TRL_BATCH = {"1b": 16, "3b": 8, "8b": 4}
+SLICE = 256
+
+
+def main() -> None:
+    """Measure and print; with --part, be one shape's process."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--shapes", default="1b,3b,8b")
+    parser.add_argument("--sizes", default="5000,10000,25000")
+    parser.add_argument("--eval", type=int, default=1000, help="held-out records")
+    parser.add_argument("--batch", type=int, default=SLICE, help="prompts answered at once")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    if arguments.part:
+        part = measure(arguments.shapes, sizes, arguments.eval, arguments.batch, not arguments.no_peers)
+        print(json.dumps(part))
+        return
+    parts = [_in_a_process(shape) for shape in arguments.shapes.split(",")]
+    ours, peers = sum(part["ours_s"] for part in parts), [part["peer_s"] for part in parts]
+    peer = sum(peers) if all(peers) else None
+    result = {
+        "name": "table1",
+        "ours": round(ours, 1),
+        "peer": round(peer, 1) if peer else None,
+        "ratio": round(peer / ours, 1) if peer else None,
+        "unit": "s",
+        "parts": parts,
+        "machine": parts[0]["machine"],
+        "peak_rss_mb": max(part["peak_rss_mb"] for part in parts),
+    }
+    print(json.dumps(result))
+
+
+def _in_a_process(shape: str) -> dict[str, Any]:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.table1", *sys.argv[1:], "--shapes", shape, "--part"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    part: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    elapsed = time.perf_counter() - started - part["peer_measured_s"]
+    return part | {"ours_s": round(elapsed, 1)}
+
+
+def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: bool) -> dict[str, Any]:
+    """Train and evaluate one shape at all sizes; return the seconds of each part."""
+    import torch
+
+    from flywheel.config.schema import LoraConfig, TrainingConfig
+    from flywheel.students.adapter import add_adapter
+    from flywheel.students.gpu.backend import gpu_answers
+    from flywheel.students.gpu.shapes import SHAPES
+    from flywheel.students.training import fine_tune
+
+    started = time.perf_counter()
+    vocabulary = SHAPES[shape].vocabulary
+    _, samples = common.make_samples(max(sizes) + held_out, vocabulary)
+    prompts = [sample.prompt for sample in samples[-held_out:]]
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    model = common.peer_model(shape, dtype).requires_grad_(False).eval()
+    common.synchronize()
+    start_s = time.perf_counter() - started
+
+    def answer(student: Any) -> float:
+        begun = time.perf_counter()
+        # A stop that is hardly ever made, so that every answer has its 8 tokens.
+        gpu_answers(student, prompts, frozenset({3}), max_new_tokens=8, batch_size=batch, force=True)
+        common.synchronize()
+        return time.perf_counter() - begun
+
+    candidates: list[dict[str, Any]] = []
+    base_s = answer(model)
+    for size in sizes:
+        begun = time.perf_counter()
+        adapted = add_adapter(model, LoraConfig(adapter_dim=common.RANK), "random", seed=size)
+        config = TrainingConfig(batch_size=64, validations=0)
+        outcome = fine_tune(adapted, samples[:size], [], config, dropout=0.1, seed=size)
+        common.synchronize()
+        trained = time.perf_counter() - begun
+        evaluated = answer(adapted)
+        candidates.append(
+            {
+                "size": size,
+                "steps": outcome.steps_run,
+                "train_s": round(trained, 2),
+                "evaluate_s": round(evaluated, 2),
+            }
+        )
+        model = adapted.unload()
+        _clear()
+    del model
+    _clear()
+    begun = time.perf_counter()
+    peer = _peer(shape, sizes, held_out) if peers and torch.cuda.is_available() else None
+    return {
+        "shape": shape,
+        "start_s": round(start_s, 2),
+        "base_evaluate_s": round(base_s, 2),
+        "candidates": candidates,
+        "peer": peer,
+        "peer_s": peer["total_s"] if peer else None,
+        "peer_measured_s": round(time.perf_counter() - begun, 1),
+        "machine": common.machine(),
+        "peak_rss_mb": round(common.peak_rss_mb()),
+    }
+
+
+def _peer(shape: str, sizes: Sequence[int], held_out: int) -> dict[str, Any]:
+    """Measure a few steps of TRL and a batch of `generate`, and extrapolate."""
+    import torch
+
+    from benchmarks.generation import generate, timed
+    from benchmarks.training import trl_steps
+    from flywheel.students.gpu.shapes import SHAPES
+
+    setting = {"batch": TRL_BATCH[shape], "gradient_checkpointing": False, "use_liger_kernel": True}
+    (run,) = trl_steps(shape, 3, [setting])
+    model = common.peer_model(shape, torch.bfloat16).eval()
+    _, samples = common.make_samples(64, SHAPES[shape].vocabulary)
+    batch_s = timed(lambda: generate(model, [sample.prompt for sample in samples], 64), 3)
+    steps = sum(math.ceil(size / 64) for size in sizes)
+    evaluate_s = (len(sizes) + 1) * held_out / 64 * batch_s
+    total = round(steps * run["ms_per_64"] / 1e3 + evaluate_s, 1) if run["ms_per_64"] else None
+    return {"trl": run, "generate_64_s": batch_s, "total_s": total}
+
+
+def _clear() -> None:
+    from benchmarks.training import clear
+
+    clear()
+
+
+if __name__ == "__main__":
+    main()
