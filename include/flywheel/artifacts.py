@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from flywheel.errors import ArtifactError
 
 # Present in a finished artifact only: lists its files and their sizes in bytes.
 MANIFEST = "manifest.json"
+
+# An unfinished build that nothing was added to for so long is no longer being made.
+LEFTOVER_SECONDS = 2 * 24 * 3600
 
 
 def key_of(*parts: Any) -> str:
@@ -65,6 +69,8 @@ class ArtifactRoot:
         """
         parent = Path(self._root) / kind if self.is_folder else Path(tempfile.gettempdir())
         parent.mkdir(parents=True, exist_ok=True)
+        if self.is_folder:
+            _sweep(parent)
         aside = parent / f".{key}.{uuid.uuid4().hex[:8]}"
         aside.mkdir()
         try:
@@ -213,6 +219,13 @@ class ArtifactRoot:
         except FileNotFoundError:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what builds left behind that were killed long ago: a dataset of millions takes gigabytes."""
+    for leftover in parent.glob(".*.*"):
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _cache_folder() -> Path:

@@ -78,6 +78,15 @@ def test_an_unfinished_leftover_is_replaced(tmp_path: Path) -> None:
     assert not (root.fetch("datasets", "k") / "half").exists()
 
 
+def test_what_a_killed_build_left_is_swept_once_it_is_old(tmp_path: Path) -> None:
+    old, young = tmp_path / "datasets/.k.1", tmp_path / "datasets/.k.2"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    build(ArtifactRoot(str(tmp_path)), "other")
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 def test_json_files_round_trip_and_a_missing_one_is_named(root: ArtifactRoot) -> None:
     root.write_json("runs/a/plan.json", {"b": [1, None]})
     assert root.exists("runs/a/plan.json")
