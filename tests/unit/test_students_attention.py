@@ -172,3 +172,15 @@ def test_kernels_agree_with_attention_written_out(kernel: Kernel, queries: list[
     torch.testing.assert_close(lse, expected_lse)
     for ours, tensor in zip(shares, (q, k, v), strict=True):
         torch.testing.assert_close(ours, tensor.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [PlainKernel(), CpuKernel()])
+def test_padding_does_not_spoil_the_gradient_of_large_scores(kernel: Kernel) -> None:
+    """In padding, a score may be far above any log-sum-exp: its share would be infinite, times zero."""
+    torch.manual_seed(0)
+    ends = np.cumsum([0, 8, 7])
+    q, k, v, d_out = (torch.randn(15, 2, 8) for _ in range(4))
+    spans = Spans(ends, ends, causal=True)
+    out, lse = kernel.forward(40 * q, 40 * k, v, spans, 1.0)
+    for share in kernel.backward(d_out, 40 * q, 40 * k, v, out, lse, spans, 1.0):
+        assert share.isfinite().all()

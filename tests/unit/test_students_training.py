@@ -23,7 +23,7 @@ from flywheel.jobs import Progress
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import FILE, load_checkpoint, save_checkpoint
 from flywheel.students.outcome import TrainingOutcome
-from flywheel.students.rows import Sample
+from flywheel.students.rows import Sample, build_row
 from flywheel.students.training import fine_tune, learning_rate
 
 # More frequent than any job needs, so that a checkpoint follows every step.
@@ -105,12 +105,24 @@ class TestLoop:
         assert dropped.state.losses != without.state.losses
         assert dropped.val_loss == pytest.approx(without.val_loss, abs=1e-6)
 
-    def test_every_epoch_sees_every_sample_once_in_another_order(self) -> None:
-        seen: list[Progress] = []
-        _, outcome = weights_after(config(epochs=2, batch_size=8), make_samples(30, 20), progress=seen.append)
+    def test_every_epoch_sees_every_sample_once_in_another_order(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        samples = make_samples(30, 20)
+        seen: list[int] = []
+
+        def watch(prefix: Any, batch: list[Sample]) -> Any:
+            seen.extend(next(i for i, sample in enumerate(samples) if sample is one) for one in batch)
+            return build_row(prefix, batch)
+
+        monkeypatch.setattr("flywheel.students.training.build_row", watch)
+        told: list[Progress] = []
+        _, outcome = weights_after(config(epochs=2, batch_size=8), samples, progress=told.append)
         assert outcome.state.samples == 40
         assert outcome.steps == 6  # two full batches and one of four, twice
-        assert seen[-1].step == seen[-1].steps == 6 and seen[-1].seconds_left == 0
+        assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
+        assert seen[:20] != seen[20:] and seen[:20] != list(range(20))
+        assert told[-1].step == told[-1].steps == 6 and told[-1].seconds_left == 0
 
     def test_epochs_repeat_until_the_least_number_of_steps(self) -> None:
         _, outcome = weights_after(config(epochs=1, min_steps=7), make_samples(30, 16))
