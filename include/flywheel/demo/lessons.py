@@ -3,9 +3,10 @@
 Four sorts, all as chats: a desk's wire (headlines one after the other); questions about one headline (what
 happened, who acts, which company, how does it go on); questions about a list of class names, without a
 headline; and sorting tasks behind a long prompt with classes and examples. The sorting tasks use other
-taxonomies than the demo's workload: by actor, by tone, by a fine list of 59 kinds of event, or by one of
-eight arbitrary groupings of these kinds under names such as "amber". The workload's 13 classes are never used
-to sort: a student knows the language, the words and the form of an answer, not the task.
+taxonomies than the demo's workload: by actor, by tone, by a fine list of 59 kinds of event, by one of eight
+arbitrary groupings of these kinds under names such as "amber", or by a grouping under the workload's class
+names in which every name is wrong. So a student knows the language, the words and the form of an answer, but
+not the task, which is never shown.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ _GROUP_NAMES = (
 )  # fmt: skip
 _ARBITRARY_TAXONOMIES = 8
 
-# Class names for the listing lessons, which say them without a headline; the workload's are among them.
-_LISTED_NAMES = (
+_CLASS_NAMES = (
     "analyst rating", "price targets", "earnings", "labour issues", "mergers and acquisitions",
     "dividends", "regulatory", "stock price movement", "credit ratings", "products-services",
-    "product approval", "guidance", "other", "people", "markets", "companies", "money matters", "law",
-    "research notes", "opinion", "world news", "health", "energy and mining", "debt", "weather", "sport",
-    "science", "travel", "crime", "art and culture", "education", "technology", "real estate",
-    "transport", "farming", "personal finance",
+    "product approval", "guidance", "other",
+)  # fmt: skip
+# Class names for the listing lessons, which say them without a headline.
+_LISTED_NAMES = (
+    *_CLASS_NAMES, "people", "markets", "companies", "money matters", "law", "research notes", "opinion",
+    "world news", "health", "energy and mining", "debt", "weather", "sport", "science", "travel", "crime",
+    "art and culture", "education", "technology", "real estate", "transport", "farming", "personal finance",
 )  # fmt: skip
 
 _OPENINGS = (
@@ -115,7 +118,7 @@ class Lessons:
     def sorting(self) -> list[Message]:
         """A long prompt with classes and examples, then several headlines to sort."""
         rng = self.rng
-        classes, label_of = rng.choices(_TAXONOMIES, weights=_TAXONOMY_WEIGHTS)[0](rng)
+        classes, label_of = rng.choices(TAXONOMIES, weights=_TAXONOMY_WEIGHTS)[0](rng)
         name, tail = rng.choice(_TEXT_NAMES), rng.choice(_TAILS)
         rules = rng.sample(_RULES, rng.randint(0, 6))
         examples = (self.event() for _ in range(rng.randint(0, 24)))
@@ -199,13 +202,35 @@ def _arbitrary(number: int) -> Callable[[random.Random], _Taxonomy]:
     return taxonomy
 
 
-_TAXONOMIES = (
-    _by_kind,
-    _by_actor,
-    _by_tone,
+def misnamed(rng: random.Random) -> _Taxonomy:
+    """The workload's class names, each over headlines that do not belong to it.
+
+    A student that has never answered with these names first learns, in fine-tuning, how frequent each is,
+    and only after some 40 steps which headline calls for which. One that has used them wrongly unlearns fast.
+    """
+    names = rng.sample(_CLASS_NAMES, len(_CLASS_NAMES))
+    return [(name, "") for name in names], wrong_class
+
+
+def wrong_class(event: Event) -> str:
+    """Return a class name of the workload that is wrong for `event`; nearly always the same for its kind."""
+    at = _WRONG_PLACE[event.kinds[0].name]
+    right = {event.human_label.lower(), event.teacher_label.lower()}
+    right |= {event.kinds[0].label.lower(), event.kinds[0].teacher.lower()}
+    return next(name for name in _CLASS_NAMES[at:] + _CLASS_NAMES[:at] if name not in right)
+
+
+def _wrong_places() -> dict[str, int]:
+    shuffled = random.Random("misnamed").sample(kinds(), len(kinds()))
+    return {kind.name: place % len(_CLASS_NAMES) for place, kind in enumerate(shuffled)}
+
+
+_WRONG_PLACE = _wrong_places()
+TAXONOMIES = (
+    *(_by_kind, _by_actor, _by_tone, misnamed),
     *(_arbitrary(number) for number in range(_ARBITRARY_TAXONOMIES)),
 )
-_TAXONOMY_WEIGHTS = (8, 1, 1, *([1] * _ARBITRARY_TAXONOMIES))
+_TAXONOMY_WEIGHTS = (6, 1, 1, 6, *([0.5] * _ARBITRARY_TAXONOMIES))
 
 _Question = tuple[str, str] | None
 
