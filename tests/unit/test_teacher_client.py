@@ -165,7 +165,9 @@ def test_an_unreachable_server_is_named_with_its_address() -> None:
         async with TeacherClient(endpoint, max_attempts=2, first_backoff=0.01) as client:
             await client.ask(BODY)
 
-    with pytest.raises(CallError, match=r"http://127\.0\.0\.1:9/v1/chat/completions: All connection attempts failed"):
+    with pytest.raises(
+        CallError, match=r"http://127\.0\.0\.1:9/v1/chat/completions: All connection attempts failed"
+    ):
         asyncio.run(run())
 
 
