@@ -175,8 +175,16 @@ class Stack:
         return path if map_index is None else f"{path}/{map_index}"
 
     def teacher_calls(self, port: int | None = None) -> int:
-        stats = httpx.get(f"http://127.0.0.1:{port or self.teacher_port}/stats", trust_env=False).json()
-        return int(stats["calls"])
+        """Return how many answers a teacher was asked for; wait until it serves."""
+        url = f"http://127.0.0.1:{port or self.teacher_port}/stats"
+
+        def calls() -> list[int]:
+            try:
+                return [int(httpx.get(url, trust_env=False).json()["calls"])]
+            except httpx.HTTPError:
+                return []
+
+        return wait_for(calls)[0]
 
     def airflow(self, *arguments: str) -> str:
         """Run an `airflow` command."""
