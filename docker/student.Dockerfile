@@ -11,6 +11,11 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ARG TORCH_INDEX=""
+# Of the builder alone, where its network wants them: a package index, a bundle of certificates.
+ARG PIP_INDEX_URL
+ARG UV_DEFAULT_INDEX
+ARG PIP_CERT
+ARG SSL_CERT_FILE
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 COPY requirements-uv.txt ./
