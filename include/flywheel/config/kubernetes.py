@@ -63,13 +63,18 @@ class KubernetesConfig(Section):
     """Pods of the runtime `kubernetes`: one for each job, GPUs as many as the student's `gpus`."""
 
     connection: str | None = Field(
-        None, description="Airflow connection of the cluster; null: the one that Airflow runs in, else KUBECONFIG."
+        None,
+        description="Airflow connection of the cluster; null: the one that Airflow runs in, else KUBECONFIG.",
     )
     namespace: DnsLabel = Field("flywheel", description="Where the pods run.")
-    image: str = Field("flywheel-student:latest", min_length=1, description="Made by docker/student.Dockerfile.")
+    image: str = Field(
+        "flywheel-student:latest", min_length=1, description="Made by docker/student.Dockerfile."
+    )
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = Field((), description="Names of secrets of the namespace.")
-    service_account: str = Field("flywheel-student", description="It needs no rights; its token is not mounted.")
+    service_account: str = Field(
+        "flywheel-student", description="It needs no rights; its token is not mounted."
+    )
     requests: Resources = Field(
         default_factory=lambda: {"cpu": "1", "memory": "4Gi"}, description="What a pod is given at least."
     )
@@ -91,11 +96,18 @@ class KubernetesConfig(Section):
     secrets: tuple[str, ...] = Field((), description="Names of secrets whose keys become variables.")
     run_as_user: int | None = Field(10001, ge=1, description="null: the cluster chooses (OpenShift).")
     pod_template: str | None = Field(
-        None, description="A pod as YAML, for all else; what flywheel sets goes over it. The container is `base`."
+        None,
+        description="A pod as YAML, for all else; what flywheel sets goes over it. The container is `base`.",
     )
-    students: dict[str, PodOverrides] = Field(default_factory=dict, description="By short name: what differs.")
-    wait_hours: float = Field(24.0, gt=0, description="Longest wait for a place, such as a free GPU, or for quota.")
-    start_minutes: float = Field(20.0, gt=0, description="Longest time from a place to a running job: image, volumes.")
+    students: dict[str, PodOverrides] = Field(
+        default_factory=dict, description="By short name: what differs."
+    )
+    wait_hours: float = Field(
+        24.0, gt=0, description="Longest wait for a place, such as a free GPU, or for quota."
+    )
+    start_minutes: float = Field(
+        20.0, gt=0, description="Longest time from a place to a running job: image, volumes."
+    )
     lost_minutes: float = Field(10.0, gt=0, description="Longest time without an answer of the cluster.")
     log_seconds: float = Field(5.0, gt=0, description="Seconds between two looks into a running pod's log.")
     keep_failed_pods: bool = Field(False, description="Leave a failed pod there, for a look at it.")

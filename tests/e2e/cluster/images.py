@@ -7,12 +7,15 @@ Debian's Python, made by debootstrap, as a machine without a container registry 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.e2e.cluster.node import OwnCluster
@@ -25,7 +28,9 @@ CERTIFICATES = "/etc/ssl/certs"
 INPUTS = {
     "student": ("requirements-uv.txt", "requirements-students.txt", "requirements-s3.txt", "include"),
     "airflow": ("requirements-uv.txt", "requirements-cluster.txt", "include", "dags", "plugins"),
+    "drill": ("tests/e2e/drill",),
 }
+DOCKERFILES = {"drill": "tests/e2e/drill/Dockerfile"}
 
 
 def ensure_image(cluster: OwnCluster, name: str) -> str:
@@ -57,16 +62,36 @@ def build(name: str, image: str) -> None:
     buildah(
         "bud", "--isolation", "chroot", "--network", "host", "--layers",
         "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro", *arguments,
-        "-f", str(PROJECT / "docker" / f"{name}.Dockerfile"), "-t", image, str(PROJECT),
+        "-f", str(PROJECT / _dockerfile(name)), "-t", image, str(PROJECT),
     )  # fmt: skip
 
 
 def push(cluster: OwnCluster, image: str) -> None:
-    """Bring an image of buildah's onto the node."""
-    with tempfile.TemporaryDirectory(dir=cluster.home) as folder:
-        archive = Path(folder) / "image.tar"
-        buildah("push", "--disable-compression", image, f"docker-archive:{archive}:{image}")
-        cluster.load(archive)
+    """Bring an image of buildah's onto the node, with only the layers that the node does not have yet."""
+    store = cluster.home / "oci"
+    store.mkdir(exist_ok=True)
+    (store / "index.json").unlink(missing_ok=True)
+    buildah("push", "--disable-compression", "--format", "oci", image, f"oci:{store}:{image}")
+    there = cluster.blobs()
+
+    def write(stream: IO[bytes]) -> None:
+        with tarfile.open(fileobj=stream, mode="w|") as archive:
+            for name in ("oci-layout", "index.json"):
+                archive.add(store / name, arcname=name)
+            for digest in _blobs(store):
+                if f"sha256:{digest}" not in there:
+                    archive.add(store / "blobs" / "sha256" / digest, arcname=f"blobs/sha256/{digest}")
+
+    cluster.load(write)
+
+
+def _blobs(store: Path) -> Iterator[str]:
+    """Yield the digests of an OCI layout's one image: its manifest, its configuration, its layers."""
+    found = json.loads((store / "index.json").read_bytes())["manifests"][0]["digest"].removeprefix("sha256:")
+    yield found
+    manifest = json.loads((store / "blobs" / "sha256" / found).read_bytes())
+    for part in (manifest["config"], *manifest["layers"]):
+        yield part["digest"].removeprefix("sha256:")
 
 
 def buildah(*arguments: str) -> str:
@@ -103,9 +128,13 @@ def _build_base() -> None:
         buildah("commit", "--rm", container, BASE)
 
 
+def _dockerfile(name: str) -> str:
+    return DOCKERFILES.get(name, f"docker/{name}.Dockerfile")
+
+
 def _content_hash(name: str) -> str:
     total = hashlib.sha256()
-    for part in (f"docker/{name}.Dockerfile", ".dockerignore", *INPUTS[name]):
+    for part in (_dockerfile(name), ".dockerignore", *INPUTS[name]):
         path = PROJECT / part
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:

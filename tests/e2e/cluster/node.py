@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from tests.e2e.cluster.processes import Processes, wait_until
 from tests.e2e.cluster.settings import API, NODE, NODE_IP, write_settings
@@ -205,11 +207,22 @@ class OwnCluster(Cluster):
         """Return the names of the node's images."""
         return self._ctr("images", "ls", "-q").stdout.split()
 
-    def load(self, archive: Path) -> None:
-        """Bring an image archive (docker or OCI tar) onto the node."""
-        done = self._ctr("images", "import", str(archive))
-        if done.returncode:
-            raise RuntimeError(f"ctr images import {archive}: {done.stderr.strip()}")
+    def blobs(self) -> set[str]:
+        """Return the digests of the blobs that the node has."""
+        return set(self._ctr("content", "ls", "-q").stdout.split())
+
+    def load(self, write: Callable[[IO[bytes]], None]) -> None:
+        """Bring an image archive onto the node: `write` is given the stream to write it to."""
+        command = ["nice", "-n", "10", "ctr", "-a", f"{self.home}/run/containerd.sock", "-n", "k8s.io"]
+        process = subprocess.Popen(
+            [*command, "images", "import", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert process.stdin and process.stdout
+        with process.stdin:
+            write(process.stdin)
+        said = process.stdout.read().decode()
+        if process.wait():
+            raise RuntimeError(f"ctr images import: {said.strip()}")
 
     def _pause_image(self) -> None:
         if "localhost/pause:1" in self.images():

@@ -16,7 +16,9 @@ from flywheel.runtimes.kubernetes.pods import CONTAINER
 Pod = dict[str, Any]
 
 # Waiting reasons that another minute does not mend, with what to do.
-_NO_IMAGE = "see that runtime.kubernetes.image names an image that the node can pull, and image_pull_secrets its key"
+_NO_IMAGE = (
+    "see that runtime.kubernetes.image names an image that the node can pull, and image_pull_secrets its key"
+)
 _STUCK = {
     "InvalidImageName": "is no name of an image; mend runtime.kubernetes.image",
     "ErrImageNeverPull": "is not on the node and image_pull_policy is Never; load it there, or allow pulling",
@@ -24,7 +26,16 @@ _STUCK = {
     "ErrImagePull": f"cannot be pulled: {_NO_IMAGE}",
     "ImagePullBackOff": f"cannot be pulled: {_NO_IMAGE}",
 }
-_NOT_CREATED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CreatePodSandboxError")
+_NOT_CREATED = (
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "CreatePodSandboxError",
+)
+
+_UNITS = {"": 1.0, "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
+    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,9 @@ def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> En
     if reason == "DeadlineExceeded":
         return Ending(False, f"{name}: not done in its time; raise runtime.job_timeout_hours")
     if reason == "Evicted":
-        return Ending(False, f"{name}: evicted from its node ({message}); {again}; {_evicted_advice(message)}")
+        return Ending(
+            False, f"{name}: evicted from its node ({message}); {again}; {_evicted_advice(message)}"
+        )
     if terminated.get("reason") == "OOMKilled":
         limit = _resources(pod).get("limits", {}).get("memory", "no limit")
         return Ending(
@@ -73,7 +86,14 @@ def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> En
     if disrupted and disrupted.get("status") == "True":
         why = _flat(disrupted.get("message", "")) or disrupted.get("reason", "")
         return Ending(False, f"{name}: removed from its node by the cluster ({why}); {again}")
-    if reason in ("NodeLost", "NodeShutdown", "Shutdown", "Terminated", "UnexpectedAdmissionError", "Preempting"):
+    if reason in (
+        "NodeLost",
+        "NodeShutdown",
+        "Shutdown",
+        "Terminated",
+        "UnexpectedAdmissionError",
+        "Preempting",
+    ):
         return Ending(False, f"{name}: its node could not keep it ({reason}: {message}); {again}")
     if reason.startswith(("OutOf", "NodeAffinity", "NodePorts")):
         return Ending(False, f"{name}: its node refused it ({reason}: {message}); {again}")
@@ -101,7 +121,9 @@ def waiting_for(pod: Pod) -> str:
     if not scheduled:
         return "the cluster's scheduler"
     if scheduled.get("status") != "True":
-        return f"a place for {needs(pod)}: {_flat(scheduled.get('message', '')) or scheduled.get('reason', '')}"
+        return (
+            f"a place for {needs(pod)}: {_flat(scheduled.get('message', '')) or scheduled.get('reason', '')}"
+        )
     waiting = _container(pod).get("state", {}).get("waiting", {})
     node = pod.get("spec", {}).get("nodeName", "its node")
     if waiting.get("reason") in (None, "ContainerCreating", "PodInitializing"):
@@ -182,9 +204,15 @@ def refusal(status: int, message: str, namespace: str, name: str) -> tuple[str, 
             False,
         )
     if 'namespaces "' in message and status == 404:
-        return f"{name}: there is no namespace {namespace!r}; create it, or mend runtime.kubernetes.namespace", False
+        return (
+            f"{name}: there is no namespace {namespace!r}; create it, or mend runtime.kubernetes.namespace",
+            False,
+        )
     if "no PriorityClass with name" in message:
-        return f"{name}: {message.rpartition(': ')[2]}; create it, or mend runtime.kubernetes.priority_classes", False
+        return (
+            f"{name}: {message.rpartition(': ')[2]}; create it, or mend runtime.kubernetes.priority_classes",
+            False,
+        )
     if "serviceaccount" in message and "not found" in message:
         return (
             f"{name}: {message.rpartition('error looking up ')[2]}; create it, or mend "
@@ -192,7 +220,10 @@ def refusal(status: int, message: str, namespace: str, name: str) -> tuple[str, 
             False,
         )
     if status == 401 or (status == 403 and "cannot" in message and " is forbidden: User " in message):
-        return f"{name}: Airflow may not make pods in namespace {namespace} ({message}); see docker/kubernetes/base", False
+        return (
+            f"{name}: Airflow may not make pods in namespace {namespace} ({message}); see docker/kubernetes/base",
+            False,
+        )
     return f"{name}: the cluster refused it ({status}): {message}", False
 
 
@@ -200,7 +231,9 @@ def deletion(pod: Pod) -> str:
     """Return by whom a pod was deleted, as far as the cluster says."""
     disrupted = _condition(pod, "DisruptionTarget")
     if disrupted and disrupted.get("status") == "True":
-        return f"removed by the cluster ({_flat(disrupted.get('message', '')) or disrupted.get('reason', '')})"
+        return (
+            f"removed by the cluster ({_flat(disrupted.get('message', '')) or disrupted.get('reason', '')})"
+        )
     return "deleted from outside"
 
 
@@ -270,16 +303,25 @@ def _condition(pod: Pod, kind: str) -> dict[str, Any] | None:
 
 
 def _evicted_advice(message: str) -> str:
-    if "ephemeral" in message or "emptyDir" in message or "disk" in message:
+    low = message.lower()
+    if any(word in low for word in ("emptydir", "ephemeral", "disk")):
         return "raise runtime.kubernetes.scratch where it writes more than that"
-    if "memory" in message:
+    if "memory" in low:
         return "raise runtime.kubernetes.requests.memory to what it uses"
-    return "see the node's pressure"
+    return "see what its node was short of"
 
 
 def _passing(message: str) -> bool:
     """Return whether an image's pull failed for a reason that goes by."""
-    passing = ("too many requests", "toomanyrequests", "rate limit", "timeout", "bad gateway", "unavailable", "qps exceeded")
+    passing = (
+        "too many requests",
+        "toomanyrequests",
+        "rate limit",
+        "timeout",
+        "bad gateway",
+        "unavailable",
+        "qps exceeded",
+    )
     return any(word in message.lower() for word in passing)
 
 
@@ -291,9 +333,11 @@ def _said(message: str) -> str:
 
 
 def _amount(entry: str) -> float | None:
-    """Return the amount in `requests.nvidia.com/gpu=2`; None where it is several, or no plain number."""
-    match = re.fullmatch(r"[^=,]+=(\d+(?:\.\d+)?)", entry)
-    return float(match[1]) if match else None
+    """Return the amount in `requests.cpu=500m`; None where it is several."""
+    match = re.fullmatch(r"[^=,]+=(\d+(?:\.\d+)?)([a-zA-Z]*)", entry)
+    if not match or match[2] not in _UNITS:
+        return None
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def _flat(message: str) -> str:

@@ -29,7 +29,7 @@ CONTAINER = "base"
 # Between the SIGTERM of a deletion, on which a training saves its state, and SIGKILL.
 GRACE_SECONDS = 15
 
-Stage = Literal["base_eval", "customize", "evaluate"]
+Stage = Literal["base_eval", "champion_eval", "customize", "evaluate"]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ again by another triggerer it finds its pod by name and goes on.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -55,11 +57,12 @@ class Patience:
 
 
 class _Over(Exception):  # noqa: N818
-    """The pod will not do its job; carries how it ended."""
+    """The pod will not do its job, or nobody knows; carries how it ended."""
 
-    def __init__(self, sentence: str, *, refused: bool = False) -> None:
+    def __init__(self, sentence: str, *, reachable: bool = True) -> None:
         super().__init__(sentence)
-        self.ending = Ending(good=False, sentence=sentence, refused=refused)
+        self.ending = Ending(good=False, sentence=sentence)
+        self.reachable = reachable
 
 
 class PodTrigger(BaseTrigger):
@@ -75,7 +78,7 @@ class PodTrigger(BaseTrigger):
     def __init__(
         self, connection: str | None, manifest: Pod, patience: dict[str, Any], keep_failed: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.connection = connection
         self.manifest = manifest
         self.patience = Patience(**patience)
@@ -85,6 +88,7 @@ class PodTrigger(BaseTrigger):
         self._last_line = ""
         self._read_at: float | None = None
         self._said = ("", 0.0)
+        self._asked_at = time.monotonic()
         self._ended = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -105,14 +109,15 @@ class PodTrigger(BaseTrigger):
                     ending = await self._accompany(cluster)
                 except _Over as over:
                     ending = over.ending
-                    await self._take_away(cluster, keep=self.keep_failed)
+                    if over.reachable:
+                        await self._take_away(cluster, keep=self.keep_failed)
                 finally:
                     cluster.forget(self.name)
         except Exception as error:
             log.exception("pod %s: not accompanied any further", self.name)
             ending = Ending(good=False, sentence=f"{self.name}: {type(error).__name__}: {error}")
         self._ended = True
-        yield TriggerEvent(asdict(ending))
+        yield TriggerEvent(asdict(ending))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Delete the pod: its task was marked, cleared or cancelled by a person."""
@@ -129,9 +134,9 @@ class PodTrigger(BaseTrigger):
         uid = pod["metadata"]["uid"]
         while True:
             self._check_deadline()
-            if explain.has_started(pod):
-                await self._copy_log(cluster)
             ending = explain.ending(pod)
+            if explain.is_running(pod):
+                await self._copy_log(cluster)
             if pod["metadata"].get("deletionTimestamp"):
                 return await self._deleted(cluster, pod)
             if ending is not None:
@@ -140,7 +145,9 @@ class PodTrigger(BaseTrigger):
             await self._wait_to_start(cluster, pod)
             latest = await self._next(cluster, pod)
             if latest is None or latest["metadata"]["uid"] != uid:
-                raise _Over(f"{self.name}: deleted from outside; its next try goes on from the last checkpoint")
+                raise _Over(
+                    f"{self.name}: deleted from outside; its next try goes on from the last checkpoint"
+                )
             pod = latest
 
     async def _obtain(self, cluster: Namespace) -> Pod:
@@ -158,7 +165,7 @@ class PodTrigger(BaseTrigger):
             elif self._is_own(pod):
                 return pod
             elif explain.ending(pod) is not None:  # of an earlier try, which nobody took away
-                await self._ask(cluster, lambda uid=pod["metadata"]["uid"]: cluster.delete(self.name, uid))
+                await self._ask(cluster, partial(cluster.delete, self.name, pod["metadata"]["uid"]))
                 await cluster.changed(self.name, 1.0)
             else:
                 log.info("pod %s of an earlier try still runs: going on with it", self.name)
@@ -210,16 +217,15 @@ class PodTrigger(BaseTrigger):
                 self._say(f"waiting: {warning}")
 
     async def _next(self, cluster: Namespace, pod: Pod) -> Pod | None:
-        """Return the pod's next state; None when it is gone."""
-        seconds = self.patience.log if explain.is_running(pod) else 5.0
-        deadline = time.monotonic() + ASK_SECONDS
-        while time.monotonic() < deadline:
-            if await cluster.changed(self.name, seconds):
-                return cluster.latest(self.name)
-            if explain.is_running(pod):
-                await self._copy_log(cluster)
-                self._check_deadline()
-        return await self._ask(cluster, lambda: cluster.read(self.name))
+        """Return the pod's state after a while, or as soon as it changed; None when it is gone."""
+        if await cluster.changed(self.name, min(self.patience.log, 5.0)):
+            self._asked_at = time.monotonic()
+            return cluster.latest(self.name)
+        if time.monotonic() - self._asked_at < ASK_SECONDS:
+            return pod
+        latest = await self._ask(cluster, lambda: cluster.read(self.name))
+        self._asked_at = time.monotonic()
+        return latest
 
     async def _finish(self, cluster: Namespace, pod: Pod, ending: Ending) -> None:
         """Copy the rest of the log, say where the time went and take the pod away."""
@@ -309,7 +315,7 @@ class PodTrigger(BaseTrigger):
             except ApiException as error:
                 if error.status == 401:
                     await cluster.renew()
-                elif error.status != 429 and error.status < 500 and error.status != 0:
+                elif error.status and error.status != 429 and error.status < 500:
                     raise
                 fault = f"{error.status} {error.reason}"
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -317,7 +323,8 @@ class PodTrigger(BaseTrigger):
             if time.monotonic() > deadline:
                 raise _Over(
                     f"{self.name}: the cluster did not answer for {self.patience.answer / 60:g} min ({fault}); "
-                    "the pod goes on if it can, and the next try looks for it"
+                    "the pod goes on if it can, and the next try looks for it",
+                    reachable=False,
                 )
             self._say(f"the cluster does not answer ({fault}); asking again")
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
@@ -326,9 +333,7 @@ class PodTrigger(BaseTrigger):
 
 def _message(error: ApiException) -> str:
     """Return what the API server said."""
-    import json
-
     try:
-        return str(json.loads(error.body)["message"])
+        return str(json.loads(error.body or "")["message"])
     except (TypeError, ValueError, KeyError):
         return str(error.reason)

@@ -7,7 +7,9 @@ with the pod's newest state; whoever waits also asks by itself now and then, so 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
 WATCH_SECONDS = 240
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
 class Namespace:
@@ -64,13 +67,11 @@ class Namespace:
     async def read(self, pod: str) -> Pod | None:
         """Return a pod; None where there is none of that name."""
         api = await self._api()
-        try:
-            answer = await api.read_namespaced_pod(pod, self.name, _preload_content=False)
-        except client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-        return dict(await answer.json())
+        answer = await api.read_namespaced_pod(pod, self.name, _preload_content=False)
+        if answer.status == 404:
+            answer.release()
+            return None
+        return dict(json.loads(await _body(answer)))
 
     async def create(self, manifest: Pod) -> Pod:
         """Make a pod.
@@ -80,7 +81,7 @@ class Namespace:
         """
         api = await self._api()
         answer = await api.create_namespaced_pod(self.name, manifest, _preload_content=False)
-        return dict(await answer.json())
+        return dict(json.loads(await _body(answer)))
 
     async def delete(self, pod: str, uid: str | None = None, grace_seconds: int | None = None) -> None:
         """Delete a pod; where there is none, or another of its name by now, nothing happens.
@@ -95,17 +96,17 @@ class Namespace:
             options["preconditions"] = {"uid": uid}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
-        try:
-            await api.delete_namespaced_pod(pod, self.name, body=options, _preload_content=False)
-        except client.ApiException as error:
-            if error.status not in (404, 409):
-                raise
+        answer = await api.delete_namespaced_pod(pod, self.name, body=options, _preload_content=False)
+        if answer.status in (404, 409):
+            answer.release()
+        else:
+            await _body(answer)
 
     async def names(self, selector: str) -> list[str]:
         """Return the names of the pods with these labels."""
         api = await self._api()
         answer = await api.list_namespaced_pod(self.name, label_selector=selector, _preload_content=False)
-        return [item["metadata"]["name"] for item in (await answer.json())["items"]]
+        return [item["metadata"]["name"] for item in json.loads(await _body(answer))["items"]]
 
     async def log(self, pod: str, since_seconds: int | None) -> str:
         """Return a pod's log with the time of each line, as far back as asked; all of it for None."""
@@ -114,15 +115,17 @@ class Namespace:
         answer = await api.read_namespaced_pod_log(
             pod, self.name, container=CONTAINER, timestamps=True, _preload_content=False, **since
         )
-        return (await answer.read()).decode("utf-8", errors="replace")
+        return (await _body(answer)).decode("utf-8", errors="replace")
 
     async def warnings(self, pod: str) -> list[str]:
         """Return what the cluster's parts have complained about a pod, oldest first."""
         api = await self._api()
         fields = f"involvedObject.name={pod},type=Warning"
         answer = await api.list_namespaced_event(self.name, field_selector=fields, _preload_content=False)
-        events = sorted((await answer.json())["items"], key=lambda event: event.get("lastTimestamp") or "")
-        return [f"{event.get('reason')}: {' '.join((event.get('message') or '').split())}" for event in events]
+        events = sorted(json.loads(await _body(answer))["items"], key=lambda event: event.get("lastTimestamp") or "")
+        return [
+            f"{event.get('reason')}: {' '.join((event.get('message') or '').split())}" for event in events
+        ]
 
     # -- the watch -----------------------------------------------------------------------------------
 
@@ -175,11 +178,13 @@ class Namespace:
 
     # -- the client ----------------------------------------------------------------------------------
 
-    async def _api(self) -> client.CoreV1Api:
+    async def _api(self) -> Any:
         async with self._opening:
             if self._client is None:
-                hook = AsyncKubernetesHook(conn_id=self._connection)
-                await hook._load_config()
+                # Without a connection: in a pod, the cluster that it is in; else the file of KUBECONFIG.
+                in_pod = True if self._connection is None and os.path.exists(SERVICE_ACCOUNT) else None
+                hook = AsyncKubernetesHook(conn_id=self._connection, in_cluster=in_pod)
+                await hook._load_config()  # type: ignore[no-untyped-call]
                 self._client = client.ApiClient(configuration=hook.client_configuration)
         return client.CoreV1Api(self._client)
 
@@ -196,3 +201,17 @@ class Namespace:
             await asyncio.gather(self._watching, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
+
+
+async def _body(answer: Any) -> bytes:
+    """Return what the API server answered.
+
+    Raises:
+        ApiException: it did not do what it was asked for.
+    """
+    data: bytes = await answer.read()
+    if answer.status >= 400:
+        error = client.ApiException(status=answer.status, reason=answer.reason)
+        error.body = data.decode("utf-8", errors="replace")
+        raise error
+    return data
