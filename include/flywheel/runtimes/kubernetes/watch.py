@@ -212,6 +212,6 @@ async def _body(answer: Any) -> bytes:
     data: bytes = await answer.read()
     if answer.status >= 400:
         error = client.ApiException(status=answer.status, reason=answer.reason)
-        error.body = data.decode("utf-8", errors="replace")
+        error.body = data
         raise error
     return data
