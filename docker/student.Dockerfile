@@ -37,13 +37,15 @@ RUN set -eu; \
     printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
     chmod 755 /opt/venv/bin/flywheel
 
+# Compiled ahead: the root file system is read-only where the image runs.
+FROM ${BASE} AS code
+COPY include /opt/flywheel/include
+RUN python3 -m compileall -q /opt/flywheel/include && mkdir -p /opt/home /opt/flywheel/artifacts
+
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
-COPY include /opt/flywheel/include
-# Compiled ahead: the root file system is read-only where the image runs.
-RUN /opt/venv/bin/python -m compileall -q /opt/flywheel/include \
-    && mkdir -p /home/flywheel /opt/flywheel/artifacts \
-    && chown 10001:10001 /home/flywheel /opt/flywheel/artifacts
+COPY --from=code --chown=10001:10001 /opt/home /home/flywheel
+COPY --from=code --chown=10001:10001 /opt/flywheel /opt/flywheel
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/flywheel/include PYTHONUNBUFFERED=1 \
     FLYWHEEL_HOME=/opt/flywheel HOME=/home/flywheel
 WORKDIR /opt/flywheel

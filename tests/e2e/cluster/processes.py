@@ -23,7 +23,7 @@ class Processes:
         (folder / "run").mkdir(parents=True, exist_ok=True)
         (folder / "log").mkdir(parents=True, exist_ok=True)
 
-    def start(self, name: str, command: list[str]) -> None:
+    def start(self, name: str, command: list[str], env: dict[str, str] | None = None) -> None:
         """Start a process, unless it runs."""
         if self.running(name):
             return
@@ -31,6 +31,7 @@ class Processes:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -54,6 +55,9 @@ class Processes:
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(0.05)
+        if number != signal.SIGKILL:  # what it started and left behind; a kill by hand leaves that to find out
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
         self._pid_file(name).unlink(missing_ok=True)
 
     def _pid_file(self, name: str) -> Path:
