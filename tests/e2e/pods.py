@@ -31,7 +31,14 @@ class Outcome:
 
 
 def drill_trigger(
-    namespace: str, image: str, drill: str, *, gpus: int = 0, name: str = "a", attempt: int = 1, **kubernetes: Any
+    namespace: str,
+    image: str,
+    drill: str,
+    *,
+    gpus: int = 0,
+    name: str = "a",
+    attempt: int = 1,
+    **kubernetes: Any,
 ) -> PodTrigger:
     """Return the trigger of a drill job, with these settings of runtime.kubernetes."""
     settings = {

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.airflow import CONNECTION, USER_ID, Airflow, table
 from tests.e2e.cluster import Cluster, OwnCluster
 from tests.e2e.cluster.images import PROJECT
+from tests.e2e.cluster.processes import wait_until
+from tests.e2e.installation import CONNECTION, USER_ID, Airflow, table
 
 STUDENTS = ("small", "medium", "large")
 SIZES = (100, 200, 400)
@@ -105,7 +106,9 @@ def test_the_whole_dag_gives_the_table_of_the_local_runtime(
     airflow.trigger("first")
     state = airflow.wait("first", 1500)
     most, slots = watch.stop(airflow, "first")
-    print(f"nine candidates: {time.monotonic() - began:.0f} s, at most {most} customizations at once, {slots}")
+    print(
+        f"nine candidates: {time.monotonic() - began:.0f} s, at most {most} customizations at once, {slots}"
+    )
     failed = [task for task in airflow.tasks("first") if task["state"] not in ("success", "skipped")]
     assert state == "success", [
         (task["task_id"], task["map_index"], task["state"],
@@ -120,6 +123,130 @@ def test_the_whole_dag_gives_the_table_of_the_local_runtime(
     assert "to a node" in log, log
     print(log)
     assert table(report) == local_table(airflow, student_image)
+
+
+def test_faults_in_turn_change_nothing_in_the_table_and_leave_no_pod(
+    own_cluster: OwnCluster, airflow: Airflow, student_image: str
+) -> None:
+    """Triggerer and scheduler killed, a pod deleted, API server and kubelet away: the same table."""
+    namespace = airflow.namespace  # type: ignore[attr-defined]
+    airflow.configure(
+        experiment(namespace, student_image, gpus=1, training_config={"checkpoint_seconds": 0.2})
+    )
+    for made in ("adapters", "evaluations"):  # so that all of it is done again
+        shutil.rmtree(airflow.home / "artifacts" / made)
+    airflow.trigger("disturbed")
+    wait_until("a pod", lambda: bool(running(own_cluster, namespace, "customize")), 300)
+    airflow.kill_component("triggerer")
+    time.sleep(5)
+    airflow.start_component("triggerer")
+
+    victim = wait_until_training(own_cluster, namespace)
+    own_cluster.kubectl("-n", namespace, "delete", "pod", victim, "--wait=false")
+
+    airflow.kill_component("scheduler")
+    airflow.start_component("scheduler")
+
+    own_cluster.stop("apiserver", 9)
+    time.sleep(15)
+    own_cluster.start("apiserver")
+
+    own_cluster.stop("kubelet", 9)
+    time.sleep(60)
+    own_cluster.start("kubelet")
+
+    state = airflow.wait("disturbed", 1500)
+    assert state == "success"
+    assert table(airflow.report("disturbed")) == table(airflow.report("first"))
+    assert pods(own_cluster, namespace) == []
+    # victim: fw-customize-large-400-1234abcd
+    student, size = victim.split("-")[2:4]
+    made = json.loads(
+        (airflow.home / f"artifacts/runs/disturbed/jobs/{student}@{size}/customize.json").read_text()
+    )
+    print(f"{victim}: resumed from step {made['result']['resumed_from_step']} of {made['result']['steps']}")
+    assert made["result"]["resumed_from_step"], made["result"]
+
+
+def test_marking_or_clearing_a_task_deletes_its_pod(
+    own_cluster: OwnCluster, airflow: Airflow, student_image: str
+) -> None:
+    """apache/airflow 62398 and 44014, through the scheduler and the triggerer."""
+    namespace = airflow.namespace  # type: ignore[attr-defined]
+    own_cluster.gpus(0)  # so that all pods wait
+    airflow.configure(experiment(namespace, student_image, gpus=1, data_split_config={"random_seed": 7}))
+    airflow.trigger("marked")
+    wait_until("nine candidates to wait", lambda: len(pods(own_cluster, namespace)) >= 9, 300)
+    deferred = [task for task in airflow.tasks("marked") if task["task_id"] == "candidate.customize"]
+    assert {task["state"] for task in deferred} == {"deferred"}
+    assert "waiting for a place for 1 nvidia.com/gpu" in airflow.log("marked", "candidate.customize", 0)
+
+    first = pod_of(own_cluster, namespace, 0)
+    airflow.patch_task("marked", "candidate.customize", 0, "failed")
+    wait_until("the pod to go", lambda: f"pod/{first}" not in pods(own_cluster, namespace), 60)
+
+    before = uid_of(own_cluster, namespace, 1)
+    airflow.clear_task("marked", "candidate.customize", 1)
+    wait_until("a new pod", lambda: uid_of(own_cluster, namespace, 1) not in ("", before), 90)
+
+    for task in airflow.tasks("marked"):
+        if task["state"] == "deferred":
+            airflow.patch_task("marked", task["task_id"], task["map_index"], "failed")
+    airflow.wait("marked", 300)
+    wait_until("all pods to go", lambda: pods(own_cluster, namespace) == [], 60)
+    own_cluster.gpus(2)
+
+
+def test_the_service_account_has_only_what_is_needed(own_cluster: OwnCluster, airflow: Airflow) -> None:
+    namespace = airflow.namespace  # type: ignore[attr-defined]
+
+    def rights(account: str) -> list[str]:
+        user = f"--as=system:serviceaccount:{namespace}:{account}"
+        listed = own_cluster.kubectl("-n", namespace, "auth", "can-i", "--list", user, "--no-headers")
+        return [
+            line for line in listed.splitlines() if not line.startswith(" ") and "selfsubject" not in line
+        ]
+
+    print("\n".join(rights("flywheel-airflow")))
+    assert len(rights("flywheel-airflow")) == 3
+    assert rights("flywheel-student") == []
+
+
+def running(cluster: Cluster, namespace: str, component: str) -> list[str]:
+    """Return the names of the pods of a stage that run."""
+    found = cluster.get("-n", namespace, "pods", "-l", f"app.kubernetes.io/component={component}")
+    return [item["metadata"]["name"] for item in found["items"] if item["status"].get("phase") == "Running"]
+
+
+def wait_until_training(cluster: Cluster, namespace: str) -> str:
+    """Return the name of a pod whose training has taken some steps."""
+    found: list[str] = []
+
+    def look() -> bool:
+        for name in running(cluster, namespace, "customize"):
+            log = cluster.kubectl("-n", namespace, "logs", name, check=False)
+            if "checkpoint" in log or "step" in log:
+                found.append(name)
+        return bool(found)
+
+    wait_until("a training", look, 300)
+    time.sleep(1)
+    return found[0]
+
+
+def pod_of(cluster: Cluster, namespace: str, index: int) -> str:
+    """Return the name of the pod of a candidate's customization."""
+    chosen = f"map_index={index},app.kubernetes.io/component=customize"
+    items = cluster.get("-n", namespace, "pods", "-l", chosen)["items"]
+    return items[0]["metadata"]["name"] if items else ""
+
+
+def uid_of(cluster: Cluster, namespace: str, index: int) -> str:
+    """Return the uid of that pod; empty where there is none, or it is going."""
+    chosen = f"map_index={index},app.kubernetes.io/component=customize"
+    items = cluster.get("-n", namespace, "pods", "-l", chosen)["items"]
+    live = [item["metadata"]["uid"] for item in items if "deletionTimestamp" not in item["metadata"]]
+    return live[0] if live else ""
 
 
 def local_table(airflow: Airflow, student_image: str) -> dict[tuple[str, int], float]:

@@ -25,7 +25,9 @@ def nothing_left_behind(cluster: Cluster, namespace: str):  # type: ignore[no-un
     assert left == []
 
 
-def test_a_restricted_namespace_admits_the_pod_and_its_log_arrives_once(namespace: str, drill_image: str) -> None:
+def test_a_restricted_namespace_admits_the_pod_and_its_log_arrives_once(
+    namespace: str, drill_image: str
+) -> None:
     done = run_pod(namespace, drill_image, "say:hello,sleep:2,say:bye")
     assert done.good, done
     assert [line for line in done.lines if line in ("hello", "bye")] == ["hello", "bye"]
@@ -56,7 +58,9 @@ def test_a_missing_image_is_one_sentence(namespace: str) -> None:
     assert "is not on the node and image_pull_policy is Never" in never.sentence
 
 
-def test_waiting_for_a_gpu_is_said_and_only_its_own_time_out_ends_it(namespace: str, drill_image: str) -> None:
+def test_waiting_for_a_gpu_is_said_and_only_its_own_time_out_ends_it(
+    namespace: str, drill_image: str
+) -> None:
     done = run_pod(namespace, drill_image, "", gpus=64, wait_hours=8 / 3600)
     assert done.said("waiting for a place for 64 nvidia.com/gpu")
     assert done.said("Insufficient nvidia.com/gpu")
@@ -113,7 +117,9 @@ def test_a_missing_secret_or_claim_is_named(namespace: str, drill_image: str) ->
     assert "has no PersistentVolumeClaim 'disk'" in claim.sentence
 
 
-def test_a_pod_deleted_while_it_runs_is_reported_as_that(cluster: Cluster, namespace: str, drill_image: str) -> None:
+def test_a_pod_deleted_while_it_runs_is_reported_as_that(
+    cluster: Cluster, namespace: str, drill_image: str
+) -> None:
     async def disturbed() -> object:
         task = asyncio.create_task(accompany(drill_trigger(namespace, drill_image, "sleep:60")))
         await asyncio.sleep(4)
@@ -125,7 +131,9 @@ def test_a_pod_deleted_while_it_runs_is_reported_as_that(cluster: Cluster, names
     assert not done.refused
 
 
-def test_a_job_that_takes_too_long_is_ended_but_waiting_does_not_count(namespace: str, drill_image: str) -> None:
+def test_a_job_that_takes_too_long_is_ended_but_waiting_does_not_count(
+    namespace: str, drill_image: str
+) -> None:
     trigger = drill_trigger(namespace, drill_image, "sleep:60")
     trigger.manifest["spec"]["activeDeadlineSeconds"] = 4
     done = asyncio.run(accompany(trigger))
@@ -186,7 +194,9 @@ def test_a_pod_that_ended_while_the_triggerer_was_down_is_taken_as_it_ended(
     assert done.said("done")
 
 
-def test_a_retry_makes_a_new_pod_where_the_old_one_failed(cluster: Cluster, namespace: str, drill_image: str) -> None:
+def test_a_retry_makes_a_new_pod_where_the_old_one_failed(
+    cluster: Cluster, namespace: str, drill_image: str
+) -> None:
     """apache/airflow 58490: a retry that adopts the failed pod of the try before."""
     failed = run_pod(namespace, drill_image, "exit:3", keep_failed_pods=True)
     assert not failed.good

@@ -79,8 +79,8 @@ class JobOperator(BaseOperator):
             if not self._await_result(run, spec, seconds=NFS_SECONDS if event["good"] else 0):
                 check(event)
                 raise JobError(
-                    f"{self.name}: its pod ended well, but its result is not in {run.root.url}; see that pods and "
-                    "Airflow have the same artifact root: the same volume at the same place, or the same URL"
+                    f"{self.name}: its pod ended well, but its result is not in {run.root.url}; see that "
+                    "pods and Airflow have the same artifact root: the same volume at the same place, or the same URL"
                 )
             return self._result(run)
 

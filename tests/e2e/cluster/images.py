@@ -101,7 +101,7 @@ def buildah(*arguments: str) -> str:
         RuntimeError: it failed; the message is the end of what it said.
     """
     done = subprocess.run(
-        ["nice", "-n", "15", "buildah", "--storage-driver", "overlay", *arguments],
+        ["nice", "-n", "3", "buildah", "--storage-driver", "overlay", *arguments],
         capture_output=True,
         text=True,
     )
@@ -122,7 +122,9 @@ def _build_base() -> None:
         done = subprocess.run(["nice", "-n", "15", *command], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"debootstrap: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        subprocess.run(["rm", "-rf", f"{folder}/root/dev", f"{folder}/root/var/cache/apt/archives"], check=True)
+        subprocess.run(
+            ["rm", "-rf", f"{folder}/root/dev", f"{folder}/root/var/cache/apt/archives"], check=True
+        )
         container = buildah("from", "scratch").strip()
         buildah("copy", container, f"{folder}/root", "/")
         buildah("commit", "--rm", container, BASE)

@@ -97,7 +97,9 @@ class OwnCluster(Cluster):
         missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
         if missing:
             if not shutil.which("apt-get"):
-                raise ClusterUnavailableError(f"missing, and no apt-get to install them: {', '.join(missing)}")
+                raise ClusterUnavailableError(
+                    f"missing, and no apt-get to install them: {', '.join(missing)}"
+                )
             environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             _run("apt-get", "update", "-qq", env=environment)
             _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=environment)
@@ -106,7 +108,9 @@ class OwnCluster(Cluster):
             print(f"building Kubernetes {VERSION}, about five minutes on two cores ...", file=sys.stderr)
             major, minor, _ = VERSION.removeprefix("v").split(".")
             version = {"gitVersion": VERSION, "gitMajor": major, "gitMinor": minor}
-            flags = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in version.items())
+            flags = " ".join(
+                f"-X k8s.io/component-base/version.{name}={value}" for name, value in version.items()
+            )
             self._build(self.program, f"-s -w {flags}", ".")
 
     def _build(self, program: Path, flags: str, package: str) -> None:
@@ -137,13 +141,17 @@ class OwnCluster(Cluster):
         self._pause_image()
         self.start("kubelet")
         ready = "{.status.conditions[?(@.type=='Ready')].status}"
-        wait_until("the node", lambda: self._answers("get", "node", NODE, "-o", f"jsonpath={ready}", says="True"), 90)
+        wait_until(
+            "the node", lambda: self._answers("get", "node", NODE, "-o", f"jsonpath={ready}", says="True"), 90
+        )
         wait_until("the service account", lambda: self._answers("get", "serviceaccount", "default"), 60)
 
     def down(self) -> None:
         """Delete all pods, stop all parts and remove what they mounted."""
         if self.running:
-            self.kubectl("delete", "pods", "--all", "--all-namespaces", "--force", "--grace-period=0", check=False)
+            self.kubectl(
+                "delete", "pods", "--all", "--all-namespaces", "--force", "--grace-period=0", check=False
+            )
             time.sleep(1)
         for name in PARTS:
             self.processes.stop(name)
@@ -215,7 +223,10 @@ class OwnCluster(Cluster):
         """Bring an image archive onto the node: `write` is given the stream to write it to."""
         command = ["nice", "-n", "10", "ctr", "-a", f"{self.home}/run/containerd.sock", "-n", "k8s.io"]
         process = subprocess.Popen(
-            [*command, "images", "import", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*command, "images", "import", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert process.stdin and process.stdout
         with process.stdin:
@@ -256,7 +267,9 @@ def open_cluster() -> Cluster:
     if named:
         cluster = Cluster(named)
         if not shutil.which("kubectl"):
-            raise ClusterUnavailableError("KUBECONFIG names a cluster, but there is no kubectl here to reach it")
+            raise ClusterUnavailableError(
+                "KUBECONFIG names a cluster, but there is no kubectl here to reach it"
+            )
         cluster.kubectl("get", "--raw", "/readyz")
         return cluster
     own = OwnCluster()

@@ -55,7 +55,9 @@ class Processes:
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(0.05)
-        if number != signal.SIGKILL:  # what it started and left behind; a kill by hand leaves that to find out
+        if (
+            number != signal.SIGKILL
+        ):  # what it started and left behind; a kill by hand leaves that to find out
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         self._pid_file(name).unlink(missing_ok=True)

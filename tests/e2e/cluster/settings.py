@@ -65,7 +65,11 @@ def _kubeconfig(home: Path, user: str) -> dict[str, object]:
 
 
 def _pod_network() -> dict[str, object]:
-    ranges = {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    ranges = {
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.88.0.0/16"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
     bridge = {"type": "bridge", "bridge": "pods0", "isGateway": True, "hairpinMode": True, "ipam": ranges}
     return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}
 

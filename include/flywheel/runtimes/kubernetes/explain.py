@@ -164,8 +164,8 @@ def unplaced(pod: Pod, hours: float) -> str:
     scheduled = _condition(pod, "PodScheduled") or {}
     why = _flat(scheduled.get("message", "")) or "the scheduler has not looked at it"
     return (
-        f"{pod['metadata']['name']}: Unschedulable: no place for {needs(pod)} in {hours:g} h: {why}; free or add "
-        "such nodes, ask for less, or raise runtime.kubernetes.wait_hours"
+        f"{pod['metadata']['name']}: Unschedulable: no place for {needs(pod)} in {hours:g} h: {why}; "
+        "free or add such nodes, ask for less, or raise runtime.kubernetes.wait_hours"
     )
 
 
@@ -189,8 +189,8 @@ def refusal(status: int, message: str, namespace: str, name: str) -> tuple[str, 
     if quota:
         asked, limited = _amount(quota[2]), _amount(quota[4])
         sentence = (
-            f"{name}: quota {quota[1]} of namespace {namespace} is used up (asked for {quota[2]}, used {quota[3]} "
-            f"of {quota[4]})"
+            f"{name}: quota {quota[1]} of namespace {namespace} is used up (asked for {quota[2]}, "
+            f"used {quota[3]} of {quota[4]})"
         )
         if asked is not None and limited is not None and asked > limited:
             return f"{sentence}; it can never fit: ask for less, or have the quota raised", False
@@ -199,8 +199,8 @@ def refusal(status: int, message: str, namespace: str, name: str) -> tuple[str, 
         return f"{name}: refused by a quota of namespace {namespace} ({message}); set what it asks for", False
     if "violates PodSecurity" in message:
         return (
-            f"{name}: namespace {namespace} does not admit it: {message.partition('violates ')[2]}; take out of "
-            "runtime.kubernetes.pod_template what it objects to",
+            f"{name}: namespace {namespace} does not admit it: {message.partition('violates ')[2]}; "
+            "take out of runtime.kubernetes.pod_template what it objects to",
             False,
         )
     if 'namespaces "' in message and status == 404:
@@ -221,7 +221,8 @@ def refusal(status: int, message: str, namespace: str, name: str) -> tuple[str, 
         )
     if status == 401 or (status == 403 and "cannot" in message and " is forbidden: User " in message):
         return (
-            f"{name}: Airflow may not make pods in namespace {namespace} ({message}); see docker/kubernetes/base",
+            f"{name}: Airflow may not make pods in namespace {namespace} ({message}); "
+            "see docker/kubernetes/base/access.yaml",
             False,
         )
     return f"{name}: the cluster refused it ({status}): {message}", False

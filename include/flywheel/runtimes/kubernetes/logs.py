@@ -21,7 +21,7 @@ def new_lines(text: str, after: str) -> tuple[list[str], str]:
         stamp = _STAMP.match(line)
         if not stamp:
             continue
-        time = f"{stamp[1]}.{(stamp[2] or '').ljust(9, '0')}"  # of equal length, so that text order is time order
+        time = f"{stamp[1]}.{(stamp[2] or '').ljust(9, '0')}"  # of equal length: text order is time order
         if time <= after:
             continue
         last = max(last, time)

@@ -119,7 +119,7 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
             metadata=k8s.V1ObjectMeta(), spec=k8s.V1PodSpec(containers=[], enable_service_links=False)
         ),
         "termination_grace_period": GRACE_SECONDS,
-        # The end of what a job printed goes into its pod's status: the reason of a failure, even without logs.
+        # The end of what a job printed goes into its pod's status: why it failed, even without logs.
         "termination_message_policy": "FallbackToLogsOnError",
         # Counts from the start of the pod on its node: waiting for a GPU takes nothing from a job's time.
         "active_deadline_seconds": math.ceil(config.runtime.job_timeout_hours * 3600),

@@ -209,8 +209,8 @@ class PodTrigger(BaseTrigger):
             warnings = await self._ask(cluster, lambda: cluster.warnings(self.name))
             why = warnings[-1] if warnings else reason
             raise _Over(
-                f"{self.name}: not started within {self.patience.start / 60:g} min of getting a node: {why}; mend "
-                "that, or raise runtime.kubernetes.start_minutes"
+                f"{self.name}: not started within {self.patience.start / 60:g} min of getting a node: {why}; "
+                "mend that, or raise runtime.kubernetes.start_minutes"
             )
         if placed is not None and explain.age(placed) > 15:
             for warning in await self._ask(cluster, lambda: cluster.warnings(self.name)):
@@ -322,8 +322,8 @@ class PodTrigger(BaseTrigger):
                 fault = f"{type(error).__name__}: {error}"
             if time.monotonic() > deadline:
                 raise _Over(
-                    f"{self.name}: the cluster did not answer for {self.patience.answer / 60:g} min ({fault}); "
-                    "the pod goes on if it can, and the next try looks for it",
+                    f"{self.name}: the cluster did not answer for {self.patience.answer / 60:g} min "
+                    f"({fault}); the pod goes on if it can, and the next try looks for it",
                     reachable=False,
                 )
             self._say(f"the cluster does not answer ({fault}); asking again")

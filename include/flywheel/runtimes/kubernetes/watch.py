@@ -1,4 +1,4 @@
-"""A namespace as the triggers of one process share it: one client of the cluster, and one watch for all pods.
+"""A namespace as the triggers of one process share it: one client of the cluster, one watch for all pods.
 
 300 waiting pods then cost one open request and no polling. The watch only wakes who waits for a pod, early and
 with the pod's newest state; whoever waits also asks by itself now and then, so a missed event is no harm.
@@ -122,7 +122,8 @@ class Namespace:
         api = await self._api()
         fields = f"involvedObject.name={pod},type=Warning"
         answer = await api.list_namespaced_event(self.name, field_selector=fields, _preload_content=False)
-        events = sorted(json.loads(await _body(answer))["items"], key=lambda event: event.get("lastTimestamp") or "")
+        found = json.loads(await _body(answer))["items"]
+        events = sorted(found, key=lambda event: event.get("lastTimestamp") or "")
         return [
             f"{event.get('reason')}: {' '.join((event.get('message') or '').split())}" for event in events
         ]

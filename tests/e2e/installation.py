@@ -89,7 +89,9 @@ class Airflow:
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             **(environment or {}),
         }
-        self._api = httpx.Client(base_url=f"http://127.0.0.1:{self.ports['api']}", timeout=30, trust_env=False)
+        self._api = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.ports['api']}", timeout=30, trust_env=False
+        )
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -160,7 +162,17 @@ class Airflow:
             subprocess.run(command, check=True, capture_output=True)
         port = str(self.ports["postgres"])
         command = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
-        command += [f"{programs[-1]}/postgres", "-D", str(data), "-p", port, "-h", "127.0.0.1", "-k", str(data)]
+        command += [
+            f"{programs[-1]}/postgres",
+            "-D",
+            str(data),
+            "-p",
+            port,
+            "-h",
+            "127.0.0.1",
+            "-k",
+            str(data),
+        ]
         command += ["-c", "fsync=off", "-c", "max_connections=200"]
         self.processes.start("postgres", command)
         ready = [f"{programs[-1]}/pg_isready", "-h", "127.0.0.1", "-p", port]
@@ -182,7 +194,9 @@ class Airflow:
         """Return the task instances of a run."""
         found: list[dict[str, Any]] = []
         while True:
-            path = f"/api/v2/dags/flywheel/dagRuns/{quote(run_id)}/taskInstances?limit=100&offset={len(found)}"
+            path = (
+                f"/api/v2/dags/flywheel/dagRuns/{quote(run_id)}/taskInstances?limit=100&offset={len(found)}"
+            )
             answer = self._get(path)
             found += answer.get("task_instances", [])
             if len(found) >= answer.get("total_entries", 0):
@@ -208,13 +222,20 @@ class Airflow:
 
     def clear_task(self, run_id: str, task_id: str, map_index: int) -> None:
         """Clear a task, as a person does in the UI."""
-        body = {"dag_run_id": run_id, "task_ids": [[task_id, map_index]], "dry_run": False, "only_failed": False}
+        body = {
+            "dag_run_id": run_id,
+            "task_ids": [[task_id, map_index]],
+            "dry_run": False,
+            "only_failed": False,
+        }
         answer = self._api.post("/api/v2/dags/flywheel/clearTaskInstances", json=body, headers=self._login())
         answer.raise_for_status()
 
     def report(self, run_id: str) -> dict[str, Any]:
         """Return report.json of a run whose artifact root is the folder."""
-        found: dict[str, Any] = json.loads((self.home / "artifacts/runs" / run_id / "report.json").read_text())
+        found: dict[str, Any] = json.loads(
+            (self.home / "artifacts/runs" / run_id / "report.json").read_text()
+        )
         return found
 
     def _get(self, path: str) -> dict[str, Any]:
