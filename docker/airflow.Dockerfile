@@ -31,10 +31,12 @@ FROM ${BASE} AS code
 COPY dags /opt/flywheel/dags
 COPY plugins /opt/flywheel/plugins
 COPY include /opt/flywheel/include
-RUN python3 -m compileall -q /opt/flywheel && mkdir -p /opt/airflow /opt/flywheel/artifacts /opt/flywheel/state
+RUN python3 -m compileall -q /opt/flywheel && mkdir -p /opt/airflow /opt/flywheel/artifacts /opt/flywheel/state \
+    && echo 'flywheel:x:10001:0::/opt/airflow:/usr/sbin/nologin' >> /etc/passwd
 
 FROM ${BASE} AS airflow
 COPY --from=build /opt/venv /opt/venv
+COPY --from=code /etc/passwd /etc/passwd
 COPY --from=code --chown=10001:0 /opt/airflow /opt/airflow
 COPY --from=code --chown=10001:0 /opt/flywheel /opt/flywheel
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/flywheel/include PYTHONUNBUFFERED=1 \

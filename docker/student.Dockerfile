@@ -40,10 +40,12 @@ RUN set -eu; \
 # Compiled ahead: the root file system is read-only where the image runs.
 FROM ${BASE} AS code
 COPY include /opt/flywheel/include
-RUN python3 -m compileall -q /opt/flywheel/include && mkdir -p /opt/home /opt/flywheel/artifacts
+RUN python3 -m compileall -q /opt/flywheel/include && mkdir -p /opt/home /opt/flywheel/artifacts \
+    && echo 'flywheel:x:10001:10001::/home/flywheel:/usr/sbin/nologin' >> /etc/passwd
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
+COPY --from=code /etc/passwd /etc/passwd
 COPY --from=code --chown=10001:10001 /opt/home /home/flywheel
 COPY --from=code --chown=10001:10001 /opt/flywheel /opt/flywheel
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/flywheel/include PYTHONUNBUFFERED=1 \

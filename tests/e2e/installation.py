@@ -59,6 +59,8 @@ class Airflow:
             name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "FLYWHEEL"))
         } | {
             "HOME": str(home),
+            "USER": "flywheel",
+            "LOGNAME": "flywheel",
             "PYTHONPATH": str(PROJECT / "include"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "FLYWHEEL_HOME": str(home),

@@ -86,9 +86,11 @@ def airflow(own_cluster: OwnCluster, ground: Any, student_image: str) -> Iterato
     started = Airflow(home, str(home / "kubeconfig"))
     started.namespace = name  # type: ignore[attr-defined]
     started.configure(experiment(name, student_image))
-    started.start()
-    yield started
-    started.remove()
+    try:
+        started.start()
+        yield started
+    finally:
+        started.remove()
 
 
 def pods(cluster: Cluster, namespace: str) -> list[str]:

@@ -7,13 +7,13 @@ Debian's Python, made by debootstrap, as a machine without a container registry 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -68,30 +68,39 @@ def build(name: str, image: str) -> None:
 
 def push(cluster: OwnCluster, image: str) -> None:
     """Bring an image of buildah's onto the node, with only the layers that the node does not have yet."""
-    store = cluster.home / "oci"
-    store.mkdir(exist_ok=True)
-    (store / "index.json").unlink(missing_ok=True)
-    buildah("push", "--disable-compression", "--format", "oci", image, f"oci:{store}:{image}")
+    with tempfile.TemporaryDirectory(dir=cluster.home) as folder:
+        _push(cluster, image, Path(folder))
+
+
+def _push(cluster: OwnCluster, image: str, store: Path) -> None:
+    # Into a plain folder: as an OCI layout buildah would compress 5 GB of layers, each time anew.
+    buildah("push", "--disable-compression", "--format", "oci", image, f"dir:{store}")
+    manifest = (store / "manifest.json").read_bytes()
+    blobs = {f"sha256:{hashlib.sha256(manifest).hexdigest()}": store / "manifest.json"}
+    decoded = json.loads(manifest)
+    for part in (decoded["config"], *decoded["layers"]):
+        blobs[part["digest"]] = store / part["digest"].removeprefix("sha256:")
+    named = {
+        "mediaType": decoded.get("mediaType", "application/vnd.oci.image.manifest.v1+json"),
+        "digest": next(iter(blobs)),
+        "size": len(manifest),
+        "annotations": {"io.containerd.image.name": image, "org.opencontainers.image.ref.name": image},
+    }
+    index = {"schemaVersion": 2, "manifests": [named]}
     there = cluster.blobs()
 
     def write(stream: IO[bytes]) -> None:
         with tarfile.open(fileobj=stream, mode="w|") as archive:
-            for name in ("oci-layout", "index.json"):
-                archive.add(store / name, arcname=name)
-            for digest in _blobs(store):
-                if f"sha256:{digest}" not in there:
-                    archive.add(store / "blobs" / "sha256" / digest, arcname=f"blobs/sha256/{digest}")
+            for name, value in (("oci-layout", {"imageLayoutVersion": "1.0.0"}), ("index.json", index)):
+                data = json.dumps(value).encode()
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+            for digest, path in blobs.items():
+                if digest not in there:
+                    archive.add(path, arcname=f"blobs/{digest.replace(':', '/')}")
 
     cluster.load(write)
-
-
-def _blobs(store: Path) -> Iterator[str]:
-    """Yield the digests of an OCI layout's one image: its manifest, its configuration, its layers."""
-    found = json.loads((store / "index.json").read_bytes())["manifests"][0]["digest"].removeprefix("sha256:")
-    yield found
-    manifest = json.loads((store / "blobs" / "sha256" / found).read_bytes())
-    for part in (manifest["config"], *manifest["layers"]):
-        yield part["digest"].removeprefix("sha256:")
 
 
 def buildah(*arguments: str) -> str:

@@ -108,5 +108,7 @@ def _kubelet(home: Path) -> dict[str, object]:
         "failSwapOn": False,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "maxPods": 400,
+        "imageGCHighThresholdPercent": 100,  # a machine's full disk is no reason to drop images built for hours
+        "imageGCLowThresholdPercent": 99,
         "serializeImagePulls": False,
     }

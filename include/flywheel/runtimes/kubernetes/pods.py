@@ -75,6 +75,7 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
     root = _root_in_pod(config.artifacts.root)
     environment = {
         "HOME": USER_HOME,
+        "USER": "flywheel",  # for libraries that ask: the user's number need not have a name
         "FLYWHEEL_HOME": POD_HOME,
         "FLYWHEEL_THREADS": str(_cores(limits.get("cpu", "1"))),
         "OMP_NUM_THREADS": str(_cores(limits.get("cpu", "1"))),
