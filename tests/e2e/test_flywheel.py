@@ -17,6 +17,7 @@ import yaml
 
 from tests.e2e.cluster import Cluster, OwnCluster
 from tests.e2e.cluster.images import PROJECT
+from tests.e2e.cluster.objects import KEY, SECRET, URL, ObjectStore
 from tests.e2e.cluster.processes import wait_until
 from tests.e2e.installation import CONNECTION, USER_ID, Airflow, table
 
@@ -212,6 +213,40 @@ def test_the_service_account_has_only_what_is_needed(own_cluster: OwnCluster, ai
     print("\n".join(rights("flywheel-airflow")))
     assert len(rights("flywheel-airflow")) == 3
     assert rights("flywheel-student") == []
+
+
+def test_artifacts_on_s3_give_the_same_table(
+    own_cluster: OwnCluster, airflow: Airflow, student_image: str
+) -> None:
+    import s3fs
+
+    namespace = airflow.namespace  # type: ignore[attr-defined]
+    store = ObjectStore(own_cluster, airflow.home / "objects")
+    store.start("bucket")
+    literals = [f"--from-literal={name}={value}" for name, value in store.environment.items()]
+    own_cluster.kubectl("-n", namespace, "create", "secret", "generic", "flywheel-s3", *literals)
+    for name in ("scheduler", "dag-processor", "triggerer"):  # with the credentials
+        airflow.processes.stop(name)
+    airflow.environment |= store.environment
+    airflow.configure(
+        experiment(
+            namespace,
+            student_image,
+            artifacts={"root": "s3://bucket/flywheel"},
+            runtime={"kubernetes": {"volume_claim": None, "secrets": ["flywheel-s3"]}},
+        )
+    )
+    try:
+        for name in ("scheduler", "dag-processor", "triggerer"):
+            airflow.start_component(name)
+        airflow.trigger("remote")
+        assert airflow.wait("remote", 1500) == "success"
+        files = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=URL)
+        report = json.loads(files.cat_file("bucket/flywheel/runs/remote/report.json"))
+        assert table(report) == table(airflow.report("first"))
+        assert pods(own_cluster, namespace) == []
+    finally:
+        store.stop()
 
 
 def running(cluster: Cluster, namespace: str, component: str) -> list[str]:
