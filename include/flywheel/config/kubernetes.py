@@ -39,24 +39,26 @@ DnsLabel = Annotated[str, AfterValidator(_is_dns_label)]
 class Toleration(Section):
     """A taint of nodes that pods tolerate."""
 
-    key: str | None = None
-    operator: Literal["Equal", "Exists"] = "Equal"
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = Field(None, ge=0)
+    key: str | None = Field(None, description="As in a pod's tolerations.")
+    operator: Literal["Equal", "Exists"] = Field("Equal", description="As in a pod's tolerations.")
+    value: str | None = Field(None, description="As in a pod's tolerations.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="As in a pod's tolerations."
+    )
+    toleration_seconds: int | None = Field(None, ge=0, description="As in a pod's tolerations.")
 
 
 class PodOverrides(Section):
     """What a student's pods have differently; requests, limits, selectors and variables are merged."""
 
-    image: str | None = None
-    requests: Resources = Field(default_factory=dict)
-    limits: Resources = Field(default_factory=dict)
-    node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: tuple[Toleration, ...] | None = None
-    priority_class: str | None = None
-    environment: dict[str, str] = Field(default_factory=dict)
-    pod_template: str | None = None
+    image: str | None = Field(None, description="Instead of runtime.kubernetes.image.")
+    requests: Resources = Field(default_factory=dict, description="Merged over all pods'.")
+    limits: Resources = Field(default_factory=dict, description="Merged over all pods'.")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="Merged over all pods'.")
+    tolerations: tuple[Toleration, ...] | None = Field(None, description="Instead of all pods'.")
+    priority_class: str | None = Field(None, description="Instead of all pods'.")
+    environment: dict[str, str] = Field(default_factory=dict, description="Merged over all pods'.")
+    pod_template: str | None = Field(None, description="Instead of all pods'.")
 
 
 class KubernetesConfig(Section):
@@ -70,7 +72,9 @@ class KubernetesConfig(Section):
     image: str = Field(
         "flywheel-student:latest", min_length=1, description="Made by docker/student.Dockerfile."
     )
-    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        "IfNotPresent", description="When a node fetches the image."
+    )
     image_pull_secrets: tuple[str, ...] = Field((), description="Names of secrets of the namespace.")
     service_account: str = Field(
         "flywheel-student", description="It needs no rights; its token is not mounted."

@@ -109,7 +109,7 @@ class JobOperator(BaseOperator):
                 check(event)
                 raise JobError(
                     f"{self.name}: its pod ended well, but its result is not in {run.root.url}; see that "
-                    "pods and Airflow have the same artifact root: the same volume at the same place, or the same URL"
+                    "pods and Airflow have the same artifact root: one volume at the same place, or one URL"
                 )
             return self._result(run)
 

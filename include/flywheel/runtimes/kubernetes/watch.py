@@ -1,7 +1,7 @@
 """A namespace as the triggers of one process share it: one client of the cluster, one watch for all pods.
 
-300 waiting pods then cost one open request and no polling. The watch only wakes who waits for a pod, early and
-with the pod's newest state; whoever waits also asks by itself now and then, so a missed event is no harm.
+300 waiting pods then cost one open request and no polling. The watch only wakes who waits for a pod, early
+and with the pod's newest state; whoever waits also asks by itself now and then, so a missed event is no harm.
 """
 
 from __future__ import annotations
