@@ -2,6 +2,7 @@
 #
 #   make run                       install, start Airflow, turn the wheel once, leave the UI up
 #   make test                      install, lint, type-check, all tests
+#   make test-kubernetes           the tests on a cluster alone: KUBECONFIG's, else one built here (root, Go)
 #   make install                   the set-up alone
 #   make bench NAME=curate ARGS=--quick
 #   make lock                      compile the requirements files anew from pyproject.toml
@@ -16,7 +17,7 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run test install install-dev lint test-unit test-integration bench lock clean
+.PHONY: run test install install-dev lint test-unit test-integration test-kubernetes bench lock clean
 
 run: install
 	@$(BIN)/flywheel up
@@ -46,6 +47,10 @@ test-unit: install-dev
 
 test-integration: install-dev
 	$(BIN)/pytest tests/integration
+
+# Skipped with its reason where there is no cluster and none can be built; with CI=true that is a failure.
+test-kubernetes: install-dev
+	$(BIN)/pytest tests/e2e -s --timeout 2700
 
 bench: install-dev
 	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)

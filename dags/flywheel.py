@@ -33,7 +33,9 @@ from flywheel.orchestration import (
     plan,
     promote,
     read_config,
+    runs_in_pods,
     score,
+    sweep,
 )
 
 config = read_config()
@@ -71,6 +73,8 @@ def flywheel() -> None:
 
     students >> label() >> ingest() >> candidates >> jobs
     jobs >> score() >> ReviewOperator(task_id="review") >> promote()
+    if runs_in_pods(config):
+        jobs >> sweep()
 
 
 flywheel()

@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,11 @@ class ArtifactRoot:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, target)
+
+    def discard(self, path: str) -> None:
+        """Remove a file, by its path relative to the root; one that is not there is no error."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(f"{self._root}/{path}")
 
     def list(self, path: str) -> list[str]:
         """Return the names in a folder of the root, sorted; none where there is no such folder."""

@@ -187,13 +187,13 @@ SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="Path or URL o
 @app.command(rich_help_panel=JOBS)
 def customize(spec: SpecArgument) -> None:
     """Fine-tune a student as SPEC says; the result is written beside it."""
-    _run_job("customize", spec)
+    _exit_as_job("customize", spec)
 
 
 @app.command(rich_help_panel=JOBS)
 def evaluate(spec: SpecArgument) -> None:
     """Measure a student or candidate against the teacher as SPEC says; the result is written beside it."""
-    _run_job("evaluate", spec)
+    _exit_as_job("evaluate", spec)
 
 
 # -- results -------------------------------------------------------------------------------------------
@@ -271,6 +271,13 @@ def _open(run_id: str, artifacts: str) -> Run:
     from flywheel.runs import open_run
 
     return open_run(_root(artifacts), run_id)
+
+
+def _exit_as_job(kind: str, spec: str) -> None:
+    """Run a job and end with the exit code that its runtime understands."""
+    from flywheel.job_command import main
+
+    raise typer.Exit(main([kind, spec]))
 
 
 def _run_job(kind: str, spec: str) -> None:

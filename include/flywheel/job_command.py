@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from flywheel.artifacts import ArtifactRoot
@@ -31,12 +32,13 @@ LIFELINE_VARIABLE = "FLYWHEEL_LIFELINE"
 def main(arguments: list[str]) -> int:
     """Run a job, given the arguments of `flywheel`, and return its exit code."""
     kind, spec = arguments
+    _end_on_sigterm()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", force=True)
     try:
         run_job(kind, spec)
     except FlywheelError as error:
         sys.stderr.write(f"error: {error}\n")
-        return CRASHED if isinstance(error, JobError) else REFUSED  # a JobError: it was stopped
+        return CRASHED if isinstance(error, JobError) else REFUSED  # a stopped job may be run again
     except Exception as error:
         traceback.print_exc()
         sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
@@ -93,6 +95,12 @@ def _split(spec: str) -> tuple[ArtifactRoot, str]:
     full = spec if "://" in spec else str(Path(spec).resolve())
     folder, _, name = full.rpartition("/")
     return ArtifactRoot(folder), name
+
+
+def _end_on_sigterm() -> None:
+    """End at SIGTERM, with clean-up: the first process of a container would not even notice it."""
+    with suppress(ValueError):  # not in the main thread: whoever has that one decides
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def hold_lifeline() -> None:

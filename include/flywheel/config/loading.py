@@ -135,6 +135,8 @@ def _explain(origin: str, lines: dict[Location, int], detail: ErrorDetails) -> s
         return f"{where}: missing, and required"
     message = re.sub(r"^Value error, ", "expected ", detail["msg"])
     message = re.sub(r"^Input should be", "expected", message)
+    if not location:  # about several keys, which the message names
+        return f"{origin}: {message}"
     return f"{where}: {message}; got {_shorten(detail.get('input'))}"
 
 
@@ -149,8 +151,9 @@ def _keys_of(location: Location) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
-        field = section.model_fields["nims" if part == "nim" else part]
-        section = section_in(field.annotation) or section
+        field = section.model_fields.get("nims" if part == "nim" else part)
+        if field:  # else a key of a mapping, such as a student's name
+            section = section_in(field.annotation) or section
     return sorted(section.model_fields)
 
 

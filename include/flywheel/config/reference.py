@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -62,14 +63,25 @@ def _meaning(field: FieldInfo, path: str) -> str:
 
 
 def _type(field: FieldInfo) -> str:
-    text = str(field.annotation) if get_args(field.annotation) else getattr(field.annotation, "__name__", "")
-    for prefix in ("typing.", "flywheel.config.schema.", "annotated_types."):
-        text = text.replace(prefix, "")
-    if text.startswith("Literal["):
-        text = " or ".join(repr(value) for value in get_args(field.annotation))
-    if text.startswith("tuple[Annotated["):
-        text = "list of int"
-    return f"`{text}`".replace("|", "or")
+    return f"`{_name(field.annotation)}`"
+
+
+def _name(annotation: Any) -> str:
+    """Return a type in words that need no Python: `list of int`, `'local' or 'kubernetes'`."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _name(parts[0])
+    if origin is Literal:
+        return " or ".join(repr(value) for value in parts)
+    if origin in (Union, UnionType):
+        return " or ".join(_name(part) for part in parts)
+    if origin in (tuple, list):
+        return f"list of {_name(parts[0])}"
+    if origin is dict:
+        return f"mapping of {_name(parts[1])}"
+    if annotation in (None, NoneType):
+        return "null"
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def _default(field: FieldInfo) -> str:

@@ -11,7 +11,10 @@ import re
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
+
+from flywheel.config.kubernetes import KubernetesConfig
+from flywheel.config.section import Section
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
 IGNORED_KEYS = (
@@ -29,12 +32,6 @@ IGNORED_KEYS = (
     "icl_config",
     "embedding_config",
 )
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class CustomizerConfig(Section):
@@ -240,13 +237,16 @@ class PromotionConfig(Section):
 class RuntimeConfig(Section):
     """Where customization and evaluation jobs run."""
 
-    type: Literal["local"] = Field("local", description="local: a process of its own on this machine.")
+    type: Literal["local", "kubernetes"] = Field(
+        "local", description="local: a process of its own on this machine. kubernetes: a pod."
+    )
     parallel: int = Field(0, ge=0, description="Jobs at once; 0: one for each GPU, else for each CPU core.")
     threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")
     python: str | None = Field(
         None, description="Interpreter that has the students extra; default: this one."
     )
     job_timeout_hours: float = Field(12.0, gt=0, description="A longer job is stopped and fails.")
+    kubernetes: KubernetesConfig = KubernetesConfig()
 
 
 class StoreConfig(Section):
@@ -352,6 +352,19 @@ class Config(Section):
             if names.count(name) > 1:
                 raise ValueError(f"students with different names: {name!r} is there twice; set `name` on one")
         return nims
+
+    @model_validator(mode="after")
+    def _pods_have_what_they_need(self) -> Config:
+        pods, root = self.runtime.kubernetes, self.artifacts.root
+        for name in pods.students:
+            if name not in [student.name for student in self.nims]:
+                raise ValueError(f"runtime.kubernetes.students.{name}: a short name of one of `nims`")
+        if self.runtime.type == "kubernetes" and "://" not in root and not pods.volume_claim:
+            raise ValueError(
+                f"runtime.kubernetes.volume_claim, as pods do not see the folder {root!r}: the claim of the "
+                "volume with it; or an artifacts.root such as s3://bucket/flywheel"
+            )
+        return self
 
     @property
     def students(self) -> tuple[Student, ...]:

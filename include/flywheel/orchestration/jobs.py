@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Literal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from flywheel import wheel
 from flywheel.champion import read_champion
-from flywheel.config import Student
+from flywheel.config import Config, Student
+from flywheel.errors import JobError
 from flywheel.job_command import is_done, run_job
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.orchestration.context import facts, run_of
 from flywheel.plan import Candidate
 from flywheel.runs import Run
 from flywheel.runtimes import Job, RefusedJobError, open_runtime
-from flywheel.runtimes.base import JobKind
+from flywheel.runtimes.base import JobKind, log_job_line
 
 Stage = Literal["base_eval", "champion_eval", "customize", "evaluate"]
 
-# How a line of a job begins (see flywheel.job_command), and the level it has in the task's log.
-_LEVELS = {
-    "INFO ": logging.INFO,
-    "DEBUG ": logging.DEBUG,
-    "WARNING ": logging.WARNING,
-    "ERROR ": logging.ERROR,
-    "error: ": logging.ERROR,
-}
+# A network file system may keep what is in a folder for so long before it looks again.
+NFS_SECONDS = 60.0
 
 
 def _described(stage: Stage, text: str, map_index: str | None) -> dict[str, Any]:
@@ -83,12 +81,77 @@ class JobOperator(BaseOperator):
         return cls.partial(stage=stage, **_DESCRIBED[stage])
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Find or do the job; return the small facts of its result."""
+        """Find or do the job, or defer to its pod; return the small facts of its result."""
         run = run_of(context)
         self._clear_failure(run)
-        try:
+        with self._failures_written(run):
             self._check_available(run)
-            return self._perform(run)
+            spec = wheel.write_spec(run, self.stage, self.student, self.size)
+            if is_done(self._kind, spec):
+                self.log.info("%s: found, nothing to do", self.name)
+                run_job(self._kind, spec)
+                return self._result(run)
+            config = run.plan.config
+            student = self._student(run)
+            if config.runtime.type == "kubernetes":
+                self._defer_to_pod(context, run, config, student, spec)
+            self._runtime = open_runtime(config.runtime)
+            self._runtime.run(Job(self._kind, spec, self.name, student.gpus), partial(log_job_line, self.log))
+            return self._result(run)
+
+    def resume(self, context: Any, event: dict[str, Any], spec: str) -> dict[str, Any]:
+        """Take what the job's pod made: what is in the artifact root counts, whatever became of the pod."""
+        from flywheel.runtimes.kubernetes.operator import check
+
+        run = run_of(context)
+        with self._failures_written(run):
+            if not self._await_result(run, spec, seconds=NFS_SECONDS if event["good"] else 0):
+                check(event)
+                raise JobError(
+                    f"{self.name}: its pod ended well, but its result is not in {run.root.url}; see that "
+                    "pods and Airflow have the same artifact root: one volume at the same place, or one URL"
+                )
+            return self._result(run)
+
+    def on_kill(self) -> None:
+        """End the job: its task was marked or cleared, ran out of time, or its worker is going down."""
+        if self._runtime is not None:
+            self._runtime.kill()
+
+    def _defer_to_pod(self, context: Any, run: Run, config: Config, student: Student, spec: str) -> NoReturn:
+        """Hand the job to a pod; this task holds no slot until it has ended."""
+        from flywheel.runtimes.kubernetes.operator import PodOperator
+        from flywheel.runtimes.kubernetes.pods import PodJob
+
+        job = PodJob(self._kind, self.stage, student, self.size, run.path, spec, run.root.url)
+        pod = PodOperator(
+            job=job, config=config, task_id=self.task_id, execution_timeout=self.execution_timeout
+        )
+        run.root.discard(self._result_path(run))  # an earlier try's, of which nothing else is left
+        self.defer(trigger=pod.trigger(context), method_name="resume", kwargs={"spec": spec})
+        raise AssertionError("defer does not return")
+
+    def _await_result(self, run: Run, spec: str, seconds: float) -> bool:
+        """Return whether the job's result is there; a network file system may show it somewhat later."""
+        deadline = time.monotonic() + seconds
+        while not run.root.exists(self._result_path(run)):
+            if is_done(self._kind, spec):
+                run_job(self._kind, spec)
+            elif time.monotonic() > deadline:
+                return False
+            else:
+                time.sleep(0.5)
+        return True
+
+    def _result(self, run: Run) -> dict[str, Any]:
+        kind = CustomizeResult if self._kind == "customize" else EvaluateResult
+        return facts(run.load(f"jobs/{self._folder}/{self.stage}", kind))
+
+    @contextmanager
+    def _failures_written(self, run: Run) -> Iterator[None]:
+        """Write a failure down for the table, and say where a retry is of no use."""
+        try:
+            yield
         except AirflowSkipException as skip:
             self._record_failure(run, "curate", str(skip))
             raise
@@ -98,26 +161,10 @@ class JobOperator(BaseOperator):
                 raise AirflowFailException(str(error)) from None
             raise
 
-    def on_kill(self) -> None:
-        """End the job: its task was marked or cleared, ran out of time, or its worker is going down."""
-        if self._runtime is not None:
-            self._runtime.kill()
-
-    def _perform(self, run: Run) -> dict[str, Any]:
-        kind: JobKind = "customize" if self.stage == "customize" else "evaluate"
-        spec = wheel.write_spec(run, self.stage, self.student, self.size)
-        if is_done(kind, spec):
-            self.log.info("%s: found, nothing to do", self.name)
-            run_job(kind, spec)
-        else:
-            self._runtime = open_runtime(run.plan.config.runtime)
-            written = run.root.read_json(f"{run.path}/jobs/{self._folder}/{self.stage}.spec.json")
-            gpus = Student.model_validate(written["student"]).gpus
-            self._runtime.run(Job(kind, spec, self.name, gpus), self._log_line)
-        result = run.load(
-            f"jobs/{self._folder}/{self.stage}", CustomizeResult if kind == "customize" else EvaluateResult
-        )
-        return facts(result)
+    def _student(self, run: Run) -> Student:
+        """Return the student that the job's spec names: of the config, or as it was when it won."""
+        written = run.root.read_json(f"{run.path}/jobs/{self._folder}/{self.stage}.spec.json")
+        return Student.model_validate(written["student"])
 
     def _check_available(self, run: Run) -> None:
         """Skip a candidate whose size the data does not reach; the reason goes into the table."""
@@ -133,14 +180,6 @@ class JobOperator(BaseOperator):
         if not size.available:
             raise AirflowSkipException(size.reason)
 
-    def _log_line(self, line: str) -> None:
-        """Hand a line of the job to the task's log, at the level that it names."""
-        for prefix, level in _LEVELS.items():
-            if line.startswith(prefix):
-                self.log.log(level, "%s", line.removeprefix(prefix))
-                return
-        self.log.info("%s", line)
-
     @property
     def name(self) -> str:
         """The job's name for people: `customize 1b @ 5000`."""
@@ -154,6 +193,13 @@ class JobOperator(BaseOperator):
     def _folder(self) -> str:
         return self._candidate.folder if self._candidate else str(self.student)
 
+    @property
+    def _kind(self) -> JobKind:
+        return "customize" if self.stage == "customize" else "evaluate"
+
+    def _result_path(self, run: Run) -> str:
+        return f"{run.path}/jobs/{self._folder}/{self.stage}.json"
+
     def _failure_path(self, run: Run) -> str:
         return f"{run.path}/jobs/{self._folder}/failure.json"
 
@@ -162,5 +208,4 @@ class JobOperator(BaseOperator):
 
     def _clear_failure(self, run: Run) -> None:
         """Forget the failure of an earlier try."""
-        if run.root.exists(self._failure_path(run)):
-            run.root.fs.rm(f"{run.root.url}/{self._failure_path(run)}")
+        run.root.discard(self._failure_path(run))

@@ -29,6 +29,11 @@ def read_config() -> Config | None:
         return None
 
 
+def runs_in_pods(config: Config | None) -> bool:
+    """Return whether jobs run in pods, of which none is to be left after a run."""
+    return bool(config and config.runtime.type == "kubernetes")
+
+
 def dag_schedule(config: Config | None) -> Any:
     """Return when the DAG runs, as Airflow takes it: by clock, by asset, by either, or by hand only.
 

@@ -121,3 +121,10 @@ def promote() -> dict[str, Any]:
     result = wheel.promote(run, approved=decision["approved"], comment=decision["comment"])
     announce(context, run, result)
     return facts(result)
+
+
+def sweep() -> Any:
+    """Return the task that deletes what a run has left in the cluster; it ends no run, well or not."""
+    from flywheel.runtimes.kubernetes.sweep import SweepOperator
+
+    return SweepOperator(task_id="sweep", execution_timeout=timedelta(minutes=10)).as_teardown()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from flywheel.errors import JobError
 
@@ -17,6 +18,15 @@ CRASHED = 3
 
 # A job that has to end is asked to (SIGTERM), so that it can save its state, and ended after so long.
 GRACE_SECONDS = 5.0
+
+# How a line of a job begins (see flywheel.job_command), and the level it has in the task's log.
+_LEVELS = {
+    "INFO ": logging.INFO,
+    "DEBUG ": logging.DEBUG,
+    "WARNING ": logging.WARNING,
+    "ERROR ": logging.ERROR,
+    "error: ": logging.ERROR,
+}
 
 
 class RefusedJobError(JobError):
@@ -58,3 +68,12 @@ class Runtime(Protocol):
 
     def kill(self) -> None:
         """End the job that `run` is running, with all its processes. May be called by a signal handler."""
+
+
+def log_job_line(log: Any, line: str) -> None:
+    """Hand a line that a job printed to a log, at the level that it names."""
+    for prefix, level in _LEVELS.items():
+        if line.startswith(prefix):
+            log.log(level, "%s", line.removeprefix(prefix))
+            return
+    log.info("%s", line)

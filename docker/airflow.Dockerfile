@@ -1,0 +1,56 @@
+# Airflow with flywheel's DAG and plugins, as scheduler, triggerer, dag-processor or api-server.
+#
+#   docker build -f docker/airflow.Dockerfile -t flywheel-airflow .
+#   buildah bud  -f docker/airflow.Dockerfile -t flywheel-airflow .
+#
+#   BASE           any Debian-like image with Python 3.11 or newer and its venv module
+#   STUDENT_IMAGE  only for the target single-host, where jobs run beside Airflow and not in pods:
+#                  docker build --target single-host --build-arg STUDENT_IMAGE=flywheel-student ...
+ARG BASE=python:3.11-slim-bookworm
+ARG STUDENT_IMAGE=flywheel-student
+
+FROM ${BASE} AS build
+# Of the builder alone, where its network wants them: a package index, a bundle of certificates.
+ARG PIP_INDEX_URL
+ARG UV_DEFAULT_INDEX
+ARG PIP_CERT
+ARG SSL_CERT_FILE
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
+WORKDIR /build
+COPY requirements-uv.txt ./
+RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
+COPY requirements-cluster.txt ./
+RUN set -eu; \
+    export PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv; \
+    uv venv --quiet --python python3 /opt/venv; \
+    uv pip install --no-deps --require-hashes -r requirements-cluster.txt; \
+    printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
+    chmod 755 /opt/venv/bin/flywheel
+
+FROM ${BASE} AS code
+COPY dags /opt/flywheel/dags
+COPY plugins /opt/flywheel/plugins
+COPY include /opt/flywheel/include
+RUN python3 -m compileall -q /opt/flywheel && mkdir -p /opt/airflow /opt/flywheel/artifacts /opt/flywheel/state \
+    && echo 'flywheel:x:10001:0::/opt/airflow:/usr/sbin/nologin' >> /etc/passwd
+
+FROM ${BASE} AS airflow
+COPY --from=build /opt/venv /opt/venv
+COPY --from=code /etc/passwd /etc/passwd
+COPY --from=code --chown=10001:0 /opt/airflow /opt/airflow
+COPY --from=code --chown=10001:0 /opt/flywheel /opt/flywheel
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/flywheel/include PYTHONUNBUFFERED=1 \
+    FLYWHEEL_HOME=/opt/flywheel HOME=/opt/airflow AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/flywheel/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/flywheel/plugins \
+    AIRFLOW__CORE__LOAD_EXAMPLES=False
+WORKDIR /opt/flywheel
+USER 10001:0
+CMD ["airflow", "version"]
+
+# One host, no cluster: the students' libraries come along, in an environment of their own.
+FROM ${STUDENT_IMAGE} AS students
+FROM airflow AS single-host
+COPY --from=students /opt/venv /opt/students
+
+FROM airflow

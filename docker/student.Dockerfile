@@ -1,0 +1,56 @@
+# What a customization or evaluation job needs: torch, transformers, peft and flywheel. No Airflow in it.
+#
+#   docker build -f docker/student.Dockerfile -t flywheel-student .
+#   buildah bud  -f docker/student.Dockerfile -t flywheel-student .
+#
+#   BASE         any Debian-like image with Python 3.11 or newer and its venv module
+#   TORCH_INDEX  take torch from that index, such as one with CPU-only builds (0.9 GB instead of 5.3 GB)
+#
+# The libraries are one layer that changes with the locks alone; flywheel's code is a layer of some megabytes.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ARG TORCH_INDEX=""
+# Of the builder alone, where its network wants them: a package index, a bundle of certificates.
+ARG PIP_INDEX_URL
+ARG UV_DEFAULT_INDEX
+ARG PIP_CERT
+ARG SSL_CERT_FILE
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
+WORKDIR /build
+COPY requirements-uv.txt ./
+RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
+COPY requirements-students.txt requirements-s3.txt ./
+# With TORCH_INDEX: torch from there, and the lock without it and the CUDA libraries of its other build.
+RUN set -eu; \
+    export PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv; \
+    uv venv --quiet --python python3 /opt/venv; \
+    lock=requirements-students.txt; \
+    if [ -n "$TORCH_INDEX" ]; then \
+        torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $lock | head -n 1); \
+        uv pip install --no-deps --default-index "$TORCH_INDEX" "$torch"; \
+        awk '/^[A-Za-z0-9]/ { skip = /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)(\[.*\])?==/ } !skip' $lock > rest.txt; \
+        lock=rest.txt; \
+    fi; \
+    uv pip install --no-deps --require-hashes -r $lock; \
+    uv pip install --no-deps --require-hashes -r requirements-s3.txt; \
+    printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
+    chmod 755 /opt/venv/bin/flywheel
+
+# Compiled ahead: the root file system is read-only where the image runs.
+FROM ${BASE} AS code
+COPY include /opt/flywheel/include
+RUN python3 -m compileall -q /opt/flywheel/include && mkdir -p /opt/home /opt/flywheel/artifacts \
+    && echo 'flywheel:x:10001:10001::/home/flywheel:/usr/sbin/nologin' >> /etc/passwd
+
+FROM ${BASE}
+COPY --from=build /opt/venv /opt/venv
+COPY --from=code /etc/passwd /etc/passwd
+COPY --from=code --chown=10001:10001 /opt/home /home/flywheel
+COPY --from=code --chown=10001:10001 /opt/flywheel /opt/flywheel
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/flywheel/include PYTHONUNBUFFERED=1 \
+    FLYWHEEL_HOME=/opt/flywheel HOME=/home/flywheel
+WORKDIR /opt/flywheel
+USER 10001:10001
+ENTRYPOINT ["flywheel"]
+CMD ["--help"]

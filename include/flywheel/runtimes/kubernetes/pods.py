@@ -1,0 +1,222 @@
+"""The pod of a job: name, labels and the arguments of Airflow's KubernetesPodOperator, from typed config.
+
+A pod passes the pod security standard 'restricted': no root, no privileges, no capabilities, the default
+seccomp profile; its root file system is read-only and it has no token of the cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kubernetes.client import models as k8s
+
+from flywheel.config import Config, Student
+from flywheel.config.kubernetes import KubernetesConfig, Toleration
+from flywheel.errors import ConfigError
+from flywheel.runtimes.base import JobKind
+
+# Where docker/student.Dockerfile puts the project and the user's home.
+POD_HOME = "/opt/flywheel"
+USER_HOME = "/home/flywheel"
+
+# By this label flywheel's pods are told from others in the namespace.
+MANAGED_BY = {"app.kubernetes.io/managed-by": "flywheel"}
+CONTAINER = "base"
+# Between the SIGTERM of a deletion, on which a training saves its state, and SIGKILL.
+GRACE_SECONDS = 15
+
+Stage = Literal["base_eval", "champion_eval", "customize", "evaluate"]
+
+
+@dataclass(frozen=True)
+class PodJob:
+    """What is to run in a pod.
+
+    Attributes:
+        run_path: the run's folder, relative to the artifact root.
+        spec: URL of the job's spec, as this process sees it.
+        root: URL of the artifact root, as this process sees it.
+        size: of the candidate; None for the student itself.
+    """
+
+    kind: JobKind
+    stage: Stage
+    student: Student
+    size: int | None
+    run_path: str
+    spec: str
+    root: str
+
+    @property
+    def name(self) -> str:
+        """The pod's name: readable, and the same for the same job of the same run."""
+        size = f"-{self.size}" if self.size is not None else ""
+        readable = re.sub(r"[^a-z0-9]+", "-", f"fw-{self.stage}-{self.student.name}{size}".lower())
+        return f"{readable[:52].strip('-')}-{hashlib.sha256(self.spec.encode()).hexdigest()[:8]}"
+
+
+def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
+    """Return the arguments of a KubernetesPodOperator for a job.
+
+    Raises:
+        ConfigError: the job's spec is not in the artifact root of the config.
+    """
+    pods, student = config.runtime.kubernetes, job.student
+    own = pods.students.get(student.name)
+    requests = {**pods.requests, **(own.requests if own else {})}
+    limits = {**pods.limits, **(own.limits if own else {})}
+    if student.gpus:
+        requests[pods.gpu_resource] = limits[pods.gpu_resource] = str(student.gpus)
+    tolerations = own.tolerations if own and own.tolerations is not None else pods.tolerations
+    root = _root_in_pod(config.artifacts.root)
+    environment = {
+        "HOME": USER_HOME,
+        "USER": "flywheel",  # for libraries that ask: the user's number need not have a name
+        "FLYWHEEL_HOME": POD_HOME,
+        "FLYWHEEL_THREADS": str(_cores(limits.get("cpu", "1"))),
+        "OMP_NUM_THREADS": str(_cores(limits.get("cpu", "1"))),
+        "TMPDIR": "/tmp",  # noqa: S108
+        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
+        **pods.environment,
+        **(own.environment if own else {}),
+    }
+    return {
+        "name": job.name,
+        "random_name_suffix": False,
+        "namespace": pods.namespace,
+        "image": (own and own.image) or pods.image,
+        "image_pull_policy": pods.image_pull_policy,
+        "image_pull_secrets": [k8s.V1LocalObjectReference(name=name) for name in pods.image_pull_secrets],
+        "service_account_name": pods.service_account,
+        "automount_service_account_token": False,
+        "arguments": [job.kind, spec_in_pod(job, root)],
+        "base_container_name": CONTAINER,
+        "env_vars": [k8s.V1EnvVar(name=name, value=value) for name, value in environment.items()],
+        "env_from": [
+            k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name)) for name in pods.secrets
+        ],
+        "labels": labels(job, config.client_id),
+        "annotations": {"flywheel/spec": job.spec},
+        "container_resources": k8s.V1ResourceRequirements(requests=requests, limits=limits),
+        "node_selector": {**pods.node_selector, **(own.node_selector if own else {})},
+        "tolerations": [_toleration(toleration) for toleration in tolerations],
+        "priority_class_name": (own and own.priority_class) or priority_class(pods, config, student),
+        "security_context": _pod_security(pods.run_as_user),
+        "container_security_context": k8s.V1SecurityContext(
+            allow_privilege_escalation=False,
+            capabilities=k8s.V1Capabilities(drop=["ALL"]),
+            read_only_root_filesystem=True,
+            run_as_non_root=True,
+        ),
+        "volumes": _volumes(pods),
+        "volume_mounts": _mounts(pods, root),
+        "pod_template_file": (own and own.pod_template) or pods.pod_template,
+        "full_pod_spec": k8s.V1Pod(
+            metadata=k8s.V1ObjectMeta(), spec=k8s.V1PodSpec(containers=[], enable_service_links=False)
+        ),
+        "termination_grace_period": GRACE_SECONDS,
+        # The end of what a job printed goes into its pod's status: why it failed, even without logs.
+        "termination_message_policy": "FallbackToLogsOnError",
+        # Counts from the start of the pod on its node: waiting for a GPU takes nothing from a job's time.
+        "active_deadline_seconds": math.ceil(config.runtime.job_timeout_hours * 3600),
+        "kubernetes_conn_id": pods.connection,
+        "do_xcom_push": False,
+    }
+
+
+def labels(job: PodJob, client_id: str) -> dict[str, str]:
+    """Return the labels of a job's pod; Airflow adds its own: dag_id, run_id, task_id, try_number."""
+    found = {
+        **MANAGED_BY,
+        "app.kubernetes.io/name": "flywheel",
+        "app.kubernetes.io/component": job.stage.replace("_", "-"),
+        "flywheel/student": job.student.name,
+        "flywheel/client": _label(client_id),
+        "flywheel/run": run_label(job.root, job.run_path),
+    }
+    if job.size is not None:
+        found["flywheel/size"] = str(job.size)
+    return found
+
+
+def run_label(root: str, run_path: str) -> str:
+    """Return the value of the label that all pods of one run have and no others."""
+    digest = hashlib.sha256(f"{root}\0{run_path}".encode()).hexdigest()[:8]
+    return f"{_label(run_path.rsplit('/', 1)[-1])[:50].rstrip('-_.')}-{digest}"
+
+
+def priority_class(pods: KubernetesConfig, config: Config, student: Student) -> str | None:
+    """Return a student's PriorityClass: the first of the list is the last student's, as big ones go first."""
+    if not pods.priority_classes:
+        return pods.priority_class
+    names = [other.name for other in reversed(config.students)]
+    rank = names.index(student.name) if student.name in names else len(names)  # a champion of old
+    return pods.priority_classes[min(rank, len(pods.priority_classes) - 1)]
+
+
+def spec_in_pod(job: PodJob, root: str) -> str:
+    """Return the path or URL of the job's spec as its pod sees it.
+
+    Raises:
+        ConfigError: it is not in the artifact root.
+    """
+    if not job.spec.startswith(f"{job.root}/"):
+        raise ConfigError(f"{job.spec}: not in the artifact root {job.root}")
+    return f"{root}/{job.spec.removeprefix(job.root).lstrip('/')}"
+
+
+def _root_in_pod(root: str) -> str:
+    root = root.rstrip("/")
+    return root if "://" in root or root.startswith("/") else f"{POD_HOME}/{root}"
+
+
+def _pod_security(user: int | None) -> k8s.V1PodSecurityContext:
+    return k8s.V1PodSecurityContext(
+        run_as_non_root=True,
+        run_as_user=user,
+        run_as_group=user,
+        fs_group=user,
+        fs_group_change_policy="OnRootMismatch",  # not through all adapters at each start
+        seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
+    )
+
+
+def _volumes(pods: KubernetesConfig) -> list[k8s.V1Volume]:
+    writable = [
+        k8s.V1Volume(name=name, empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=pods.scratch))
+        for name in ("tmp", "home")
+    ]
+    if not pods.volume_claim:
+        return writable
+    claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=pods.volume_claim)
+    return [*writable, k8s.V1Volume(name="artifacts", persistent_volume_claim=claim)]
+
+
+def _mounts(pods: KubernetesConfig, root: str) -> list[k8s.V1VolumeMount]:
+    writable = [
+        k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108
+        k8s.V1VolumeMount(name="home", mount_path=USER_HOME),
+    ]
+    if not pods.volume_claim:
+        return writable
+    return [*writable, k8s.V1VolumeMount(name="artifacts", mount_path=root)]
+
+
+def _toleration(toleration: Toleration) -> k8s.V1Toleration:
+    return k8s.V1Toleration(**toleration.model_dump())
+
+
+def _cores(amount: str) -> int:
+    """Return the whole cores in a quantity of CPU, at least one."""
+    cores = float(amount.removesuffix("m")) / 1000 if amount.endswith("m") else float(amount)
+    return max(1, math.floor(cores))
+
+
+def _label(value: str) -> str:
+    """Return text as the value of a label: at most 63 letters, digits, '-', '_' and '.'."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", value)[:63].strip("-_.")

@@ -1,0 +1,154 @@
+"""The project's images, built from docker/ by buildah and brought onto the node of our own cluster.
+
+Images are named by what they are made from, so that an image that is there is not built again. The base is
+Debian's Python, made by debootstrap, as a machine without a container registry has no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.e2e.cluster.node import OwnCluster
+
+PROJECT = Path(__file__).parents[3]
+BASE = "localhost/flywheel-base:bookworm"
+CERTIFICATES = "/etc/ssl/certs"
+
+# What an image's content depends on, besides its Dockerfile.
+INPUTS = {
+    "student": ("requirements-uv.txt", "requirements-students.txt", "requirements-s3.txt", "include"),
+    "airflow": ("requirements-uv.txt", "requirements-cluster.txt", "include", "dags", "plugins"),
+    "drill": ("tests/e2e/drill",),
+}
+DOCKERFILES = {"drill": "tests/e2e/drill/Dockerfile"}
+
+
+def ensure_image(cluster: OwnCluster, name: str) -> str:
+    """Build an image of docker/ where it is new, bring it onto the node and return its name."""
+    image = f"localhost/flywheel-{name}:{_content_hash(name)}"
+    if image in cluster.images():
+        return image
+    if not _exists(image):
+        build(name, image)
+    push(cluster, image)
+    return image
+
+
+def build(name: str, image: str) -> None:
+    """Build docker/<name>.Dockerfile."""
+    if not _exists(BASE):
+        _build_base()
+    print(f"building {image} ...", file=sys.stderr)
+    arguments = ["--build-arg", f"BASE={BASE}"]
+    if os.environ.get("TORCH_INDEX"):
+        arguments += ["--build-arg", f"TORCH_INDEX={os.environ['TORCH_INDEX']}"]
+    # A build step trusts the certificates that this machine trusts, and finds packages where it finds them.
+    bundle = f"{CERTIFICATES}/ca-certificates.crt"
+    settings = {"SSL_CERT_FILE": bundle, "PIP_CERT": bundle}
+    names = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+    settings |= {key: os.environ[key] for key in names if os.environ.get(key)}
+    for key, value in settings.items():
+        arguments += ["--build-arg", f"{key}={value}"]
+    buildah(
+        "bud", "--isolation", "chroot", "--network", "host", "--layers",
+        "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro", *arguments,
+        "-f", str(PROJECT / _dockerfile(name)), "-t", image, str(PROJECT),
+    )  # fmt: skip
+
+
+def push(cluster: OwnCluster, image: str) -> None:
+    """Bring an image of buildah's onto the node, with only the layers that the node does not have yet."""
+    with tempfile.TemporaryDirectory(dir=cluster.home) as folder:
+        _push(cluster, image, Path(folder))
+
+
+def _push(cluster: OwnCluster, image: str, store: Path) -> None:
+    # Into a plain folder: as an OCI layout buildah would compress 5 GB of layers, each time anew.
+    buildah("push", "--disable-compression", "--format", "oci", image, f"dir:{store}")
+    manifest = (store / "manifest.json").read_bytes()
+    blobs = {f"sha256:{hashlib.sha256(manifest).hexdigest()}": store / "manifest.json"}
+    decoded = json.loads(manifest)
+    for part in (decoded["config"], *decoded["layers"]):
+        blobs[part["digest"]] = store / part["digest"].removeprefix("sha256:")
+    named = {
+        "mediaType": decoded.get("mediaType", "application/vnd.oci.image.manifest.v1+json"),
+        "digest": next(iter(blobs)),
+        "size": len(manifest),
+        "annotations": {"io.containerd.image.name": image, "org.opencontainers.image.ref.name": image},
+    }
+    index = {"schemaVersion": 2, "manifests": [named]}
+    there = cluster.blobs()
+
+    def write(stream: IO[bytes]) -> None:
+        with tarfile.open(fileobj=stream, mode="w|") as archive:
+            for name, value in (("oci-layout", {"imageLayoutVersion": "1.0.0"}), ("index.json", index)):
+                data = json.dumps(value).encode()
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+            for digest, path in blobs.items():
+                if digest not in there:
+                    archive.add(path, arcname=f"blobs/{digest.replace(':', '/')}")
+
+    cluster.load(write)
+
+
+def buildah(*arguments: str) -> str:
+    """Run buildah and return what it prints.
+
+    Raises:
+        RuntimeError: it failed; the message is the end of what it said.
+    """
+    done = subprocess.run(
+        ["nice", "-n", "3", "buildah", "--storage-driver", "overlay", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"buildah {arguments[0]}: {(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout
+
+
+def _exists(image: str) -> bool:
+    return bool(buildah("images", "--quiet", "--filter", f"reference={image}").strip())
+
+
+def _build_base() -> None:
+    print(f"building {BASE} ...", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        packages = "python3,python3-venv,ca-certificates,libgomp1"
+        command = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", f"{folder}/root"]
+        done = subprocess.run(["nice", "-n", "15", *command], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"debootstrap: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        subprocess.run(
+            ["rm", "-rf", f"{folder}/root/dev", f"{folder}/root/var/cache/apt/archives"], check=True
+        )
+        container = buildah("from", "scratch").strip()
+        buildah("copy", container, f"{folder}/root", "/")
+        buildah("commit", "--rm", container, BASE)
+
+
+def _dockerfile(name: str) -> str:
+    return DOCKERFILES.get(name, f"docker/{name}.Dockerfile")
+
+
+def _content_hash(name: str) -> str:
+    total = hashlib.sha256()
+    for part in (_dockerfile(name), ".dockerignore", *INPUTS[name]):
+        path = PROJECT / part
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                total.update(f"{file.relative_to(PROJECT)}\0".encode() + file.read_bytes())
+    return total.hexdigest()[:16]
