@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
@@ -116,3 +117,16 @@ class AirflowApi:
             return None
         except (URLError, HTTPException, OSError, ValueError):
             return None
+
+
+def wait_until_it_answers(url: str, seconds: float) -> bool:
+    """Wait until a server on this machine answers a GET with success; return False if it does not in time."""
+    opener = build_opener(ProxyHandler({}))
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with opener.open(url, timeout=seconds):
+                return True
+        except (URLError, HTTPException, OSError):
+            time.sleep(0.05)
+    return False

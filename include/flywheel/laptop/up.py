@@ -26,7 +26,7 @@ from flywheel.config import Config, load_config
 from flywheel.config.loading import resolve_path
 from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.laptop import home
-from flywheel.laptop.api import DAG, DONE, AirflowApi
+from flywheel.laptop.api import DAG, DONE, AirflowApi, wait_until_it_answers
 from flywheel.laptop.failures import describe
 from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
@@ -38,6 +38,7 @@ from flywheel.teacher.endpoint import URL_VARIABLE
 POLL_SECONDS = 0.25
 TASKS_POLL_SECONDS = 1.0
 BROKEN_SECONDS = 60.0
+UI_SECONDS = 30.0
 STAND_IN = "stand-in"
 STATE_FILE = "state/up.json"
 DEMO_FILE = "state/demo/headlines.csv"
@@ -127,7 +128,7 @@ class _Wheel:
     # -- starting ------------------------------------------------------------------------------------
 
     def _start_airflow(self, run: Run | None) -> None:
-        """Start the API of the tasks first, which takes longest, then all else; trigger the run at once."""
+        """Start the API of the tasks, which takes longest, and the scheduler; trigger the run at once."""
         assert self.launcher is not None
         self.launcher.start("tasks-api")
         trigger = {"run": ("dags", "trigger", DAG, "--run-id", run.run_id)} if run else None
@@ -136,6 +137,16 @@ class _Wheel:
         elif trigger:
             self.launcher.run(*trigger["run"])
         self.launcher.start("scheduler")
+        threading.Thread(target=self._start_ui, daemon=True).start()
+
+    def _start_ui(self) -> None:
+        """Start the UI when the API of the tasks answers.
+
+        Side by side they would share the cores, and the first task would have to wait for both. The first
+        request also has the API make its routes, which takes as long as all else of its start.
+        """
+        assert self.launcher is not None
+        wait_until_it_answers(f"http://127.0.0.1:{self.ports.tasks}/execution/health", UI_SECONDS)
         self.launcher.start("ui")
 
     def _teacher(self) -> tuple[list[str], dict[str, str]]:
