@@ -188,6 +188,43 @@ def test_jobs_wait_for_their_places(either_way: str, tmp_path: Path) -> None:
     assert any("places for jobs are taken" in line for line in said)
 
 
+def test_who_comes_first_is_served_first(tmp_path: Path) -> None:
+    times = tmp_path / "times"
+    hold = tmp_path / "hold"
+    threads = [in_thread(lambda: runtime(parallel=1).run(job(f"sleep:{hold}"), lambda line: None))]
+    read_pids(hold)
+    for number in range(5):
+        spec = f"together:{times}-{number}"
+        threads.append(in_thread(lambda spec=spec: runtime(parallel=1).run(job(spec), lambda line: None)))
+        wait_for(lambda number=number: len(list(jobs_folder().glob("ticket-*"))) == number + 1)
+    os.kill(read_pids(hold)[0], signal.SIGKILL)
+    for thread, _ in threads:
+        thread.join(60)
+    begins = [float((tmp_path / f"times-{number}").read_text().split()[0]) for number in range(5)]
+    assert begins == sorted(begins)
+    assert not list(jobs_folder().glob("*ticket-*"))
+
+
+def test_the_place_in_line_of_one_who_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    jobs_folder().mkdir(parents=True)
+    (jobs_folder() / "ticket-00000000000000000001-gone").touch()
+    assert run("say:hello", parallel=1) == ["hello"]
+
+
+def test_a_task_that_is_killed_while_it_waits_gives_up(tmp_path: Path) -> None:
+    first, second = runtime(parallel=1), runtime(parallel=1)
+    holding, _ = in_thread(lambda: first.run(job(f"sleep:{tmp_path / 'pids'}"), lambda line: None))
+    read_pids(tmp_path / "pids")
+    said: list[str] = []
+    waiting, errors = in_thread(lambda: second.run(job("say:hello"), said.append))
+    wait_for(lambda: said)
+    second.kill()
+    waiting.join(10)
+    assert "before it began" in str(errors[0])
+    first.kill()
+    holding.join(10)
+
+
 def test_a_job_has_its_own_state(either_way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
     first, second = run("state:", threads=3), run("state:", threads=3)

@@ -89,8 +89,15 @@ class LocalRuntime:
     def _place(self, log: Callable[[str], None]) -> Iterator[dict[str, str]]:
         """Take a place and give the environment of a job there."""
 
+        told = False
+
         def waiting() -> None:
-            log(f"waiting: all {self.places} places for jobs are taken (runtime.parallel)")
+            nonlocal told
+            if self._killed:
+                raise JobError("ended with its task, before it began")
+            if not told:
+                log(f"waiting: all {self.places} places for jobs are taken (runtime.parallel)")
+            told = True
 
         with take_slot(self.folder, self.places, waiting) as slot:
             yield self._environment(slot)
