@@ -52,6 +52,7 @@ class Progress:
         self._plan: Plan | None = None
         self._jobs_began: float | None = None
         self._scores: dict[str, float] = {}
+        self._said = ""
         self._told: set[tuple[str, int, str, int]] = set()
         self._live = (
             Live(get_renderable=self._picture, console=console, refresh_per_second=4, transient=True)
@@ -62,8 +63,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._live:
             self._live.start()
-        else:
-            self.console.print(f"{self._clock()} {self.message}")
+        self.say(self.message)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,10 +72,11 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Show what is going on."""
-        if message != self.message:
-            self.message = message
+        self.message = message
+        if message != self._said:
+            self._said = message
             if not self._live:
-                self.console.print(f"{self._clock()} {message}", highlight=False)
+                self.console.print(f"{self._clock()} {message}", highlight=False, soft_wrap=True)
 
     def update(self, tasks: Sequence[TaskState]) -> None:
         """Show the tasks as they are now."""
