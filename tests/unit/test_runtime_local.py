@@ -288,3 +288,13 @@ def test_places_are_one_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     local = runtime(parallel=0)
     assert local.places == 3
     assert local._environment(1)["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+def test_a_server_that_must_not_fork_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A module named torch that has initialised CUDA while it was imported.
+    (tmp_path / "torch.py").write_text("class cuda:\n    is_initialized = staticmethod(lambda: True)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    monkeypatch.setattr(fork_client, "PRELOAD", ("torch",))
+    assert run("say:hello") == ["hello"]
+    (said,) = jobs_folder().glob("fork-*.log")
+    assert "initialised CUDA" in said.read_text()

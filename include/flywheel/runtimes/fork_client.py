@@ -57,6 +57,10 @@ _SERVER_ENVIRONMENT = {
 }
 
 
+class NoForkError(OSError):
+    """The fork server cannot be used: none started, or it saw that it must not fork."""
+
+
 class ForkedJob:
     """A job that the fork server runs.
 
@@ -78,6 +82,7 @@ class ForkedJob:
         """Return the exit code (negative: a signal), or None while it runs.
 
         Raises:
+            NoForkError: the server went away without starting the job.
             JobError: the server is gone, and the job with it.
         """
         while select.select([self._connection], [], [], 0)[0]:
@@ -86,6 +91,8 @@ class ForkedJob:
             except OSError:
                 data = b""
             if not data:
+                if not self._pid:
+                    raise NoForkError("it ended without starting the job")
                 self._end_orphan()
                 raise JobError("the fork server ended, and the job with it; its next try starts a new one")
             *lines, self._received = (self._received + data).split(b"\n")
@@ -129,7 +136,7 @@ def start_forked(
         module: its `main(arguments)` is the job.
 
     Raises:
-        OSError: there is no server and none could be started.
+        NoForkError: there is no server and none could be started.
     """
     connection = _connect_or_start(folder, python, environment)
     read, write = os.pipe()
@@ -145,10 +152,10 @@ def start_forked(
         ).encode()
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], [write])
         connection.sendall(request)
-    except OSError:
+    except OSError as error:
         os.close(read)
         connection.close()
-        raise
+        raise NoForkError(f"it does not listen: {error}") from None
     finally:
         os.close(write)
     return ForkedJob(connection, read)
@@ -158,7 +165,7 @@ def warm_up(folder: Path, python: str, environment: dict[str, str]) -> None:
     """Start the server where it is not running, and do not wait for it.
 
     Raises:
-        OSError: it cannot be started.
+        NoForkError: it cannot be started.
     """
     _connect_or_start(folder, python, environment).close()
 
@@ -193,7 +200,7 @@ def _connect_or_start(folder: Path, python: str, environment: dict[str, str]) ->
             if connection:
                 return connection
         process.kill()
-        raise OSError(f"no fork server; see {folder / f'{name}.log'}")
+        raise NoForkError(f"it did not start; see {folder / f'{name}.log'}")
 
 
 def _connect(folder: Path, name: str) -> socket.socket | None:

@@ -229,6 +229,11 @@ def _fresh_state(threads: int) -> None:
         sys.modules["torch"].seed()
 
 
+def _has_cuda_context() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
 def _die_with(server: int) -> None:
     """Have the kernel end this process when the server dies (Linux; elsewhere the client does it)."""
     if sys.platform == "linux":
@@ -255,6 +260,9 @@ def main(arguments: list[str]) -> int:
     server = ForkServer(Path(arguments[0]), idle_seconds)
     try:
         preload(arguments[1:])
+        if _has_cuda_context():
+            sys.stderr.write("an import initialised CUDA, so that forks could not use it: not serving\n")
+            return 1
         server.serve()
     finally:
         server.close()

@@ -25,10 +25,10 @@ from flywheel.config.schema import RuntimeConfig
 from flywheel.errors import JobError
 from flywheel.job_command import LIFELINE_VARIABLE
 from flywheel.runtimes.base import GRACE_SECONDS, REFUSED, Job, RefusedJobError
-from flywheel.runtimes.fork_client import start_forked, warm_up
+from flywheel.runtimes.fork_client import NoForkError, start_forked, warm_up
 from flywheel.runtimes.slots import cpu_cores, gpus, take_slot
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Set to 0 to run each job in a new Python process.
 FORK_VARIABLE = "FLYWHEEL_FORK_SERVER"
@@ -69,8 +69,11 @@ class LocalRuntime:
             last.append(line)
             log(line)
 
-        with self._place(log) as environment, self._start(job, environment) as process:
-            code = self._follow(job, process, tell)
+        with self._place(log) as environment:
+            code = self._run_forked(job, environment, tell) if _can_fork() else None
+            if code is None:
+                plain = PlainJob([self.python, "-m", self.module, *job.command], environment)
+                code = self._follow(job, plain, tell)
         if code:
             raise _explain(job, code, last)
 
@@ -83,7 +86,8 @@ class LocalRuntime:
     def warm_up(self) -> None:
         """Import what jobs need ahead of the first one, in the background."""
         if _can_fork():
-            warm_up(self.folder, self.python, self._environment(0))
+            with suppress(NoForkError):
+                warm_up(self.folder, self.python, self._environment(0))
 
     @contextmanager
     def _place(self, log: Callable[[str], None]) -> Iterator[dict[str, str]]:
@@ -114,27 +118,28 @@ class LocalRuntime:
             environment["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
         return environment
 
-    @contextmanager
-    def _start(self, job: Job, environment: dict[str, str]) -> Iterator[_Process]:
-        process: _Process | None = None
-        if _can_fork():
-            try:
-                process = start_forked(
-                    self.folder, self.python, self.module, job.command, environment, self.threads
-                )
-            except OSError as error:
-                log.warning("%s: in a new process: %s", job.name, error)
-        process = process or PlainJob([self.python, "-m", self.module, *job.command], environment)
+    def _run_forked(self, job: Job, environment: dict[str, str], tell: Callable[[str], None]) -> int | None:
+        """Run a job in a fork of the server; return None where that cannot be."""
+        try:
+            forked = start_forked(
+                self.folder, self.python, self.module, job.command, environment, self.threads
+            )
+            return self._follow(job, forked, tell)
+        except NoForkError as error:
+            logger.warning("%s: no fork server, a new process instead: %s", job.name, error)
+            return None
+
+    def _follow(self, job: Job, process: _Process, tell: Callable[[str], None]) -> int:
+        """Hand on what the job prints until it has ended; return its exit code."""
         self._process = process
         try:
-            yield process
+            return self._watch(job, process, tell)
         finally:
             self._process = None
             process.kill()
             process.close()
 
-    def _follow(self, job: Job, process: _Process, tell: Callable[[str], None]) -> int:
-        """Hand on what the job prints until it has ended; return its exit code."""
+    def _watch(self, job: Job, process: _Process, tell: Callable[[str], None]) -> int:
         deadline = time.monotonic() + self.config.job_timeout_hours * 3600
         lines = _Lines(process.output, tell)
         code: int | None = None
