@@ -6,8 +6,8 @@ A call is tried again after time-outs, broken connections, malformed answers and
 only the one it came with.
 
 Each connection has an `httpx.AsyncClient` of its own: one client with 32 connections looks through its whole
-pool for each request (encode/httpcore#1035) and sends 430 requests a second of 5 KB each, where 32 clients
-send 1,500 on the same core.
+pool for each request (encode/httpcore#1035). Measured with 5 KB requests: 430 a second by the clock for one
+client, 1,700 for 32; on a machine at a load of 8, 32 clients sent 410 to 490 (1,350 to 1,530 a CPU second).
 """
 
 from __future__ import annotations
