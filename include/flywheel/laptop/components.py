@@ -7,7 +7,7 @@ need only the first. Measured on 2 idle cores: 1.6 s of imports, then 2.4 s unti
 
     python -m flywheel.laptop.components     one JSON event a line on stdout; commands on stdin
 
-Events: {"started": name, "pid"}, {"ended": name}, {"done": command, "code"}.
+Events: {"started": name, "pid"}, {"ended": name, "given_up"}, {"done": command, "code"}.
 Commands: {"run": [arguments of `airflow`], "then": command}, {"start": name, "command": [of a program that
 is not Airflow's]}, {"stop": seconds}. When stdin ends, whoever started this is gone, and all is ended.
 """
@@ -113,9 +113,10 @@ class Components:
             elif pid in self.running:
                 name = self.running.pop(pid)
                 end_sessions([pid])
-                tell(ended=name)
                 self.restarts[name] = self.restarts.get(name, 0) + 1
-                if self.restarts[name] <= RESTARTS:
+                given_up = self.restarts[name] > RESTARTS
+                tell(ended=name, given_up=given_up)
+                if not given_up:
                     self.start(name)
 
     def obey(self, command: dict[str, Any]) -> bool:

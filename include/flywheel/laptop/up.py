@@ -39,6 +39,7 @@ POLL_SECONDS = 0.25
 TASKS_POLL_SECONDS = 1.0
 BROKEN_SECONDS = 60.0
 UI_SECONDS = 30.0
+INTERRUPTED = 130
 STAND_IN = "stand-in"
 STATE_FILE = "state/up.json"
 DEMO_FILE = "state/demo/headlines.csv"
@@ -61,13 +62,13 @@ def up() -> int:
         stack.enter_context(_signals())
         wheel = _Wheel(config, console, started_at)
         stack.callback(wheel.stop)
+        code = INTERRUPTED
         try:
             code = wheel.turn()
-            if not os.environ.get("CI"):
+            if os.environ.get("CI", "").lower() in ("", "0", "false"):
                 wheel.stay()
         except KeyboardInterrupt:
             console.print("\nstopping Airflow")
-            code = 130 if not wheel.ended else code
     return code
 
 
@@ -89,11 +90,13 @@ class _Wheel:
 
     def turn(self) -> int:
         """Start what is needed, trigger a run, follow it to its end and show what it gave."""
-        if not home.is_prepared():
+        run = None
+        if home.is_prepared():
+            run = self._unfinished()
+        else:
             self.console.print("first start: making Airflow's database")
             home.prepare()
         home.write_settings(self.ports)
-        run = self._unfinished()
         is_new = run is None
         run = run or self._new_run()
         self._write_state(run, ended=False)
@@ -110,12 +113,7 @@ class _Wheel:
 
     def stay(self) -> None:
         """Leave the UI up until Ctrl-C."""
-        url = f"http://localhost:{self.ports.ui}"
-        self.console.print(
-            f"\nAirflow is up: [bold]{url}[/]  user {home.USER}, password {home.password()}\n"
-            f"Ctrl-C stops it.",
-            highlight=False,
-        )
+        self.console.print(f"\nAirflow is up: {self._address()}\nCtrl-C stops it.", highlight=False)
         while not self.problem:
             time.sleep(0.5)
         raise UpError(self.problem)
@@ -124,6 +122,10 @@ class _Wheel:
         """End everything that was started, with all its processes."""
         if self.launcher:
             self.launcher.stop()
+
+    def _address(self) -> str:
+        url = f"http://localhost:{self.ports.ui}"
+        return f"[bold]{url}[/]  user {home.USER}, password {home.password()}"
 
     # -- starting ------------------------------------------------------------------------------------
 
@@ -174,6 +176,9 @@ class _Wheel:
     def _on_event(self, event: dict[str, Any]) -> None:
         if event.get("launcher") == "ended" and not self.ended:
             self.problem = "Airflow's processes have ended"
+        if event.get("given_up"):
+            log = home.airflow_home() / "logs" / "components" / f"{event['ended']}.log"
+            self.problem = f"Airflow's {event['ended']} does not stay up; see {log}"
         if "done" in event:
             if event["code"]:
                 log = home.airflow_home() / "logs" / "components" / "commands.log"
@@ -186,7 +191,7 @@ class _Wheel:
     def _follow(self, run: Run, progress: Progress) -> str:
         """Show the run until it has ended; return its state."""
         rest_at = time.monotonic() + 20.0
-        warm = False
+        warm = told = False
         looked_at = 0.0
         while True:
             time.sleep(POLL_SECONDS)
@@ -197,6 +202,9 @@ class _Wheel:
                 progress.update(self.api.tasks(run.run_id))
                 looked_at = time.monotonic()
                 self._look_at_imports(progress)
+            if state and not told:
+                told = True
+                self.console.print(f"Airflow's UI: {self._address()}", highlight=False)
             if state and self.left_behind:
                 self.api.fail_run(self.left_behind)
                 self.left_behind = ""
