@@ -1,6 +1,7 @@
 """`flywheel customize SPEC` and `flywheel evaluate SPEC`: the same command in a process, a pod, or by hand.
 
-SPEC is JSON in the artifact root, `X.spec.json`; the result is written beside it, as `X.json`, whole.
+SPEC is JSON in the artifact root, `X.spec.json`; the result is written beside it, as `X.json`, whole; while
+the job runs, `X.progress.json` says how far it is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, FlywheelError, JobError, StudentError
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.progress import PROGRESS_SUFFIX, ProgressFile
 from flywheel.runtimes.base import CRASHED, GRACE_SECONDS, REFUSED
 
 log = logging.getLogger(__name__)
@@ -74,18 +76,21 @@ def run_job(kind: str, spec: str) -> None:
     started_at = time.time()
     folder, name = _split(spec)
     asked = folder.read_json(name)
+    base = name.removesuffix(SPEC_SUFFIX)
+    progress = ProgressFile(folder, base + PROGRESS_SUFFIX)
     if kind == "customize":
         from flywheel.stages.customize import customize
 
-        result = customize(CustomizeSpec.model_validate(asked)).model_dump(mode="json")
+        result = customize(CustomizeSpec.model_validate(asked), progress).model_dump(mode="json")
     elif kind == "evaluate":
         from flywheel.stages.evaluate import evaluate
 
-        result = evaluate(EvaluateSpec.model_validate(asked)).model_dump(mode="json")
+        result = evaluate(EvaluateSpec.model_validate(asked), progress).model_dump(mode="json")
     else:
         raise JobError(f"{kind!r}: no such job; expected customize or evaluate")
     value = {"result": result, "started_at": started_at, "ended_at": time.time()}
-    folder.write_json(name.removesuffix(SPEC_SUFFIX) + ".json", value)
+    folder.write_json(f"{base}.json", value)
+    progress.discard()
 
 
 def _split(spec: str) -> tuple[ArtifactRoot, str]:

@@ -4,6 +4,8 @@
     runs/<run>/stages/<stage>.json                       label, ingest, curate, score, promote
     runs/<run>/jobs/<student>/base_eval.{spec.json,json}
     runs/<run>/jobs/<student>@<size>/customize.{spec.json,json}, evaluate.{spec.json,json}, failure.json
+    runs/<run>/jobs/…/*.progress.json                    how far a running job is
+    runs/<run>/cancelled.json                            who stopped it, and when
 
 A stage is a plain function that knows nothing of this; the DAG and the command line call it through
 `perform`, which hands it its inputs from the folder and keeps its result and its time there.
@@ -113,7 +115,7 @@ class Run:
         for job in self.root.list(f"{self.path}/jobs"):
             files += [(f"jobs/{job}", name) for name in self.root.list(f"{self.path}/jobs/{job}")]
         for folder, name in files:
-            if name.endswith(".json") and not name.endswith(".spec.json") and name != "failure.json":
+            if name.endswith(".json") and "." not in name.removesuffix(".json") and name != "failure.json":
                 data: dict[str, Any] = self.root.read_json(f"{self.path}/{folder}/{name}")
                 found.setdefault(name.removesuffix(".json"), []).append(
                     (data["started_at"], data["ended_at"])

@@ -1,13 +1,14 @@
 """`flywheel customize SPEC` and `flywheel evaluate SPEC` as a runtime starts them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flywheel import job_command
 from flywheel.errors import ArtifactError, JobError, StudentError
-from flywheel.jobs import CustomizeSpec
+from flywheel.jobs import CustomizeSpec, Progress, ProgressCallback
 from flywheel.runtimes.base import CRASHED, REFUSED
 from flywheel.stages import customize as customize_stage
 
@@ -32,8 +33,14 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def give(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> None:
-    def customize(spec: CustomizeSpec) -> Result:
+def give(
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException | None = None,
+    during: Callable[[], None] = lambda: None,
+) -> None:
+    def customize(spec: CustomizeSpec, progress: ProgressCallback) -> Result:
+        progress(Progress(1, 3, 2.5, None, 10.0, 4.0))
+        during()
         if error:
             raise error
         return Result()
@@ -47,6 +54,17 @@ def test_the_result_is_written_beside_the_spec(spec: Path, monkeypatch: pytest.M
     written = json.loads(spec.with_name("customize.json").read_text())
     assert written["result"] == {"steps": 3}
     assert written["started_at"] <= written["ended_at"]
+
+
+def test_a_running_job_says_how_far_it_is(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    file = spec.with_name("customize.progress.json")
+    give(monkeypatch, during=lambda: seen.append(json.loads(file.read_text())))
+    assert job_command.main(["customize", str(spec)]) == 0
+    assert seen[0]["step"] == 1
+    assert seen[0]["steps"] == 3
+    assert seen[0]["losses"] == [{"step": 1, "loss": 2.5, "val_loss": None}]
+    assert not file.exists()
 
 
 def test_a_relative_path_starts_where_one_is(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
 
+from flywheel.config.api import ApiConfig
 from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.section import Section
 
@@ -327,6 +328,7 @@ class Config(Section):
     notifications: NotificationsConfig = NotificationsConfig()
     mlflow_config: MlflowConfig = MlflowConfig()
     logging_config: LoggingConfig = LoggingConfig()
+    api: ApiConfig = ApiConfig()
     nmp_config: dict[str, Any] = Field(default_factory=dict)
     llm_judge_config: dict[str, Any] = Field(default_factory=dict)
     icl_config: dict[str, Any] = Field(default_factory=dict)

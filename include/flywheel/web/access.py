@@ -1,0 +1,139 @@
+"""Who may do what: Airflow's own authentication, and its permissions on the DAG.
+
+A request has a bearer token or the session cookie of Airflow's UI. Whichever auth manager Airflow runs with
+(simple, FAB, Keycloak) says whose it is and what that user may do:
+
+    read      GET of the DAG's runs
+    trigger   POST of the DAG's runs: start, cancel and delete jobs, send records
+    review    PUT of the DAG's human-in-the-loop details, as in Airflow's own UI
+    promote   PUT of the DAG and POST of asset events, for a promotion is an event of the champion's asset
+
+So with the simple auth manager a viewer reads, a user triggers and reviews, and an op promotes.
+
+`api.token_required: false` lets requests of this machine do all that without a token. A request is of this
+machine when both its ends are loopback addresses, it names a loopback host, no proxy has passed it on, and no
+page of another site has sent it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    AssetDetails,
+    DagAccessEntity,
+    DagDetails,
+)
+from airflow.api_fastapi.core_api.security import get_user
+from airflow.models.dag import DagModel
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from flywheel.web import settings
+from flywheel.web.airflow_runs import DAG_ID
+from flywheel.web.problems import Problem
+
+Permission = Literal["read", "trigger", "review", "promote"]
+
+_BEARER = HTTPBearer(auto_error=False, description="A token of Airflow's: POST /auth/token gives one.")
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class LocalUser(BaseUser):
+    """Whoever sits at this machine, where the configuration lets them do without a token."""
+
+    def get_id(self) -> str:
+        """Return the id that goes into Airflow's records."""
+        return "local"
+
+    def get_name(self) -> str:
+        """Return the name for people."""
+        return "local (no token)"
+
+
+async def current_user(
+    request: Request, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+) -> Any:
+    """Return the user whose request this is.
+
+    Raises:
+        HTTPException: 401 without a valid token or session, 403 with a forged one.
+    """
+    if bearer is None and not settings.limits().token_required and is_local(request):
+        return LocalUser()
+    if bearer is None and request.method not in _SAFE_METHODS and _is_cross_site(request):
+        raise Problem(403, "This request comes from a page of another site.")
+    return await get_user(request, None, bearer)
+
+
+def requires(permission: Permission) -> Any:
+    """Return the dependency of a route that lets only users with a permission through, and gives the user."""
+
+    async def check(user: Annotated[Any, Depends(current_user)]) -> Any:
+        if not isinstance(user, LocalUser) and not await run_in_threadpool(is_allowed, user, permission):
+            raise Problem(403, f"You have no permission to {permission} here.")
+        return user
+
+    return Depends(check)
+
+
+def is_allowed(user: Any, permission: Permission) -> bool:
+    """Return whether Airflow's auth manager lets a user do that."""
+    if isinstance(user, LocalUser):
+        return True
+    manager = get_auth_manager()
+    details = DagDetails(id=DAG_ID, team_name=DagModel.get_team_name(DAG_ID))
+
+    def dag(method: Any, entity: DagAccessEntity | None = None) -> bool:
+        return bool(
+            manager.is_authorized_dag(method=method, access_entity=entity, details=details, user=user)
+        )
+
+    if permission == "read":
+        return dag("GET", DagAccessEntity.RUN)
+    if permission == "trigger":
+        return dag("POST", DagAccessEntity.RUN)
+    if permission == "review":
+        return dag("PUT", DagAccessEntity.HITL_DETAIL)
+    return dag("PUT") and bool(manager.is_authorized_asset(method="POST", details=AssetDetails(), user=user))
+
+
+def is_local(request: Request) -> bool:
+    """Return whether a request was sent on this machine, to this machine, by no page of another site."""
+    server = request.scope.get("server")
+    return (
+        request.client is not None
+        and _is_loopback(request.client.host)
+        and server is not None
+        and _is_loopback(server[0])
+        and not any(name in request.headers for name in _PROXY_HEADERS)
+        and _is_loopback(_host(request.headers.get("host", "")))
+        and not _is_cross_site(request)
+    )
+
+
+def _is_cross_site(request: Request) -> bool:
+    """Return whether a browser says that a page of another origin sent a request."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return True
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+
+
+def _host(value: str) -> str:
+    return urlsplit(f"//{value}").hostname or ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,43 @@
+"""The application: its routes, its errors, its document, and what every request passes first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from flywheel.web.problems import Guard, install_handlers
+from flywheel.web.routes import champion, runs
+
+DESCRIPTION = """\
+Programs drive the flywheel through this API, and the results page reads from it.
+
+`/api/jobs` is the API that clients of the NVIDIA Data Flywheel Blueprint call. The rest goes beyond it.
+
+Every request needs a token of Airflow's (`Authorization: Bearer …`, from `POST /auth/token`) or the session
+of Airflow's UI. Errors are problem details (RFC 9457).
+"""
+
+
+def create_app() -> FastAPI:
+    """Return the application that Airflow's API server mounts."""
+    app = FastAPI(
+        title="flywheel",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    api = APIRouter(prefix="/api")
+    for part in (runs, champion):
+        api.include_router(part.router)
+    app.include_router(api)
+    install_handlers(app)
+    app.add_middleware(Guard)
+    return app
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return app.openapi()

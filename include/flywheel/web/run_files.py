@@ -1,0 +1,101 @@
+"""What a run has left in its folder, read side by side: a file of a remote root costs a round trip each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from flywheel.errors import ArtifactError
+from flywheel.plan import Plan
+from flywheel.report.model import REPORT_FILE, Report
+from flywheel.runs import Run
+from flywheel.web import settings
+from flywheel.web.airflow_runs import AirflowRun
+
+CANCELLED_FILE = "cancelled.json"
+
+Given = TypeVar("Given")
+Taken = TypeVar("Taken")
+
+_readers = ThreadPoolExecutor(16, thread_name_prefix="flywheel-read")
+
+
+class Cancelled(BaseModel):
+    """Who stopped a run, and when (ISO 8601)."""
+
+    by: str
+    at: str
+
+
+def run_of(found: AirflowRun) -> Run:
+    """Return a run's folder: in the artifact root that its plan told, else that of its params or the config.
+
+    Raises:
+        ConfigError: nothing but the configuration says where it is, and that is wrong.
+    """
+    root = found.root
+    if root is None:
+        overrides = found.conf.get("overrides")
+        artifacts = overrides.get("artifacts") if isinstance(overrides, dict) else None
+        root = artifacts.get("root") if isinstance(artifacts, dict) else None
+    if not isinstance(root, str):
+        root = settings.config().artifacts.root
+    return Run(settings.artifact_root(root), found.run_id)
+
+
+def side_by_side(work: Callable[[Given], Taken], given: Iterable[Given]) -> list[Taken]:
+    """Do work for each of many things at once, and return what it gave, in order.
+
+    The work must not itself wait for work that it hands to `side_by_side`.
+    """
+    return list(_readers.map(work, given))
+
+
+def read_bytes(run: Run, name: str) -> bytes | None:
+    """Return a file of a run's folder; None where it is not there."""
+    try:
+        data: bytes = run.root.fs.cat_file(f"{run.root.url}/{run.path}/{name}")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    return data
+
+
+def read_json(run: Run, name: str) -> Any:
+    """Return a JSON file of a run's folder; None where it is not there, or is damaged."""
+    data = read_bytes(run, name)
+    try:
+        return None if data is None else orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def read_report(run: Run) -> Report | None:
+    """Return a run's report; None before it is scored."""
+    return _read(run, REPORT_FILE, Report)
+
+
+def read_plan(run: Run) -> Plan | None:
+    """Return a run's plan; None before it is made."""
+    return _read(run, "plan.json", Plan)
+
+
+def read_cancelled(run: Run) -> Cancelled | None:
+    """Return who stopped a run; None where nobody did."""
+    return _read(run, CANCELLED_FILE, Cancelled)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _read(run: Run, name: str, kind: type[Model]) -> Model | None:
+    data = read_bytes(run, name)
+    if data is None:
+        return None
+    try:
+        return kind.model_validate(orjson.loads(data))
+    except (orjson.JSONDecodeError, ValidationError) as error:
+        raise ArtifactError(f"{run.root.url}/{run.path}/{name}: damaged: {error}") from None

@@ -1,0 +1,32 @@
+"""What Airflow's own UI and API server load from flywheel: the orchestrator API, at /flywheel.
+
+Every process of Airflow imports its plugins, each task's too; so the API itself is imported by the first
+request to it, in the API server alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+
+class _Api:
+    """The ASGI application of the API, made when it is first asked for something."""
+
+    def __init__(self) -> None:
+        self._app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._app is None:
+            from flywheel.web.app import create_app
+
+            self._app = create_app()
+        await self._app(scope, receive, send)
+
+
+class FlywheelPlugin(AirflowPlugin):  # type: ignore[misc]
+    """The flywheel in Airflow's API server."""
+
+    name = "flywheel"
+    fastapi_apps = [{"app": _Api(), "url_prefix": "/flywheel", "name": "flywheel"}]  # noqa: RUF012  Airflow's form
