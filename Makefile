@@ -4,6 +4,7 @@
 #   make test                      install, lint, type-check, all tests
 #   make test-kubernetes           the tests on a cluster alone: KUBECONFIG's, else one built here (root, Go)
 #   make install                   the set-up alone
+#   make ui                        build the results page anew (Node; users need none: the bundle is committed)
 #   make bench NAME=curate ARGS=--quick
 #   make lock                      compile the requirements files anew from pyproject.toml
 #
@@ -17,7 +18,7 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run test install install-dev lint test-unit test-integration test-kubernetes bench lock clean
+.PHONY: run test install install-dev lint test-unit test-integration test-kubernetes ui bench lock clean
 
 run: install
 	@$(BIN)/flywheel up
@@ -51,6 +52,9 @@ test-integration: install-dev
 # Skipped with its reason where there is no cluster and none can be built; with CI=true that is a failure.
 test-kubernetes: install-dev
 	$(BIN)/pytest tests/e2e -s --timeout 2700
+
+ui:
+	cd ui && npm ci --no-audit --no-fund && npm run build
 
 bench: install-dev
 	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)

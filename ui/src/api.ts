@@ -1,0 +1,272 @@
+/** The orchestrator API, as far as the page uses it: its answers (docs/api.md) and how it is asked. */
+
+import type { Interval } from "./logic/format";
+
+export type RunState = "queued" | "running" | "review" | "success" | "failed" | "cancelled";
+export type JobState = "waiting" | "queued" | "running" | "retrying" | "done" | "failed" | "skipped" | "cancelled";
+
+export interface Pick {
+  student: string;
+  size: number;
+  f1_weighted: number | null;
+}
+
+export interface RunLine {
+  run_id: string;
+  state: RunState;
+  run_type: string;
+  workload_id: string;
+  client_id: string;
+  cutoff: number | null;
+  started_at: string;
+  ended_at: string | null;
+  champion: Pick | null;
+  best: Pick | null;
+  decision: string | null;
+  scored: number;
+  candidates: number;
+}
+
+export interface RunLines {
+  runs: RunLine[];
+  total: number;
+}
+
+export interface Candidate {
+  student: string;
+  size: number;
+  state: "scored" | "failed" | "unavailable" | "missing";
+  reason: string;
+  parameters: number | null;
+  f1_weighted: number | null;
+  f1_macro: number | null;
+  f1_weighted_ci95: Interval | null;
+  accuracy: number | null;
+  unparsable: number | null;
+  train_seconds: number | null;
+  records_per_second: number | null;
+  answers_per_second: number | null;
+  latency_p50_ms: number | null;
+  latency_p95_ms: number | null;
+  adapter: string | null;
+  found: boolean;
+}
+
+export interface Base {
+  student: string;
+  state: string;
+  reason: string;
+  f1_weighted: number | null;
+  f1_weighted_ci95: Interval | null;
+}
+
+export interface ChampionPart extends Pick {
+  reason: string;
+  run_id: string | null;
+  promoted_at: string | null;
+}
+
+export interface Report {
+  created_at: string;
+  teacher: { model: string; human_f1_weighted: number | null; human_records: number | null };
+  base: Base[];
+  candidates: Candidate[];
+  baseline: { size: number; f1_weighted: number }[];
+  best: Pick | null;
+  champion: ChampionPart | null;
+  production: ChampionPart | null;
+  decision: {
+    state: string;
+    threshold: number | null;
+    choice: ChampionPart | null;
+    reason: string;
+    outcome: string;
+    comment: string;
+  };
+  verdict: string[];
+  warnings: string[];
+  data: {
+    labelled: number | null;
+    used: number | null;
+    train: number | null;
+    validation: number | null;
+    eval: number | null;
+    near_duplicates: number | null;
+    exact_duplicates: number | null;
+    quarantined: Record<string, number>;
+  };
+  stages: Record<string, number>;
+}
+
+export interface Loss {
+  step: number;
+  loss: number;
+  val_loss: number | null;
+}
+
+export interface Job {
+  state: JobState;
+  progress: number;
+  seconds_left: number | null;
+  step: number | null;
+  steps: number | null;
+  records_per_second: number | null;
+  started_at: string | null;
+  ended_at: string | null;
+  found: boolean;
+  error: string | null;
+  task: { url: string; state: string; try_number: number } | null;
+  losses?: Loss[];
+  f1_weighted?: number | null;
+  f1_weighted_ci95?: Interval | null;
+}
+
+export interface StudentJobs {
+  kind: "candidate" | "base" | "champion";
+  student: string;
+  size: number | null;
+  name: string;
+  state: JobState;
+  customize: Job | null;
+  evaluate: Job;
+}
+
+export interface Stage {
+  name: string;
+  state: JobState;
+  started_at: string | null;
+  ended_at: string | null;
+  task: { url: string } | null;
+}
+
+export interface Review {
+  state: "waiting" | "approved" | "rejected" | "ended";
+  subject: string;
+  asked_at: string;
+  answered_at: string | null;
+  answered_by: string | null;
+  comment: string;
+}
+
+export interface Run extends RunLine {
+  approval: string | null;
+  stages: Stage[];
+  jobs: StudentJobs[];
+  review: Review | null;
+  report: Report | null;
+  links: {
+    airflow: string;
+    artifacts: string;
+    report: string | null;
+    mlflow: { uri: string; experiment: string; run_id: string; url: string | null } | null;
+  };
+  error: string | null;
+}
+
+export interface Confusion {
+  records: number;
+  f1_weighted: number;
+  f1_macro: number;
+  labels: string[];
+  columns: string[];
+  matrix: number[][];
+  per_class: { label: string; precision: number; recall: number; f1: number; support: number }[];
+}
+
+export interface Disagreements {
+  disagreements: { id: string; text: string; teacher: string; student: string; answer: string }[];
+  total: number;
+  records: number;
+  by_label: Record<string, number>;
+}
+
+export interface Champion {
+  workload_id: string;
+  client_id: string;
+  student: string;
+  size: number;
+  parameters: number | null;
+  f1_weighted: number;
+  f1_weighted_ci95: Interval | null;
+  run_id: string;
+  cutoff: number;
+  promoted_at: string;
+  reason: string;
+  comment: string;
+  registry: { model: string; version: string } | null;
+}
+
+export interface History {
+  champions: Champion[];
+  total: number;
+}
+
+export interface ComparedRun extends RunLine {
+  created_at: string;
+  dataset: string | null;
+  eval_records: number | null;
+  rows: Candidate[];
+}
+
+export interface Comparison {
+  runs: ComparedRun[];
+  same_eval_set: boolean;
+  candidates: { student: string; size: number; f1_weighted: (number | null)[]; change: number | null; significant: boolean }[];
+}
+
+/** An answer of the API that is not what was asked for (RFC 9457), or none at all. */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+
+  static of(error: unknown): Problem {
+    if (error instanceof Problem) return error;
+    return new Problem(0, "Airflow's API server does not answer.");
+  }
+}
+
+/** Return the address of a path of the API, wherever Airflow is mounted. */
+export function apiUrl(path: string): string {
+  return new URL(`flywheel/api/${path}`, document.baseURI).href;
+}
+
+/** Return the address of a path of Airflow's UI, as links of the API tell it. */
+export function hostUrl(path: string): string {
+  return new URL(path.replace(/^\/+/, ""), document.baseURI).href;
+}
+
+export async function get<T>(path: string, signal: AbortSignal): Promise<T> {
+  return answer<T>(await fetch(apiUrl(path), { signal, headers: { Accept: "application/json" } }));
+}
+
+export async function post<T>(path: string, body: unknown): Promise<T> {
+  const headers = { "Content-Type": "application/json", Accept: "application/json" };
+  return answer<T>(await fetch(apiUrl(path), { method: "POST", headers, body: JSON.stringify(body) }));
+}
+
+async function answer<T>(response: Response): Promise<T> {
+  if (response.ok) return (await response.json()) as T;
+  let detail = "";
+  try {
+    const problem = (await response.json()) as { detail?: unknown };
+    if (typeof problem.detail === "string") detail = problem.detail;
+  } catch {
+    // Not from the API, but from something before it: its status says enough.
+  }
+  if (response.status === 401) detail = "Your session has ended: log in again.";
+  throw new Problem(response.status, detail || `The server answers with status ${response.status}.`);
+}
+
+/** Return a path with a query, without what is empty. */
+export function query(path: string, values: Record<string, string | number | null | undefined>): string {
+  const parts = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return parts.length ? `${path}?${new URLSearchParams(parts.map(([name, value]) => [name, String(value)]))}` : path;
+}
+
+export function runPath(run: string, part = ""): string {
+  return `runs/${encodeURIComponent(run)}${part}`;
+}

@@ -1,0 +1,91 @@
+/** The page: the list of runs, one run, two runs side by side, or the champions there were. */
+
+import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
+
+import { type Page, PageContext, PlaceLink, to } from "./context";
+import { type Place, readPlace, writePlace } from "./logic/place";
+import { ChampionView } from "./views/champion";
+import { CompareView } from "./views/compare";
+import { RunView } from "./views/run";
+import { RunsView } from "./views/runs";
+
+const DAG = "flywheel";
+
+export interface AppProps {
+  dagId?: string | undefined;
+  runId?: string | undefined;
+  /** The query of the address. */
+  search: string;
+  navigate: (to: string | { search: string }, options?: { replace?: boolean }) => void;
+}
+
+export function App({ dagId, runId, search, navigate }: AppProps) {
+  const [place, setPlace] = useState(() => readPlace(search, runId));
+  const shown = useRef(search);
+  const latest = useRef(place);
+  latest.current = place;
+
+  // The address has changed from outside: the back button, or a link of Airflow's.
+  useEffect(() => {
+    if (search !== shown.current) {
+      shown.current = search;
+      setPlace(readPlace(search, runId));
+    }
+  }, [search, runId]);
+
+  const go = useCallback(
+    (change: Partial<Place>, replace = false) => {
+      const next = { ...latest.current, ...change };
+      const text = writePlace(next, runId);
+      const place = readPlace(text, runId);
+      const moved = place.view !== latest.current.view || place.run !== latest.current.run;
+      setPlace(place);
+      if (text !== shown.current) {
+        shown.current = text;
+        navigate({ search: text }, { replace });
+      }
+      if (moved) document.querySelector<HTMLElement>(".flywheel h1")?.focus();
+    },
+    [navigate, runId],
+  );
+  const page = useMemo<Page>(
+    () => ({ place, go, fixedRun: runId ?? "", leave: (path) => navigate(path) }),
+    [place, go, runId, navigate],
+  );
+
+  if (dagId && dagId !== DAG) {
+    return (
+      <main class="page">
+        <p class="note">
+          This DAG is not the flywheel's: results are shown on the page of the DAG <b>{DAG}</b>.
+        </p>
+      </main>
+    );
+  }
+  return (
+    <PageContext.Provider value={page}>
+      <div class="page">
+        {!runId && <Ways place={place} />}
+        {place.view === "runs" && <RunsView />}
+        {place.view === "run" && <RunView key={place.run} />}
+        {place.view === "compare" && <CompareView />}
+        {place.view === "champion" && <ChampionView />}
+      </div>
+    </PageContext.Provider>
+  );
+}
+
+function Ways({ place }: { place: Place }) {
+  return (
+    <nav class="ways" aria-label="Results">
+      <PlaceLink place={to({ view: "runs" })} current={place.view === "runs"}>
+        Runs
+      </PlaceLink>
+      <PlaceLink place={to({ view: "champion" })} current={place.view === "champion"}>
+        Champion
+      </PlaceLink>
+      {place.view === "run" && <span aria-current="page">{place.run}</span>}
+      {place.view === "compare" && <span aria-current="page">Two runs</span>}
+    </nav>
+  );
+}

@@ -1,0 +1,78 @@
+/** The candidates of a run: which is meant, and how they stand in the table of students and sizes. */
+
+import type { Candidate, Run, StudentJobs } from "../api";
+
+export interface Named {
+  student: string;
+  size: number | null;
+}
+
+/** Return a candidate's name in addresses: `student@size`, or `student` before training. */
+export function keyOf({ student, size }: Named): string {
+  return size === null ? student : `${student}@${size}`;
+}
+
+/** Return the candidate that an address names. */
+export function ofKey(key: string): Named {
+  const at = key.lastIndexOf("@");
+  const size = Number(key.slice(at + 1));
+  return at > 0 && Number.isInteger(size) && size > 0 ? { student: key.slice(0, at), size } : { student: key, size: null };
+}
+
+/** Return what of a run has a result to look into: candidates first, as in the table, then the bare students. */
+export function evaluated(run: Pick<Run, "jobs">): Named[] {
+  const done = (kind: StudentJobs["kind"]) => run.jobs.filter((one) => one.kind === kind && one.evaluate.state === "done");
+  return [...done("candidate"), ...done("base")].map(({ student, size }) => ({ student, size }));
+}
+
+/** Return the candidate that is asked for, else the best one, else any that has a result; null: none has. */
+export function chosen(run: Pick<Run, "jobs" | "best">, key: string): Named | null {
+  const all = evaluated(run);
+  const best = run.best && keyOf(run.best);
+  return all.find((one) => keyOf(one) === key) ?? all.find((one) => keyOf(one) === best) ?? all[0] ?? null;
+}
+
+export interface Grid {
+  students: string[];
+  sizes: number[];
+  at: (student: string, size: number) => Candidate | undefined;
+}
+
+/** Lay candidates out as the table: students in the order of the config, sizes rising. */
+export function gridOf(candidates: readonly Candidate[]): Grid {
+  const byKey = new Map(candidates.map((one) => [keyOf(one), one]));
+  return {
+    students: [...new Set(candidates.map((one) => one.student))],
+    sizes: [...new Set(candidates.map((one) => one.size))].sort((a, b) => a - b),
+    at: (student, size) => byKey.get(keyOf({ student, size })),
+  };
+}
+
+/** Return a run's candidates: of its report, else of its jobs, as far as they are known while it goes on. */
+export function candidatesOf(run: Pick<Run, "jobs" | "report">): Candidate[] {
+  if (run.report) return run.report.candidates;
+  return run.jobs.flatMap((one) => (one.kind === "candidate" && one.size !== null ? [unreported(one, one.size)] : []));
+}
+
+function unreported(one: StudentJobs, size: number): Candidate {
+  const isScored = one.evaluate.state === "done" && typeof one.evaluate.f1_weighted === "number";
+  return {
+    student: one.student,
+    size,
+    state: isScored ? "scored" : one.state === "failed" ? "failed" : one.state === "skipped" ? "unavailable" : "missing",
+    reason: one.customize?.error ?? one.evaluate.error ?? "",
+    parameters: null,
+    f1_weighted: one.evaluate.f1_weighted ?? null,
+    f1_macro: null,
+    f1_weighted_ci95: one.evaluate.f1_weighted_ci95 ?? null,
+    accuracy: null,
+    unparsable: null,
+    train_seconds: null,
+    records_per_second: one.customize?.records_per_second ?? null,
+    answers_per_second: one.evaluate.records_per_second,
+    latency_p50_ms: null,
+    latency_p95_ms: null,
+    adapter: null,
+    found: one.customize?.found ?? false,
+  };
+}

@@ -1,0 +1,231 @@
+/** Table 1 of a run, students x sizes, and its learning curve; cells fill while the run goes on. */
+
+import type { Base, Candidate, Run, StudentJobs } from "../api";
+import { Chart, type Series } from "../charts/chart";
+import { PlaceLink, usePage } from "../context";
+import { candidatesOf, gridOf, keyOf } from "../logic/candidates";
+import { count, duration, f1, interval, isKnown, percent } from "../logic/format";
+import { Section, Scroll, pickName } from "../parts";
+
+export function ResultsTab({ run }: { run: Run }) {
+  const candidates = candidatesOf(run);
+  if (!candidates.length) return <p class="note">The run has no candidates yet: they are known once it is planned.</p>;
+  return (
+    <>
+      {run.report && <Verdict run={run} />}
+      <Section title="F1 against the teacher">
+        <ResultTable run={run} candidates={candidates} />
+        <p class="faint">
+          Weighted F1 on the held-out headlines, with its 95 % interval; the teacher has 1.000 by definition. ★ the run's choice, ▲ the
+          best.
+        </p>
+      </Section>
+      <Section title="Learning curve">
+        <LearningCurve run={run} candidates={candidates} />
+      </Section>
+      {run.report && <Data run={run} />}
+    </>
+  );
+}
+
+function Verdict({ run }: { run: Run }) {
+  const report = run.report;
+  if (!report) return null;
+  return (
+    <section class="verdict" aria-label="Verdict">
+      {report.verdict.map((sentence) => (
+        <p key={sentence}>{sentence}</p>
+      ))}
+      {report.warnings.map((warning) => (
+        <p key={warning} class="warning">
+          {warning}
+        </p>
+      ))}
+    </section>
+  );
+}
+
+function ResultTable({ run, candidates }: { run: Run; candidates: Candidate[] }) {
+  const grid = gridOf(candidates);
+  const baseline = run.report?.baseline ?? [];
+  const jobs = new Map(run.jobs.map((one) => [`${one.kind} ${keyOf(one)}`, one]));
+  return (
+    <Scroll label="F1 of each student and size">
+      <table class="grid">
+        <caption class="unseen">Weighted F1 by student and number of training records</caption>
+        <thead>
+          <tr>
+            <th scope="col">Student</th>
+            <th scope="col">untrained</th>
+            {grid.sizes.map((size) => (
+              <th scope="col" key={size}>
+                {count(size)} <span class="faint">records</span>
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {grid.students.map((student) => (
+            <tr key={student}>
+              <th scope="row">{student}</th>
+              <BaseCell base={run.report?.base.find((one) => one.student === student)} job={jobs.get(`base ${student}`)} />
+              {grid.sizes.map((size) => (
+                <Cell
+                  key={size}
+                  run={run}
+                  candidate={grid.at(student, size)}
+                  job={jobs.get(`candidate ${keyOf({ student, size })}`)}
+                />
+              ))}
+            </tr>
+          ))}
+          {baseline.length > 0 && (
+            <tr class="baseline">
+              <th scope="row">
+                no language model <span class="faint sub">TF-IDF, logistic regression</span>
+              </th>
+              <td />
+              {grid.sizes.map((size) => (
+                <td key={size}>
+                  <span class="value">{f1(baseline.find((one) => one.size === size)?.f1_weighted)}</span>
+                </td>
+              ))}
+            </tr>
+          )}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}
+
+function BaseCell({ base, job }: { base: Base | undefined; job: StudentJobs | undefined }) {
+  const value = base?.f1_weighted ?? job?.evaluate.f1_weighted;
+  if (!isKnown(value)) return <td>{job ? <JobCell job={job} /> : <span class="faint">{base?.state ?? "–"}</span>}</td>;
+  return (
+    <td>
+      <span class="value">{f1(value)}</span>
+      <span class="faint sub">{interval(base?.f1_weighted_ci95 ?? job?.evaluate.f1_weighted_ci95)}</span>
+    </td>
+  );
+}
+
+function Cell({ run, candidate, job }: { run: Run; candidate: Candidate | undefined; job: StudentJobs | undefined }) {
+  const { place } = usePage();
+  if (!candidate) return <td class="faint">–</td>;
+  if (candidate.state !== "scored") {
+    if (!run.report && job) return <td>{candidate.state === "failed" ? <Unscored candidate={candidate} /> : <JobCell job={job} />}</td>;
+    return (
+      <td>
+        <Unscored candidate={candidate} />
+      </td>
+    );
+  }
+  const isChoice = isSame(run.report?.decision.choice, candidate);
+  const isBest = isSame(run.best, candidate);
+  return (
+    <td style={{ "--share": percent(candidate.f1_weighted).replace(" ", "") }} class={`scored ${isChoice ? "is-choice" : ""}`}>
+      <PlaceLink
+        place={{ ...place, tab: "classes", candidate: keyOf(candidate) }}
+        label={`${pickName(candidate)}: F1 ${f1(candidate.f1_weighted)}${isChoice ? ", the run's choice" : ""}${isBest ? ", the best" : ""}; show its classes`}
+      >
+        <span class="value">{f1(candidate.f1_weighted)}</span>
+        {isChoice && <span class="star"> ★</span>}
+        {isBest && <span class="star"> ▲</span>}
+      </PlaceLink>
+      <span class="faint sub">{interval(candidate.f1_weighted_ci95)}</span>
+    </td>
+  );
+}
+
+function Unscored({ candidate }: { candidate: Candidate }) {
+  return (
+    <details class="unscored">
+      <summary class={`badge is-${candidate.state}`}>{candidate.state}</summary>
+      <p>{candidate.reason || "There is no result of it."}</p>
+    </details>
+  );
+}
+
+function JobCell({ job }: { job: StudentJobs }) {
+  const running = [job.customize, job.evaluate].find((one) => one?.state === "running");
+  if (!running) return <span class={`badge is-${job.state}`}>{job.state}</span>;
+  const what = running === job.customize ? "training" : "evaluating";
+  return (
+    <span class="job">
+      {what} {percent(running.progress)}
+      <span class="faint sub">{isKnown(running.seconds_left) ? `${duration(running.seconds_left)} left` : ""}</span>
+    </span>
+  );
+}
+
+function LearningCurve({ run, candidates }: { run: Run; candidates: Candidate[] }) {
+  const { place, go } = usePage();
+  const grid = gridOf(candidates);
+  const series: Series[] = grid.students.map((student, look) => ({
+    name: student,
+    look: look % 6,
+    line: true,
+    points: grid.sizes.flatMap((size) => {
+      const one = grid.at(student, size);
+      if (one?.state !== "scored" || one.f1_weighted === null) return [];
+      const text = `${pickName(one)}: F1 ${f1(one.f1_weighted)} (${interval(one.f1_weighted_ci95)})`;
+      return [{ x: size, y: one.f1_weighted, interval: one.f1_weighted_ci95, text, id: keyOf(one), marked: isSame(run.report?.decision.choice, one) }];
+    }),
+  }));
+  series.push({
+    name: "no language model",
+    look: 6,
+    line: true,
+    dash: 1,
+    points: (run.report?.baseline ?? []).map((one) => ({
+      x: one.size,
+      y: one.f1_weighted,
+      text: `no language model, ${count(one.size)} records: F1 ${f1(one.f1_weighted)}`,
+    })),
+  });
+  if (!series.some((one) => one.points.length)) return <p class="note">The curve begins with the first candidate that is scored.</p>;
+  const threshold = run.report?.decision.threshold;
+  return (
+    <Chart
+      title="F1 by number of training records"
+      x={{ label: "training records", kind: "log", ticks: grid.sizes, read: count }}
+      y={{ label: "weighted F1", whole: [0, 1] }}
+      series={series}
+      references={isKnown(threshold) ? [{ y: threshold, label: `asked for: ${f1(threshold)}` }] : []}
+      onPick={(candidate) => go({ ...place, tab: "classes", candidate })}
+    />
+  );
+}
+
+function Data({ run }: { run: Run }) {
+  const data = run.report?.data;
+  const teacher = run.report?.teacher;
+  if (!data || !teacher) return null;
+  const quarantined = Object.values(data.quarantined).reduce((sum, one) => sum + one, 0);
+  const facts: [string, string][] = [
+    ["Teacher", teacher.model],
+    ["Teacher against people", isKnown(teacher.human_f1_weighted) ? `F1 ${f1(teacher.human_f1_weighted)} on ${count(teacher.human_records)}` : "no human labels"],
+    ["Records used", count(data.used)],
+    ["Training", count(data.train)],
+    ["Validation", count(data.validation)],
+    ["Held out", count(data.eval)],
+    ["Duplicates", `${count(data.exact_duplicates)} exact, ${count(data.near_duplicates)} near`],
+    ["Quarantined", count(quarantined)],
+  ];
+  return (
+    <Section title="Data">
+      <dl class="facts">
+        {facts.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+    </Section>
+  );
+}
+
+function isSame(one: { student: string; size: number } | null | undefined, other: Candidate): boolean {
+  return one?.student === other.student && one.size === other.size;
+}

@@ -1,0 +1,161 @@
+/** Quality against what it costs: two charts with their Pareto fronts, and all figures of the candidates. */
+
+import type { Candidate, Run } from "../api";
+import { Chart, type Series } from "../charts/chart";
+import { PlaceLink, usePage } from "../context";
+import { candidatesOf, keyOf } from "../logic/candidates";
+import { type Maybe, count, duration, f1, interval, isKnown, milliseconds, parameters, short } from "../logic/format";
+import { paretoFront } from "../logic/pareto";
+import { Scroll, Section, Select, pickName } from "../parts";
+
+interface Measure {
+  name: string;
+  of: (one: Candidate) => Maybe<number>;
+  read: (value: Maybe<number>) => string;
+}
+
+const COSTS: Record<string, Measure> = {
+  parameters: { name: "parameters to serve", of: (one) => one.parameters, read: parameters },
+  training: { name: "seconds of training", of: (one) => one.train_seconds, read: duration },
+  records: { name: "training records", of: (one) => one.size, read: count },
+};
+const LATENCIES: Record<string, Measure> = {
+  p50: { name: "latency of an answer, median (ms)", of: (one) => one.latency_p50_ms, read: milliseconds },
+};
+
+export function TradeoffsTab({ run }: { run: Run }) {
+  const { place, go } = usePage();
+  const candidates = candidatesOf(run).filter((one) => one.state === "scored");
+  const cost = COSTS[place.cost] ?? (COSTS["parameters"] as Measure);
+  const latency = LATENCIES["p50"] as Measure;
+  if (!candidates.length) return <p class="note">No candidate is scored yet.</p>;
+  return (
+    <>
+      <div class="side-by-side">
+        <Section
+          title="Quality against cost"
+          aside={
+            <Select
+              label="Cost"
+              value={place.cost}
+              options={Object.entries(COSTS).map(([value, { name }]) => [value, name] as const)}
+              onChange={(value) => go({ cost: value }, true)}
+            />
+          }
+        >
+          <Tradeoff run={run} candidates={candidates} measure={cost} title={`F1 against ${cost.name}`} />
+        </Section>
+        <Section title="Quality against latency">
+          <Tradeoff run={run} candidates={candidates} measure={latency} title="F1 against the latency of an answer" />
+        </Section>
+      </div>
+      <Section title="All figures">
+        <Figures candidates={candidates} cost={cost} latency={latency} />
+      </Section>
+    </>
+  );
+}
+
+function frontOf(candidates: readonly Candidate[], measure: Measure) {
+  return paretoFront(
+    candidates.flatMap((one) => {
+      const cost = measure.of(one);
+      return isKnown(cost) && isKnown(one.f1_weighted) ? [{ cost, quality: one.f1_weighted, candidate: one }] : [];
+    }),
+  );
+}
+
+interface TradeoffProps {
+  run: Run;
+  candidates: Candidate[];
+  measure: Measure;
+  title: string;
+}
+
+function Tradeoff({ run, candidates, measure, title }: TradeoffProps) {
+  const { go } = usePage();
+  const front = frontOf(candidates, measure);
+  const onFront = new Set(front.map((one) => one.candidate));
+  const known = candidates.filter((one) => isKnown(measure.of(one)));
+  if (!known.length) return <p class="note">It is measured once the run is scored.</p>;
+  const point = (one: Candidate) => {
+    const value = measure.of(one) as number;
+    const place = onFront.has(one) ? ", on the Pareto front" : "";
+    const text = `${pickName(one)}: F1 ${f1(one.f1_weighted)}, ${measure.read(value)}${place}`;
+    return { x: value, y: one.f1_weighted as number, interval: one.f1_weighted_ci95, text, marked: onFront.has(one), id: keyOf(one) };
+  };
+  const students = [...new Set(candidates.map((one) => one.student))];
+  const series: Series[] = students.map((student, look) => ({
+    name: student,
+    look: look % 6,
+    points: known.filter((one) => one.student === student).map(point),
+  }));
+  const threshold = run.report?.decision.threshold;
+  return (
+    <>
+      <Chart
+        title={title}
+        x={{ label: measure.name, kind: "log", read: measure.read }}
+        y={{ label: "weighted F1", whole: [0, 1] }}
+        series={series}
+        under={{ name: "Pareto front", look: 6, line: true, dash: 1, markers: false, points: front.map((one) => point(one.candidate)) }}
+        references={isKnown(threshold) ? [{ y: threshold, label: `asked for: ${f1(threshold)}` }] : []}
+        onPick={(candidate) => go({ tab: "classes", candidate })}
+      />
+      <p class="faint">
+        Pareto front, ringed: nothing costs less and is as good. {front.map((one) => pickName(one.candidate)).join(", ")}.
+      </p>
+    </>
+  );
+}
+
+function Figures({ candidates, cost, latency }: { candidates: Candidate[]; cost: Measure; latency: Measure }) {
+  const { place } = usePage();
+  const fronts = [cost, latency].map((measure) => new Set(frontOf(candidates, measure).map((one) => one.candidate)));
+  const columns: [string, (one: Candidate) => string][] = [
+    ["F1", (one) => f1(one.f1_weighted)],
+    ["95 % interval", (one) => interval(one.f1_weighted_ci95)],
+    ["Macro F1", (one) => f1(one.f1_macro)],
+    ["Accuracy", (one) => f1(one.accuracy)],
+    ["Unparsable", (one) => count(one.unparsable)],
+    ["Parameters", (one) => parameters(one.parameters)],
+    ["Trained in", (one) => duration(one.train_seconds)],
+    ["Records/s", (one) => (isKnown(one.records_per_second) ? short(one.records_per_second) : "–")],
+    ["Latency p50", (one) => milliseconds(one.latency_p50_ms)],
+    ["p95", (one) => milliseconds(one.latency_p95_ms)],
+    ["Answers/s", (one) => (isKnown(one.answers_per_second) ? short(one.answers_per_second) : "–")],
+  ];
+  return (
+    <Scroll label="All figures of the candidates">
+      <table class="wide">
+        <caption class="unseen">Candidates with their quality, cost and latency</caption>
+        <thead>
+          <tr>
+            <th scope="col">Candidate</th>
+            {columns.map(([name]) => (
+              <th scope="col" class="figure" key={name}>
+                {name}
+              </th>
+            ))}
+            <th scope="col">On a front</th>
+          </tr>
+        </thead>
+        <tbody>
+          {candidates.map((one) => (
+            <tr key={keyOf(one)}>
+              <th scope="row">
+                <PlaceLink place={{ ...place, tab: "classes", candidate: keyOf(one) }}>{pickName(one)}</PlaceLink>
+              </th>
+              {columns.map(([name, read]) => (
+                <td class="figure" key={name}>
+                  {read(one)}
+                </td>
+              ))}
+              <td>{[fronts[0]?.has(one) && "cost", fronts[1]?.has(one) && "latency"].filter(Boolean).join(", ")}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}
