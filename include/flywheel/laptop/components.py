@@ -93,7 +93,9 @@ class Components:
 
     def run(self, arguments: list[str], then: Any) -> None:
         """Run an `airflow` command that ends by itself; `then` is a command to follow its success."""
-        self.commands[self._spawn(arguments, self.logs / "commands.log")] = (arguments, then)
+        pid = self._spawn(arguments, self.logs / "commands.log")
+        self.commands[pid] = (arguments, then)
+        tell(started=" ".join(arguments), pid=pid)
 
     def reap(self) -> None:
         """Notice what has ended: a component is started again, its workers and tasks being ended first."""

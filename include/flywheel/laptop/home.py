@@ -21,6 +21,7 @@ from pathlib import Path
 from flywheel.config.loading import default_config_path, project_home, resolve_path
 
 USER = "admin"
+LOCAL_SETTINGS = "from flywheel.laptop.database import create_metadata_engine\n"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def environment() -> dict[str, str]:
 
 
 def write_settings(ports: Ports) -> None:
-    """Write airflow.cfg, and the file with the password of the UI."""
+    """Write airflow.cfg, and the settings that Airflow takes from Python."""
     home = airflow_home()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = _secrets()
@@ -123,6 +124,8 @@ def write_settings(ports: Ports) -> None:
             *(f"{key} = {str(value).replace('%', '%%')}" for key, value in options.items()),
         ]
     _write_private(home / "airflow.cfg", "\n".join(lines) + "\n")
+    (home / "config").mkdir(exist_ok=True)
+    _write_private(home / "config" / "airflow_local_settings.py", LOCAL_SETTINGS)
 
 
 def password() -> str:

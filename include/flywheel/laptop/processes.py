@@ -10,23 +10,26 @@ from contextlib import suppress
 
 import psutil
 
+# How long a killed process may take to go: one with much memory, or in the disk's hands, needs a moment.
+KILLED_SECONDS = 10.0
+
 
 def end_sessions(leaders: list[int], grace_seconds: float = 0.0) -> None:
     """End all processes of these sessions: politely first where there is time, then by signal 9.
 
     A component leads a session of its own, and what it starts stays in it; so this reaches workers and
-    tasks whose parents are gone.
+    tasks whose parents are gone. When it returns they have ended: a signal alone only says that they will.
     """
     if grace_seconds:
         for leader in leaders:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(leader, signal.SIGTERM)
-        deadline = time.monotonic() + grace_seconds
-        while time.monotonic() < deadline and any(_is_running(leader) for leader in leaders):
-            time.sleep(0.05)
-    for pid in _members(set(leaders)):
+        _wait_for(leaders, grace_seconds)
+    members = _members(set(leaders))
+    for pid in members:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+    _wait_for(members, KILLED_SECONDS)
 
 
 def started_at(pid: int) -> float:
@@ -63,6 +66,12 @@ def free_port(wanted: int | None = None) -> int:
                 continue
             return int(attempt.getsockname()[1])
     raise OSError("no port of this machine is free")
+
+
+def _wait_for(pids: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(_is_running(pid) for pid in pids):
+        time.sleep(0.02)
 
 
 def _members(leaders: set[int]) -> list[int]:

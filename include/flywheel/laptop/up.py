@@ -1,13 +1,12 @@
 """`flywheel up`: start Airflow on this machine, turn the wheel once, show the table, leave the UI up.
 
-Measured on 2 cores: see docs/log.md.
+Measured on 2 cores: see docs/LOG.md.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import orjson
@@ -28,6 +26,7 @@ from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.laptop import home
 from flywheel.laptop.api import DAG, DONE, AirflowApi, wait_until_it_answers
 from flywheel.laptop.failures import describe
+from flywheel.laptop.interrupts import Interrupts
 from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
 from flywheel.laptop.progress import Progress
@@ -59,8 +58,8 @@ def up() -> int:
     config = load_config()
     with ExitStack() as stack:
         stack.enter_context(_only_one())
-        stack.enter_context(_signals())
-        wheel = _Wheel(config, console, started_at)
+        interrupts = stack.enter_context(Interrupts())
+        wheel = _Wheel(config, console, started_at, interrupts)
         stack.callback(wheel.stop)
         code = INTERRUPTED
         try:
@@ -75,9 +74,10 @@ def up() -> int:
 class _Wheel:
     """One `flywheel up`."""
 
-    def __init__(self, config: Config, console: Any, started_at: float) -> None:
+    def __init__(self, config: Config, console: Any, started_at: float, interrupts: Interrupts) -> None:
         self.config = config
         self.console = console
+        self.interrupts = interrupts
         self.started_at = started_at
         self.clock = time.monotonic() - (time.time() - started_at)
         self.ended = False
@@ -101,7 +101,8 @@ class _Wheel:
         run = run or self._new_run()
         self._write_state(run, ended=False)
         teacher, variables = self._teacher()
-        self.launcher = Launcher(self.ports, variables, self._on_event)
+        with self.interrupts.held():
+            self.launcher = Launcher(self.ports, variables, self._on_event)
         if teacher:
             self.launcher.start("teacher", teacher)
         self._start_airflow(run if is_new else None)
@@ -120,8 +121,9 @@ class _Wheel:
 
     def stop(self) -> None:
         """End everything that was started, with all its processes."""
-        if self.launcher:
-            self.launcher.stop()
+        with self.interrupts.held():
+            if self.launcher:
+                self.launcher.stop()
 
     def _address(self) -> str:
         url = f"http://localhost:{self.ports.ui}"
@@ -316,18 +318,3 @@ def _only_one() -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP stop everything in order, as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
