@@ -138,7 +138,7 @@ class Stack:
         answer = self.http.post("/api/v2/dags/flywheel/dagRuns", json=body)
         assert answer.status_code == 200, answer.text
 
-    def wait(self, run_id: str, seconds: float = 180) -> str:
+    def wait(self, run_id: str, seconds: float = 500) -> str:
         """Wait until a run has ended; return its state."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

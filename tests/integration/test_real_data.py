@@ -55,7 +55,7 @@ def settings(folder: Path, teacher_port: int) -> dict[str, Any]:
         source=[{"path": str(HEADLINES), "columns": {"text": "headline", "timestamp": "date"}}],
         teacher={"base_url": f"http://127.0.0.1:{teacher_port}/v1", "concurrency": 32},
         data_split_config={"eval_size": 400, "val_ratio": 0.05, "min_total_records": 1000},
-        training_config={"epochs": 2, "batch_size": 64, "learning_rate": 0.003},
+        training_config={"epochs": 1, "batch_size": 32, "learning_rate": 0.003},
         promotion={"within": 0.1, "of": "teacher"},
     )
 
