@@ -15,6 +15,8 @@ MAX_RAW_CHARACTERS = 2000
 class Quarantine:
     """Collects bad input in a JSONL file: `{"file", "line", "reason", "raw"}`, raw shortened.
 
+    An unusable answer of the teacher stands there too, as `answer`.
+
     The file is written aside and renamed into place at the end, so that a stage that is killed and run
     again lists each bad input once.
     """
@@ -26,10 +28,14 @@ class Quarantine:
         self._aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self._file = self._aside.open("wb")
 
-    def add(self, file: str, line: int | None, reason: str, raw: object = "") -> None:
+    def add(
+        self, file: str, line: int | None, reason: str, raw: object = "", *, answer: str | None = None
+    ) -> None:
         """Set one bad input aside."""
         text = raw if isinstance(raw, str) else repr(raw)
         entry = {"file": file, "line": line, "reason": reason, "raw": text[:MAX_RAW_CHARACTERS]}
+        if answer is not None:
+            entry["answer"] = answer[:MAX_RAW_CHARACTERS]
         # Lone surrogates, which JSON cannot hold, become backslash escapes.
         safe = {
             key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -125,15 +125,23 @@ def make_record(
     messages: list[Message],
     answer: str,
     label: str,
+    confidence: float | None = None,
 ) -> Record:
-    """Return the record of a call that flywheel itself made."""
+    """Return the record of a call that flywheel itself made.
+
+    Args:
+        confidence: how probable the answer was, where the teacher told; kept in the response.
+    """
+    response: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": answer}}]}
+    if confidence is not None:
+        response["confidence"] = confidence
     return Record(
         id=record_id(workload_id, client_id, timestamp, model, messages, answer),
         workload_id=workload_id,
         client_id=client_id,
         timestamp=timestamp,
         request={"model": model, "messages": messages},
-        response={"choices": [{"message": {"role": "assistant", "content": answer}}]},
+        response=response,
         label=label,
     )
 

@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
-from flywheel.config.schema import TeacherConfig
+from flywheel.config.teacher import TeacherConfig
 from flywheel.errors import TeacherError
-from flywheel.teacher.client import CallError, Reply, TeacherClient
+from flywheel.teacher.answers import Reply
+from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoint
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
@@ -31,7 +32,7 @@ def ask(
 
     async def run(url: str) -> Any:
         client = TeacherClient(
-            Endpoint(f"{url}/v1/chat/completions", key),
+            [Endpoint(f"{url}/v1/chat/completions", key)],
             **{"first_backoff": 0.01, "max_attempts": 3} | settings,
         )
         async with client:
@@ -68,7 +69,7 @@ def test_connections_are_used_again() -> None:
     script = Script([GOOD])
 
     async def run(url: str) -> None:
-        async with TeacherClient(Endpoint(f"{url}/v1/chat/completions")) as client:
+        async with TeacherClient([Endpoint(f"{url}/v1/chat/completions")]) as client:
             for _ in range(5):
                 await asyncio.gather(*[client.ask(BODY) for _ in range(4)])
 
@@ -92,7 +93,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
     script = Script([GOOD])
 
     async def run(url: str) -> Reply:
-        async with TeacherClient(Endpoint(url)) as client:
+        async with TeacherClient([Endpoint(url)]) as client:
             return await client.ask(BODY)
 
     with served(script) as proxy:
@@ -162,11 +163,12 @@ def test_after_the_last_attempt_the_call_fails_with_the_last_reason() -> None:
 def test_an_unreachable_server_is_named_with_its_address() -> None:
     async def run() -> None:
         endpoint = Endpoint("http://127.0.0.1:9/v1/chat/completions")
-        async with TeacherClient(endpoint, max_attempts=2, first_backoff=0.01) as client:
+        async with TeacherClient([endpoint], outage_seconds=0.2, first_backoff=0.01) as client:
             await client.ask(BODY)
 
     with pytest.raises(
-        CallError, match=r"http://127\.0\.0\.1:9/v1/chat/completions: All connection attempts failed"
+        TeacherError,
+        match=r"no endpoint has answered for .*http://127\.0\.0\.1:9/v1/chat/completions: All connection attempts failed",
     ):
         asyncio.run(run())
 
@@ -223,9 +225,9 @@ def test_a_retry_after_that_makes_no_sense_is_passed_over(value: str) -> None:
 
 
 def test_waits_grow_and_are_random() -> None:
-    client = TeacherClient(Endpoint("http://x/v1/chat/completions"))
+    client = TeacherClient([Endpoint("http://x/v1/chat/completions")])
     for attempt, bound in ((1, 0.5), (2, 1.0), (4, 4.0), (20, 30.0)):
-        waits = [client._wait(attempt, None) for _ in range(300)]
+        waits = [client._backoff(attempt) for _ in range(300)]
         assert max(waits) <= bound
         assert bound * 0.8 < max(waits)
         assert min(waits) < bound * 0.2

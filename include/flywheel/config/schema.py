@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, Field, field_validator, model_vali
 from flywheel.config.api import ApiConfig
 from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.section import Section
+from flywheel.config.teacher import TeacherConfig
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
 IGNORED_KEYS = (
@@ -191,35 +192,6 @@ class SourceConfig(Section):
     @classmethod
     def _zone_exists(cls, zone: str) -> str:
         return _known_time_zone(zone)
-
-
-class Gate(Section):
-    """The teacher must reach this against the human labels, else the run stops before it spends more."""
-
-    min_f1_weighted: float = Field(0.0, ge=0, le=1, description="0: no gate.")
-    min_records: int = Field(50, ge=1, description="Below so many human labels the gate is not judged.")
-
-
-class TeacherConfig(Section):
-    """The OpenAI-compatible endpoint that labels. URL and key come from the connection or environment."""
-
-    model: str = Field("meta/llama-3.3-70b-instruct", min_length=1, description="Sent with each call.")
-    connection: str = Field(
-        "flywheel_teacher",
-        description="Airflow connection with address and key, used where neither FLYWHEEL_TEACHER_BASE_URL "
-        "nor base_url names an address.",
-    )
-    base_url: str | None = Field(
-        None,
-        description="The address where FLYWHEEL_TEACHER_BASE_URL is not set; the key then comes from "
-        "FLYWHEEL_TEACHER_API_KEY alone.",
-    )
-    concurrency: int = Field(32, ge=1, description="Calls in flight at once.")
-    timeout_seconds: float = Field(60.0, gt=0, description="Of one call.")
-    max_attempts: int = Field(6, ge=1, description="Tries of one call, with backoff between them.")
-    temperature: float = Field(0.0, ge=0, description="0: the likeliest answer.")
-    max_tokens: int = Field(32, ge=1, description="Longest answer, in tokens.")
-    gate: Gate = Gate()
 
 
 class PromotionConfig(Section):

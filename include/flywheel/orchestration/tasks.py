@@ -64,8 +64,12 @@ def plan() -> list[str]:
 def label() -> dict[str, Any]:
     """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
     from flywheel import wheel
+    from flywheel.errors import BudgetError
 
-    return facts(wheel.label(run_of(get_current_context())))
+    try:
+        return facts(wheel.label(run_of(get_current_context())))
+    except BudgetError as error:  # a retry would begin a new budget, which is for a person to do
+        raise AirflowFailException(str(error)) from error
 
 
 @task(execution_timeout=timedelta(hours=6))

@@ -2,7 +2,11 @@
 
     in    the config's sources of kind `headlines`, the workload, the answers that the store already has
     out   labelled.jsonl.gz: one log record a line; label.quarantine.jsonl: what was set aside, and why;
+          label.disagreements.csv: where people and the teacher differ, for a person to read;
           label.json: the result, also when the gate against human labels then stops the run
+
+Sources with human labels are read first, so that a teacher whom people do not agree with stops the run before
+the rest is paid for.
 
 One process labels at a time for a store: a lock beside the store (a SQLite file), else in state/locks of the
 machine. So nothing is asked twice by two runs at once; the second one waits, then finds the answers.
@@ -28,8 +32,8 @@ from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import key_of
 from flywheel.config import resolve_path
-from flywheel.config.schema import StoreConfig, TeacherConfig
-from flywheel.errors import TeacherError
+from flywheel.config.schema import SourceConfig, StoreConfig
+from flywheel.errors import BudgetError, TeacherError
 from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine
 from flywheel.records import make_record
@@ -37,16 +41,21 @@ from flywheel.sources import Headline, read_headlines
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import Agreement, AgreementCounter, check_gate
 from flywheel.teacher.client import TeacherClient
-from flywheel.teacher.endpoint import Endpoint, resolve_endpoint
+from flywheel.teacher.disagreements import Disagreements
+from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Counts, Labeller, Outcome
+from flywheel.teacher.progress import Progress
 from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.teacher.spending import Spending
 
 log = logging.getLogger(__name__)
 
 RECORDS_FILE = "labelled.jsonl.gz"
 QUARANTINE_FILE = "label.quarantine.jsonl"
+DISAGREEMENTS_FILE = "label.disagreements.csv"
 RESULT_FILE = "label.json"
+# With so many human labels the gate is looked at before all are there; then whenever they have doubled.
+FIRST_GATE_CHECK = 200
 
 
 class LabelResult(BaseModel):
@@ -55,11 +64,18 @@ class LabelResult(BaseModel):
     Attributes:
         headlines: usable headlines before the cutoff.
         labelled: of these, the ones with a label, which are in `records_file`.
-        asked: answers asked of the teacher, and paid for.
+        asked: answers asked of the teacher by this try of the stage, and paid for.
         found: headlines whose answer was there before, or that came twice.
         quarantined: rows and answers set aside, in `quarantine_file`.
         later: headlines at or after the cutoff, left for later runs.
+        left: headlines without an answer, for the budget was spent; another run goes on with them.
         records_file: name of the JSONL file of log records in the run's folder, compressed with gzip.
+        disagreements_file: name of the CSV file of the headlines that people and the teacher label
+            differently; empty without any.
+        calls: requests sent in this run, failed ones too, killed tries of the stage included; so are the
+            tokens and the cost.
+        cached_tokens: of the prompts', found in the endpoint's prefix cache, as far as it says so.
+        cost: by teacher.prices, in `currency`.
         human: the comparison with human labels; None without any.
         seconds: wall-clock time of the stage.
     """
@@ -72,10 +88,16 @@ class LabelResult(BaseModel):
     found: int
     quarantined: int
     later: int
+    left: int = 0
     records_file: str
     quarantine_file: str
+    disagreements_file: str = ""
+    calls: int = 0
     prompt_tokens: int
+    cached_tokens: int = 0
     completion_tokens: int
+    cost: float = 0.0
+    currency: str = ""
     human: Agreement | None
     seconds: float
 
@@ -90,59 +112,90 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     Raises:
         SourceError: a source cannot be read at all.
         TeacherError: the teacher cannot be used, or people do not agree with it (see `teacher.gate`).
+        BudgetError: `teacher.budget` is spent; the message says what is left.
         StoreError: the store cannot be used.
     """
     started = time.monotonic()
-    config = plan.config
-    workload = plan.workload
+    config, teacher = plan.config, plan.config.teacher
     read: Counter[str] = Counter()
-    agreement = AgreementCounter(workload)
+    agreement = AgreementCounter(
+        plan.workload,
+        bootstrap_samples=config.evaluation_config.bootstrap_samples,
+        seed=config.data_split_config.random_seed,
+    )
+    gate_check = max(FIRST_GATE_CHECK, teacher.gate.min_records)
     with _only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
+        spending = Spending(
+            teacher.budget, teacher.prices, path=_beside_lock(config.store, "spent.json"), run_id=plan.run_id
+        )
         aside = folder / f".{RECORDS_FILE}.aside"
-        with _compressed(aside) as file:
+        with _compressed(aside) as file, Disagreements(folder / DISAGREEMENTS_FILE) as disagreements:
 
             def settle(headline: Headline, outcome: Outcome) -> None:
-                if headline.human_label is not None and (outcome.label or outcome.answer):
-                    agreement.add(headline.human_label, outcome.label)
+                nonlocal gate_check
+                if headline.human_label is not None and outcome.answer is not None:
+                    found = agreement.add(
+                        headline.human_label, outcome.label, headline.text, outcome.confidence
+                    )
+                    if found:
+                        disagreements.add(headline, found, outcome.answer)
+                    if agreement.records >= gate_check:
+                        gate_check *= 2
+                        check_gate(agreement.result(), teacher.gate, is_all=False)
                 if outcome.label is None:
-                    quarantine.add(headline.file, headline.line, outcome.reason, headline.text)
+                    quarantine.add(
+                        headline.file, headline.line, outcome.reason, headline.text, answer=outcome.answer
+                    )
                     return
+                assert outcome.answer is not None
                 record = make_record(
                     workload_id=plan.workload_id,
                     client_id=plan.client_id,
                     timestamp=headline.timestamp,
-                    model=config.teacher.model,
-                    messages=workload.messages(headline.text),
+                    model=teacher.model,
+                    messages=plan.workload.messages(headline.text),
                     answer=outcome.answer,
                     label=outcome.label,
+                    confidence=outcome.confidence,
                 )
                 file.write(orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE))
 
-            headlines = _headlines(plan, quarantine, read)
-            counts = _run(config.teacher, config.store, workload, headlines, settle, progress)
+            counts, budget_spent = _run(plan, spending, quarantine, read, settle, progress)
         os.replace(aside, folder / RECORDS_FILE)
         quarantined = quarantine.count
+        spending.forget()
     if agreement.unknown:
         names = ", ".join(repr(name) for name, _ in agreement.unknown.most_common(5))
         log.warning("%d human labels are no class or alias: %s", agreement.unknown.total(), names)
     result = LabelResult(
         headlines=counts.headlines,
-        labelled=counts.headlines - counts.set_aside,
+        labelled=counts.headlines - counts.set_aside - counts.left,
         asked=counts.asked,
         found=counts.found,
         quarantined=quarantined,
         later=read["later"],
+        left=counts.left,
         records_file=RECORDS_FILE,
         quarantine_file=QUARANTINE_FILE,
-        prompt_tokens=counts.prompt_tokens,
-        completion_tokens=counts.completion_tokens,
+        disagreements_file=DISAGREEMENTS_FILE if disagreements.count else "",
+        calls=spending.calls,
+        prompt_tokens=spending.prompt_tokens,
+        cached_tokens=spending.cached_tokens,
+        completion_tokens=spending.completion_tokens,
+        cost=round(spending.cost, 6),
+        currency=teacher.prices.currency if spending.cost else "",
         human=agreement.result(),
         seconds=round(time.monotonic() - started, 3),
     )
     (folder / RESULT_FILE).write_bytes(
         orjson.dumps(result.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
     )
-    check_gate(result.human, config.teacher.gate)
+    check_gate(result.human, teacher.gate)
+    if budget_spent:
+        left = _left(budget_spent, result, spending)
+        if teacher.budget.when_spent == "stop":
+            raise BudgetError(left)
+        log.warning("%s", left)
     return result
 
 
@@ -158,58 +211,104 @@ def _compressed(path: Path) -> Iterator[BinaryIO]:
         yield buffered
 
 
+def _left(spent: BudgetError, result: LabelResult, spending: Spending) -> str:
+    """Return what was spent, and what is left to do."""
+    each = spending.tokens / max(1, result.asked)
+    costs = spending.cost / max(1, result.asked) * result.left
+    about = f"about {each * result.left:,.0f} tokens" + (f" and {spending.money(costs)}" if costs else "")
+    return (
+        f"{spent}. {result.labelled:,} headlines are labelled, {result.left:,} have no answer yet ({about}). "
+        "All answers are kept: run this again to go on with a new budget, or raise it"
+    )
+
+
+def _sources(plan: Plan) -> list[tuple[str, SourceConfig]]:
+    """Return the sources of headlines with their keys, those with human labels first."""
+    found = [
+        (f"source.{index}", source)
+        for index, source in enumerate(plan.config.source)
+        if source.kind == "headlines"
+    ]
+    return sorted(found, key=lambda item: item[1].columns.human_label is None)
+
+
 def _headlines(plan: Plan, quarantine: Quarantine, read: Counter[str]) -> Iterator[Headline]:
-    for index, source in enumerate(plan.config.source):
-        if source.kind == "headlines":
-            log.info("reading %s", source.path)
-            key = f"source.{index}"
-            yield from read_headlines(source, quarantine, key=key, before=plan.cutoff, counts=read)
+    for key, source in _sources(plan):
+        log.info("reading %s", source.path)
+        yield from read_headlines(source, quarantine, key=key, before=plan.cutoff, counts=read)
 
 
 def _run(
-    teacher: TeacherConfig,
-    store_config: StoreConfig,
-    workload: Workload,
-    headlines: Iterator[Headline],
+    plan: Plan,
+    spending: Spending,
+    quarantine: Quarantine,
+    read: Counter[str],
     settle: Callable[[Headline, Outcome], None],
     progress: Callable[[int], None] | None,
-) -> Counts:
+) -> tuple[Counts, BudgetError | None]:
     """Run the labeller in an event loop of its own."""
+    teacher = plan.config.teacher
     requests = Requests(
-        workload, model=teacher.model, temperature=teacher.temperature, max_tokens=teacher.max_tokens
+        plan.workload,
+        model=teacher.model,
+        temperature=teacher.temperature,
+        max_tokens=teacher.max_tokens,
+        logprobs=teacher.logprobs,
     )
+    if requests.shared_before < 0.5:
+        log.warning(
+            "only %.0f %% of the prompt stand before the text: put the text late in the workload's template, "
+            "so that the endpoint's prefix cache finds the rest",
+            100 * requests.shared_before,
+        )
     # The address is looked up before the event loop, which Airflow's client must not run in; that there is
     # none matters only when there is something to ask.
-    endpoint: Endpoint | TeacherError
+    endpoints: list[Endpoint] | TeacherError
     try:
-        endpoint = resolve_endpoint(teacher)
+        endpoints = resolve_endpoints(teacher)
     except TeacherError as error:
-        endpoint = error
+        endpoints = error
 
-    async def run() -> Counts:
+    async def run() -> tuple[Counts, BudgetError | None]:
         client = TeacherClient(
-            endpoint,
+            endpoints,
             concurrency=teacher.concurrency,
+            adaptive=teacher.adaptive,
             timeout_seconds=teacher.timeout_seconds,
             max_attempts=teacher.max_attempts,
+            outage_seconds=teacher.outage_seconds,
+            rates=teacher.rate_limits,
+            spending=spending,
         )
         async with client:
-            labeller = Labeller(
-                workload, requests, client, store, workers=teacher.concurrency, progress=progress
-            )
-            counts = await labeller.run(headlines, settle)
-            if client.retries:
-                log.info("%d attempts were repeated", client.retries)
-            return counts
+            told = Progress(client, read, _sources(plan))
 
-    with open_store(store_config) as store:
+            def update(counts: Counts) -> None:
+                told.update(counts)
+                if progress is not None:
+                    progress(counts.headlines)
+
+            labeller = Labeller(
+                plan.workload,
+                requests,
+                client,
+                store,
+                workers=teacher.concurrency * max(1, client.endpoints),
+                ask_again=teacher.ask_again,
+                progress=update,
+            )
+            counts = await labeller.run(_headlines(plan, quarantine, read), settle)
+            log.info("%s; %d attempts were repeated", told.line(counts), client.retries)
+            return counts, labeller.budget_spent
+
+    with open_store(plan.config.store) as store:
         return asyncio.run(run())
 
 
 @contextmanager
 def _only_one(store: StoreConfig) -> Iterator[None]:
     """Hold the lock of labelling into a store; a process that dies lets go of it."""
-    path = Path(f"{resolve_path(store.path)}.label.lock") if store.type == "sqlite" else _lock_path(store)
+    path = _beside_lock(store, "lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -223,5 +322,7 @@ def _only_one(store: StoreConfig) -> Iterator[None]:
         lock.release()
 
 
-def _lock_path(store: StoreConfig) -> Path:
-    return Path(resolve_path("state/locks")) / f"label-{key_of(store.model_dump(mode='json'))}.lock"
+def _beside_lock(store: StoreConfig, ending: str) -> Path:
+    """Return the path of the lock of labelling into a store, or of what is kept beside it."""
+    own = f"state/locks/label-{key_of(store.model_dump(mode='json'))}"
+    return Path(resolve_path(f"{store.path}.label" if store.type == "sqlite" else own) + f".{ending}")

@@ -75,21 +75,36 @@ def score_labels(
 
 
 def bootstrap_f1_weighted(matrix: NDArray[np.int64], samples: int, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the weighted F1 by the percentile bootstrap.
+    """Return the 95 % interval of the weighted F1 by the percentile bootstrap; see `bootstrap_f1`."""
+    f1, support = bootstrap_f1(matrix, samples, seed)
+    return interval95((f1 * support).sum(1) / matrix.sum())
+
+
+def bootstrap_f1(
+    matrix: NDArray[np.int64], samples: int, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return F1 and support of each class in resamples of the records.
 
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. To draw records with
     replacement is to draw the counts of the confusion matrix's cells from a multinomial, so that all
     resamples are one array.
 
     Args:
-        matrix: counts by teacher's label (row) and student's (column), the last for no class: [C, C + 1].
+        matrix: counts by right label (row) and given one (column), the last for no class: [C, C + 1].
+
+    Returns:
+        Both of shape [samples, C].
     """
     total = int(matrix.sum())
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(total, matrix.ravel() / total, size=samples).reshape(samples, *matrix.shape)
-    support = draws.sum(2)  # [samples, C]
-    named = draws.sum(1)[:, :-1]  # [samples, C]
-    hits = np.diagonal(draws, axis1=1, axis2=2)  # [samples, C]
-    f1 = 2 * hits / np.maximum(support + named, 1)
-    low, high = np.percentile((f1 * support).sum(1) / total, [2.5, 97.5])
+    support = draws.sum(2)
+    named = draws.sum(1)[:, :-1]
+    hits = np.diagonal(draws, axis1=1, axis2=2)
+    return 2 * hits / np.maximum(support + named, 1), support
+
+
+def interval95(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values."""
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

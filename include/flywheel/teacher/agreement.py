@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.config.schema import Gate
+from flywheel.config.teacher import Gate
 from flywheel.errors import TeacherError
 from flywheel.workload import Workload
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 # Stands for "no usable answer"; no class is called so, since names have letters.
-_NO_ANSWER = "-"
+_NO_ANSWER = ""
+BOOTSTRAP_SAMPLES = 1000
+
+Interval = tuple[float, float]
+
+
+class Disagreement(BaseModel):
+    """A headline that the teacher and a person label differently; `teacher` is empty without a class."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    human: str
+    teacher: str
+    confidence: float | None = None
+
+
+class HumanConfusion(BaseModel):
+    """Counts of headlines: a row for each class that people gave, a column for each of the teacher's.
+
+    The last column counts answers that name no class.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    labels: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
 
 
 class Agreement(BaseModel):
@@ -22,7 +52,9 @@ class Agreement(BaseModel):
         records: headlines compared. An answer without a usable class counts as wrong.
         unknown: headlines whose human label is none of the classes or aliases; not compared.
         accuracy, f1_weighted, f1_macro: between 0 and 1; macro is over the classes that occur.
-        per_class: precision, recall, f1 and support of each class that occurs.
+        f1_weighted_ci95, f1_macro_ci95: 95 % intervals by the bootstrap; None in results of earlier versions.
+        per_class: precision, recall, f1, f1_low, f1_high and support of each class that occurs.
+        disagreements: the first of them; all are in the run's file of disagreements.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,74 +64,133 @@ class Agreement(BaseModel):
     accuracy: float
     f1_weighted: float
     f1_macro: float
+    f1_weighted_ci95: Interval | None = None
+    f1_macro_ci95: Interval | None = None
     per_class: dict[str, dict[str, float]]
+    confusion: HumanConfusion | None = None
+    disagreements: tuple[Disagreement, ...] = ()
 
 
 class AgreementCounter:
-    """Counts pairs of labels, so that a million headlines take no more memory than ten."""
+    """Counts pairs of labels, so that a million headlines take no more memory than ten.
 
-    def __init__(self, workload: Workload) -> None:
+    Args:
+        bootstrap_samples: resamples behind the intervals.
+        seed: of the resamples.
+        examples: so many disagreements are kept in the result.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        bootstrap_samples: int = BOOTSTRAP_SAMPLES,
+        seed: int = 0,
+        examples: int = 100,
+    ) -> None:
         self._workload = workload
+        self._samples = bootstrap_samples
+        self._seed = seed
+        self._examples = examples
         self._pairs: Counter[tuple[str, str]] = Counter()
+        self._disagreements: list[Disagreement] = []
+        self.records = 0
         self.unknown: Counter[str] = Counter()
 
-    def add(self, human_label: str, teacher_label: str | None) -> None:
-        """Count one headline; None is an answer that names no class."""
+    def add(
+        self, human_label: str, teacher_label: str | None, text: str = "", confidence: float | None = None
+    ) -> Disagreement | None:
+        """Count one headline; None is an answer that names no class. Returns it if they disagree."""
         human = self._workload.label_of(human_label)
         if human is None:
             self.unknown[human_label[:80]] += 1
-        else:
-            self._pairs[human, teacher_label or _NO_ANSWER] += 1
+            return None
+        teacher = teacher_label or _NO_ANSWER
+        self._pairs[human, teacher] += 1
+        self.records += 1
+        if human == teacher:
+            return None
+        found = Disagreement(text=text, human=human, teacher=teacher, confidence=confidence)
+        if len(self._disagreements) < self._examples:
+            self._disagreements.append(found)
+        return found
 
     def result(self) -> Agreement | None:
         """Return the figures; None if no headline had a human label that is a class."""
         if not self._pairs:
             return None
         # Imported here: it takes a second, which a DAG file that imports this package must not wait for.
-        from sklearn.metrics import precision_recall_fscore_support
+        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+        from flywheel.students.scoring import bootstrap_f1, interval95
 
         pairs = sorted(self._pairs)
         human, teacher = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         weights = [self._pairs[pair] for pair in pairs]
         there = {*human, *teacher}
         classes = [name for name in self._workload.classes if name in there]
-        arguments: dict[str, Any] = {"labels": classes, "sample_weight": weights, "zero_division": 0}
-        columns = precision_recall_fscore_support(human, teacher, **arguments)
-        per_class = {
-            name: {
-                "precision": float(precision),
-                "recall": float(recall),
-                "f1": float(f1),
-                "support": float(support),
-            }
-            for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
-        }
-        total = sum(weights)
+        precision, recall, f1, support = precision_recall_fscore_support(
+            human, teacher, labels=classes, sample_weight=weights, zero_division=0
+        )
+        matrix: NDArray[np.int64] = confusion_matrix(
+            human, teacher, labels=[*classes, _NO_ANSWER], sample_weight=weights
+        )[:-1].astype(int)
+        f1_drawn, support_drawn = bootstrap_f1(matrix, self._samples, self._seed)
+        by_class = [interval95(f1_drawn[:, index]) for index in range(len(classes))]
+        # A class that a resample lacks says nothing about its F1 there.
+        occurs = (support_drawn > 0) | (support == 0)
+        total = self.records
         return Agreement(
             records=total,
             unknown=self.unknown.total(),
-            accuracy=sum(n for (a, b), n in self._pairs.items() if a == b) / total,
-            f1_weighted=sum(row["f1"] * row["support"] for row in per_class.values()) / total,
-            f1_macro=sum(row["f1"] for row in per_class.values()) / len(per_class),
-            per_class=per_class,
+            accuracy=float(matrix.trace() / total),
+            f1_weighted=float((f1 * support).sum() / total),
+            f1_macro=float(f1.mean()),
+            f1_weighted_ci95=interval95((f1_drawn * support_drawn).sum(1) / total),
+            f1_macro_ci95=interval95((f1_drawn * occurs).sum(1) / occurs.sum(1)),
+            per_class={
+                name: {
+                    "precision": float(precision[index]),
+                    "recall": float(recall[index]),
+                    "f1": float(f1[index]),
+                    "f1_low": by_class[index][0],
+                    "f1_high": by_class[index][1],
+                    "support": float(support[index]),
+                }
+                for index, name in enumerate(classes)
+            },
+            confusion=HumanConfusion(
+                labels=tuple(classes), matrix=tuple(tuple(map(int, row)) for row in matrix)
+            ),
+            disagreements=tuple(self._disagreements),
         )
 
 
-def check_gate(agreement: Agreement | None, gate: Gate) -> None:
+def check_gate(agreement: Agreement | None, gate: Gate, *, is_all: bool = True) -> None:
     """Stop a run whose teacher people do not agree with.
+
+    Args:
+        is_all: False: more human labels are to come, and the gate stops the run only where the whole 95 %
+            interval lies below it.
 
     Raises:
         TeacherError: with the figures and the worst classes.
     """
     if agreement is None or agreement.records < gate.min_records:
         return
-    if agreement.f1_weighted >= gate.min_f1_weighted:
-        return
-    worst = sorted(agreement.per_class.items(), key=lambda item: item[1]["f1"])[:3]
-    classes = ", ".join(f"{name} {row['f1']:.2f}" for name, row in worst)
-    raise TeacherError(
-        f"the teacher reached a weighted F1 of {agreement.f1_weighted:.3f} against {agreement.records} human "
-        f"labels, teacher.gate.min_f1_weighted asks for {gate.min_f1_weighted:g} (accuracy "
-        f"{agreement.accuracy:.3f}; the lowest classes: {classes}). Improve the prompt in the workload file, "
-        f"take another teacher, or lower the gate"
-    )
+    for name, value, interval, least in (
+        ("weighted", agreement.f1_weighted, agreement.f1_weighted_ci95, gate.min_f1_weighted),
+        ("macro", agreement.f1_macro, agreement.f1_macro_ci95, gate.min_f1_macro),
+    ):
+        low, high = interval or (value, value)
+        judged = high if not is_all else low if gate.judge == "interval" else value
+        if judged >= least:
+            continue
+        worst = sorted(agreement.per_class.items(), key=lambda item: item[1]["f1"])[:3]
+        classes = ", ".join(f"{name} {row['f1']:.2f}" for name, row in worst)
+        raise TeacherError(
+            f"the teacher reached a {name} F1 of {value:.3f} (95 % interval {low:.3f} to {high:.3f}) against "
+            f"{agreement.records} human labels, teacher.gate.min_f1_{name} asks for {least:g} (accuracy "
+            f"{agreement.accuracy:.3f}; the lowest classes: {classes}). Improve the prompt in the workload "
+            f"file, take another teacher, or lower the gate"
+        )

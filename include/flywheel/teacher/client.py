@@ -1,13 +1,11 @@
-"""Asks an OpenAI-compatible chat-completions endpoint, many questions at once, and does not give up easily.
+"""Asks OpenAI-compatible endpoints, many questions at once, and does not give up easily.
 
-A call is tried again after time-outs, broken connections, malformed answers and the statuses 408, 409, 425,
-429 and 5xx, with exponential backoff and full jitter: a random wait between nothing and a bound that doubles
-(AWS Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After holds back all calls, not
-only the one it came with.
-
-Each connection has an `httpx.AsyncClient` of its own: one client with 32 connections looks through its whole
-pool for each request (encode/httpcore#1035). Measured with 5 KB requests: 430 a second by the clock for one
-client, 1,700 for 32; on a machine at a load of 8, 32 clients sent 410 to 490 (1,350 to 1,530 a CPU second).
+A call goes to the endpoint with the most room; how much that is, each endpoint's `Limiter` finds out. A call
+is tried again after time-outs, broken connections, malformed answers and the statuses 408, 409, 425, 429 and
+5xx, with exponential backoff and full jitter: a random wait between nothing and a bound that doubles (AWS
+Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After holds back all calls to it, not
+only the one it came with. That an endpoint cannot be reached is no attempt of a call: calls wait for one that
+is back, and the run stops when none has answered for `outage_seconds`.
 """
 
 from __future__ import annotations
@@ -15,25 +13,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import httpx
-import orjson
+import httpcore
 
+from flywheel.config.teacher import RateLimits
 from flywheel.errors import TeacherError
+from flywheel.teacher.answers import (
+    MalformedError,
+    Reply,
+    advice_for,
+    error_message,
+    read_reply,
+    seconds_to_wait,
+)
+from flywheel.teacher.connections import Connections, HttpAnswer, certificates
 from flywheel.teacher.endpoint import Endpoint
+from flywheel.teacher.limiter import Limiter
+from flywheel.teacher.route import Route
+from flywheel.teacher.spending import Spending
 
 log = logging.getLogger(__name__)
 
 RETRIED_STATUSES = frozenset({408, 409, 425, 429})
+# The endpoint has too much to do: fewer calls at once will help.
+OVERLOAD_STATUSES = frozenset({429, 503, 529})
 # The request is at fault and another may not be: its headline is set aside, the others go on.
 REFUSED_STATUSES = frozenset({400, 413, 422})
 # In the texts of OpenSSL's errors: a certificate that is not trusted, and a server that does not speak TLS.
@@ -41,6 +49,8 @@ TLS_FAULTS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
 MAX_RETRY_AFTER_SECONDS = 120.0
+# An endpoint that never answered is more likely a wrong address than one that is down.
+FIRST_ANSWER_SECONDS = 20.0
 
 
 class CallError(Exception):
@@ -52,70 +62,99 @@ class CallError(Exception):
 
 
 class _TryAgainError(Exception):
-    """An attempt failed in a way that may pass."""
+    """An attempt failed in a way that may pass.
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    Attributes:
+        retry_after: seconds that the endpoint asks for.
+        is_attempt: False where the call never reached an endpoint.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None, *, is_attempt: bool = True) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the teacher answered, the model that it says it is, and the tokens it counted."""
-
-    content: str
-    model: str
-    usage: dict[str, Any] = field(default_factory=dict)
+        self.is_attempt = is_attempt
 
 
 class TeacherClient:
-    """A client of one endpoint; use it as an async context manager.
+    """A client of one or more endpoints with the same model; use it as an async context manager.
 
     Args:
-        endpoint: or the error that is raised when there is something to ask, and nobody to ask it of.
-        concurrency: connections at once.
+        endpoints: or the error that is raised when there is something to ask, and nobody to ask it of.
+        concurrency: most calls at once, at each endpoint.
+        adaptive: find out how many each carries; False: always `concurrency`.
         timeout_seconds: of one attempt.
         max_attempts: of one call.
+        outage_seconds: longest time without an answer from any endpoint.
+        rates: what each endpoint allows in a minute.
+        spending: counts calls and tokens, and knows the budget.
         first_backoff: bound of the first wait, in seconds.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint | TeacherError,
+        endpoints: Sequence[Endpoint] | TeacherError,
         *,
-        concurrency: int = 32,
+        concurrency: int = 256,
+        adaptive: bool = True,
         timeout_seconds: float = 60.0,
         max_attempts: int = 6,
+        outage_seconds: float = 120.0,
+        rates: RateLimits | None = None,
+        spending: Spending | None = None,
         first_backoff: float = FIRST_BACKOFF_SECONDS,
     ) -> None:
-        self._endpoint = endpoint
         self.retries = 0
+        self.spending = spending or Spending()
+        self._endpoints = endpoints
         self._concurrency = concurrency
+        self._adaptive = adaptive
         self._timeout = timeout_seconds
         self._max_attempts = max_attempts
+        self._outage_seconds = outage_seconds
+        self._rates = rates or RateLimits()
         self._first_backoff = first_backoff
-        self._not_before = 0.0  # monotonic seconds, from Retry-After
-        self._places = asyncio.Semaphore(concurrency)
-        self._headers: dict[str, str] = {}
-        self._certificates: ssl.SSLContext | None = None
-        self._clients: list[httpx.AsyncClient] = []
-        self._idle: list[httpx.AsyncClient] = []
+        self._routes: list[Route] = []
+        # Calls that wait for a place, the first come first; and the timer that looks again for one.
+        self._waiting: deque[asyncio.Future[Route]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._answered_at: float | None = None
+        self._silent_since: float | None = None
 
     async def __aenter__(self) -> Self:
-        if isinstance(self._endpoint, TeacherError):
+        if isinstance(self._endpoints, TeacherError):
             return self
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "flywheel"}
-        if self._endpoint.api_key:
-            headers["Authorization"] = f"Bearer {self._endpoint.api_key}"
-        self._headers = headers
-        self._certificates = httpx.create_ssl_context()  # shared: making one takes 20 ms
+        trusted = certificates()
+        for endpoint in self._endpoints:
+            try:
+                connections = Connections(endpoint, trusted)
+            except ValueError as error:
+                raise TeacherError(f"the proxy of the environment: {error}") from None
+            limiter = Limiter(self._concurrency, adaptive=self._adaptive)
+            self._routes.append(Route(endpoint, connections, limiter, self._rates))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for client in self._clients:
-            await client.aclose()
+        if self._timer:
+            self._timer.cancel()
+        for route in self._routes:
+            await route.connections.close()
+
+    @property
+    def endpoints(self) -> int:
+        """How many endpoints there are."""
+        return len(self._routes)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls on their way."""
+        return sum(route.limiter.in_flight for route in self._routes)
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be on their way at once, as far as that is known now."""
+        return sum(route.limiter.limit for route in self._routes if route.broken is None)
 
     async def ask(self, body: bytes) -> Reply:
         """Send one chat-completions request and return its answer.
@@ -124,132 +163,173 @@ class TeacherClient:
             body: the JSON of the request.
 
         Raises:
-            TeacherError: no call can succeed: wrong key, wrong address, unknown model, wrong certificate.
+            TeacherError: no call can succeed: wrong key, wrong address, unknown model, wrong certificate, or
+                no endpoint answers.
+            BudgetError: the budget is spent.
             CallError: this call was refused, or all its attempts failed.
         """
-        if isinstance(self._endpoint, TeacherError):
-            raise self._endpoint
-        for attempt in range(1, self._max_attempts + 1):
-            await asyncio.sleep(self._not_before - time.monotonic())
+        if isinstance(self._endpoints, TeacherError):
+            raise self._endpoints
+        attempt = tries = 0
+        while True:
+            route = await self._place()
             try:
-                return await self._attempt(self._endpoint.url, body)
+                return await self._attempt(route, body)
             except _TryAgainError as error:
+                tries += 1
+                attempt += error.is_attempt
                 log.debug("attempt %d of %d: %s", attempt, self._max_attempts, error)
-                if attempt == self._max_attempts:
+                if attempt >= self._max_attempts:
                     raise CallError(f"{error} ({attempt} attempts)") from None
-                self.retries += 1
-                await asyncio.sleep(self._wait(attempt, error.retry_after))
-        raise AssertionError  # not reached
+                wait = self._backoff(tries)
+                if error.retry_after is not None:
+                    # The route is closed until then; the jitter spreads the calls that waited together.
+                    wait = min(wait, 1.0)
+            except TeacherError as error:
+                if error is not route.broken or all(other.broken for other in self._routes):
+                    raise
+                log.error("%s gets no more calls: %s", route.endpoint.url, error)
+                continue
+            finally:
+                route.limiter.leave()
+                self._hand_out()
+            self.retries += 1
+            await asyncio.sleep(wait)
 
-    def _wait(self, attempt: int, retry_after: float | None) -> float:
-        """Return the seconds until the next attempt, and hold back the other calls as the server asks."""
-        bound = min(MAX_BACKOFF_SECONDS, self._first_backoff * 2 ** (attempt - 1))
-        jitter = random.uniform(0, bound)
-        if retry_after is None:
-            return jitter
-        wait = min(retry_after, MAX_RETRY_AFTER_SECONDS)
-        self._not_before = max(self._not_before, time.monotonic() + wait)
-        # The jitter on top spreads the calls that waited together.
-        return wait + min(jitter, 1.0)
+    def _backoff(self, tries: int) -> float:
+        """Return the seconds until the next try."""
+        return random.uniform(0, min(MAX_BACKOFF_SECONDS, self._first_backoff * 2 ** (min(tries, 20) - 1)))
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Give a client that no other call uses meanwhile; the last one used is used next."""
-        assert self._certificates is not None, "use the client as a context manager"
-        assert isinstance(self._endpoint, Endpoint)
-        if not self._idle:
-            client = httpx.AsyncClient(
-                headers=self._headers,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # takes none
-                verify=self._certificates,
-                timeout=None,  # noqa: S113  the whole attempt has one
-                trust_env=not self._endpoint.is_local,  # no proxy stands between
-            )
-            self._clients.append(client)
-            self._idle.append(client)
-        client = self._idle.pop()
+    async def _place(self) -> Route:
+        """Wait for an endpoint that takes a call now, and note the call there."""
+        place: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._hand_out()
         try:
-            yield client
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                place.result().limiter.leave()
+            raise
+
+    def _hand_out(self) -> None:
+        """Give places to the calls that wait, as far as there are any; come back when more will open."""
+        now = time.monotonic()
+        routes = [route for route in self._routes if route.broken is None]
+        while self._waiting:
+            if self._waiting[0].done():  # cancelled
+                self._waiting.popleft()
+                continue
+            if not routes and self._routes[0].broken:
+                self._waiting.popleft().set_exception(self._routes[0].broken)
+                continue
+            with_room = [route for route in routes if route.has_room]
+            ready = [route for route in with_room if route.opens_at <= now]
+            if not ready:
+                if with_room:
+                    self._look_again(min(route.opens_at for route in with_room))
+                return
+            route = min(ready, key=lambda route: route.load) if len(ready) > 1 else ready[0]
+            route.enter()
+            self._waiting.popleft().set_result(route)
+
+    def _look_again(self, at: float) -> None:
+        if self._timer is not None and not self._timer.cancelled() and self._timer.when() <= at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at, self._timer_rings)
+
+    def _timer_rings(self) -> None:
+        self._timer = None
+        self._hand_out()
+
+    async def _attempt(self, route: Route, body: bytes) -> Reply:
+        expected = self.spending.begin(body)
+        route.use_tokens(expected)
+        usage, used = None, 0
+        sent_at = time.monotonic()
+        try:
+            reply = await self._call(route, body, sent_at)
+            usage = reply.usage
         finally:
-            self._idle.append(client)
+            used = self.spending.end(expected, body, usage)
+            route.use_tokens(used - expected)
+        self._answered_at = time.monotonic()
+        self._silent_since = None
+        route.is_alive()
+        route.limiter.answered(self._answered_at - sent_at)
+        return reply
 
-    async def _attempt(self, url: str, body: bytes) -> Reply:
+    async def _call(self, route: Route, body: bytes, sent_at: float) -> Reply:
+        url = route.endpoint.url
         try:
-            async with self._places, asyncio.timeout(self._timeout), self._connection() as client:
-                response = await client.post(url, content=body)
+            async with asyncio.timeout(self._timeout):
+                answer = await route.connections.post(body)
         except TimeoutError:
-            raise _TryAgainError(f"no answer within {self._timeout:g} s from {url}") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise TeacherError(f"{url}: {error}") from None
-        except httpx.TransportError as error:
-            if any(reason in str(error) for reason in TLS_FAULTS):
-                raise TeacherError(f"{url}: {error}") from None
-            raise _TryAgainError(f"{url}: {str(error) or type(error).__name__}") from None
-        except httpx.DecodingError as error:
-            raise _TryAgainError(f"{url}: {error}") from None
-        data, status, headers = response.content, response.status_code, response.headers
+            raise self._failed(route, sent_at, f"no answer within {self._timeout:g} s from {url}") from None
+        except httpcore.UnsupportedProtocol as error:
+            raise self._broken(route, f"{url}: {error}") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+            if any(fault in str(error) for fault in TLS_FAULTS):
+                raise self._broken(route, f"{url}: {error}") from None
+            reason = f"{url}: {str(error) or type(error).__name__}"
+            unreached = isinstance(error, httpcore.ConnectError)
+            raise self._failed(route, sent_at, reason, is_attempt=not unreached) from None
+        return self._reply(route, answer, sent_at)
+
+    def _reply(self, route: Route, answer: HttpAnswer, sent_at: float) -> Reply:
+        status, url = answer.status, route.endpoint.url
         if status == 200:
-            return _reply(data)
-        message = f"the teacher at {url} said {status}: {_error_message(data)}"
+            try:
+                return read_reply(answer.body)
+            except MalformedError as error:
+                raise self._failed(route, sent_at, str(error)) from None
+        message = f"the teacher at {url} said {status}: {error_message(answer.body)}"
         if status in RETRIED_STATUSES or status >= 500:
-            raise _TryAgainError(message, _retry_after(headers.get("Retry-After"), time.time()))
+            wait = seconds_to_wait(answer.headers.get("retry-after"))
+            if wait is not None:
+                wait = min(wait, MAX_RETRY_AFTER_SECONDS)
+                route.close_for(wait)
+            if status in OVERLOAD_STATUSES:
+                route.limiter.refused(sent_at)
+            if status >= 500:
+                raise self._failed(route, sent_at, message, wait)
+            raise _TryAgainError(message, wait)
         if status in REFUSED_STATUSES:
+            route.is_alive()
             raise CallError(message, refused=True)
-        raise TeacherError(f"{message}; {_advice(status, headers.get('Location'))}")
+        raise self._broken(route, f"{message}; {advice_for(status, answer.headers.get('location'))}")
 
+    def _failed(
+        self,
+        route: Route,
+        sent_at: float,
+        reason: str,
+        retry_after: float | None = None,
+        *,
+        is_attempt: bool = True,
+    ) -> _TryAgainError:
+        """Note a failed call; returns the error to raise.
 
-def _reply(data: bytes) -> Reply:
-    """Read a chat completion.
+        Raises:
+            TeacherError: no endpoint has answered for too long.
+        """
+        route.has_failed(sent_at, reason)
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = sent_at
+        patience = self._outage_seconds
+        if self._answered_at is None:
+            patience = min(patience, FIRST_ANSWER_SECONDS)
+        silence = now - max(self._silent_since, self._answered_at or 0.0)
+        working = [route for route in self._routes if route.broken is None and not route.is_ejected]
+        if silence > patience and not working:
+            raise TeacherError(f"no endpoint has answered for {silence:.0f} s; the last failure: {reason}")
+        return _TryAgainError(reason, retry_after, is_attempt=is_attempt)
 
-    Raises:
-        _TryAgainError: it is none.
-    """
-    try:
-        completion = orjson.loads(data)
-        content = completion["choices"][0]["message"]["content"]
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
-        raise _TryAgainError(f"malformed answer: {data[:200].decode('utf-8', 'replace')!r}") from None
-    if content is None:  # nothing but reasoning, or stopped by a filter
-        content = ""
-    if not isinstance(content, str):
-        raise _TryAgainError(f"malformed answer: its content is no text but {type(content).__name__}")
-    model, usage = completion.get("model"), completion.get("usage")
-    return Reply(
-        content, model if isinstance(model, str) else "", dict(usage) if isinstance(usage, dict) else {}
-    )
-
-
-def _error_message(data: bytes) -> str:
-    """Return the message inside an error body, in the forms that servers use, else its beginning."""
-    try:
-        found = orjson.loads(data)
-        for key in ("error", "message", "detail"):
-            if isinstance(found, dict) and found.get(key):
-                found = found[key]
-        return str(found)[:500]
-    except orjson.JSONDecodeError:
-        return data[:200].decode("utf-8", "replace").strip() or "(no message)"
-
-
-def _advice(status: int, location: str | None) -> str:
-    if status in (401, 403):
-        return "check the key: the connection's password or FLYWHEEL_TEACHER_API_KEY"
-    if status == 404:
-        return "check the address (it usually ends in /v1) and teacher.model"
-    if location:
-        return f"it points to {location}: set that as the address"
-    return "check the address and the teacher section of the config"
-
-
-def _retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds == seconds else None
+    def _broken(self, route: Route, reason: str) -> TeacherError:
+        """Note that an endpoint can answer no call; returns the error to raise."""
+        if route.broken is None:
+            route.broken = TeacherError(reason)
+        return route.broken

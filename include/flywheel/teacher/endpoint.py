@@ -8,6 +8,9 @@
 The connection's password is sent to the connection's own host only. A connection is, as everywhere in
 Airflow, in a secrets backend, an AIRFLOW_CONN_… variable (JSON or URI) or an entry made in its UI; the
 variable works without Airflow, too.
+
+`teacher.further_endpoints` adds others with the same model; where FLYWHEEL_TEACHER_BASE_URL is set, they are
+left out.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from flywheel.config.schema import TeacherConfig
+from flywheel.config.teacher import TeacherConfig
 from flywheel.errors import TeacherError
 
 URL_VARIABLE = "FLYWHEEL_TEACHER_BASE_URL"
@@ -60,9 +63,49 @@ def resolve_endpoint(config: TeacherConfig) -> Endpoint:
             )
         base_url, password = connection
         key = key or password
+    return Endpoint(_chat_url(base_url, origin), _usable(key))
+
+
+def resolve_endpoints(config: TeacherConfig) -> list[Endpoint]:
+    """Return the teacher's endpoint and the further ones.
+
+    Raises:
+        TeacherError: see `resolve_endpoint`; or a further one has no address, or not the key it should have.
+    """
+    found = [resolve_endpoint(config)]
+    if os.environ.get(URL_VARIABLE, "").strip():
+        return found
+    for index, further in enumerate(config.further_endpoints):
+        where = f"teacher.further_endpoints.{index}"
+        if further.connection is not None:
+            connection = _connection(further.connection)
+            if connection is None:
+                raise TeacherError(
+                    f"{where}: add an Airflow connection {further.connection!r}: host, key as password"
+                )
+            origin = f"the connection {further.connection!r}"
+            base_url, key = connection
+        else:
+            origin, base_url = f"{where}.base_url", str(further.base_url)
+            key = _key_in(further.key_variable, where) if further.key_variable else None
+        endpoint = Endpoint(_chat_url(base_url, origin), _usable(key))
+        if endpoint.url in [other.url for other in found]:
+            raise TeacherError(f"{where}: {endpoint.url} is there already; name each endpoint once")
+        found.append(endpoint)
+    return found
+
+
+def _key_in(variable: str, where: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise TeacherError(f"{where}.key_variable: the environment has no {variable}; set it to the key")
+    return key
+
+
+def _usable(key: str | None) -> str | None:
     if key is not None and not (key.isascii() and key.isprintable()):
         raise TeacherError("the teacher's key holds characters that a key cannot have, such as a line end")
-    return Endpoint(_chat_url(base_url, origin), key)
+    return key
 
 
 def _chat_url(base_url: str, origin: str) -> str:

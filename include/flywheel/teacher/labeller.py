@@ -6,12 +6,15 @@
   killed run loses the calls in flight and no more. A text that comes twice is asked once.
 - Answers that arrive while others are being written are written together next (group commit), so the disk's
   sync costs little at any rate.
-- The window bounds what is in memory, and gives the results in the order of the headlines.
-- An answer that names no class is asked for once more; then the second one is kept as well, and never paid
-  for again: a later run finds it, and sets its headline aside.
+- The window bounds what is in memory, and gives the results in the order of the headlines. Reading waits when
+  the queue is full, so the whole goes at the pace of the endpoints.
+- An answer that names no class is asked for again a bounded number of times; then the last one is kept as
+  well, and never paid for again: a later run finds it, and sets its headline aside.
 - A headline whose call the teacher refuses, or whose attempts all fail, is set aside, and asked again in the
   next run. Ten failures in a row without an answer in between stop the run: the teacher is down, or the
   configuration is wrong.
+- When the budget is spent nothing more is asked; what is on its way still counts, and what has no answer is
+  counted, so that the user knows what is left.
 """
 
 from __future__ import annotations
@@ -24,32 +27,42 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from flywheel.errors import TeacherError
+from flywheel.errors import BudgetError, TeacherError
 from flywheel.sources import Headline
 from flywheel.stores import Answer, RecordStore
-from flywheel.teacher.client import CallError, Reply, TeacherClient
+from flywheel.teacher.answers import Reply
+from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
 
 log = logging.getLogger(__name__)
 
-# Headlines read at once, and between the first without a result and the last read.
+# Headlines read at once, and between the first without a result and the last read. A call that hangs until
+# its time-out holds back the results after it, and must not hold back the calls.
 CHUNK = 256
-WINDOW = 4096
+WINDOW = 16384
 # Answers gather so long before they are written: 20 ms cost no run anything, and spare the disk.
 GATHER_SECONDS = 0.02
 FAILURES_IN_A_ROW = 10
-ASKED_AT_MOST = 2
-LOG_SECONDS = 10.0
+# In an answer's usage, beside the endpoint's own counts.
+CONFIDENCE = "confidence"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a headline: an answer and its label, or the reason why there is none."""
+    """What became of a headline: an answer and its label, or the reason why there is none.
 
-    answer: str = ""
+    Attributes:
+        answer: None where the teacher gave none.
+        confidence: how probable the answer was; None where the endpoint was not asked.
+        is_left: it was not asked, for the budget is spent.
+    """
+
+    answer: str | None = None
     label: str | None = None
     reason: str = ""
+    confidence: float | None = None
+    is_left: bool = False
 
 
 @dataclass(slots=True)
@@ -61,18 +74,18 @@ class Counts:
         asked: answers that the teacher gave, and was paid for.
         found: headlines whose answer was there before, or that came twice in this run.
         set_aside: headlines without a usable answer.
-        prompt_tokens, completion_tokens: of the answers asked for, as the teacher counted them.
+        left: headlines that were not asked, for the budget is spent.
     """
 
     headlines: int = 0
     asked: int = 0
     found: int = 0
     set_aside: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    left: int = 0
 
 
 Sink = Callable[[Headline, Outcome], None]
+_LEFT = Outcome(reason="the teacher's budget is spent", is_left=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +102,9 @@ class Labeller:
         requests: makes request bodies and keys.
         client: an open client.
         store: keeps the answers.
-        workers: calls at once.
-        progress: called with the number of settled headlines, a few times a second at most.
+        workers: most calls at once.
+        ask_again: how often an answer that names no class is asked for anew.
+        progress: called with the counts, a few times a second at most.
     """
 
     def __init__(
@@ -101,29 +115,33 @@ class Labeller:
         store: RecordStore,
         *,
         workers: int,
-        progress: Callable[[int], None] | None = None,
+        ask_again: int = 1,
+        progress: Callable[[Counts], None] | None = None,
     ) -> None:
         self.counts = Counts()
+        self.budget_spent: BudgetError | None = None
+        self._ask_again = ask_again
         self._workload = workload
         self._requests = requests
         self._client = client
         self._store = store
         self._workers = workers
         self._progress = progress
-        self._queue: asyncio.Queue[_Question | None] = asyncio.Queue(maxsize=2 * workers)
+        self._queue: asyncio.Queue[_Question | None] = asyncio.Queue(maxsize=workers)
         self._in_flight: dict[str, asyncio.Future[Outcome]] = {}
         self._window: deque[tuple[Headline, asyncio.Future[Outcome]]] = deque()
         self._unwritten: list[tuple[_Question, Answer, Outcome]] = []
         self._arrived = asyncio.Event()
         self._failures_in_a_row = 0
         self._last_failure = ""
-        self._reported = self._logged = time.monotonic()
+        self._reported = 0.0
 
     async def run(self, headlines: Iterator[Headline], sink: Sink) -> Counts:
         """Label all headlines; the sink gets each with its outcome, in order.
 
         Raises:
-            TeacherError: the teacher cannot be used. The answers that came before are kept.
+            TeacherError: the teacher cannot be used. The answers that came before are kept. A spent budget
+                is no error here, but `budget_spent`.
             SourceError, StoreError: from the headlines and the store.
         """
         try:
@@ -159,7 +177,10 @@ class Labeller:
                     waiting[key] = outcome
                     if key in answers:
                         self.counts.found += 1
-                        outcome.set_result(self._outcome(answers[key].content))
+                        answer = answers[key]
+                        outcome.set_result(self._outcome(answer.content, answer.usage.get(CONFIDENCE)))
+                    elif self.budget_spent:
+                        outcome.set_result(_LEFT)
                     else:
                         self._in_flight[key] = outcome
                         await self._queue.put(_Question(key, headline.text, outcome))
@@ -173,20 +194,32 @@ class Labeller:
             headline, outcome = self._window.popleft()
             settled = await outcome
             self.counts.headlines += 1
-            self.counts.set_aside += settled.label is None
-            sink(headline, settled)
+            self.counts.left += settled.is_left
+            if not settled.is_left:
+                self.counts.set_aside += settled.label is None
+                sink(headline, settled)
             self._report()
 
     async def _work(self) -> None:
         while (question := await self._queue.get()) is not None:
+            if self.budget_spent:
+                self._settle(question, _LEFT)
+                continue
             try:
                 reply, outcome = await self._ask(question)
+            except BudgetError as error:
+                self.budget_spent = error
+                self._settle(question, _LEFT)
+                continue
             except CallError as error:
                 self._count_failure(error)
                 self._settle(question, Outcome(reason=str(error)))
                 continue
             self._failures_in_a_row = 0
-            answer = Answer(reply.content, reply.model or self._requests.model, int(time.time()), reply.usage)
+            usage = reply.usage
+            if reply.confidence is not None:
+                usage = {**usage, CONFIDENCE: reply.confidence}
+            answer = Answer(reply.content, reply.model or self._requests.model, int(time.time()), usage)
             self._unwritten.append((question, answer, outcome))
             self._arrived.set()
 
@@ -206,22 +239,18 @@ class Labeller:
 
     async def _ask(self, question: _Question) -> tuple[Reply, Outcome]:
         body = self._requests.body(question.text)
-        for _ in range(ASKED_AT_MOST):
+        for _ in range(1 + self._ask_again):
             reply = await self._client.ask(body)
             self.counts.asked += 1
-            self.counts.prompt_tokens += _tokens(reply, "prompt_tokens")
-            self.counts.completion_tokens += _tokens(reply, "completion_tokens")
-            outcome = self._outcome(reply.content)
+            outcome = self._outcome(reply.content, reply.confidence)
             if outcome.label is not None:
                 break
         return reply, outcome
 
-    def _outcome(self, content: str) -> Outcome:
+    def _outcome(self, content: str, confidence: float | None) -> Outcome:
         label = self._workload.label_of(content)
-        reason = (
-            "" if label is not None else f"the teacher's answer names no class, or several: {content!r:.500}"
-        )
-        return Outcome(content, label, reason)
+        reason = "" if label is not None else "the teacher's answer names no class, or several"
+        return Outcome(content, label, reason, confidence)
 
     async def _write_as_they_come(self) -> None:
         while True:
@@ -237,6 +266,7 @@ class Labeller:
             return
         rows = [(question.key, answer) for question, answer, _ in batch]
         await asyncio.shield(asyncio.to_thread(self._store.put_answers, rows))
+        self._client.spending.save()
         for question, _, outcome in batch:
             self._settle(question, outcome)
 
@@ -244,21 +274,7 @@ class Labeller:
         now = time.monotonic()
         if self._progress is not None and now - self._reported > 0.3:
             self._reported = now
-            self._progress(self.counts.headlines)
-        if now - self._logged > LOG_SECONDS:
-            self._logged = now
-            counts = self.counts
-            log.info(
-                "%d headlines labelled: %d found, %d answers asked for",
-                counts.headlines,
-                counts.found,
-                counts.asked,
-            )
-
-
-def _tokens(reply: Reply, name: str) -> int:
-    value = reply.usage.get(name)
-    return value if isinstance(value, int) else 0
+            self._progress(self.counts)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,0 +1,112 @@
+"""Reads what an endpoint answered: a chat completion, an error's message, how long to wait."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+
+class MalformedError(Exception):
+    """An answer with status 200 that is no chat completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the teacher answered.
+
+    Attributes:
+        model: that the endpoint says it is.
+        usage: the tokens it counted.
+        confidence: how probable this answer was: the product of its tokens' probabilities, from the logprobs;
+            None without any.
+    """
+
+    content: str
+    model: str
+    usage: dict[str, Any] = field(default_factory=dict)
+    confidence: float | None = None
+
+
+def read_reply(data: bytes) -> Reply:
+    """Read a chat completion.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    try:
+        completion = orjson.loads(data)
+        choice = completion["choices"][0]
+        content = choice["message"]["content"]
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+        raise MalformedError(f"malformed answer: {data[:200].decode('utf-8', 'replace')!r}") from None
+    if content is None:  # nothing but reasoning, or stopped by a filter
+        content = ""
+    if not isinstance(content, str):
+        raise MalformedError(f"malformed answer: its content is no text but {type(content).__name__}")
+    model, usage = completion.get("model"), completion.get("usage")
+    return Reply(
+        content,
+        model if isinstance(model, str) else "",
+        dict(usage) if isinstance(usage, dict) else {},
+        _confidence(choice.get("logprobs")),
+    )
+
+
+def _confidence(logprobs: Any) -> float | None:
+    """Return the probability of an answer; None where the endpoint gave no usable logprobs."""
+    try:
+        total = math.fsum(float(token["logprob"]) for token in logprobs["content"])
+    except (TypeError, KeyError, ValueError):
+        return None
+    return round(math.exp(min(total, 0.0)), 6) if logprobs["content"] and total == total else None
+
+
+def tokens_of(usage: dict[str, Any], name: str) -> int:
+    """Return a token count of an answer's usage: `prompt_tokens`, `completion_tokens` or `cached_tokens`."""
+    if name == "cached_tokens":
+        details = usage.get("prompt_tokens_details")
+        usage = details if isinstance(details, dict) else {}
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def error_message(data: bytes) -> str:
+    """Return the message inside an error body, in the forms that servers use, else its beginning."""
+    try:
+        found = orjson.loads(data)
+        for key in ("error", "message", "detail"):
+            if isinstance(found, dict) and found.get(key):
+                found = found[key]
+        return str(found)[:500]
+    except orjson.JSONDecodeError:
+        return data[:200].decode("utf-8", "replace").strip() or "(no message)"
+
+
+def advice_for(status: int, location: str | None) -> str:
+    """Return what to do about a status that no other call will mend."""
+    if status in (401, 403):
+        return "check the key: the connection's password or FLYWHEEL_TEACHER_API_KEY"
+    if status == 404:
+        return "check the address (it usually ends in /v1) and teacher.model"
+    if location:
+        return f"it points to {location}: set that as the address"
+    return "check the address and the teacher section of the config"
+
+
+def seconds_to_wait(retry_after: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds == seconds else None

@@ -1,0 +1,54 @@
+"""The file of headlines that people and the teacher label differently: a table for a person to read."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from flywheel.sources import Headline
+from flywheel.teacher.agreement import Disagreement
+
+COLUMNS = ("human_label", "teacher_label", "headline", "answer", "confidence", "file", "line")
+
+
+class Disagreements:
+    """Writes a CSV file, aside until it is whole; without a disagreement there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        self._path = path
+        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
+        self._file = self._aside.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(COLUMNS)
+
+    def add(self, headline: Headline, found: Disagreement, answer: str) -> None:
+        """Write one."""
+        self.count += 1
+        confidence = "" if found.confidence is None else f"{found.confidence:.4f}"
+        row = (found.human, found.teacher, found.text, answer, confidence, headline.file, headline.line)
+        self._writer.writerow([_safe(value) for value in row])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self.count:
+            os.replace(self._aside, self._path)
+        else:
+            self._aside.unlink()
+            self._path.unlink(missing_ok=True)
+
+
+def _safe(value: object) -> object:
+    """Keep a spreadsheet from taking a text for a formula, and lone surrogates out of the file."""
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,150 @@
+"""What labelling has spent, and may still spend: calls, tokens, money.
+
+A call is counted before it is sent and its tokens when the answer comes; until then they are estimated, so
+that the calls in flight do not overrun the budget together. The sums of a run are kept in a file beside the
+store's lock, and written with the answers: a run that is killed and tried again goes on with what is left (it
+forgets at most the calls of its last second). One that has stopped because its budget was spent begins a new
+budget when it is run again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flywheel.config.teacher import Budget, Prices
+from flywheel.errors import BudgetError
+from flywheel.teacher.answers import tokens_of
+
+# A JSON body has about so many tokens a byte; only the first call is estimated by it.
+FIRST_TOKENS_PER_BYTE = 0.25
+_SUMS = ("calls", "prompt_tokens", "cached_tokens", "completion_tokens")
+_RUNS_KEPT = 50
+
+
+class Spending:
+    """The sums of one run, and its budget.
+
+    Args:
+        path: the file of sums; None: nothing is kept.
+        run_id: whose sums in the file.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        prices: Prices | None = None,
+        *,
+        path: Path | None = None,
+        run_id: str = "",
+    ) -> None:
+        self.calls = self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self._budget = budget or Budget()
+        self.prices = prices or Prices()
+        self._path = path
+        self._run_id = run_id
+        self._saved_at = 0.0
+        self._open_tokens = 0.0
+        self._answered_bytes = 0
+        for name, value in self._file().get(run_id, {}).items():
+            if name in _SUMS:
+                setattr(self, name, value)
+        self._tokens_before = self.tokens
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and answers."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cost(self) -> float:
+        """What the answers cost, in the currency of the prices."""
+        prices = self.prices
+        cached_price = prices.prompt if prices.cached_prompt is None else prices.cached_prompt
+        return (
+            (self.prompt_tokens - self.cached_tokens) * prices.prompt
+            + self.cached_tokens * cached_price
+            + self.completion_tokens * prices.completion
+        ) / 1e6
+
+    def estimate(self, body: bytes) -> float:
+        """Return about how many tokens a call will use, by those before."""
+        if self._answered_bytes:
+            return len(body) * (self.tokens - self._tokens_before) / self._answered_bytes
+        return len(body) * FIRST_TOKENS_PER_BYTE
+
+    def begin(self, body: bytes) -> float:
+        """Count a call that is about to be sent; returns its estimated tokens, for `end`.
+
+        Raises:
+            BudgetError: it would not fit the budget.
+        """
+        budget, expected = self._budget, self.estimate(body)
+        tokens = self.tokens + self._open_tokens + expected
+        if budget.calls is not None and self.calls >= budget.calls:
+            raise BudgetError(f"teacher.budget.calls: all {budget.calls:,} are spent")
+        if budget.tokens is not None and tokens > budget.tokens:
+            raise BudgetError(f"teacher.budget.tokens: {self.tokens:,} of {budget.tokens:,} are spent")
+        if budget.cost is not None:
+            each = self.cost / self.tokens if self.tokens else self.prices.prompt / 1e6
+            if self.cost + (self._open_tokens + expected) * each > budget.cost:
+                raise BudgetError(
+                    f"teacher.budget.cost: {self.money(self.cost)} of {self.money(budget.cost)} are spent"
+                )
+        self.calls += 1
+        self._open_tokens += expected
+        return expected
+
+    def end(self, expected: float, body: bytes, usage: dict[str, Any] | None) -> int:
+        """Count what a call used; None: it gave no answer. Returns its tokens."""
+        self._open_tokens -= expected
+        if usage is None:
+            return 0
+        prompt, completion = tokens_of(usage, "prompt_tokens"), tokens_of(usage, "completion_tokens")
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
+        self.cached_tokens += min(prompt, tokens_of(usage, "cached_tokens"))
+        self._answered_bytes += len(body)
+        return prompt + completion
+
+    def money(self, sum_: float) -> str:
+        """Return a sum in words: `12.34 USD`."""
+        return f"{sum_:,.2f} {self.prices.currency}"
+
+    def save(self) -> None:
+        """Keep the sums; once a second is often enough."""
+        now = time.monotonic()
+        if now - self._saved_at >= 1.0:
+            self._saved_at = now
+            self._write({name: getattr(self, name) for name in _SUMS})
+
+    def forget(self) -> None:
+        """Drop the sums of a run that has ended: another try of it begins a new budget."""
+        self._write(None)
+
+    def _file(self) -> dict[str, dict[str, int]]:
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            found = orjson.loads(self._path.read_bytes())
+        except orjson.JSONDecodeError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, sums: dict[str, int] | None) -> None:
+        if self._path is None:
+            return
+        runs = self._file()
+        runs.pop(self._run_id, None)
+        if sums is not None:
+            runs[self._run_id] = sums
+        if not runs:
+            self._path.unlink(missing_ok=True)
+            return
+        aside = self._path.with_name(f"{self._path.name}.aside")
+        aside.write_bytes(orjson.dumps(dict(list(runs.items())[-_RUNS_KEPT:])))
+        os.replace(aside, self._path)
