@@ -216,9 +216,9 @@ def test_a_teacher_that_is_down_stops_the_run(folder: Path) -> None:
 
 
 def test_a_teacher_that_always_fails_stops_the_run_after_ten_calls(folder: Path) -> None:
-    with served(Script([(429, {}, b"quota exceeded")])) as url:
-        with pytest.raises(TeacherError, match=r"10 calls in a row failed; the last: .*quota exceeded"):
-            label(make(folder, url, max_attempts=1), folder)
+    message = r"10 calls in a row failed; the last: .*quota exceeded"
+    with served(Script([(429, {}, b"quota exceeded")])) as url, pytest.raises(TeacherError, match=message):
+        label(make(folder, url, max_attempts=1), folder)
 
 
 def test_a_teacher_that_refuses_everything_stops_the_run(folder: Path) -> None:
