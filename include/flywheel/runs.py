@@ -138,7 +138,8 @@ def open_run(root: str, run_id: str) -> Run:
 
 def folder_name(run_id: str) -> str:
     """Return a run's id as the name of a folder: what file systems and URLs dislike becomes '-'."""
-    return re.sub(r"[^A-Za-z0-9._@=-]", "-", run_id)
+    name = re.sub(r"[^A-Za-z0-9._@=-]", "-", run_id)
+    return name if name.strip(".") else name.replace(".", "-")
 
 
 def seconds_of(intervals: list[tuple[float, float]]) -> float:

@@ -248,6 +248,29 @@ def register(plan: Plan, row: CandidatePart, decided: str) -> RegistryEntry:
         return RegistryEntry(model=name, version=str(version))
 
 
+def point_alias(config: MlflowConfig, entry: RegistryEntry) -> None:
+    """Have the alias `champion` name a version that is registered.
+
+    Raises:
+        TrackingError: MLflow cannot be reached or refuses.
+    """
+    with _client(tracking_uri(config)) as client:
+        client.set_registered_model_alias(entry.model, ALIAS, entry.version)
+
+
+def forget_run(plan: Plan) -> None:
+    """Delete what MLflow has of a run, as MLflow deletes: it can be restored for a while.
+
+    Raises:
+        TrackingError: MLflow cannot be reached or refuses.
+    """
+    with _client(tracking_uri(plan.config.mlflow_config)) as client:
+        if client.get_experiment_by_name(experiment_name(plan)) is None:
+            return
+        for run_id in _open_tree(client, plan).ids.values():
+            client.delete_run(run_id)
+
+
 def _registered(client: MlflowClient, name: str) -> str | None:
     """Return the key of the adapter that the alias `champion` names; None where there is no such alias."""
     if not client.search_registered_models(f"name = '{name}'"):

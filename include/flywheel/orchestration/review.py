@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.sdk import Param
 
 from flywheel.orchestration.context import run_of
 
@@ -20,6 +21,10 @@ class ReviewOperator(ApprovalOperator):
     """
 
     def __init__(self, **arguments: Any) -> None:
+        # Those of the DAG, which it may be given here, are no part of what a person is asked.
+        arguments["params"] = {
+            "comment": Param("", type="string", title="Comment", maxLength=1000, source="task")
+        }
         super().__init__(
             subject="Promote the chosen candidate?",
             defaults=self.REJECT,
@@ -47,8 +52,9 @@ class ReviewOperator(ApprovalOperator):
         approved = answer["chosen_options"][0] == self.APPROVE
         user = answer["responded_by_user"]
         by = (user or {}).get("name") or "nobody in time"
+        said = str(answer["params_input"].get("comment") or "").strip()
         return {
             "approved": approved,
             "by": by,
-            "comment": f"{'approved' if approved else 'rejected'} by {by}",
+            "comment": f"{'approved' if approved else 'rejected'} by {by}{f': {said}' if said else ''}",
         }

@@ -136,30 +136,44 @@ def _put_in_place(
     if standing is not None and standing.adapter == row.adapter:
         champion = standing.model_copy(update={"registry": registry or standing.registry})
     else:
-        student = plan.config.student(row.student)
-        champion = Champion(
-            workload_id=plan.workload_id,
-            client_id=plan.client_id,
-            student=row.student,
-            model_name=student.model_name,
-            weights=student.weights,
-            size=row.size,
-            parameters=row.parameters,
-            adapter=row.adapter,
-            adapter_path=f"adapters/{row.adapter}",
-            dataset=report.data.dataset,
-            evaluation=row.evaluation,
-            f1_weighted=f1_of(row),
-            f1_weighted_ci95=row.f1_weighted_ci95,
-            run_id=plan.run_id,
-            cutoff=plan.cutoff,
-            promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            reason=reason,
-            comment=comment,
-            registry=registry,
-        )
+        champion = champion_of(plan, report, row, reason=reason, comment=comment, registry=registry)
     replace_champion(root, champion)
     return champion
+
+
+def champion_of(
+    plan: Plan,
+    report: Report,
+    row: CandidatePart,
+    *,
+    reason: str,
+    comment: str,
+    registry: RegistryEntry | None,
+) -> Champion:
+    """Return a candidate of a run as the champion that it is from now on."""
+    assert row.adapter is not None
+    student = plan.config.student(row.student)
+    return Champion(
+        workload_id=plan.workload_id,
+        client_id=plan.client_id,
+        student=row.student,
+        model_name=student.model_name,
+        weights=student.weights,
+        size=row.size,
+        parameters=row.parameters,
+        adapter=row.adapter,
+        adapter_path=f"adapters/{row.adapter}",
+        dataset=report.data.dataset,
+        evaluation=row.evaluation,
+        f1_weighted=f1_of(row),
+        f1_weighted_ci95=row.f1_weighted_ci95,
+        run_id=plan.run_id,
+        cutoff=plan.cutoff,
+        promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        reason=reason,
+        comment=comment,
+        registry=registry,
+    )
 
 
 def _registered_already(

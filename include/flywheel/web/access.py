@@ -30,18 +30,20 @@ from airflow.api_fastapi.auth.managers.models.resource_details import (
 )
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.models.dag import DagModel
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from flywheel.web import settings
 from flywheel.web.airflow_runs import DAG_ID
+from flywheel.web.limits import Rates
 from flywheel.web.problems import Problem
 
 Permission = Literal["read", "trigger", "review", "promote"]
 
 _BEARER = HTTPBearer(auto_error=False, description="A token of Airflow's: POST /auth/token gives one.")
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_taken, _refused = Rates(), Rates()
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -63,13 +65,25 @@ async def current_user(
     """Return the user whose request this is.
 
     Raises:
-        HTTPException: 401 without a valid token or session, 403 with a forged one.
+        HTTPException: 401 without a token or session, or with an old one; 403 with a forged one.
+        Problem: too many requests, or one of another site's page.
     """
-    if bearer is None and not settings.limits().token_required and is_local(request):
-        return LocalUser()
-    if bearer is None and request.method not in _SAFE_METHODS and _is_cross_site(request):
-        raise Problem(403, "This request comes from a page of another site.")
-    return await get_user(request, None, bearer)
+    limits = settings.limits()
+    per_minute = limits.reads_per_minute if request.method in _SAFE_METHODS else limits.writes_per_minute
+    host = request.client.host if request.client else "unknown"
+    if bearer is None and not limits.token_required and is_local(request):
+        user: Any = LocalUser()
+    else:
+        if bearer is None and request.method not in _SAFE_METHODS and _is_cross_site(request):
+            raise Problem(403, "This request comes from a page of another site.")
+        try:
+            user = await get_user(request, None, bearer)
+        except HTTPException:
+            _refused.check(host, limits.reads_per_minute)
+            raise
+    kind = "reads" if request.method in _SAFE_METHODS else "writes"
+    _taken.check(f"{kind} {user.get_id()}", per_minute)
+    return user
 
 
 def requires(permission: Permission) -> Any:
@@ -81,6 +95,12 @@ def requires(permission: Permission) -> Any:
         return user
 
     return Depends(check)
+
+
+Reader = Annotated[Any, requires("read")]
+Trigger = Annotated[Any, requires("trigger")]
+Reviewer = Annotated[Any, requires("review")]
+Promoter = Annotated[Any, requires("promote")]
 
 
 def is_allowed(user: Any, permission: Permission) -> bool:

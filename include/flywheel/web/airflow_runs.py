@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
@@ -33,6 +34,7 @@ class AirflowRun:
     Attributes:
         state: queued, running, success or failed.
         version: another one means that something about the run has changed.
+        clear_number: how often it was begun anew.
         conf: the run's params that differ from their defaults.
         root: URL of the artifact root that `plan` told; None before.
     """
@@ -45,6 +47,7 @@ class AirflowRun:
     started_at: datetime | None
     ended_at: datetime | None
     version: str
+    clear_number: int
     conf: dict[str, Any]
     root: str | None
     user: str | None
@@ -115,8 +118,6 @@ def _select_runs() -> Any:
 def _run(row: Any) -> AirflowRun:
     told = row.value
     if isinstance(told, str):  # an XCom is JSON in a JSON column
-        import orjson
-
         told = orjson.loads(told)
     return AirflowRun(
         run_id=row.run_id,
@@ -127,6 +128,7 @@ def _run(row: Any) -> AirflowRun:
         started_at=row.start_date,
         ended_at=row.end_date,
         version=f"{row.state} {row.end_date} {row.updated_at} {row.clear_number}",
+        clear_number=row.clear_number,
         conf=row.conf if isinstance(row.conf, dict) else {},
         root=told.get("root") if isinstance(told, dict) else None,
         user=row.triggering_user_name,

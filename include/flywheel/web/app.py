@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, FastAPI
 
+from flywheel.web.limits import BodyLimit
 from flywheel.web.problems import Guard, install_handlers
-from flywheel.web.routes import champion, runs
+from flywheel.web.routes import artifacts, champion, documentation, jobs, records, review, runs
 
 DESCRIPTION = """\
 Programs drive the flywheel through this API, and the results page reads from it.
@@ -30,14 +29,11 @@ def create_app() -> FastAPI:
         openapi_url=None,
     )
     api = APIRouter(prefix="/api")
-    for part in (runs, champion):
+    for part in (jobs, runs, review, artifacts, champion, records):
         api.include_router(part.router)
     app.include_router(api)
+    app.include_router(documentation.router)
     install_handlers(app)
+    app.add_middleware(BodyLimit)
     app.add_middleware(Guard)
     return app
-
-
-def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document."""
-    return app.openapi()

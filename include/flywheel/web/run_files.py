@@ -25,10 +25,15 @@ _readers = ThreadPoolExecutor(16, thread_name_prefix="flywheel-read")
 
 
 class Cancelled(BaseModel):
-    """Who stopped a run, and when (ISO 8601)."""
+    """Who stopped a run, and when (ISO 8601).
+
+    Attributes:
+        clear_number: of the run then; a run that was begun anew since is not cancelled.
+    """
 
     by: str
     at: str
+    clear_number: int
 
 
 def run_of(found: AirflowRun) -> Run:
@@ -83,9 +88,10 @@ def read_plan(run: Run) -> Plan | None:
     return _read(run, "plan.json", Plan)
 
 
-def read_cancelled(run: Run) -> Cancelled | None:
-    """Return who stopped a run; None where nobody did."""
-    return _read(run, CANCELLED_FILE, Cancelled)
+def read_cancelled(run: Run, clear_number: int) -> Cancelled | None:
+    """Return who stopped a run; None where nobody did, or it was begun anew since."""
+    found = _read(run, CANCELLED_FILE, Cancelled)
+    return found if found and found.clear_number == clear_number else None
 
 
 Model = TypeVar("Model", bound=BaseModel)

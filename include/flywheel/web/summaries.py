@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -183,7 +183,7 @@ def _forget_all_but(run_ids: set[str]) -> None:
 
 def _summarize(run: AirflowRun) -> Summary:
     folder = run_files.run_of(run)
-    cancelled = run_files.read_cancelled(folder)
+    cancelled = run_files.read_cancelled(folder, run.clear_number)
     report = run_files.read_json(folder, "report.json")
     if not isinstance(report, dict):
         return _unscored(run, folder, cancelled)
@@ -209,7 +209,7 @@ def _unscored(run: AirflowRun, folder: Any, cancelled: run_files.Cancelled | Non
     plan = run_files.read_json(folder, "plan.json")
     if not isinstance(plan, dict):
         unread = _unread(run, "the run has not been planned")
-        return unread if cancelled is None else _replace(unread, cancelled)
+        return replace(unread, cancelled=cancelled)
     curated = run_files.read_json(folder, "stages/curate.json") or {}
     result = curated.get("result") or {}
     return Summary(
@@ -228,12 +228,6 @@ def _unscored(run: AirflowRun, folder: Any, cancelled: run_files.Cancelled | Non
         cancelled=cancelled,
         error="the run has not been scored",
     )
-
-
-def _replace(summary: Summary, cancelled: run_files.Cancelled) -> Summary:
-    from dataclasses import replace
-
-    return replace(summary, cancelled=cancelled)
 
 
 def _unread(run: AirflowRun, error: str) -> Summary:

@@ -1,18 +1,20 @@
-"""GET /api/champion: what is in production, and what was."""
+"""/api/champion: what is in production and what was, and a person's word on it."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, champion_history, read_champion
-from flywheel.web import settings
-from flywheel.web.access import requires
+from flywheel.web import promotion, settings
+from flywheel.web.access import Promoter, requires
+from flywheel.web.idempotency import IdempotencyKey, once
 from flywheel.web.problems import Problem
-from flywheel.web.routes.parts import problems
+from flywheel.web.routes.parts import NAME, RUN_ID, planned_run, problems
+from flywheel.web.run_files import read_report
 
 router = APIRouter(tags=["champion"])
 
@@ -52,3 +54,75 @@ def get_history(workload_id: Workload = None, client_id: Client = None) -> Histo
     """List all champions there were, the latest first."""
     champions = champion_history(*whose(workload_id, client_id))[::-1]
     return History(champions=champions, total=len(champions))
+
+
+class Promotion(BaseModel):
+    """A candidate to put into production."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"run_id": "night-2", "student": "1b", "size": 5000, "comment": "cheaper"}]
+        },
+    )
+
+    run_id: str = Field(min_length=1, max_length=250, pattern=RUN_ID)
+    student: str = Field(pattern=NAME)
+    size: int = Field(ge=1, le=10**9)
+    comment: str = Field("", max_length=1000, pattern=r"^[^\x00]*$")
+
+
+class RollBack(BaseModel):
+    """Why the champion before is to come back."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"comment": "it missed the strikes"}]}
+    )
+
+    comment: str = Field("", max_length=1000, pattern=r"^[^\x00]*$")
+
+
+class Promoted(BaseModel):
+    """What is in production now."""
+
+    champion: Champion
+    warnings: list[str] = Field(description="What did not work, and did not matter enough to stop.")
+
+
+@router.post("/champion", responses=problems(404, 409))
+def post_champion(asked: Promotion, user: Promoter, idempotency_key: IdempotencyKey = None) -> Promoted:
+    """Put a candidate of any run into production.
+
+    The MLflow registry, the champion file and the event of the champion's asset follow, as they do when the
+    DAG promotes. One that is in production already stays as it is.
+    """
+
+    def promote() -> Promoted:
+        run, plan = planned_run(asked.run_id)
+        report = read_report(run)
+        if report is None:
+            raise Problem(409, "The run has no report yet: its candidates are not all measured.")
+        champion, warnings = promotion.promote(user, plan, report, asked.student, asked.size, asked.comment)
+        return Promoted(champion=champion, warnings=warnings)
+
+    return once(user, "POST /api/champion", idempotency_key, asked, promote)
+
+
+@router.post("/champion/rollback", responses=problems(409))
+def post_rollback(
+    user: Promoter,
+    asked: RollBack | None = None,
+    workload_id: Workload = None,
+    client_id: Client = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Promoted:
+    """Put the champion before the one in force back into production."""
+
+    def roll_back() -> Promoted:
+        root, workload, client = whose(workload_id, client_id)
+        comment = asked.comment if asked else ""
+        champion, warnings = promotion.roll_back(user, root, workload, client, comment)
+        return Promoted(champion=champion, warnings=warnings)
+
+    route = f"POST /api/champion/rollback {workload_id} {client_id}"
+    return once(user, route, idempotency_key, asked or RollBack(), roll_back)

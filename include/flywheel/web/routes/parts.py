@@ -13,17 +13,21 @@ from flywheel.web.airflow_runs import AirflowRun
 from flywheel.web.problems import PROBLEM_JSON, Problem, ProblemDetails
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
+RUN_ID = r"^[A-Za-z0-9_.~:+@= -]+$"
 
-RunId = Annotated[
-    str,
-    Path(
+
+def _run_id(description: str) -> Any:
+    return Path(
         min_length=1,
         max_length=250,
-        pattern=r"^[A-Za-z0-9_.~:+@= -]+$",
-        description="The id of a run, as Airflow has it.",
+        pattern=RUN_ID,
+        description=description,
         examples=["manual__2026-03-01T02:00:00+00:00"],
-    ),
-]
+    )
+
+
+RunId = Annotated[str, _run_id("The id of a run, as Airflow has it.")]
+JobId = Annotated[str, _run_id("The id of a job: of a run, as Airflow has it.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many, at most.")]
 Offset = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to pass over.")]
 StudentName = Annotated[str, Query(pattern=NAME, description="Short name of a student.", examples=["1b"])]

@@ -1,0 +1,160 @@
+"""What the API has Airflow do: start, stop and remove runs, answer a review, tell of a champion.
+
+All of it is done by the functions behind Airflow's own REST API, and noted in its audit log. Whether the user
+may do it is for the routes to ask.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.common.dagbag import create_dag_bag, get_dag_for_run
+from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates, TriggerDAGRunPostBody
+from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+from airflow.api_fastapi.core_api.routes.public.dag_run import delete_dag_run, trigger_dag_run
+from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
+from airflow.assets.manager import asset_manager
+from airflow.configuration import conf
+from airflow.models.asset import AssetModel
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.log import Log
+from airflow.models.taskinstance import TaskInstance
+from airflow.serialization.definitions.assets import SerializedAsset
+from airflow.utils.state import State
+from fastapi import Request
+from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from flywheel.champion import Champion
+from flywheel.orchestration.tasks import CHAMPION, champion_uri
+from flywheel.web.airflow_runs import DAG_ID, session
+from flywheel.web.problems import Problem
+
+
+@cache
+def _dags() -> Any:
+    return create_dag_bag()
+
+
+def note(user: Any, event: str, run_id: str | None = None, extra: str = "") -> None:
+    """Write a line into Airflow's audit log."""
+    with session() as db:
+        _note(db, user, event, run_id, extra)
+
+
+def start_run(user: Any, request: Request, run_id: str, params: dict[str, Any]) -> bool:
+    """Start a run; return False where the DAG is paused, and the run waits until it is not.
+
+    Raises:
+        Problem: there is a run of that id, or the DAG is not there or cannot run.
+    """
+    body = TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=params)
+    try:
+        with session() as db:
+            trigger_dag_run(DAG_ID, body, _dags(), user, db, request)
+            _note(db, user, "flywheel_start_job", run_id)
+            return not db.scalar(select(DagModel.is_paused).where(DagModel.dag_id == DAG_ID))
+    except IntegrityError:
+        raise Problem(409, "There is a run of that id already.") from None
+
+
+def stop_run(user: Any, run_id: str) -> None:
+    """End a run and all that it runs: its tasks are told to, and each ends its job or pod."""
+    with session() as db:
+        _fail(db, run_id)
+        _note(db, user, "flywheel_cancel_job", run_id)
+
+
+def stop_again(run_id: str) -> bool:
+    """End what a run has started since it was stopped; return whether there was something.
+
+    The scheduler may have been about to start a task in the moment in which the run was stopped.
+    """
+    with session() as db:
+        left = db.scalars(
+            select(TaskInstance.task_id).where(
+                TaskInstance.dag_id == DAG_ID,
+                TaskInstance.run_id == run_id,
+                TaskInstance.task_id != "sweep",
+                or_(TaskInstance.state.is_(None), TaskInstance.state.not_in(State.finished)),
+            )
+        ).first()
+        if left is not None:
+            _fail(db, run_id)
+        return left is not None
+
+
+def remove_run(user: Any, run_id: str) -> None:
+    """Remove a run that has ended from Airflow's database."""
+    with session() as db:
+        delete_dag_run(DAG_ID, run_id, db)
+        _note(db, user, "flywheel_delete_job", run_id)
+
+
+def answer_review(user: Any, run_id: str, option: str, comment: str) -> None:
+    """Answer the review of a run.
+
+    Raises:
+        HTTPException: nobody is asked, it was answered already, or others are asked and not this user.
+    """
+    given = {"comment": comment} if comment else {}
+    with session() as db:
+        answer = UpdateHITLDetailPayload(chosen_options=[option], params_input=given)
+        update_hitl_detail(DAG_ID, run_id, "review", answer, user, db, -1)
+        _note(db, user, "flywheel_review", run_id, option)
+
+
+def tell_of_champion(user: Any, champion: Champion, why: str) -> None:
+    """Emit the event of the champion's asset, on which other DAGs hang."""
+    uri = champion_uri(champion.workload_id, champion.client_id)
+    extra = {
+        "student": champion.student,
+        "size": champion.size,
+        "adapter": champion.adapter,
+        "f1_weighted": champion.f1_weighted,
+    }
+    asset = SerializedAsset(name=uri, uri=uri, group="asset", extra={}, watchers=[])
+    with session() as db:
+        event: dict[str, Any] = {
+            "asset": asset,
+            "source_alias_names": {CHAMPION.name},
+            "extra": extra,
+            "source_is_api": True,
+            "api_user_teams": _teams(user),
+            "session": db,
+        }
+        if asset_manager.register_asset_change(**event) is None:
+            db.add(AssetModel.from_serialized(asset))
+            db.flush()
+            asset_manager.register_asset_change(**event)
+        _note(db, user, f"flywheel_{why}", champion.run_id, f"{champion.name}, adapter {champion.adapter}")
+
+
+def _teams(user: Any) -> set[str]:
+    """Return the teams whose DAGs a user's event may start, where Airflow has teams."""
+    if not conf.getboolean("core", "multi_team"):
+        return set()
+    return set(get_auth_manager().get_authorized_teams(user=user))
+
+
+def _fail(db: Session, run_id: str) -> None:
+    run = db.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
+    if run is not None:
+        dag = get_dag_for_run(_dags(), run, db)
+        patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=db)
+
+
+def _note(db: Session, user: Any, event: str, run_id: str | None, extra: str = "") -> None:
+    name = user.get_name()
+    db.add(Log(event, owner=name, owner_display_name=name, extra=extra or None, dag_id=DAG_ID, run_id=run_id))
+
+
+def now() -> str:
+    """Return the time as it is written into files."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,248 @@
+"""Log records that arrive as NDJSON, a line each: into the store in batches, the bad ones into a quarantine.
+
+Memory holds a few chunks of the body and one batch. An answer for each line goes into a file and from there
+to the client when the body is at its end: one that sends all before it reads would wait for ever otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+from uuid import uuid4
+
+import orjson
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.config.loading import resolve_path
+from flywheel.config.schema import StoreConfig
+from flywheel.errors import RecordError, StoreError
+from flywheel.quarantine import Quarantine
+from flywheel.records import Record
+from flywheel.sources.rows import json_rows
+from flywheel.stores import open_store
+from flywheel.workload import Workload
+
+BATCH = 2000
+MOST_BAD_LINES = 100_000
+_CHUNKS = 8
+_READ_BYTES = 1 << 18
+
+
+class Body:
+    """A request's body as a file: one thread puts chunks in, another reads lines."""
+
+    def __init__(self) -> None:
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(_CHUNKS)
+        self._buffer = b""
+        self._at = 0
+        self._ended = False
+        self._given_up = False
+        self.broken = False
+
+    def put(self, chunk: bytes) -> bool:
+        """Take a chunk, waiting while the reader is behind; return False where nobody reads any more."""
+        while not self._given_up:
+            try:
+                self._chunks.put(chunk, timeout=0.5)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def end(self, *, broken: bool = False) -> None:
+        """Say that there is no more; `broken`: the client went away before."""
+        self.broken = self.broken or broken
+        while not self._given_up:
+            try:
+                self._chunks.put(None, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+    def give_up(self) -> None:
+        """Read no further."""
+        self._given_up = True
+
+    def readline(self, limit: int) -> bytes:
+        """Return the next line with its end, or `limit` bytes of a longer one; nothing at the end."""
+        searched = self._at
+        while True:
+            end = self._buffer.find(b"\n", searched, self._at + limit)
+            if end >= 0:
+                return self._take(end + 1)
+            if len(self._buffer) - self._at >= limit:
+                return self._take(self._at + limit)
+            searched = len(self._buffer) - self._at
+            chunk = None if self._ended else self._chunks.get()
+            if chunk is None:
+                self._ended = True
+                return self._take(len(self._buffer))
+            self._buffer = self._buffer[self._at :] + chunk
+            self._at = 0
+
+    def _take(self, end: int) -> bytes:
+        line = self._buffer[self._at : end]
+        self._at = end
+        return line
+
+
+@dataclass
+class Taken:
+    """What became of the lines.
+
+    Attributes:
+        accepted: valid records, each in the store: `written` new there, `already_there` known by their id.
+        quarantine: path of the bad lines, relative to the artifact root.
+        stopped: why no further line was read; empty at the end of the body.
+    """
+
+    lines: int = 0
+    accepted: int = 0
+    written: int = 0
+    already_there: int = 0
+    quarantined: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    quarantine: str | None = None
+    seconds: float = 0.0
+    stopped: str = ""
+
+
+class Answers:
+    """The answers to lines, on disk until they are sent."""
+
+    def __init__(self) -> None:
+        folder = Path(resolve_path("state/api"))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115  closed by its reader
+
+    def add(self, data: bytes) -> None:
+        """Take the answer to a line, or to several."""
+        self._file.write(data)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all of them, then forget them."""
+        with self._file as file:
+            file.seek(0)
+            while chunk := file.read(_READ_BYTES):
+                yield chunk
+
+    def close(self) -> None:
+        """Forget them."""
+        self._file.close()
+
+
+def take(
+    body: Body,
+    answers: Answers,
+    *,
+    store: StoreConfig,
+    root: ArtifactRoot,
+    workload: Workload,
+    workload_id: str | None = None,
+    client_id: str | None = None,
+    tell_accepted: bool = True,
+) -> Taken:
+    """Put the records of a body into the store.
+
+    Args:
+        workload: its classes and aliases read the answers.
+        workload_id, client_id: whose records alone to take; None: anybody's.
+        tell_accepted: answer every line; else those that are set aside.
+
+    Raises:
+        StoreError: the store cannot be used at all.
+    """
+    taken, started = Taken(), time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="records-", dir=resolve_path("state/api")))
+    try:
+        with open_store(store) as opened, Quarantine(folder / "quarantine.jsonl") as quarantine:
+            batch: list[tuple[int, Record]] = []
+
+            def flush() -> None:
+                summary = opened.write([record for _, record in batch])
+                taken.accepted += len(batch)
+                taken.written += summary.written
+                taken.already_there += summary.already_there
+                if tell_accepted:
+                    answers.add(
+                        b"".join(
+                            b'{"line":%d,"status":"accepted","id":"%b"}\n' % (line, record.id.encode())
+                            for line, record in batch
+                        )
+                    )
+                batch.clear()
+
+            for row in json_rows(cast(BinaryIO, body)):
+                taken.lines = row.line
+                reason = row.problem
+                if not reason:
+                    try:
+                        record = Record.from_json(row.values, workload.classes, workload.aliases)
+                        _check_owner(record, workload_id, client_id)
+                        batch.append((row.line, record))
+                    except RecordError as error:
+                        reason = str(error)
+                if reason:
+                    quarantine.add("POST /api/records", row.line, reason, row.raw)
+                    answers.add(
+                        orjson.dumps(
+                            {"line": row.line, "status": "quarantined", "reason": _safe(reason)[:500]},
+                            option=orjson.OPT_APPEND_NEWLINE,
+                        )
+                    )
+                    if quarantine.count >= MOST_BAD_LINES:
+                        taken.stopped = f"{quarantine.count:,} lines were bad; no further one was read"
+                        break
+                if len(batch) >= BATCH:
+                    try:
+                        flush()
+                    except StoreError:
+                        taken.stopped = "the store cannot be used any more"
+                        batch.clear()
+                        break
+            if body.broken:
+                batch.clear()  # the last line may be half of one
+                taken.stopped = "the client went away"
+            elif batch:
+                try:
+                    flush()
+                except StoreError:
+                    taken.stopped = "the store cannot be used any more"
+            taken.quarantined, taken.reasons = quarantine.count, dict(quarantine.reasons)
+        if taken.quarantined:
+            taken.quarantine = _keep(root, folder / "quarantine.jsonl")
+        taken.seconds = round(time.monotonic() - started, 3)
+        return taken
+    finally:
+        body.give_up()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_owner(record: Record, workload_id: str | None, client_id: str | None) -> None:
+    if workload_id is not None and record.workload_id != workload_id:
+        raise RecordError(f"workload_id: expected {workload_id!r}, as the request asks for")
+    if client_id is not None and record.client_id != client_id:
+        raise RecordError(f"client_id: expected {client_id!r}, as the request asks for")
+
+
+def _keep(root: ArtifactRoot, file: Path) -> str:
+    """Put a quarantine into the artifact root and return its path there."""
+    path = f"quarantine/records-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid4().hex[:8]}.jsonl"
+    target = f"{root.url}/{path}"
+    if root.is_folder:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(os.fspath(file), target)
+    else:
+        root.fs.put_file(os.fspath(file), target)
+    return path
+
+
+def _safe(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
