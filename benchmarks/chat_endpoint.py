@@ -80,8 +80,7 @@ class Endpoint:
     def call(self, connection: Connection, body: bytes) -> None:
         """Take a call: serve it, queue it or refuse it."""
         self.counts["calls"] += 1
-        if self.log:
-            os.write(self.log, b"call " + text_of(body) + b"\n")
+        self.note(b"call", body)
         capacity = self.options.capacity
         if capacity and self.busy >= capacity:
             if self.options.refuse:
@@ -121,6 +120,7 @@ class Endpoint:
             for kind, share in zip(("failed", "refused", "hung", "garbage"), self.shares, strict=True):
                 if 0 <= chance < share:
                     self.counts[kind] += 1
+                    self.note(b"fault", body)
                     if kind == "failed":
                         connection.send(b"500 Internal Server Error", b'{"error":{"message":"as asked"}}')
                         return
@@ -135,8 +135,7 @@ class Endpoint:
         if not answer:
             answer = b"[[[" + label_of(text) + b"]]]"
             self.counts["answered"] += 1
-            if self.log:
-                os.write(self.log, b"answer " + text + b"\n")
+            self.note(b"answer", body)
         prompt, completion = len(body) * 10 // 43, 6
         connection.send(
             b"200 OK",
@@ -153,6 +152,11 @@ class Endpoint:
         wait = self.options.retry_after
         headers = b"Retry-After: %g\r\n" % wait if wait else b""
         connection.send(b"429 Too Many Requests", b'{"error":{"message":"%b"}}' % message, headers)
+
+    def note(self, what: bytes, body: bytes) -> None:
+        """Append what became of a call to the log, where there is one."""
+        if self.log:
+            os.write(self.log, b"%b %b\n" % (what, text_of(body)))
 
     def stats(self) -> bytes:
         """Return the counts as JSON."""

@@ -19,7 +19,7 @@ from flywheel.runs import Run
 from flywheel.stages.curate import CurateResult
 from flywheel.stages.ingest import IngestResult
 from flywheel.stages.label import LabelResult
-from flywheel.teacher.agreement import Agreement
+from flywheel.teacher.agreement import Agreement, Disagreement, HumanConfusion
 from flywheel.wheel import CHAMPION
 from flywheel.workload import Workload
 
@@ -50,7 +50,34 @@ LABELLED = LabelResult(
     quarantine_file="label.quarantine.jsonl",
     prompt_tokens=70_000,
     completion_tokens=360,
-    human=Agreement(records=100, unknown=3, accuracy=0.9, f1_weighted=0.91, f1_macro=0.88, per_class={}),
+    cached_tokens=50_000,
+    cost=1.25,
+    currency="USD",
+    disagreements_file="label.disagreements.csv",
+    human=Agreement(
+        records=100,
+        unknown=3,
+        accuracy=0.9,
+        f1_weighted=0.91,
+        f1_macro=0.88,
+        f1_weighted_ci95=(0.85, 0.96),
+        f1_macro_ci95=(0.8, 0.95),
+        per_class={
+            "Earnings": {
+                "precision": 0.95,
+                "recall": 0.9,
+                "f1": 0.924,
+                "f1_low": 0.87,
+                "f1_high": 0.97,
+                "support": 60.0,
+            }
+        },
+        confusion=HumanConfusion(labels=("Earnings", "Guidance"), matrix=((54, 5, 1), (4, 36, 0))),
+        disagreements=(
+            Disagreement(text="Acme <b>sees</b> more", human="Earnings", teacher="Guidance", confidence=0.6),
+            Disagreement(text="Bolt is quiet", human="Earnings", teacher=""),
+        ),
+    ),
     seconds=2.5,
 )
 INGESTED = IngestResult(

@@ -90,6 +90,26 @@ def test_a_failed_candidate_is_in_the_table_with_its_reason(root: str) -> None:
     assert "8b @ 25: failed: customize: out of <memory>" in text_of(report)
 
 
+def test_the_page_shows_the_teacher_against_people(root: str) -> None:
+    run = finish(plan_of(config_of(root, UNREACHABLE)))
+    teacher = scored(run).teacher
+    assert teacher.human_confusion is not None
+    assert teacher.human_confusion.columns == ["Earnings", "Guidance", "no class"]
+    assert teacher.human_confusion.matrix == [[54, 5, 1], [4, 36, 0]]
+    assert teacher.human_per_class[0].f1_ci95 == (0.87, 0.97)
+    page = (Path(root) / "runs/night-1/report.html").read_text()
+    for shown in (
+        "(95 % interval 0.850 to 0.960)",
+        "Earnings answered as Guidance: 5 of 60",
+        "<td>0.870 to 0.970</td>",
+        "<code>label.disagreements.csv</code>",
+        "Acme &lt;b&gt;sees&lt;/b&gt; more",
+        "<td>no class</td><td>–</td>",
+        "1.25 USD",
+    ):
+        assert shown in page, shown
+
+
 def test_a_size_without_enough_records_is_shown_as_such(root: str) -> None:
     run = finish(plan_of(config_of(root, UNREACHABLE)), train=12, f1={("1b", 5): 0.5})
     states = {row.name: (row.state, row.reason) for row in scored(run).candidates}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from flywheel.jobs import EvaluateResult
 from flywheel.plan import Plan
 from flywheel.report.model import (
     BasePart,
@@ -16,12 +16,15 @@ from flywheel.report.model import (
     ConfusionPart,
     DataPart,
     DecisionPart,
+    DisagreementPart,
+    HumanClassPart,
     Report,
     State,
     TeacherPart,
 )
 from flywheel.report.outcomes import JobOutcome, Outcomes
 from flywheel.report.selection import best_of, choose
+from flywheel.teacher.agreement import Agreement
 
 # How answers that name no class are headed in the confusion matrix.
 UNPARSABLE = "no class"
@@ -129,13 +132,16 @@ def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:
         size=row.size,
         f1_weighted=row.f1_weighted,
         per_class=sorted(classes, key=lambda part: -part.support),
-        confusion=_confusion(found),
+        confusion=_confusion(found.confusion.labels, found.confusion.matrix),
     )
 
 
-def _confusion(found: EvaluateResult) -> ConfusionPart:
-    """Return the confusion matrix, most frequent class first, without what is nowhere and never answered."""
-    labels, matrix = found.confusion.labels, found.confusion.matrix
+def _confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> ConfusionPart:
+    """Return a confusion matrix, most frequent class first, without what is nowhere and never answered.
+
+    Args:
+        matrix: its last column counts answers that name no class.
+    """
     seen = [i for i in range(len(labels)) if sum(matrix[i]) or any(row[i] for row in matrix)]
     seen.sort(key=lambda i: -sum(matrix[i]))
     rest = len(labels)
@@ -148,17 +154,35 @@ def _confusion(found: EvaluateResult) -> ConfusionPart:
 
 
 def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
-    human = label.get("human") or {}
-    return TeacherPart(
+    found = label.get("human")
+    human = Agreement.model_validate(found) if found else None
+    part = TeacherPart(
         model=plan.config.teacher.model,
-        human_f1_weighted=human.get("f1_weighted"),
-        human_f1_macro=human.get("f1_macro"),
-        human_accuracy=human.get("accuracy"),
-        human_records=human.get("records"),
-        human_unknown=human.get("unknown", 0),
+        disagreements_file=label.get("disagreements_file", ""),
         prompt_tokens=label.get("prompt_tokens", 0),
+        cached_tokens=label.get("cached_tokens", 0),
         completion_tokens=label.get("completion_tokens", 0),
+        cost=label.get("cost", 0.0),
+        currency=label.get("currency", ""),
+        left=label.get("left", 0),
     )
+    if human is None:
+        return part
+    part.human_f1_weighted, part.human_f1_macro = human.f1_weighted, human.f1_macro
+    part.human_f1_weighted_ci95, part.human_accuracy = human.f1_weighted_ci95, human.accuracy
+    part.human_records, part.human_unknown = human.records, human.unknown
+    if human.confusion:
+        part.human_confusion = _confusion(human.confusion.labels, human.confusion.matrix)
+    part.human_disagreements = [DisagreementPart(**row.model_dump()) for row in human.disagreements]
+    classes = [_human_class(name, row) for name, row in human.per_class.items()]
+    part.human_per_class = sorted(classes, key=lambda row: -row.support)
+    return part
+
+
+def _human_class(label: str, row: dict[str, float]) -> HumanClassPart:
+    interval = (row["f1_low"], row["f1_high"]) if "f1_low" in row else None
+    values = {name: row[name] for name in ("precision", "recall", "f1")}
+    return HumanClassPart(label=label, **values, f1_ci95=interval, support=int(row["support"]))
 
 
 def _data(outcomes: Outcomes) -> DataPart:

@@ -32,6 +32,8 @@ def render_html(report: Report) -> str:
         mark=lambda row: _mark(report, row),
         state=_STATES.get,
         heat=_heat(report.best.confusion) if report.best and report.best.confusion else [],
+        human_heat=_heat(report.teacher.human_confusion) if report.teacher.human_confusion else [],
+        has_confidence=any(row.confidence is not None for row in report.teacher.human_disagreements),
         data=[(name, figures.count(value)) for name, value in _data(report) if value is not None],
         classes=_classes(report),
         counters=_counters(report),
@@ -130,7 +132,14 @@ def _counters(report: Report) -> list[tuple[str, str]]:
     rows = [(name.replace("_", " "), value) for name, value in report.counters.items()]
     rows.insert(1, ("teacher’s prompt tokens", report.teacher.prompt_tokens))
     rows.insert(2, ("teacher’s answer tokens", report.teacher.completion_tokens))
-    return [(name, figures.count(value)) for name, value in rows]
+    shown = [(name, figures.count(value)) for name, value in rows]
+    teacher = report.teacher
+    if teacher.cached_tokens:
+        cached = figures.count(teacher.cached_tokens)
+        shown.insert(2, ("of these found in the teacher’s prefix cache", cached))
+    if teacher.cost:
+        shown.insert(1, ("teacher’s cost", f"{teacher.cost:,.2f} {teacher.currency}"))
+    return shown
 
 
 def _time(seconds: int) -> str:

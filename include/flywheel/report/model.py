@@ -25,12 +25,44 @@ class ReportPart(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+class ConfusionPart(ReportPart):
+    """Counts of records: a row for each right class, a column for each answer."""
+
+    labels: list[str]
+    columns: list[str]
+    matrix: list[list[int]]
+
+
+class HumanClassPart(ReportPart):
+    """How well the teacher finds one class, by the labels that people gave to `support` headlines."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    f1_ci95: tuple[float, float] | None = None
+    support: int
+
+
+class DisagreementPart(ReportPart):
+    """A headline that the teacher and a person label differently; `teacher` is empty without a class."""
+
+    text: str
+    human: str
+    teacher: str
+    confidence: float | None = None
+
+
 class TeacherPart(ReportPart):
     """The teacher, and how it compares with labels that people gave (None: there are none).
 
     Attributes:
         human_unknown: human labels that are none of the classes, and so not compared.
-        prompt_tokens, completion_tokens: of the calls of this run.
+        human_disagreements: the first of them; all are in the run's file `disagreements_file`.
+        prompt_tokens, completion_tokens: of the calls of this run; cached ones were found in the endpoint's
+            prefix cache.
+        cost: of this run's calls, by the configured prices, in `currency`; 0 without prices.
+        left: headlines without an answer, for the budget was spent.
     """
 
     model: str
@@ -39,8 +71,17 @@ class TeacherPart(ReportPart):
     human_accuracy: float | None = None
     human_records: int | None = None
     human_unknown: int = 0
+    human_f1_weighted_ci95: tuple[float, float] | None = None
+    human_per_class: list[HumanClassPart] = Field(default_factory=list)
+    human_confusion: ConfusionPart | None = None
+    human_disagreements: list[DisagreementPart] = Field(default_factory=list)
+    disagreements_file: str = ""
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
+    cost: float = 0.0
+    currency: str = ""
+    left: int = 0
 
 
 class BasePart(ReportPart):
@@ -110,14 +151,6 @@ class ClassPart(ReportPart):
     recall: float
     f1: float
     support: int
-
-
-class ConfusionPart(ReportPart):
-    """Counts of eval records: a row for each class of the teacher, a column for each answer."""
-
-    labels: list[str]
-    columns: list[str]
-    matrix: list[list[int]]
 
 
 class BestPart(ReportPart):

@@ -5,7 +5,8 @@
 - An answer is paid for once, ever. It is kept under the hash of its request, on the disk before it counts; a
   killed run loses the calls in flight and no more. A text that comes twice is asked once.
 - Answers that arrive while others are being written are written together next (group commit), so the disk's
-  sync costs little at any rate.
+  sync costs little at any rate. A worker takes the next question when its answer is on the disk, so a kill
+  never loses more answers than there are workers.
 - The window bounds what is in memory, and gives the results in the order of the headlines. Reading waits when
   the queue is full, so the whole goes at the pace of the endpoints.
 - An answer that names no class is asked for again a bounded number of times; then the last one is kept as
@@ -222,6 +223,7 @@ class Labeller:
             answer = Answer(reply.content, reply.model or self._requests.model, int(time.time()), usage)
             self._unwritten.append((question, answer, outcome))
             self._arrived.set()
+            await question.outcome
 
     def _count_failure(self, error: CallError) -> None:
         self._last_failure = str(error)
