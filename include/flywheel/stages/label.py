@@ -213,8 +213,8 @@ def _compressed(path: Path) -> Iterator[BinaryIO]:
 
 def _left(spent: BudgetError, result: LabelResult, spending: Spending) -> str:
     """Return what was spent, and what is left to do."""
-    each = spending.tokens / max(1, result.asked)
-    costs = spending.cost / max(1, result.asked) * result.left
+    each = spending.tokens / max(1, spending.calls)
+    costs = spending.cost / max(1, spending.calls) * result.left
     about = f"about {each * result.left:,.0f} tokens" + (f" and {spending.money(costs)}" if costs else "")
     return (
         f"{spent}. {result.labelled:,} headlines are labelled, {result.left:,} have no answer yet ({about}). "

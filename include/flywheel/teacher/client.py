@@ -119,6 +119,7 @@ class TeacherClient:
         self._timer: asyncio.TimerHandle | None = None
         self._answered_at: float | None = None
         self._silent_since: float | None = None
+        self._lost: TeacherError | None = None  # no endpoint can answer any more
 
     async def __aenter__(self) -> Self:
         if isinstance(self._endpoints, TeacherError):
@@ -220,8 +221,9 @@ class TeacherClient:
             if self._waiting[0].done():  # cancelled
                 self._waiting.popleft()
                 continue
-            if not routes and self._routes[0].broken:
-                self._waiting.popleft().set_exception(self._routes[0].broken)
+            lost = self._lost or (None if routes else self._routes[0].broken)
+            if lost:
+                self._waiting.popleft().set_exception(lost)
                 continue
             with_room = [route for route in routes if route.has_room]
             ready = [route for route in with_room if route.opens_at <= now]
@@ -325,7 +327,10 @@ class TeacherClient:
         silence = now - max(self._silent_since, self._answered_at or 0.0)
         working = [route for route in self._routes if route.broken is None and not route.is_ejected]
         if silence > patience and not working:
-            raise TeacherError(f"no endpoint has answered for {silence:.0f} s; the last failure: {reason}")
+            self._lost = TeacherError(
+                f"no endpoint has answered for {silence:.0f} s; the last failure: {reason}"
+            )
+            raise self._lost
         return _TryAgainError(reason, retry_after, is_attempt=is_attempt)
 
     def _broken(self, route: Route, reason: str) -> TeacherError:
