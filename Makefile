@@ -18,7 +18,7 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run test install install-dev lint test-unit test-integration test-kubernetes ui bench lock clean
+.PHONY: run test install install-dev lint test-unit test-search test-integration test-kubernetes ui bench lock clean
 
 run: install
 	@$(BIN)/flywheel up
@@ -36,7 +36,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(INSTALL) requirements-dev.txt
 	@touch $@
 
-test: lint test-unit test-integration
+test: lint test-unit test-search test-integration
 
 lint: install-dev
 	$(BIN)/ruff check .
@@ -45,6 +45,10 @@ lint: install-dev
 
 test-unit: install-dev
 	$(BIN)/pytest tests/unit -n 2
+
+# On an Elasticsearch node that is fetched the first time (Java and Maven needed, see tests/search).
+test-search: install-dev
+	$(BIN)/pytest tests/search
 
 test-integration: install-dev
 	$(BIN)/pytest tests/integration

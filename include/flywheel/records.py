@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -30,6 +30,7 @@ class Record:
         request: `{"model": ..., "messages": [...], ...}` as logged.
         response: `{"choices": [{"message": {...}}], ...}` as logged.
         label: the class named by the answer.
+        origin: file and line that it was read from, where known; no part of the record.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Record:
     request: dict[str, Any]
     response: dict[str, Any]
     label: str
+    origin: tuple[str, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def messages(self) -> list[Message]:
@@ -63,13 +65,20 @@ class Record:
         }
 
     @classmethod
-    def from_json(cls, data: Any, classes: Sequence[str], aliases: Mapping[str, str]) -> Record:
+    def from_json(
+        cls,
+        data: Any,
+        classes: Sequence[str],
+        aliases: Mapping[str, str],
+        origin: tuple[str, int] | None = None,
+    ) -> Record:
         """Validate a log record.
 
         Args:
             data: the decoded JSON of one record.
             classes: the workload's classes; the answer must name one of them.
             aliases: other spellings of classes.
+            origin: file and line that it was read from.
 
         Raises:
             RecordError: the message names the key that is wrong and what was expected.
@@ -102,6 +111,7 @@ class Record:
             request=request,
             response=response,
             label=label,
+            origin=origin,
         )
 
 

@@ -153,6 +153,16 @@ class StoreContract:
         store.put_answers(list(answers.items()))
         assert store.get_answers([*answers, "none"]) == answers
 
+    def test_scopes_are_the_workloads_and_clients_with_records(self, store: RecordStore) -> None:
+        assert store.scopes() == []
+        store.write([*records(2), *records(1, client_id="other"), *records(1, workload_id="another")])
+        assert store.scopes() == [("another", "desk"), SCOPE, ("news_classifier", "other")]
+
+    def test_all_answers_stream_in_the_order_of_their_keys(self, store: RecordStore) -> None:
+        answers = [(f"{i:04d}", Answer(str(i), "m", i, {"n": i})) for i in range(1100)]
+        store.put_answers(answers[::-1])
+        assert list(store.read_answers()) == answers
+
     def test_threads_may_share_a_store(self, store: RecordStore) -> None:
         def write(part: int) -> None:
             store.write(records(60)[part * 10 : part * 10 + 20])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.config.schema import StoreConfig
+from flywheel.config.store import StoreConfig
 from flywheel.errors import StoreError
 from flywheel.stores import Answer, RecordStore, open_store
 from flywheel.stores.sqlite import SCHEMA_VERSION, SqliteStore

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, Field, field_validator, model_vali
 from flywheel.config.api import ApiConfig
 from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.section import Section
+from flywheel.config.store import StoreConfig
 from flywheel.config.teacher import TeacherConfig
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
@@ -220,13 +221,6 @@ class RuntimeConfig(Section):
     )
     job_timeout_hours: float = Field(12.0, gt=0, description="A longer job is stopped and fails.")
     kubernetes: KubernetesConfig = KubernetesConfig()
-
-
-class StoreConfig(Section):
-    """Where records and the teacher's answers live."""
-
-    type: Literal["sqlite"] = Field("sqlite", description="sqlite: one file, no server.")
-    path: str = Field("state/records.sqlite", description="The file.")
 
 
 class ArtifactsConfig(Section):

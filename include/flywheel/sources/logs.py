@@ -48,7 +48,8 @@ def read_log_records(
                         counts["other_workload"] += 1
                         continue
                     try:
-                        record = Record.from_json(row.values, workload.classes, workload.aliases)
+                        origin = file.name, row.line
+                        record = Record.from_json(row.values, workload.classes, workload.aliases, origin)
                     except RecordError as error:
                         reason = str(error)
                 if reason:

@@ -24,7 +24,7 @@ from flywheel.quarantine import Quarantine
 from flywheel.records import Record
 from flywheel.sources import read_log_records
 from flywheel.stages.label import LabelResult
-from flywheel.stores import open_store
+from flywheel.stores import Rejected, open_store
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,14 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
                         counts=counts,
                     )
 
-            summary = store.write(records())
+            def set_aside(rejected: Rejected) -> None:
+                file, line = rejected.origin or ("", None)
+                quarantine.add(file, line, f"refused by the store: {rejected.reason}", rejected.raw)
+
+            summary = store.write(records(), set_aside)
         quarantined, reasons = quarantine.count, dict(quarantine.reasons)
     result = IngestResult(
-        read=counts["used"] + quarantined,
+        read=counts["used"] + counts["quarantined"],
         written=summary.written,
         already_there=summary.already_there,
         quarantined=quarantined,

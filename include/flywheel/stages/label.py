@@ -32,7 +32,8 @@ from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import key_of
 from flywheel.config import resolve_path
-from flywheel.config.schema import SourceConfig, StoreConfig
+from flywheel.config.schema import SourceConfig
+from flywheel.config.store import StoreConfig
 from flywheel.errors import BudgetError, TeacherError
 from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine

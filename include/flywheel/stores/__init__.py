@@ -1,10 +1,10 @@
 """Where log records and the teacher's answers live: `open_store` gives the store that the config names."""
 
 from flywheel.config import resolve_path
-from flywheel.config.schema import StoreConfig
-from flywheel.stores.base import Answer, RecordStore, WriteSummary
+from flywheel.config.store import StoreConfig
+from flywheel.stores.base import Answer, RecordStore, Rejected, WriteSummary
 
-__all__ = ["Answer", "RecordStore", "WriteSummary", "open_store"]
+__all__ = ["Answer", "RecordStore", "Rejected", "WriteSummary", "open_store"]
 
 
 def open_store(config: StoreConfig) -> RecordStore:
@@ -13,6 +13,10 @@ def open_store(config: StoreConfig) -> RecordStore:
     Raises:
         StoreError: it cannot be opened; the message says what to do.
     """
+    if config.type == "elasticsearch":
+        from flywheel.stores.elasticsearch import ElasticsearchStore
+
+        return ElasticsearchStore(config.elasticsearch)
     from flywheel.stores.sqlite import SqliteStore
 
     return SqliteStore(resolve_path(config.path))

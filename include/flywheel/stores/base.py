@@ -6,7 +6,7 @@ runs again, or two processes that write the same log, leave the same store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -16,10 +16,33 @@ from flywheel.records import Record
 
 @dataclass(frozen=True, slots=True)
 class WriteSummary:
-    """What became of records that were written: `written` are new, `already_there` were known by their id."""
+    """What became of records that were written.
+
+    Attributes:
+        written: new ones.
+        already_there: known by their id before, or twice among those written.
+        rejected: refused by the store's server, each handed to the caller of `write`.
+    """
 
     written: int = 0
     already_there: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that the store's server refused.
+
+    Attributes:
+        origin: file and line that it was read from, where known.
+        reason: the server's.
+        raw: the record as it was sent.
+    """
+
+    id: str
+    origin: tuple[str, int] | None
+    reason: str
+    raw: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +69,15 @@ class RecordStore(Protocol):
     processes and threads may use one store at once.
     """
 
-    def write(self, records: Iterable[Record]) -> WriteSummary:
-        """Write records in batches. Those written before an error stay; writing all again is safe."""
+    def write(
+        self, records: Iterable[Record], rejected: Callable[[Rejected], None] | None = None
+    ) -> WriteSummary:
+        """Write records in batches. Those written before an error stay; writing all again is safe.
+
+        Args:
+            rejected: takes the records that the store's server refuses, and the others go on; with None,
+                a refusal is a StoreError.
+        """
         ...
 
     def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
@@ -77,12 +107,20 @@ class RecordStore(Protocol):
         """Return the number of records with timestamp < before of each label, the labels sorted."""
         ...
 
+    def scopes(self) -> list[tuple[str, str]]:
+        """Return the pairs of workload and client that have records, sorted."""
+        ...
+
     def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
         """Return the answers that are there; keys without one are left out."""
         ...
 
     def put_answers(self, answers: Sequence[tuple[str, Answer]]) -> None:
         """Keep answers; they are durable when this returns. The first answer of a key stays."""
+        ...
+
+    def read_answers(self) -> Iterator[tuple[str, Answer]]:
+        """Stream all answers with their keys, ordered by key; others that are put meanwhile may be missed."""
         ...
 
     def close(self) -> None:

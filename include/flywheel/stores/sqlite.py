@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
@@ -25,7 +25,7 @@ import orjson
 
 from flywheel.errors import StoreError
 from flywheel.records import Record
-from flywheel.stores.base import Answer, WriteSummary
+from flywheel.stores.base import Answer, Rejected, WriteSummary
 from flywheel.stores.prompts import (
     MAX_REFERENCES,
     Compressor,
@@ -95,8 +95,10 @@ class SqliteStore:
 
     # -- records -------------------------------------------------------------------------------------
 
-    def write(self, records: Iterable[Record]) -> WriteSummary:
-        """Write records; each batch of 2,000 is one transaction."""
+    def write(
+        self, records: Iterable[Record], rejected: Callable[[Rejected], None] | None = None
+    ) -> WriteSummary:
+        """Write records; each batch of 2,000 is one transaction. None is ever rejected."""
         written = total = 0
         iterator = iter(records)
         while batch := list(islice(iterator, WRITE_BATCH)):
@@ -166,6 +168,15 @@ class SqliteStore:
         )
         return dict(rows)
 
+    def scopes(self) -> list[tuple[str, str]]:
+        """Return the pairs of workload and client that have records, sorted."""
+        rows = self._select(
+            "SELECT workload_id, client_id FROM scopes WHERE EXISTS "
+            "(SELECT 1 FROM records WHERE scope = scopes.number) ORDER BY workload_id, client_id",
+            (),
+        )
+        return [(workload_id, client_id) for workload_id, client_id in rows]
+
     # -- answers -------------------------------------------------------------------------------------
 
     def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
@@ -190,6 +201,20 @@ class SqliteStore:
         ]
         with self._transaction():
             self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+
+    def read_answers(self) -> Iterator[tuple[str, Answer]]:
+        """Stream all answers with their keys, ordered by key."""
+        after = ""
+        while True:
+            rows = self._select(
+                "SELECT key, content, model, created, usage FROM answers WHERE key > ? ORDER BY key LIMIT ?",
+                (after, READ_BATCH),
+            )
+            for key, content, model, created, usage in rows:
+                yield key, Answer(content, model, created, orjson.loads(usage))
+            if len(rows) < READ_BATCH:
+                return
+            after = rows[-1][0]
 
     # -- connection ----------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import orjson
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.loading import resolve_path
-from flywheel.config.schema import StoreConfig
+from flywheel.config.store import StoreConfig
 from flywheel.errors import RecordError, StoreError
 from flywheel.quarantine import Quarantine
 from flywheel.records import Record

@@ -1,0 +1,338 @@
+"""Keeps records, prompts and answers in Elasticsearch.
+
+A record is one document. Its request is there as what differs from a prompt that is stored once (see
+`flywheel.stores.prompts`): a million records around a prompt of 5 KB are then a million documents of 300
+bytes, which the cluster indexes, keeps and sends several times faster than documents of 5 KB.
+
+What `write` and `put_answers` returned from is on the disks of the cluster (`index.translog.durability` is
+`request`, the server's default). Readers ask for a refresh first, so they see all that was written before.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from flywheel.config.store import ElasticsearchConfig
+from flywheel.errors import StoreError
+from flywheel.records import Record
+from flywheel.stores.base import Answer, Rejected, WriteSummary
+from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
+from flywheel.stores.elasticsearch.client import connect
+from flywheel.stores.elasticsearch.indexes import ANSWERS, PROMPTS, RECORDS, SCHEMAS, Indexes, Schema
+from flywheel.stores.elasticsearch.paging import pages
+from flywheel.stores.prompts import (
+    MAX_REFERENCES,
+    Compressor,
+    Frame,
+    Reference,
+    digest,
+    skeleton_and_text,
+)
+
+# Documents that one call gets by their ids.
+GET_BATCH = 1000
+# Labels of a workload: far more than any has.
+MAX_LABELS = 10_000
+# A date beyond all records, which the server can still hold.
+_END_OF_TIME = 99_999_999_999
+
+
+class ElasticsearchStore:
+    """A `RecordStore` in an Elasticsearch cluster.
+
+    Args:
+        config: the connection, and the names and settings of the indexes, which are made if missing.
+
+    Raises:
+        StoreError: the cluster cannot be used; the message says what to mend.
+    """
+
+    def __init__(self, config: ElasticsearchConfig) -> None:
+        self.config = config
+        self._cluster = connect(config)
+        self._closed = False
+        self._indexes = Indexes(self._cluster, config.index, config.shards, config.replicas)
+        self._lock = threading.RLock()  # of the compressor, which threads share
+        self._compressor = Compressor()
+        self._frame = lru_cache(maxsize=1024)(self._read_frame)
+        try:
+            for schema in SCHEMAS:
+                self._indexes.prepare(schema)
+        except BaseException:
+            self._cluster.client.close()
+            raise
+
+    # -- records -------------------------------------------------------------------------------------
+
+    def write(
+        self, records: Iterable[Record], rejected: Callable[[Rejected], None] | None = None
+    ) -> WriteSummary:
+        """Write records, several batches of them at once."""
+        refusals = 0
+
+        def refused(document: Document, reason: str) -> None:
+            nonlocal refusals
+            refusals += 1
+            if rejected is None:
+                raise self._cluster.error(f"it refuses the record {document.id}: {reason}")
+            rejected(Rejected(document.id, document.origin, reason, document.content.decode()))
+
+        with BulkWriter(self._cluster, self._alias(RECORDS), refused) as writer:
+            for record in records:
+                content = {
+                    "id": record.id,
+                    "workload_id": record.workload_id,
+                    "client_id": record.client_id,
+                    "timestamp": record.timestamp,
+                    "label": record.label,
+                    "request": self._reduced(record),
+                    "response": record.response,
+                    "batch": writer.mark,
+                }
+                writer.add(Document(record.id, orjson.dumps(content), record.origin))
+        return WriteSummary(writer.written, writer.already_there, refusals)
+
+    def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
+        """Stream the records with timestamp < before, ordered by (timestamp, id)."""
+        for page in self._pages(workload_id, client_id, before, source=True):
+            for hit in page:
+                yield self._record(hit["_source"])
+
+    def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
+        """Stream the ids of the records that `read` would give, in its order."""
+        for page in self._pages(workload_id, client_id, before, source=False):
+            for hit in page:
+                yield hit["sort"][1]
+
+    def get(self, ids: Iterable[str]) -> Iterator[Record]:
+        """Stream the records of these ids, in the order of the ids."""
+        for found in self._documents(RECORDS, ids):
+            for document in found:
+                if not document.get("found"):
+                    raise self._cluster.error(
+                        f"no record {document.get('_id')} in "
+                        f"{self._alias(RECORDS)}; was the store replaced meanwhile?"
+                    )
+                yield self._record(document["_source"])
+
+    def count(self, workload_id: str, client_id: str, before: int) -> int:
+        """Return the number of records with timestamp < before."""
+        self._refresh(RECORDS)
+        answer = self._cluster.call(
+            "count records",
+            self._cluster.client.count,
+            index=self._alias(RECORDS),
+            query=_query(workload_id, client_id, before),
+        )
+        return int(answer["count"])
+
+    def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
+        """Return the number of records with timestamp < before of each label, the labels sorted."""
+        self._refresh(RECORDS)
+        answer = self._cluster.call(
+            "count records",
+            self._cluster.client.search,
+            index=self._alias(RECORDS),
+            size=0,
+            query=_query(workload_id, client_id, before),
+            aggregations={
+                "labels": {"terms": {"field": "label", "size": MAX_LABELS, "order": {"_key": "asc"}}}
+            },
+        )
+        return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["labels"]["buckets"]}
+
+    def scopes(self) -> list[tuple[str, str]]:
+        """Return the pairs of workload and client that have records, sorted."""
+        self._refresh(RECORDS)
+        sources = [{name: {"terms": {"field": name}}} for name in ("workload_id", "client_id")]
+        found: list[tuple[str, str]] = []
+        after: dict[str, Any] = {}
+        while True:
+            answer = self._cluster.call(
+                "list workloads and clients",
+                self._cluster.client.search,
+                index=self._alias(RECORDS),
+                size=0,
+                aggregations={"scopes": {"composite": {"size": 1000, "sources": sources, **after}}},
+            )["aggregations"]["scopes"]
+            found += [
+                (bucket["key"]["workload_id"], bucket["key"]["client_id"]) for bucket in answer["buckets"]
+            ]
+            if "after_key" not in answer:
+                return sorted(found)
+            after = {"after": answer["after_key"]}
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """Return the answers that are there, those just kept among them; keys without one are left out."""
+        return {
+            document["_id"]: _answer(document["_source"])
+            for found in self._documents(ANSWERS, keys)
+            for document in found
+            if document.get("found")
+        }
+
+    def put_answers(self, answers: Sequence[tuple[str, Answer]]) -> None:
+        """Keep answers, on the cluster's disks when this returns. The first answer of a key stays."""
+        with BulkWriter(self._cluster, self._alias(ANSWERS)) as writer:
+            for key, answer in answers:
+                content = {
+                    "key": key,
+                    "content": answer.content,
+                    "model": answer.model,
+                    "created": answer.created,
+                    "usage": answer.usage,
+                }
+                writer.add(Document(key, orjson.dumps(content)))
+
+    def read_answers(self) -> Iterator[tuple[str, Answer]]:
+        """Stream all answers with their keys, ordered by key."""
+        self._refresh(ANSWERS)
+        for page in pages(self._cluster, self._alias(ANSWERS), {"match_all": {}}, [ANSWERS.key]):
+            for hit in page:
+                yield hit["_source"]["key"], _answer(hit["_source"])
+
+    # -- connection ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connections; closing twice is no error."""
+        self._closed = True
+        self._cluster.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _alias(self, schema: Schema) -> str:
+        if self._closed:
+            raise StoreError("the store is closed")
+        return self._indexes.alias(schema)
+
+    def _refresh(self, schema: Schema) -> None:
+        """Make all that was written visible to searches."""
+        alias = self._alias(schema)
+        self._cluster.call(f"refresh {alias}", self._cluster.client.indices.refresh, index=alias)
+
+    def _pages(
+        self, workload_id: str, client_id: str, before: int, *, source: bool
+    ) -> Iterator[list[dict[str, Any]]]:
+        self._refresh(RECORDS)
+        query = _query(workload_id, client_id, before)
+        return pages(self._cluster, self._alias(RECORDS), query, ["timestamp", RECORDS.key], source=source)
+
+    def _documents(self, schema: Schema, ids: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
+        """Stream what `mget` says of each id, in their order; the next call runs ahead."""
+        alias = self._alias(schema)
+
+        def get(batch: list[str]) -> list[dict[str, Any]]:
+            answer = self._cluster.call(f"read {alias}", self._cluster.client.mget, index=alias, ids=batch)
+            found: list[dict[str, Any]] = answer["docs"]
+            return found
+
+        iterator = iter(ids)
+        first = list(islice(iterator, GET_BATCH))
+        if len(first) < GET_BATCH:  # the usual case of answers: no thread for that
+            if first:
+                yield get(first)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="get") as ahead:
+            coming = ahead.submit(get, first)
+            while batch := list(islice(iterator, GET_BATCH)):
+                found = coming.result()
+                coming = ahead.submit(get, batch)
+                yield found
+            yield coming.result()
+
+    # -- prompts -------------------------------------------------------------------------------------
+
+    def _reduced(self, record: Record) -> dict[str, Any]:
+        """Return a record's request as what differs from a prompt that is in the store."""
+        skeleton, text = skeleton_and_text(record.request)
+        with self._lock:
+            if not self._compressor.knows(skeleton):
+                self._load_references(skeleton)
+            difference = self._compressor.reduce(skeleton, text)
+            reference = difference.reference
+            if reference.number is None:
+                self._keep(reference)
+            return {
+                "prompt": f"{reference.number:016x}",
+                "first": difference.first,
+                "last": difference.last,
+                "text": difference.text,
+            }
+
+    def _load_references(self, skeleton: bytes) -> None:
+        """Tell the compressor the newest references of a skeleton that the store has."""
+        answer = self._cluster.call(
+            "look for prompts",
+            self._cluster.client.search,
+            index=self._alias(PROMPTS),
+            size=MAX_REFERENCES,
+            query={"term": {"skeleton": digest(skeleton).hex()}},
+            sort=[{"created": "desc"}, {"id": "asc"}],
+        )
+        for hit in reversed(answer["hits"]["hits"]):
+            skeleton, text = skeleton_and_text(hit["_source"]["request"])
+            self._compressor.know(Reference(skeleton, text, int(hit["_id"], 16)))
+
+    def _keep(self, reference: Reference) -> None:
+        """Store a reference: before the first record that refers to it."""
+        number = int.from_bytes(digest(reference.skeleton + b"\0" + reference.text.encode())[:8])
+        content: dict[str, Any] = {
+            "id": f"{number:016x}",
+            "skeleton": digest(reference.skeleton).hex(),
+            "created": int(time.time()),
+            "request": Frame(reference.skeleton, reference.text).request(len(reference.text), 0, ""),
+        }
+        with BulkWriter(self._cluster, self._alias(PROMPTS)) as writer:
+            writer.add(Document(content["id"], orjson.dumps(content)))
+        self._refresh(PROMPTS)
+        reference.number = number
+
+    def _read_frame(self, prompt: str) -> Frame:
+        (found,) = next(self._documents(PROMPTS, [prompt]))
+        if not found.get("found"):
+            raise self._cluster.error(
+                f"damaged: {self._alias(PROMPTS)} lacks the prompt {prompt} of a record; restore a snapshot"
+            )
+        return Frame(*skeleton_and_text(found["_source"]["request"]))
+
+    def _record(self, source: dict[str, Any]) -> Record:
+        request = source["request"]
+        return Record(
+            id=source["id"],
+            workload_id=source["workload_id"],
+            client_id=source["client_id"],
+            timestamp=source["timestamp"],
+            request=self._frame(request["prompt"]).request(
+                request["first"], request["last"], request["text"]
+            ),
+            response=source["response"],
+            label=source["label"],
+        )
+
+
+def _query(workload_id: str, client_id: str, before: int) -> dict[str, Any]:
+    terms: list[dict[str, Any]] = [{"term": {"workload_id": workload_id}}, {"term": {"client_id": client_id}}]
+    # As text: a number would be taken for milliseconds, whatever the field's format.
+    until = {"lt": str(min(before, _END_OF_TIME)), "format": "epoch_second"}
+    return {"bool": {"filter": [*terms, {"range": {"timestamp": until}}]}}
+
+
+def _answer(source: dict[str, Any]) -> Answer:
+    return Answer(source["content"], source["model"], source["created"], source["usage"])
