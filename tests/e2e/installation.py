@@ -23,12 +23,14 @@ from urllib.parse import quote
 import httpx
 
 from tests.e2e.cluster.images import PROJECT
-from tests.e2e.cluster.processes import Processes, wait_until
+from tests.e2e.cluster.processes import Processes, end_all_with, wait_until
+from tests.e2e.cluster.programs import POSTGRES_PACKAGES, install_packages
 
 USER_ID = 10001  # of docker/student.Dockerfile
 CONNECTION = "flywheel_cluster"
+DAG = "flywheel"
 COMPONENTS = {
-    "api-server": ("api-server", "--workers", "1", "--port", "{api}"),
+    "api-server": ("api-server", "--host", "127.0.0.1", "--workers", "1", "--port", "{api}"),
     "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
@@ -40,21 +42,28 @@ class Airflow:
 
     Args:
         home: its folder: project, state, artifacts, database; made when it is not there.
+        namespace: of its jobs; the pods of drills are in one of their own.
         kubeconfig: of the cluster, as the triggerer sees it.
         environment: further variables of all components.
     """
 
-    def __init__(self, home: Path, kubeconfig: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, namespace: str, kubeconfig: str, drills: str, environment: dict[str, str]
+    ) -> None:
         self.home = home
+        self.namespace = namespace
+        self.drills = drills
         for folder in ("airflow", "artifacts", "state/demo"):
             (home / folder).mkdir(parents=True, exist_ok=True)
-        for name in ("include", "dags", "plugins"):
-            if (PROJECT / name).exists() and not (home / name).exists():
-                (home / name).symlink_to(PROJECT / name)
+        (home / "include").symlink_to(PROJECT / "include")
+        (home / "dags").mkdir()
+        for dag in (PROJECT / "dags/flywheel.py", *sorted((PROJECT / "tests/e2e/dags").glob("*.py"))):
+            (home / "dags" / dag.name).symlink_to(dag)
         self.processes = Processes(home / "processes")
         self.ports = {name: _free_port() for name in ("api", "postgres", "teacher")}
         database = f"127.0.0.1:{self.ports['postgres']}/postgres"
-        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": kubeconfig}}
+        (home / "kubeconfig").write_text(kubeconfig)
+        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(home / "kubeconfig")}}
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "FLYWHEEL"))
         } | {
@@ -69,7 +78,7 @@ class Airflow:
             "FLYWHEEL_TEACHER_API_KEY": "none",
             "AIRFLOW_HOME": str(home / "airflow"),
             f"AIRFLOW_CONN_{CONNECTION.upper()}": json.dumps(connection),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
@@ -88,8 +97,10 @@ class Airflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "20",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+            "AIRFLOW__TRIGGERER__CAPACITY": "1000",
+            "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "86400",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-            **(environment or {}),
+            **environment,
         }
         self._api = httpx.Client(
             base_url=f"http://127.0.0.1:{self.ports['api']}", timeout=30, trust_env=False
@@ -111,12 +122,17 @@ class Airflow:
         for name in COMPONENTS:
             self.start_component(name)
         wait_until("the API server", self._is_up, 180)
-        wait_until("the DAG", lambda: self._get("/api/v2/dags/flywheel").get("is_paused") is False, 180)
+        for dag in (DAG, "scale"):
+            wait_until(
+                f"DAG {dag}", lambda dag=dag: self._get(f"/api/v2/dags/{dag}").get("is_paused") is False, 180
+            )
 
     def stop(self) -> None:
-        """Stop all."""
-        for name in (*COMPONENTS, "teacher", "postgres"):
+        """Stop all, with what those have left that were killed."""
+        for name in (*COMPONENTS, "teacher"):
             self.processes.stop(name, patience=20)
+        end_all_with("FLYWHEEL_HOME", str(self.home))
+        self.processes.stop("postgres", patience=20)
 
     def remove(self) -> None:
         """Stop all and delete the folder."""
@@ -139,105 +155,114 @@ class Airflow:
         command += ["--answers", str(self.home / "state/demo/headlines.csv")]
         self.processes.start("teacher", command, env=self.environment)
 
-    def run(self, module: str, *arguments: str) -> str:
+    def run(self, module: str, *arguments: str, **variables: str) -> str:
         """Run a module of Python as the user of Airflow, in its environment, and return what it prints."""
         done = subprocess.run(
             self._as_user("-m", module, *arguments),
-            env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=600,
+            env={**self.environment, **variables}, cwd=self.home, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{module} {' '.join(arguments)}: {(done.stdout + done.stderr)[-3000:]}")
         return done.stdout
 
     def _as_user(self, *arguments: str) -> list[str]:
-        identity = ["setpriv", "--reuid", str(USER_ID), "--regid", str(USER_ID), "--clear-groups"]
-        return [*identity, sys.executable, *arguments]
+        # The capability: the repository and its Python may lie where only root can look.
+        right = [f"--{kind}-caps=-all,+dac_override" for kind in ("inh", "ambient")]
+        return [*_identity(USER_ID), *right, sys.executable, *arguments]
 
     def _start_postgres(self) -> None:
-        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-        data = self.home / "postgres"
+        install_packages(POSTGRES_PACKAGES)
+        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+        data, port, owner = self.home / "postgres", str(self.ports["postgres"]), _identity("postgres")
         if not data.exists():
             data.mkdir()
             shutil.chown(data, "postgres", "postgres")
-            identity = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
-            command = [*identity, f"{programs[-1]}/initdb", "-D", str(data), "--auth", "trust", "-E", "UTF8"]
+            command = [*owner, f"{programs}/initdb", "-D", str(data), "--auth", "trust", "-E", "UTF8"]
             subprocess.run(command, check=True, capture_output=True)
-        port = str(self.ports["postgres"])
-        command = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
-        command += [
-            f"{programs[-1]}/postgres",
-            "-D",
-            str(data),
+        settings = (
             "-p",
             port,
             "-h",
             "127.0.0.1",
             "-k",
             str(data),
-        ]
-        command += ["-c", "fsync=off", "-c", "max_connections=200"]
-        self.processes.start("postgres", command)
-        ready = [f"{programs[-1]}/pg_isready", "-h", "127.0.0.1", "-p", port]
+            "-c",
+            "fsync=off",
+            "-c",
+            "max_connections=200",
+        )
+        self.processes.start("postgres", [*owner, f"{programs}/postgres", "-D", str(data), *settings])
+        ready = [f"{programs}/pg_isready", "-U", "postgres", "-h", "127.0.0.1", "-p", port]
         wait_until("PostgreSQL", lambda: subprocess.run(ready, capture_output=True).returncode == 0, 60)
 
     # -- runs ----------------------------------------------------------------------------------------
 
-    def trigger(self, run_id: str, **params: Any) -> None:
-        """Ask for a run of the DAG."""
+    def trigger(self, run_id: str, dag: str = DAG, **params: Any) -> None:
+        """Ask for a run of a DAG."""
         body = {"dag_run_id": run_id, "logical_date": datetime.now(UTC).isoformat(), "conf": params}
-        answer = self._api.post("/api/v2/dags/flywheel/dagRuns", json=body, headers=self._login())
+        answer = self._api.post(f"/api/v2/dags/{dag}/dagRuns", json=body, headers=self._login())
         answer.raise_for_status()
 
-    def state(self, run_id: str) -> str:
+    def state(self, run_id: str, dag: str = DAG) -> str:
         """Return the state of a run."""
-        return str(self._get(f"/api/v2/dags/flywheel/dagRuns/{quote(run_id)}").get("state"))
+        return str(self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}").get("state"))
 
-    def tasks(self, run_id: str) -> list[dict[str, Any]]:
+    def mark(self, run_id: str, state: str, dag: str = DAG) -> None:
+        """Mark a whole run, as a person does in the UI."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}"
+        self._api.patch(path, json={"state": state}, headers=self._login()).raise_for_status()
+
+    def tasks(self, run_id: str, dag: str = DAG) -> list[dict[str, Any]]:
         """Return the task instances of a run."""
         found: list[dict[str, Any]] = []
         while True:
-            path = (
-                f"/api/v2/dags/flywheel/dagRuns/{quote(run_id)}/taskInstances?limit=100&offset={len(found)}"
-            )
-            answer = self._get(path)
+            page = f"limit=100&offset={len(found)}"
+            answer = self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}/taskInstances?{page}")
             found += answer.get("task_instances", [])
             if len(found) >= answer.get("total_entries", 0):
                 return found
 
-    def wait(self, run_id: str, seconds: float) -> str:
+    def wait(self, run_id: str, seconds: float, dag: str = DAG) -> str:
         """Wait for the end of a run and return its state."""
-        wait_until(f"run {run_id}", lambda: self.state(run_id) in ("success", "failed"), seconds)
-        return self.state(run_id)
+        wait_until(f"run {run_id}", lambda: self.state(run_id, dag) in ("success", "failed"), seconds)
+        return self.state(run_id, dag)
 
-    def log(self, run_id: str, task_id: str, map_index: int = -1, attempt: int = 1) -> str:
+    def log(self, run_id: str, task_id: str, map_index: int = -1, attempt: int = 1, dag: str = DAG) -> str:
         """Return the log of a try of a task, as the UI shows it."""
-        path = f"/api/v2/dags/flywheel/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{attempt}"
-        answer = self._get(f"{path}?map_index={map_index}&full_content=true")
-        lines = answer.get("content", [])
-        return "\n".join(line.get("event", "") if isinstance(line, dict) else str(line) for line in lines)
+        return "\n".join(line for _, line in self.log_lines(run_id, task_id, map_index, attempt, dag))
 
-    def patch_task(self, run_id: str, task_id: str, map_index: int, state: str) -> None:
+    def log_lines(
+        self, run_id: str, task_id: str, map_index: int = -1, attempt: int = 1, dag: str = DAG
+    ) -> list[tuple[str, str]]:
+        """Return the lines of that log with their times; "" for a line that has none."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{attempt}"
+        answer = self._get(f"{path}?map_index={map_index}&full_content=true")
+        lines = [
+            line if isinstance(line, dict) else {"event": str(line)} for line in answer.get("content", [])
+        ]
+        return [(str(line.get("timestamp") or ""), str(line.get("event", ""))) for line in lines]
+
+    def patch_task(self, run_id: str, task_id: str, map_index: int, state: str, dag: str = DAG) -> None:
         """Mark a task, as a person does in the UI."""
-        path = f"/api/v2/dags/flywheel/dagRuns/{quote(run_id)}/taskInstances/{task_id}/{map_index}"
+        path = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}/taskInstances/{task_id}"
+        path += f"/{map_index}" if map_index >= 0 else ""
         answer = self._api.patch(path, json={"new_state": state}, headers=self._login())
         answer.raise_for_status()
 
-    def clear_task(self, run_id: str, task_id: str, map_index: int) -> None:
+    def clear_task(self, run_id: str, task_id: str, map_index: int, dag: str = DAG) -> None:
         """Clear a task, as a person does in the UI."""
         body = {
             "dag_run_id": run_id,
-            "task_ids": [[task_id, map_index]],
+            "task_ids": [[task_id, map_index] if map_index >= 0 else task_id],
             "dry_run": False,
             "only_failed": False,
         }
-        answer = self._api.post("/api/v2/dags/flywheel/clearTaskInstances", json=body, headers=self._login())
+        answer = self._api.post(f"/api/v2/dags/{dag}/clearTaskInstances", json=body, headers=self._login())
         answer.raise_for_status()
 
-    def report(self, run_id: str) -> dict[str, Any]:
-        """Return report.json of a run whose artifact root is the folder."""
-        found: dict[str, Any] = json.loads(
-            (self.home / "artifacts/runs" / run_id / "report.json").read_text()
-        )
+    def report(self, run_id: str, root: str = "artifacts") -> dict[str, Any]:
+        """Return report.json of a run whose artifact root is a folder."""
+        found: dict[str, Any] = json.loads((self.home / root / "runs" / run_id / "report.json").read_text())
         return found
 
     def _get(self, path: str) -> dict[str, Any]:
@@ -264,6 +289,10 @@ class Airflow:
 def table(report: dict[str, Any]) -> dict[tuple[str, int], float]:
     """Return the F1 of each candidate."""
     return {(row["student"], row["size"]): row["f1_weighted"] for row in report["candidates"]}
+
+
+def _identity(user: int | str) -> list[str]:
+    return ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups"]
 
 
 def _free_port() -> int:

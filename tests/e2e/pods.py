@@ -59,7 +59,7 @@ def drill_trigger(
     }
     config = validate_config(data, "test")
     spec = f"s3://none/none/runs/r/jobs/{name}@5/customize.spec.json"
-    job = PodJob("customize", "customize", config.students[0], 5, "runs/r", spec, "s3://none/none")
+    job = PodJob("customize", "customize", config.students[0], 5, "r", "runs/r", spec, "s3://none/none")
     operator = PodOperator(job=job, config=config, task_id="customize")
     trigger = operator.trigger(None)
     trigger.manifest["metadata"]["labels"]["try_number"] = str(attempt)

@@ -210,7 +210,9 @@ def test_a_retry_waits_for_the_end_of_a_pod_that_is_being_deleted(
     cluster: Cluster, namespace: str, drill_image: str
 ) -> None:
     async def cleared() -> object:
-        first = asyncio.create_task(accompany(drill_trigger(namespace, drill_image, "stubborn,sleep:60")))
+        stubborn = drill_trigger(namespace, drill_image, "stubborn,sleep:60")
+        stubborn.manifest["spec"]["terminationGracePeriodSeconds"] = 4
+        first = asyncio.create_task(accompany(stubborn))
         await asyncio.sleep(4)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)

@@ -27,7 +27,7 @@ def config(root: str = "artifacts", **kubernetes: Any) -> Any:
 
 def manifest(made: Any, student: str = "1b", root: str = "/home/me/artifacts") -> dict[str, Any]:
     spec = f"{root}/runs/r/jobs/{student}@5000/customize.spec.json"
-    job = PodJob("customize", "customize", made.student(student), 5000, "runs/r", spec, root)
+    job = PodJob("customize", "customize", made.student(student), 5000, "r", "runs/r", spec, root)
     operator = PodOperator(job=job, config=made, task_id="customize")
     return operator.trigger(None).manifest
 

@@ -123,7 +123,7 @@ class JobOperator(BaseOperator):
         from flywheel.runtimes.kubernetes.operator import PodOperator
         from flywheel.runtimes.kubernetes.pods import PodJob
 
-        job = PodJob(self._kind, self.stage, student, self.size, run.path, spec, run.root.url)
+        job = PodJob(self._kind, self.stage, student, self.size, run.run_id, run.path, spec, run.root.url)
         pod = PodOperator(
             job=job, config=config, task_id=self.task_id, execution_timeout=self.execution_timeout
         )

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 from tests.e2e.cluster.images import ensure_image
-from tests.e2e.cluster.node import ClusterUnavailableError, OwnCluster
+from tests.e2e.cluster.node import OwnCluster
+from tests.e2e.cluster.programs import ClusterUnavailableError
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> int:
         case ["gpus", count]:
             cluster.gpus(int(count))
         case ["image", name]:
+            cluster.prepare()
             print(ensure_image(cluster, name))
         case ["kubectl", *rest]:
             command = [str(cluster.program), "kubectl", "--kubeconfig", cluster.kubeconfig, *rest]

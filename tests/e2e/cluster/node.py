@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from tests.e2e.cluster.processes import Processes, wait_until
-from tests.e2e.cluster.settings import API, NODE, NODE_IP, write_settings
+from tests.e2e.cluster.processes import Processes, end_all, wait_until
+from tests.e2e.cluster.programs import (
+    CLUSTER_PACKAGES,
+    SOURCES,
+    ClusterUnavailableError,
+    build_kubernetes,
+    build_pause,
+    cache_folder,
+    content_hash,
+    install_packages,
+    kubernetes_program,
+    run,
+)
+from tests.e2e.cluster.settings import API, ETCD, ETCD_PEER, NODE, NODE_IP, write_settings
 
-PACKAGES = {  # Debian's package by a program that it brings
-    "containerd": "containerd",
-    "runc": "runc",
-    "etcd": "etcd-server",
-    "/usr/lib/cni/bridge": "containernetworking-plugins",
-    "ip": "iproute2",
-    "openssl": "openssl",
-    "buildah": "buildah",
-    "debootstrap": "debootstrap",
-}
-VERSION = "v1.34.4"
-SOURCES = Path(__file__).parent / "kube"
 PARTS = ("kubelet", "scheduler", "controller-manager", "apiserver", "containerd", "etcd")
-
-
-class ClusterUnavailableError(Exception):
-    """There is no cluster and none can be built on this machine; the message says why."""
+BRIDGES = ("node0", "pods0")
+PAUSE = f"localhost/pause:{content_hash([SOURCES / 'pause/main.go'])}"
 
 
 class Cluster:
@@ -77,48 +76,34 @@ class OwnCluster(Cluster):
     own = True
 
     def __init__(self, home: Path | None = None) -> None:
-        default = os.environ.get("CLUSTER_HOME") or "~/.cache/flywheel-cluster"
-        self.home = home or Path(default).expanduser()
-        self.program = self.home / f"kube-{VERSION}"
+        self.home = home or cache_folder()
         self.home.mkdir(parents=True, exist_ok=True)
         self.processes = Processes(self.home)
+        self._lock: IO[str] | None = None
+        self.program = kubernetes_program(self.home)
         super().__init__(str(self.home / "admin.conf"), (str(self.program), "kubectl"))
 
-    # -- building ------------------------------------------------------------------------------------
-
     def prepare(self) -> None:
-        """Install what is missing and build Kubernetes, the first time.
+        """Install what is missing and build Kubernetes, the first time; one at a time on a machine.
 
         Raises:
             ClusterUnavailableError: this machine cannot.
         """
         if sys.platform != "linux" or os.geteuid() != 0:
             raise ClusterUnavailableError("building a cluster needs root on Linux; or name one by KUBECONFIG")
-        missing = sorted({package for program, package in PACKAGES.items() if not shutil.which(program)})
-        if missing:
-            if not shutil.which("apt-get"):
-                raise ClusterUnavailableError(
-                    f"missing, and no apt-get to install them: {', '.join(missing)}"
-                )
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            _run("apt-get", "update", "-qq", env=environment)
-            _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=environment)
-        if not self.program.exists():
-            _require_go()
-            print(f"building Kubernetes {VERSION}, about five minutes on two cores ...", file=sys.stderr)
-            major, minor, _ = VERSION.removeprefix("v").split(".")
-            version = {"gitVersion": VERSION, "gitMajor": major, "gitMinor": minor}
-            flags = " ".join(
-                f"-X k8s.io/component-base/version.{name}={value}" for name, value in version.items()
-            )
-            self._build(self.program, f"-s -w {flags}", ".")
+        self._take_lock()
+        install_packages(CLUSTER_PACKAGES)
+        build_kubernetes(self.program)
 
-    def _build(self, program: Path, flags: str, package: str) -> None:
-        aside = program.with_suffix(".building")
-        environment = {**os.environ, "CGO_ENABLED": "0"}
-        _run("nice", "-n", "15", "go", "build", "-trimpath", "-ldflags", flags, "-o", str(aside), package,
-             cwd=SOURCES, env=environment)  # fmt: skip
-        aside.rename(program)
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        self._lock = open(self.home / "lock", "w")  # noqa: SIM115
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting: other tests on this machine use the cluster ...", file=sys.stderr)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -127,19 +112,25 @@ class OwnCluster(Cluster):
         """Whether its API server answers."""
         return self.processes.running("apiserver") and self._answers("get", "--raw", "/readyz")
 
-    def up(self) -> None:
-        """Build what is missing and start; return when the node is ready."""
+    def up(self, *, anew: bool = True) -> None:
+        """Build what is missing and start; return when the node is ready.
+
+        Args:
+            anew: end what an earlier session has left, and begin with an empty cluster.
+        """
         self.prepare()
-        write_settings(self.home)
+        if anew:
+            self.down()
+            shutil.rmtree(self.home / "etcd", ignore_errors=True)
+        write_settings(self.home, PAUSE)
         self._bridge()
-        for name in ("etcd", "apiserver"):
-            self.start(name)
-        wait_until("the API server", lambda: self._answers("get", "--raw", "/readyz"), 90)
-        for name in ("controller-manager", "scheduler", "containerd"):
+        for name in ("etcd", "containerd", "apiserver"):
             self.start(name)
         wait_until("containerd", lambda: self._ctr("version").returncode == 0, 30)
         self._pause_image()
-        self.start("kubelet")
+        wait_until("the API server", lambda: self._answers("get", "--raw", "/readyz"), 90)
+        for name in ("controller-manager", "scheduler", "kubelet"):
+            self.start(name)
         ready = "{.status.conditions[?(@.type=='Ready')].status}"
         wait_until(
             "the node", lambda: self._answers("get", "node", NODE, "-o", f"jsonpath={ready}", says="True"), 90
@@ -147,18 +138,22 @@ class OwnCluster(Cluster):
         wait_until("the service account", lambda: self._answers("get", "serviceaccount", "default"), 60)
 
     def down(self) -> None:
-        """Delete all pods, stop all parts and remove what they mounted."""
-        if self.running:
-            self.kubectl(
-                "delete", "pods", "--all", "--all-namespaces", "--force", "--grace-period=0", check=False
-            )
-            time.sleep(1)
+        """End all pods and all parts, and take away what they have mounted and the bridges."""
+        if self.processes.running("kubelet") and self.running:
+            everything = ("--all", "--all-namespaces", "--force", "--grace-period=0", "--wait=false")
+            self.kubectl("delete", "pods", *everything, check=False)
+            with suppress(TimeoutError):
+                wait_until("the containers to end", lambda: not self._ctr("tasks", "ls", "-q").stdout, 30)
         for name in PARTS:
+            if name == "containerd":
+                end_all(str(self.home / "run/containerd.sock"))  # shims that are left, and what is in them
             self.processes.stop(name)
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
             place = line.split()[1]
             if place.startswith(f"{self.home}/"):
                 subprocess.run(["umount", "-l", place], capture_output=True)
+        for bridge in BRIDGES:
+            subprocess.run(["ip", "link", "delete", bridge], capture_output=True)
 
     def start(self, name: str) -> None:
         """Start one part: etcd, apiserver, controller-manager, scheduler, containerd or kubelet."""
@@ -170,11 +165,10 @@ class OwnCluster(Cluster):
 
     def _command(self, name: str) -> list[str]:
         kube, home = str(self.program), self.home
-        etcd = "http://127.0.0.1:2379"
         commands = {
-            "etcd": f"etcd --data-dir {home}/etcd --unsafe-no-fsync --listen-client-urls {etcd}"
-            f" --advertise-client-urls {etcd} --listen-peer-urls http://127.0.0.1:2380",
-            "apiserver": f"{kube} kube-apiserver --etcd-servers={etcd} --secure-port={API.rsplit(':')[-1]}"
+            "etcd": f"etcd --data-dir {home}/etcd --unsafe-no-fsync --listen-client-urls {ETCD}"
+            f" --advertise-client-urls {ETCD} --listen-peer-urls {ETCD_PEER}",
+            "apiserver": f"{kube} kube-apiserver --etcd-servers={ETCD} --secure-port={API.rsplit(':')[-1]}"
             f" --bind-address=127.0.0.1 --advertise-address={NODE_IP} --service-cluster-ip-range=10.96.0.0/16"
             " --tls-cert-file=pki/apiserver.crt --tls-private-key-file=pki/apiserver.key"
             " --client-ca-file=pki/ca.crt --service-account-key-file=pki/sa.pub"
@@ -201,9 +195,9 @@ class OwnCluster(Cluster):
     def _bridge(self) -> None:
         """Give the node its address: on a bridge, as kubelet refuses a loopback one."""
         if subprocess.run(["ip", "link", "show", "node0"], capture_output=True).returncode:
-            _run("ip", "link", "add", "node0", "type", "bridge")
-            _run("ip", "addr", "add", f"{NODE_IP}/24", "dev", "node0")
-            _run("ip", "link", "set", "node0", "up")
+            run("ip", "link", "add", "node0", "type", "bridge")
+            run("ip", "addr", "add", f"{NODE_IP}/24", "dev", "node0")
+            run("ip", "link", "set", "node0", "up")
 
     # -- images and GPUs -----------------------------------------------------------------------------
 
@@ -215,13 +209,18 @@ class OwnCluster(Cluster):
         """Return the names of the node's images."""
         return self._ctr("images", "ls", "-q").stdout.split()
 
-    def blobs(self) -> set[str]:
-        """Return the digests of the blobs that the node has."""
-        return set(self._ctr("content", "ls", "-q").stdout.split())
+    def drop_images(self, names: list[str]) -> None:
+        """Delete images from the node."""
+        if names:
+            self._ctr("images", "rm", *names)
+
+    def blob_files(self) -> list[Path]:
+        """Return the files of the blobs that the node has, each named by its digest."""
+        return list((self.home / "containerd/io.containerd.content.v1.content/blobs/sha256").glob("*"))
 
     def load(self, write: Callable[[IO[bytes]], None]) -> None:
         """Bring an image archive onto the node: `write` is given the stream to write it to."""
-        command = ["nice", "-n", "10", "ctr", "-a", f"{self.home}/run/containerd.sock", "-n", "k8s.io"]
+        command = ["ctr", "-a", f"{self.home}/run/containerd.sock", "-n", "k8s.io"]
         process = subprocess.Popen(
             [*command, "images", "import", "-"],
             stdin=subprocess.PIPE,
@@ -236,18 +235,17 @@ class OwnCluster(Cluster):
             raise RuntimeError(f"ctr images import: {said.strip()}")
 
     def _pause_image(self) -> None:
-        if "localhost/pause:1" in self.images():
+        if PAUSE in self.images():
             return
         from tests.e2e.cluster.images import buildah, push
 
-        _require_go()
         with tempfile.TemporaryDirectory() as folder:
-            self._build(Path(folder) / "pause", "-s -w", "./pause")
+            build_pause(Path(folder) / "pause")
             container = buildah("from", "scratch").strip()
             buildah("copy", container, f"{folder}/pause", "/pause")
             buildah("config", "--cmd", "/pause", container)
-            buildah("commit", "--rm", container, "localhost/pause:1")
-        push(self, "localhost/pause:1")
+            buildah("commit", "--rm", container, PAUSE)
+        push(self, PAUSE)
 
     def gpus(self, count: int) -> None:
         """Let the node claim so many GPUs: what the scheduler counts, and nothing behind it."""
@@ -273,16 +271,5 @@ def open_cluster() -> Cluster:
         cluster.kubectl("get", "--raw", "/readyz")
         return cluster
     own = OwnCluster()
-    own.up()
+    own.up(anew=not os.environ.get("CLUSTER_KEEP"))
     return own
-
-
-def _require_go() -> None:
-    if not shutil.which("go"):
-        raise ClusterUnavailableError("building Kubernetes needs Go 1.24 or newer (https://go.dev/dl)")
-
-
-def _run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise ClusterUnavailableError(f"{' '.join(command[:6])} ...: {done.stderr.strip()[-2000:]}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 from tests.e2e.cluster.node import OwnCluster
 from tests.e2e.cluster.processes import wait_until
+from tests.e2e.cluster.programs import build_module
 from tests.e2e.cluster.settings import NODE_IP
 
 MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
@@ -37,12 +37,7 @@ class ObjectStore:
 
     def start(self, bucket: str) -> None:
         """Start it, built first where it is new, with one bucket."""
-        program = self.cluster.home / "versitygw"
-        if not program.exists():
-            environment = {**os.environ, "GOBIN": str(self.cluster.home)}
-            subprocess.run(
-                ["nice", "go", "install", MODULE], env=environment, check=True, capture_output=True
-            )
+        program = build_module(self.cluster.home, MODULE)
         # The gateway's buckets are the folders of its root; without extended attributes it needs a place for them.
         beside = self.folder.with_name(f"{self.folder.name}-attributes")
         (self.folder / bucket).mkdir(parents=True, exist_ok=True)

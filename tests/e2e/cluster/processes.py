@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 
 class Processes:
@@ -24,9 +26,11 @@ class Processes:
         (folder / "log").mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, command: list[str], env: dict[str, str] | None = None) -> None:
-        """Start a process, unless it runs."""
-        if self.running(name):
+        """Start a process, unless it runs; one that runs with another command is ended first."""
+        told = self.folder / "run" / f"{name}.command"
+        if self.running(name) and told.exists() and told.read_text() == "\0".join(command):
             return
+        self.stop(name)
         with open(self.folder / "log" / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 command,
@@ -38,6 +42,7 @@ class Processes:
                 start_new_session=True,
             )
         self._pid_file(name).write_text(f"{process.pid} {_started(process.pid)}")
+        told.write_text("\0".join(command))
 
     def running(self, name: str) -> bool:
         """Return whether the process of that name runs."""
@@ -61,6 +66,18 @@ class Processes:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         self._pid_file(name).unlink(missing_ok=True)
+
+    def seconds_of_cpu(self, name: str) -> float:
+        """Return the CPU time of a process, of those it has waited for, and of its children."""
+        pid = self._pid(name)
+        if pid is None:
+            return 0.0
+        total = 0.0
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += sum(one.cpu_times()[:4])
+        return total
 
     def _pid_file(self, name: str) -> Path:
         return self.folder / "run" / f"{name}.pid"
@@ -87,6 +104,34 @@ def wait_until(what: str, ready: Callable[[], bool], seconds: float) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not in {seconds:g} s")
         time.sleep(0.2)
+
+
+def end_all(words: str) -> None:
+    """Kill all processes whose command line has these words, with all that they have started."""
+    _end(
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if words in " ".join(process.info["cmdline"] or ())
+    )
+
+
+def end_all_with(variable: str, value: str) -> None:
+    """Kill all processes that have a variable of the environment of this value."""
+    _end(
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get(variable) == value
+    )
+
+
+def _end(processes: Iterable[psutil.Process]) -> None:
+    found = [process for process in processes if process.pid != os.getpid()]
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            for one in (*process.children(recursive=True), process):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+    psutil.wait_procs(found, timeout=10)
 
 
 def _started(pid: int) -> str:

@@ -9,20 +9,22 @@ from pathlib import Path
 NODE = "node1"
 # The node needs an address that is not loopback; pods reach services of this host at it.
 NODE_IP = "10.89.0.1"
-API_PORT = 6443
+# Not the usual ports: a machine may have an etcd of Debian's, or another cluster.
+API_PORT = 16443
+ETCD, ETCD_PEER = "http://127.0.0.1:12379", "http://127.0.0.1:12380"
 API = f"https://127.0.0.1:{API_PORT}"
 
 _NAMES = f"DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:{NODE_IP},IP:10.96.0.1"
 
 
-def write_settings(home: Path) -> None:
+def write_settings(home: Path, pause: str) -> None:
     """Write all files into the cluster's folder; certificates only the first time."""
     _certificates(home / "pki")
     for name in ("admin", "kubelet"):
         (home / f"{name}.conf").write_text(json.dumps(_kubeconfig(home, name)))
     (home / "cni").mkdir(exist_ok=True)
-    (home / "cni" / "10-pods.conflist").write_text(json.dumps(_pod_network()))
-    (home / "containerd.toml").write_text(_containerd(home))
+    (home / "cni" / "10-pods.conflist").write_text(json.dumps(_pod_network(home)))
+    (home / "containerd.toml").write_text(_containerd(home, pause))
     (home / "kubelet.json").write_text(json.dumps(_kubelet(home)))
 
 
@@ -64,9 +66,10 @@ def _kubeconfig(home: Path, user: str) -> dict[str, object]:
     }
 
 
-def _pod_network() -> dict[str, object]:
+def _pod_network(home: Path) -> dict[str, object]:
     ranges = {
         "type": "host-local",
+        "dataDir": f"{home}/run/addresses",
         "ranges": [[{"subnet": "10.88.0.0/16"}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
@@ -74,7 +77,7 @@ def _pod_network() -> dict[str, object]:
     return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}
 
 
-def _containerd(home: Path) -> str:
+def _containerd(home: Path, pause: str) -> str:
     # restrict_oom_score_adj: where CAP_SYS_RESOURCE is missing, runc could not set the score.
     return f"""version = 2
 root = "{home}/containerd"
@@ -82,7 +85,7 @@ state = "{home}/run/containerd"
 [grpc]
 address = "{home}/run/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "localhost/pause:1"
+sandbox_image = "{pause}"
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"

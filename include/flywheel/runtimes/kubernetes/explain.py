@@ -33,6 +33,9 @@ _NOT_CREATED = (
     "CreatePodSandboxError",
 )
 
+# A claim that is made together with the run is there by then.
+CLAIM_SECONDS = 15.0
+
 _UNITS = {"": 1.0, "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
     f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
 }
@@ -141,7 +144,7 @@ def hopeless(pod: Pod, unschedulable: float) -> str:
     name = pod["metadata"]["name"]
     if scheduled and scheduled.get("status") != "True":
         claim = re.search(r'persistentvolumeclaim "([^"]+)" not found', scheduled.get("message", ""))
-        if claim and unschedulable > 30:
+        if claim and unschedulable > CLAIM_SECONDS:
             return (
                 f"{name}: its namespace has no PersistentVolumeClaim {claim[1]!r}; create it, or mend "
                 "runtime.kubernetes.volume_claim"

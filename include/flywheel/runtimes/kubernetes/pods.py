@@ -25,6 +25,8 @@ USER_HOME = "/home/flywheel"
 
 # By this label flywheel's pods are told from others in the namespace.
 MANAGED_BY = {"app.kubernetes.io/managed-by": "flywheel"}
+# Annotation: the run as Airflow calls it, which a label cannot hold.
+RUN_ID = "flywheel/run-id"
 CONTAINER = "base"
 # Between the SIGTERM of a deletion, on which a training saves its state, and SIGKILL.
 GRACE_SECONDS = 15
@@ -37,7 +39,8 @@ class PodJob:
     """What is to run in a pod.
 
     Attributes:
-        run_path: the run's folder, relative to the artifact root.
+        run_id: the run.
+        run_path: its folder, relative to the artifact root.
         spec: URL of the job's spec, as this process sees it.
         root: URL of the artifact root, as this process sees it.
         size: of the candidate; None for the student itself.
@@ -47,6 +50,7 @@ class PodJob:
     stage: Stage
     student: Student
     size: int | None
+    run_id: str
     run_path: str
     spec: str
     root: str
@@ -101,7 +105,7 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
             k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name)) for name in pods.secrets
         ],
         "labels": labels(job, config.client_id),
-        "annotations": {"flywheel/spec": job.spec},
+        "annotations": {"flywheel/spec": job.spec, RUN_ID: job.run_id},
         "container_resources": k8s.V1ResourceRequirements(requests=requests, limits=limits),
         "node_selector": {**pods.node_selector, **(own.node_selector if own else {})},
         "tolerations": [_toleration(toleration) for toleration in tolerations],
@@ -137,11 +141,17 @@ def labels(job: PodJob, client_id: str) -> dict[str, str]:
         "app.kubernetes.io/component": job.stage.replace("_", "-"),
         "flywheel/student": job.student.name,
         "flywheel/client": _label(client_id),
+        "flywheel/root": root_label(job.root),
         "flywheel/run": run_label(job.root, job.run_path),
     }
     if job.size is not None:
         found["flywheel/size"] = str(job.size)
     return found
+
+
+def root_label(root: str) -> str:
+    """Return the value of the label that all pods of an artifact root have."""
+    return hashlib.sha256(root.encode()).hexdigest()[:16]
 
 
 def run_label(root: str, run_path: str) -> str:

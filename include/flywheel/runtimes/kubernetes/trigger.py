@@ -90,6 +90,7 @@ class PodTrigger(BaseTrigger):
         self._said = ("", 0.0)
         self._asked_at = time.monotonic()
         self._ended = False
+        self._marks = {"begun": time.monotonic()}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments."""
@@ -134,6 +135,7 @@ class PodTrigger(BaseTrigger):
         uid = pod["metadata"]["uid"]
         while True:
             self._check_deadline()
+            self._mark(pod)
             ending = explain.ending(pod)
             if explain.is_running(pod):
                 await self._copy_log(cluster)
@@ -189,6 +191,7 @@ class PodTrigger(BaseTrigger):
             await asyncio.sleep(QUOTA_SECONDS * random.uniform(0.5, 1.5))
             return None
         log.info("pod %s/%s made", self.namespace, self.name)
+        self._marks["made"] = time.monotonic()
         return pod
 
     async def _wait_to_start(self, cluster: Namespace, pod: Pod) -> None:
@@ -230,8 +233,8 @@ class PodTrigger(BaseTrigger):
     async def _finish(self, cluster: Namespace, pod: Pod, ending: Ending) -> None:
         """Copy the rest of the log, say where the time went and take the pod away."""
         await self._copy_log(cluster, patient=True)
-        log.info("pod %s: %s", self.name, explain.times(pod))
         await self._take_away(cluster, keep=self.keep_failed and not ending.good)
+        log.info("pod %s: %s", self.name, self._times(pod))
 
     async def _deleted(self, cluster: Namespace, pod: Pod) -> Ending:
         """Say why a pod is being deleted, by others, once it is gone."""
@@ -274,6 +277,26 @@ class PodTrigger(BaseTrigger):
         """Return whether the pod was made by this try of the task."""
         mine, there = (item["metadata"].get("labels", {}).get("try_number") for item in (self.manifest, pod))
         return bool(mine == there)
+
+    def _mark(self, pod: Pod) -> None:
+        """Note when the pod was first seen to have a node, to run, and to have ended."""
+        now = time.monotonic()
+        if explain.scheduled_at(pod):
+            self._marks.setdefault("placed", now)
+        if explain.has_started(pod):
+            self._marks.setdefault("started", now)
+        if explain.ending(pod) is not None:
+            self._marks.setdefault("ended", now)
+
+    def _times(self, pod: Pod) -> str:
+        """Return where the time went; in whole seconds of the cluster's where another triggerer began."""
+        stages = ("begun", "made", "placed", "started", "ended")
+        if not all(stage in self._marks for stage in stages):
+            return explain.times(pod)
+        marks = [*(self._marks[stage] for stage in stages), time.monotonic()]
+        what = ("to be made", "to a node", "to start", "of work", "to collect")
+        spans = zip(marks[:-1], marks[1:], what, strict=True)
+        return ", ".join(f"{after - before:.1f} s {name}" for before, after, name in spans)
 
     def _check_deadline(self) -> None:
         if self.patience.deadline is not None and time.time() >= self.patience.deadline:

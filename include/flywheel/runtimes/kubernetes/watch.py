@@ -102,11 +102,11 @@ class Namespace:
         else:
             await _body(answer)
 
-    async def names(self, selector: str) -> list[str]:
-        """Return the names of the pods with these labels."""
+    async def pods(self, selector: str) -> list[Pod]:
+        """Return the pods with these labels."""
         api = await self._api()
         answer = await api.list_namespaced_pod(self.name, label_selector=selector, _preload_content=False)
-        return [item["metadata"]["name"] for item in json.loads(await _body(answer))["items"]]
+        return list(json.loads(await _body(answer))["items"])
 
     async def log(self, pod: str, since_seconds: int | None) -> str:
         """Return a pod's log with the time of each line, as far back as asked; all of it for None."""

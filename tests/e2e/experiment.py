@@ -1,0 +1,175 @@
+"""The experiment of the tests on a cluster, where it runs, and what is seen of its pods from the side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.cluster import Cluster, OwnCluster
+from tests.e2e.cluster.images import PROJECT
+from tests.e2e.cluster.processes import wait_until
+from tests.e2e.installation import CONNECTION
+
+STUDENTS = ("small", "medium", "large")
+SIZES = (100, 200, 400)
+
+
+def experiment(namespace: str, image: str, *, gpus: int = 0, **changes: Any) -> str:
+    """Return a config like the shipped one, small enough for a test, with runtime kubernetes."""
+    config = yaml.safe_load((PROJECT / "include/config.yaml").read_text())
+    for student in config["nims"]:
+        student["gpus"] = gpus
+    config["sizes"] = list(SIZES)
+    config["data_split_config"] |= {"eval_size": 100, "min_total_records": 500}
+    config["training_config"] |= {"epochs": 1, "checkpoint_seconds": 1.0}
+    config["runtime"] = {
+        "type": "kubernetes",
+        "threads": 1,
+        "parallel": 2,
+        "kubernetes": {
+            "connection": CONNECTION,
+            "namespace": namespace,
+            "image": image,
+            "requests": {"cpu": "100m", "memory": "400Mi"},
+            "limits": {"cpu": "1", "memory": "2Gi"},
+            "priority_classes": ["flywheel-large", "flywheel-medium", "flywheel-small"],
+            "volume_claim": "flywheel-artifacts",
+            "log_seconds": 2,
+        },
+    }
+    for section, values in changes.items():
+        if not isinstance(values, dict):
+            config[section] = values
+            continue
+        merged = config.get(section) or {}
+        for key, value in values.items():
+            merged[key] = {**merged[key], **value} if isinstance(value, dict) and key in merged else value
+        config[section] = merged
+    return yaml.safe_dump(config)
+
+
+class Ground:
+    """Namespaces as docker/kubernetes/base makes them, each with a volume for an artifact root."""
+
+    def __init__(self, cluster: OwnCluster) -> None:
+        self.cluster = cluster
+        self.made: list[str] = []
+
+    def make(self, artifacts: Path) -> tuple[str, str]:
+        """Make a namespace; return its name and the kubeconfig of Airflow's service account in it."""
+        name = f"flywheel-e2e-{uuid.uuid4().hex[:6]}"
+        self.made.append(name)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(PROJECT / "docker/kubernetes", folder, dirs_exist_ok=True)
+            overlay = Path(folder, "overlays/test")
+            overlay.mkdir()
+            content = {"resources": ["../../base"], "namespace": name}
+            (overlay / "kustomization.yaml").write_text(json.dumps(content))
+            self.cluster.kubectl("apply", "-k", str(overlay))
+        self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_volume(name, artifacts)))
+        return name, self._kubeconfig(name)
+
+    def remove(self) -> None:
+        """Delete all."""
+        for name in self.made:
+            self.cluster.kubectl("delete", "namespace", name, "--wait=false")
+            self.cluster.kubectl("delete", "pv", name, "--wait=false")
+
+    def _kubeconfig(self, namespace: str) -> str:
+        token = self.cluster.kubectl("-n", namespace, "create", "token", "flywheel-airflow", "--duration=12h")
+        config = json.loads(self.cluster.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
+        config["users"][0]["user"] = {"token": token.strip()}
+        return json.dumps(config)
+
+
+class Watch:
+    """Follows the pods of a stage from the side, by the events of the cluster's watch.
+
+    Args:
+        cluster: whose.
+        namespace: where.
+        component: the stage.
+    """
+
+    def __init__(self, cluster: OwnCluster, namespace: str, component: str = "customize") -> None:
+        self._file = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        columns = "custom-columns=N:.metadata.name,P:.status.phase,D:.metadata.deletionTimestamp"
+        command = [str(cluster.program), "kubectl", "--kubeconfig", cluster.kubeconfig, "-n", namespace]
+        command += ["get", "pods", "--watch", "-l", f"app.kubernetes.io/component={component}"]
+        self._process = subprocess.Popen([*command, "--no-headers", "-o", columns], stdout=self._file)
+
+    def stop(self) -> int:
+        """Return the most pods that were in phase Running together."""
+        self._process.terminate()
+        self._process.wait()
+        self._file.seek(0)
+        running: set[str] = set()
+        most = 0
+        for line in self._file:
+            name, phase, _ = line.split()
+            running = running | {name} if phase == "Running" else running - {name}
+            most = max(most, len(running))
+        return most
+
+
+def pods(cluster: Cluster, namespace: str) -> list[str]:
+    """Return the names of all pods of a namespace."""
+    return cluster.kubectl("-n", namespace, "get", "pods", "-o", "name").split()
+
+
+def running(cluster: Cluster, namespace: str, component: str) -> list[str]:
+    """Return the names of the pods of a stage that run."""
+    found = cluster.get("-n", namespace, "pods", "-l", f"app.kubernetes.io/component={component}")
+    return [item["metadata"]["name"] for item in found["items"] if item["status"].get("phase") == "Running"]
+
+
+def wait_until_training(cluster: Cluster, namespace: str) -> str:
+    """Return the name of a pod whose training has taken some steps."""
+    found: list[str] = []
+
+    def look() -> bool:
+        for name in running(cluster, namespace, "customize"):
+            log = cluster.kubectl("-n", namespace, "logs", name, check=False)
+            if "step" in log:
+                found.append(name)
+        return bool(found)
+
+    wait_until("a training", look, 300)
+    time.sleep(1)
+    return found[0]
+
+
+def live_pod(cluster: Cluster, namespace: str, selector: str) -> dict[str, Any]:
+    """Return the pod with these labels that is not being deleted; {} where there is none."""
+    items = cluster.get("-n", namespace, "pods", "-l", selector)["items"]
+    live = [item for item in items if "deletionTimestamp" not in item["metadata"]]
+    return dict(live[0]) if live else {}
+
+
+def uid_of(cluster: Cluster, namespace: str, selector: str) -> str:
+    """Return the uid of that pod; empty where there is none."""
+    found = live_pod(cluster, namespace, selector)
+    return str(found["metadata"]["uid"]) if found else ""
+
+
+def _volume(name: str, artifacts: Path) -> dict[str, Any]:
+    modes = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+        "spec": {**modes, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(artifacts)},
+                 "claimRef": {"namespace": name, "name": "flywheel-artifacts"}},
+    }  # fmt: skip
+    claim = {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "flywheel-artifacts", "namespace": name},
+        "spec": {**modes, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
+    }  # fmt: skip
+    return {"apiVersion": "v1", "kind": "List", "items": [volume, claim]}
