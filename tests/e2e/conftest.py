@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.cluster import Cluster, ClusterUnavailableError, OwnCluster, open_cluster
 from tests.e2e.cluster.images import ensure_image
 from tests.e2e.cluster.objects import ObjectStore
-from tests.e2e.experiment import Ground, experiment
+from tests.e2e.experiment import FirstRun, Ground, experiment, run_first
 from tests.e2e.installation import Airflow
 from tests.e2e.pods import CONNECTION
 
@@ -108,6 +108,12 @@ def airflow(own_cluster: OwnCluster, ground: Ground, drill_image: str) -> Iterat
         yield started
     finally:
         started.remove()
+
+
+@pytest.fixture(scope="session")
+def first(own_cluster: OwnCluster, airflow: Airflow, student_image: str) -> FirstRun:
+    """Give how the whole DAG ran for the first time."""
+    return run_first(own_cluster, airflow, student_image)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from tests.e2e.cluster import Cluster, OwnCluster
 from tests.e2e.cluster.images import PROJECT
 from tests.e2e.cluster.processes import wait_until
-from tests.e2e.installation import CONNECTION
+from tests.e2e.installation import CONNECTION, Airflow
 
 STUDENTS = ("small", "medium", "large")
 SIZES = (100, 200, 400)
@@ -88,6 +89,41 @@ class Ground:
         config = json.loads(self.cluster.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
         config["users"][0]["user"] = {"token": token.strip()}
         return json.dumps(config)
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """How the run `first` went: nine candidates on two GPUs, artifacts on a volume.
+
+    Attributes:
+        at_once: most customization pods that ran together.
+        deferred: most customization tasks that waited without a worker slot.
+        working: most of them that held one.
+    """
+
+    state: str
+    seconds: float
+    at_once: int
+    deferred: int
+    working: int
+
+
+def run_first(cluster: OwnCluster, airflow: Airflow, image: str) -> FirstRun:
+    """Turn the wheel once and look on."""
+    cluster.gpus(2)
+    airflow.configure(experiment(airflow.namespace, image, gpus=1))
+    began = time.monotonic()
+    watch = Watch(cluster, airflow.namespace)
+    airflow.trigger("first")
+    deferred, working = 0, 0
+    while airflow.state("first") not in ("success", "failed"):
+        states = [task["state"] for task in airflow.tasks("first") if "customize" in task["task_id"]]
+        deferred, working = max(deferred, states.count("deferred")), max(working, states.count("running"))
+        if time.monotonic() - began > 1500:
+            raise TimeoutError("run first: not in 1500 s")
+        time.sleep(2)
+    seconds = round(time.monotonic() - began)
+    return FirstRun(airflow.state("first"), seconds, watch.stop(), deferred, working)
 
 
 class Watch:

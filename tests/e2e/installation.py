@@ -98,6 +98,7 @@ class Airflow:
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "AIRFLOW__TRIGGERER__CAPACITY": "1000",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # the first request of a busy machine takes long
             "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "86400",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             **environment,
@@ -117,7 +118,7 @@ class Airflow:
         subprocess.run(["chown", "-R", f"{USER_ID}:{USER_ID}", str(self.home)], check=True)
         self._start_postgres()
         self.run("airflow", "db", "migrate")
-        self.run("flywheel.cli", "headlines", "state/demo/headlines.csv", "--count", "3000")
+        self.run("flywheel.cli", "headlines", "state/demo/headlines.csv", "--count", "1200")
         self.start_teacher()
         for name in COMPONENTS:
             self.start_component(name)

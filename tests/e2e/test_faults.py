@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.cluster import OwnCluster
 from tests.e2e.cluster.processes import wait_until
-from tests.e2e.experiment import experiment, live_pod, pods, running, uid_of, wait_until_training
+from tests.e2e.experiment import FirstRun, experiment, live_pod, pods, running, uid_of, wait_until_training
 from tests.e2e.installation import Airflow, table
 
 
@@ -21,7 +21,7 @@ def two_gpus(own_cluster: OwnCluster) -> None:
 
 
 def test_faults_in_turn_change_nothing_in_the_table_and_leave_no_pod(
-    own_cluster: OwnCluster, airflow: Airflow, student_image: str
+    own_cluster: OwnCluster, airflow: Airflow, student_image: str, first: FirstRun
 ) -> None:
     """Triggerer and scheduler killed, a pod deleted, API server and kubelet away: the same table."""
     namespace = airflow.namespace
@@ -95,20 +95,20 @@ def test_marking_or_clearing_a_task_or_its_run_deletes_its_pod(
     waits = "waiting for a place for 1 nvidia.com/gpu"
     wait_until("the log", lambda: waits in airflow.log("marked", "candidate.customize", 0), 30)
 
-    first, second = (f"map_index={index},app.kubernetes.io/component=customize" for index in (0, 1))
+    one, two = (f"map_index={index},app.kubernetes.io/component=customize" for index in (0, 1))
     airflow.patch_task("marked", "candidate.customize", 0, "failed")
-    wait_until("the pod to go", lambda: not live_pod(own_cluster, namespace, first), 60)
+    wait_until("the pod to go", lambda: not live_pod(own_cluster, namespace, one), 60)
 
-    before = uid_of(own_cluster, namespace, second)
+    before = uid_of(own_cluster, namespace, two)
     airflow.clear_task("marked", "candidate.customize", 1)
-    wait_until("a new pod", lambda: uid_of(own_cluster, namespace, second) not in ("", before), 90)
+    wait_until("a new pod", lambda: uid_of(own_cluster, namespace, two) not in ("", before), 90)
 
     airflow.mark("marked", "failed")
     wait_until("all pods to go", lambda: pods(own_cluster, namespace) == [], 90)
 
 
 def test_pods_that_nobody_could_delete_are_swept_by_the_next_run(
-    own_cluster: OwnCluster, airflow: Airflow, student_image: str
+    own_cluster: OwnCluster, airflow: Airflow, student_image: str, first: FirstRun
 ) -> None:
     """A run is marked while the triggerer is down: its pods stay, until another run ends."""
     namespace = airflow.namespace
