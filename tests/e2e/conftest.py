@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.cluster import Cluster, ClusterUnavailableError, OwnCluster, open_cluster
 from tests.e2e.cluster.images import ensure_image
 from tests.e2e.cluster.objects import ObjectStore
-from tests.e2e.experiment import FirstRun, Ground, experiment, run_first
+from tests.e2e.experiment import FirstRun, Ground, open_airflow, run_first
 from tests.e2e.installation import Airflow
 from tests.e2e.pods import CONNECTION
 
 # Of the scale drill. 300 take about five minutes more.
 CANDIDATES = int(os.environ.get("SCALE_CANDIDATES", "60"))
-ADMIN = "flywheel_admin"
 
 
 @pytest.fixture(scope="session")
@@ -82,32 +79,8 @@ def ground(own_cluster: OwnCluster) -> Iterator[Ground]:
 @pytest.fixture(scope="session")
 def airflow(own_cluster: OwnCluster, ground: Ground, drill_image: str) -> Iterator[Airflow]:
     """Give an Airflow whose jobs run in pods; DAGs are flywheel's and those of tests/e2e/dags."""
-    home = Path(tempfile.mkdtemp(prefix="flywheel-e2e-", dir="/var/tmp"))
-    home.chmod(0o755)
-    namespace, kubeconfig = ground.make(home / "artifacts")
-    drills, _ = ground.make(home / "drills")
-    flat = own_cluster.kubectl("config", "view", "--raw", "--flatten", "-o", "json")
-    (home / "admin.json").write_text(flat)
-    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(home / "admin.json")}}
-    store = ObjectStore(own_cluster, home / "objects")
-    started = Airflow(
-        home,
-        namespace,
-        kubeconfig,
-        drills,
-        {f"AIRFLOW_CONN_{ADMIN.upper()}": json.dumps(connection), **store.environment},
-    )
-    settings = {
-        "connection": ADMIN, "namespace": drills, "image": drill_image, "log_seconds": 5,
-        "requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"},
-    }  # fmt: skip
-    (home / "drills.json").write_text(json.dumps({"pods": settings, "candidates": CANDIDATES}))
-    started.configure(experiment(namespace, "none"))
-    try:
-        started.start()
+    with open_airflow(own_cluster, ground, drill_image, CANDIDATES) as started:
         yield started
-    finally:
-        started.remove()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ import yaml
 
 from tests.e2e.cluster import Cluster, OwnCluster
 from tests.e2e.cluster.images import PROJECT
+from tests.e2e.cluster.objects import ObjectStore
 from tests.e2e.cluster.processes import wait_until
 from tests.e2e.installation import CONNECTION, Airflow
 
+ADMIN = "flywheel_admin"  # the connection of the drills
 STUDENTS = ("small", "medium", "large")
 SIZES = (100, 200, 400)
 
@@ -39,7 +43,7 @@ def experiment(namespace: str, image: str, *, gpus: int = 0, **changes: Any) -> 
             "connection": CONNECTION,
             "namespace": namespace,
             "image": image,
-            "requests": {"cpu": "100m", "memory": "400Mi"},
+            "requests": {"cpu": "500m", "memory": "400Mi"},
             "limits": {"cpu": "1", "memory": "2Gi"},
             "priority_classes": ["flywheel-large", "flywheel-medium", "flywheel-small"],
             "volume_claim": "flywheel-artifacts",
@@ -89,6 +93,44 @@ class Ground:
         config = json.loads(self.cluster.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
         config["users"][0]["user"] = {"token": token.strip()}
         return json.dumps(config)
+
+
+@contextmanager
+def open_airflow(cluster: OwnCluster, ground: Ground, drill_image: str, candidates: int) -> Iterator[Airflow]:
+    """Start an Airflow whose jobs run in pods; DAGs are flywheel's and those of tests/e2e/dags.
+
+    Args:
+        cluster: where.
+        ground: makes its namespaces.
+        drill_image: of the drills' pods.
+        candidates: of the scale drill.
+    """
+    home = Path(tempfile.mkdtemp(prefix="flywheel-e2e-", dir="/var/tmp"))
+    home.chmod(0o755)
+    namespace, kubeconfig = ground.make(home / "artifacts")
+    drills, _ = ground.make(home / "drills")
+    flat = cluster.kubectl("config", "view", "--raw", "--flatten", "-o", "json")
+    (home / "admin.json").write_text(flat)
+    connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(home / "admin.json")}}
+    store = ObjectStore(cluster, home / "objects")
+    started = Airflow(
+        home,
+        namespace,
+        kubeconfig,
+        drills,
+        {f"AIRFLOW_CONN_{ADMIN.upper()}": json.dumps(connection), **store.environment},
+    )
+    settings = {
+        "connection": ADMIN, "namespace": drills, "image": drill_image, "log_seconds": 5,
+        "requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"},
+    }  # fmt: skip
+    (home / "drills.json").write_text(json.dumps({"pods": settings, "candidates": candidates}))
+    started.configure(experiment(namespace, "none"))
+    try:
+        started.start()
+        yield started
+    finally:
+        started.remove()
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ def overhead(airflow: Airflow, pods: str, local: str) -> dict[str, Any]:
         local: run whose jobs were processes.
 
     Returns:
-        {"overhead": task in a pod less task in a process, "by_part": {part: seconds}}: `task to pod` is from
-        the task's start to the trigger's, `importing` is of Python and torch in the pod, and the job itself
-        is left out; a process has its imports from the one that it is forked from.
+        {"pod", "process": seconds of a task; "overhead": the difference, "most": the largest; "by_part"}. Of the
+        parts `task to pod` is from the task's start to the trigger's, `importing` is of Python in the pod before
+        the job's own clock starts, and the job itself is left out.
     """
     found = [job for job in _jobs(airflow, pods) if job["parts"]]
     there = {job["key"]: job["seconds"] for job in _jobs(airflow, local)}
