@@ -36,7 +36,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(INSTALL) requirements-dev.txt
 	@touch $@
 
-test: lint test-unit test-search test-integration test-kubernetes
+test: lint test-unit test-search test-integration
 
 lint: install-dev
 	$(BIN)/ruff check .
