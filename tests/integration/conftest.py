@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.airflow_stack import Stack, make_home
+from tests.integration.web_server import WebServer, furnish, make_project
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def data(tmp_path: Path) -> Path:
     """Give the folder of a test's records and artifacts."""
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """Give an API server with runs that have ended, failed, wait and go on."""
+    server = WebServer(make_project(tmp_path_factory.mktemp("web") / "home"))
+    try:
+        furnish(server)
+        yield server
+    finally:
+        server.stop()

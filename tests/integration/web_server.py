@@ -20,11 +20,16 @@ from typing import Any
 import httpx
 import yaml
 
+from flywheel import wheel
+from flywheel.artifacts import ArtifactRoot
+from flywheel.config import load_config
 from flywheel.laptop import home
 from flywheel.laptop.processes import free_port
-from tests.unit.finished_run import WORKLOAD
+from flywheel.runs import Run
+from tests.unit.finished_run import TABLE_1, WORKLOAD, finish, plan_of
 
 PROJECT = Path(__file__).parents[2]
+NIGHTS = ("night-0", "night-1", "night-2")
 USERS = {"admin": "admin", "vera": "viewer", "uma": "user", "otto": "op"}
 
 
@@ -57,6 +62,7 @@ def make_project(folder: Path, **sections: Any) -> Path:
             {"model_name": f"meta/llama-{name}", "name": name, "gpus": 0} for name in ("1b", "3b", "8b")
         ],
         "artifacts": {"root": "artifacts"},
+        "api": {"reads_per_minute": 10**6, "writes_per_minute": 10**6},
         "mlflow_config": {
             "tracking_uri": f"sqlite:///{folder}/mlflow.db",
             "artifact_location": f"{folder}/mlruns",
@@ -149,6 +155,12 @@ class WebServer:
         self._clients.append(client)
         return client
 
+    def seed(self, runs: list[dict[str, Any]]) -> None:
+        """Write runs into Airflow's database."""
+        file = self.folder / "seed.json"
+        file.write_text(json.dumps(runs))
+        self.in_airflow("tests.integration.seed_runs", str(file))
+
     def in_airflow(self, *arguments: str) -> str:
         """Run a module of the tests with this Airflow's database."""
         done = subprocess.run(
@@ -161,3 +173,81 @@ class WebServer:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def furnish(server: WebServer) -> None:
+    """Give a server three nights that have ended, a run that failed, one that goes on and one that waits."""
+    with environment_of(server.folder):
+        config = load_config(server.folder / "config.yaml")
+        for number, name in enumerate(NIGHTS):
+            run = finish(plan_of(config, name, day=2 + number, client_id="desk"), data_seed=number)
+            wheel.score(run)
+            wheel.promote(run)
+            publish_predictions(run)
+        hopeless = dict.fromkeys(TABLE_1, "no weights at /models/secret-place")
+        finish(plan_of(config, "broken", client_id="desk"), f1={("1b", 999): 0.0}, failed=hopeless)
+        going = finish(plan_of(config, "going", client_id="desk"), f1={("1b", 5): 0.29, ("8b", 25): 0.95})
+        progress = {
+            "step": 6,
+            "steps": 12,
+            "loss": 0.5,
+            "val_loss": None,
+            "records_per_second": 100.0,
+            "seconds_left": 4.0,
+            "losses": [{"step": 3, "loss": 1.5, "val_loss": None}, {"step": 6, "loss": 0.5, "val_loss": 0.6}],
+        }
+        going.root.write_json(f"{going.path}/jobs/3b@5/customize.progress.json", progress)
+    states = dict.fromkeys(NIGHTS, "success") | {"broken": "failed", "going": "running", "waiting": "queued"}
+    server.seed(
+        [
+            {"run_id": name, "state": state, "minutes_ago": 100 - index}
+            for index, (name, state) in enumerate(states.items())
+        ]
+    )
+
+
+def publish_predictions(run: Run) -> None:
+    """Publish the evaluations of a run's jobs, with answers of which every fourth is wrong."""
+    for folder in run.root.list(f"{run.path}/jobs"):
+        for name in ("evaluate", "base_eval"):
+            path = f"{run.path}/jobs/{folder}/{name}.json"
+            if run.root.exists(path):
+                _publish_evaluation(run.root, run.root.read_json(path)["result"])
+
+
+def _publish_evaluation(root: ArtifactRoot, result: dict[str, Any]) -> None:
+    if root.find("evaluations", result["key"]):
+        return
+    lines = []
+    for number in range(result["records"]):
+        teacher = ("Earnings", "Dividends", "Guidance")[number % 3]
+        student = teacher if number % 4 else ("OTHER", "")[number % 8 == 0]
+        line = {
+            "id": f"{number:032x}",
+            "text": f"Headline {number} <b>of Acme</b>",
+            "teacher": teacher,
+            "student": student,
+            "answer": f"[[[{student.lower()}]]]",
+        }
+        lines.append(json.dumps(line))
+    with root.build("evaluations", result["key"]) as folder:
+        (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / "result.json").write_text(json.dumps(result))
+
+
+def clone_runs(server: WebServer, like: str, count: int) -> None:
+    """Add runs that found out what another did: their plan and report, without their jobs."""
+    root = ArtifactRoot(str(server.folder / "artifacts"))
+    plan, report = (root.read_json(f"runs/{like}/{name}") for name in ("plan.json", "report.json"))
+    for number in range(count):
+        name = f"clone-{number:05d}"
+        folder = server.folder / "artifacts" / "runs" / name
+        folder.mkdir()
+        (folder / "plan.json").write_text(json.dumps({**plan, "run_id": name}))
+        (folder / "report.json").write_text(json.dumps({**report, "run_id": name}))
+    server.seed(
+        [
+            {"run_id": f"clone-{number:05d}", "state": "success", "minutes_ago": 200 + number}
+            for number in range(count)
+        ]
+    )

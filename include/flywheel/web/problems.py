@@ -68,7 +68,7 @@ class InvalidRequest(BaseModel):
         msg: str
         type: str
 
-    detail: list[Fault]
+    detail: list[Fault] = Field(default_factory=list)
 
 
 def problem_response(problem: Problem) -> Response:

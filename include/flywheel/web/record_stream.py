@@ -118,9 +118,7 @@ class Answers:
     """The answers to lines, on disk until they are sent."""
 
     def __init__(self) -> None:
-        folder = Path(resolve_path("state/api"))
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115  closed by its reader
+        self._file = tempfile.TemporaryFile(dir=_own_folder(), buffering=1 << 20)  # noqa: SIM115  closed by its reader
 
     def add(self, data: bytes) -> None:
         """Take the answer to a line, or to several."""
@@ -160,7 +158,7 @@ def take(
         StoreError: the store cannot be used at all.
     """
     taken, started = Taken(), time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="records-", dir=resolve_path("state/api")))
+    folder = Path(tempfile.mkdtemp(prefix="records-", dir=_own_folder()))
     try:
         with open_store(store) as opened, Quarantine(folder / "quarantine.jsonl") as quarantine:
             batch: list[tuple[int, Record]] = []
@@ -223,6 +221,16 @@ def take(
     finally:
         body.give_up()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_folder() -> str:
+    """Return a folder on disk: that for temporary files is often in memory."""
+    folder = resolve_path("state/api")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:  # a project that cannot be written to
+        return tempfile.gettempdir()
+    return folder
 
 
 def _check_owner(record: Record, workload_id: str | None, client_id: str | None) -> None:

@@ -1,0 +1,127 @@
+"""Log records that arrive as a stream: into the store, an answer for each line, the bad ones kept."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.config.schema import StoreConfig
+from flywheel.stores import open_store
+from flywheel.web import record_stream
+from flywheel.web.record_stream import Answers, Body, take
+from flywheel.workload import Workload
+
+WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+
+
+def line(number: int, **changes: Any) -> bytes:
+    record = {
+        "request": {"model": "teacher", "messages": [{"role": "user", "content": f"Headline {number}"}]},
+        "response": {"choices": [{"message": {"role": "assistant", "content": "[[[earnings]]]"}}]},
+        "workload_id": "news_classifier",
+        "client_id": "desk",
+        "timestamp": 1_700_000_000 + number,
+    }
+    return json.dumps({**record, **changes}).encode() + b"\n"
+
+
+def send(tmp_path: Path, data: bytes, *, piece: int = 1000, broken: bool = False, **arguments: Any) -> Any:
+    """Send bytes in pieces; return what became of them and the answers."""
+    body, answers = Body(), Answers()
+
+    def feed() -> None:
+        for start in range(0, len(data), piece):
+            if not body.put(data[start : start + piece]):
+                return
+        body.end(broken=broken)
+
+    sender = threading.Thread(target=feed)
+    sender.start()
+    store = StoreConfig(path=str(tmp_path / "records.sqlite"))
+    root = ArtifactRoot(str(tmp_path / "artifacts"))
+    taken = take(body, answers, store=store, root=root, workload=WORKLOAD, **arguments)
+    sender.join()
+    return taken, [json.loads(answer) for answer in b"".join(answers.chunks()).splitlines()]
+
+
+def stored(tmp_path: Path) -> int:
+    with open_store(StoreConfig(path=str(tmp_path / "records.sqlite"))) as store:
+        return store.count("news_classifier", "desk", 2**40)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000, 10**6])
+def test_each_line_is_answered_whatever_the_pieces(tmp_path: Path, piece: int) -> None:
+    data = line(1) + b"nonsense\n" + line(2, timestamp="soon") + line(3)
+    taken, answers = send(tmp_path, data, piece=piece)
+    assert {answer["line"]: answer["status"] for answer in answers} == {
+        1: "accepted",
+        2: "quarantined",
+        3: "quarantined",
+        4: "accepted",
+    }
+    assert (taken.lines, taken.accepted, taken.written, taken.quarantined) == (4, 2, 2, 2)
+    assert stored(tmp_path) == 2
+
+
+def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
+    taken, _ = send(tmp_path, line(1) + line(2).rstrip(b"\n"))
+    assert taken.accepted == 2
+
+
+def test_bad_lines_are_kept_with_their_reason(tmp_path: Path) -> None:
+    taken, _ = send(tmp_path, line(1) + b'{"a": 1}\n')
+    (kept,) = (tmp_path / "artifacts" / taken.quarantine).read_text().splitlines()
+    assert json.loads(kept)["line"] == 2
+    assert json.loads(kept)["raw"] == '{"a": 1}'
+
+
+def test_the_same_again_changes_nothing(tmp_path: Path) -> None:
+    send(tmp_path, line(1) + line(2))
+    taken, _ = send(tmp_path, line(1) + line(2))
+    assert (taken.written, taken.already_there) == (0, 2)
+    assert stored(tmp_path) == 2
+
+
+def test_only_the_bad_lines_are_answered_where_that_is_asked_for(tmp_path: Path) -> None:
+    _, answers = send(tmp_path, line(1) + b"nonsense\n", tell_accepted=False)
+    assert [answer["line"] for answer in answers] == [2]
+
+
+def test_records_of_others_are_set_aside_where_that_is_asked_for(tmp_path: Path) -> None:
+    data = line(1) + line(2, client_id="other") + line(3, workload_id="other")
+    taken, answers = send(tmp_path, data, workload_id="news_classifier", client_id="desk")
+    assert taken.accepted == 1
+    assert {answer["line"] for answer in answers if answer["status"] == "quarantined"} == {2, 3}
+
+
+def test_a_client_that_goes_away_leaves_whole_batches_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_stream, "BATCH", 2)
+    taken, _ = send(tmp_path, line(1) + line(2) + line(3)[:30], broken=True)
+    assert taken.stopped == "the client went away"
+    assert stored(tmp_path) == 2
+
+
+def test_no_more_is_read_after_too_many_bad_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_stream, "MOST_BAD_LINES", 3)
+    taken, answers = send(tmp_path, b"x\n" * 100_000)
+    assert taken.lines == 3
+    assert "were bad" in taken.stopped
+    assert len(answers) == 3
+
+
+def test_a_store_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    (tmp_path / "records.sqlite").write_text("no database")
+    from flywheel.errors import StoreError
+
+    with pytest.raises(StoreError):
+        send(tmp_path, line(1))
