@@ -38,16 +38,20 @@ export function App({ dagId, runId, search, navigate }: AppProps) {
       const next = { ...latest.current, ...change };
       const text = writePlace(next, runId);
       const place = readPlace(text, runId);
-      const moved = place.view !== latest.current.view || place.run !== latest.current.run;
       setPlace(place);
       if (text !== shown.current) {
         shown.current = text;
         navigate({ search: text }, { replace });
       }
-      if (moved) document.querySelector<HTMLElement>(".flywheel h1")?.focus();
     },
     [navigate, runId],
   );
+  // Another view begins at its title, for the keyboard and for a screen reader too.
+  const isFirst = useRef(true);
+  useEffect(() => {
+    if (!isFirst.current) document.querySelector<HTMLElement>(".flywheel h1")?.focus();
+    isFirst.current = false;
+  }, [place.view, place.run]);
   const page = useMemo<Page>(
     () => ({ place, go, fixedRun: runId ?? "", leave: (path) => navigate(path) }),
     [place, go, runId, navigate],

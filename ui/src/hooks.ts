@@ -31,11 +31,13 @@ export function useAnswer<T>(path: string | null, everySeconds = 0): Answer<T> {
   });
   const show = useCallback(() => setVersion((version) => version + 1), []);
   const abort = useRef<AbortController | null>(null);
+  const isAsking = useRef(false);
 
   const ask = useCallback(async () => {
     if (path === null) return;
     abort.current?.abort();
     const controller = (abort.current = new AbortController());
+    isAsking.current = true;
     try {
       const data = await get<T>(path, controller.signal);
       keep(path, data);
@@ -44,6 +46,7 @@ export function useAnswer<T>(path: string | null, everySeconds = 0): Answer<T> {
       if (controller.signal.aborted) return;
       state.current = { path, problem: Problem.of(error), isLoading: false };
     }
+    isAsking.current = false;
     show();
   }, [path]);
 
@@ -57,7 +60,7 @@ export function useAnswer<T>(path: string | null, everySeconds = 0): Answer<T> {
   useEffect(() => {
     if (!everySeconds || path === null) return undefined;
     const timer = setInterval(() => {
-      if (!document.hidden) void ask();
+      if (!document.hidden && !isAsking.current) void ask();
     }, everySeconds * 1000);
     return () => clearInterval(timer);
   }, [path, everySeconds]);

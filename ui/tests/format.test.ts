@@ -38,7 +38,3 @@ test("a moment is told as unix seconds or ISO 8601", () => {
   expect(format.asDate("2026-03-01T02:00:00Z")?.getTime()).toBe(1772330400000);
   expect(format.asDate("no time at all")).toBeNull();
 });
-
-test("bytes have the unit that suits them", () => {
-  expect([940, 1200, 34_000_000].map(format.bytes)).toEqual(["940 B", "1.2 kB", "34 MB"]);
-});

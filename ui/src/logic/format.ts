@@ -73,14 +73,6 @@ export function duration(seconds: Maybe<number>): string {
   return `${Math.floor(allMinutes / 60)} h ${pad(allMinutes % 60)} min`;
 }
 
-/** A file's size: 940 B, 1.2 kB, 34 MB. */
-export function bytes(value: Maybe<number>): string {
-  if (!isKnown(value)) return NONE;
-  for (const [size, unit] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]] as const)
-    if (value >= size) return `${short(value / size)} ${unit}`;
-  return `${value} B`;
-}
-
 /** A moment, in the reader's own time zone: 2026-03-01 02:00. */
 export function moment(value: Maybe<string | number | Date>): string {
   const date = asDate(value);

@@ -8,7 +8,8 @@ import { count, f1, percent } from "../logic/format";
 import { Missing, Scroll, Section } from "../parts";
 import { CandidateSelect, useCandidate } from "./candidate";
 
-const NO_CLASS = "no class";
+/** What answers that name none of the classes are called. */
+export const NO_CLASS = "no class";
 
 export function ClassesTab({ run }: { run: Run }) {
   const candidate = useCandidate(run);
@@ -153,5 +154,3 @@ function Matrix({ data, candidate }: { data: Confusion; candidate: Named }) {
     </Scroll>
   );
 }
-
-export { NO_CLASS };

@@ -3,11 +3,11 @@
 import { type Run, hostUrl, runPath } from "../api";
 import { AirflowLink } from "../context";
 import { useAnswer } from "../hooks";
-import { bytes, duration } from "../logic/format";
+import { duration } from "../logic/format";
 import { Badge, Missing, Scroll, Section } from "../parts";
 
 interface Artifacts {
-  artifacts: { name: string; kind: string; size: number | null; url: string }[];
+  artifacts: { name: string; description: string; url: string }[];
 }
 
 export function FilesTab({ run }: { run: Run }) {
@@ -113,10 +113,7 @@ function Files({ run }: { run: Run }) {
         <thead>
           <tr>
             <th scope="col">File</th>
-            <th scope="col">Kind</th>
-            <th scope="col" class="figure">
-              Size
-            </th>
+            <th scope="col">What it is</th>
           </tr>
         </thead>
         <tbody>
@@ -127,8 +124,7 @@ function Files({ run }: { run: Run }) {
                   {one.name}
                 </a>
               </th>
-              <td>{one.kind}</td>
-              <td class="figure">{bytes(one.size)}</td>
+              <td>{one.description}</td>
             </tr>
           ))}
         </tbody>

@@ -91,7 +91,7 @@ function Form({ run, subject, reload }: { run: Run; subject: string; reload: () 
         <span>Comment</span>
         <textarea
           rows={3}
-          maxLength={2000}
+          maxLength={1000}
           value={comment}
           onInput={(event) => setComment((event.currentTarget as HTMLTextAreaElement).value)}
         />

@@ -48,7 +48,10 @@ export function RunView() {
       {run ? (
         <>
           <p class="faint facts">
-            {run.workload_id} · {run.client_id} · {run.run_type}
+            <PlaceLink place={to({ view: "champion", of: [run.workload_id, run.client_id].map(encodeURIComponent).join("/") })}>
+              {run.workload_id} · {run.client_id}
+            </PlaceLink>{" "}
+            · {run.run_type}
             {run.cutoff !== null && ` · data before ${moment(run.cutoff)}`} · started {moment(run.started_at)}
             {run.ended_at && ` · took ${duration((Date.parse(run.ended_at) - Date.parse(run.started_at)) / 1000)}`}
           </p>
