@@ -45,16 +45,17 @@ PEER_ROW = "document.querySelector('table tbody tr a[href*=\"/runs/\"]')"
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="100 runs instead of 1,000")
+    parser.add_argument("--quick", action="store_true", help="100 runs instead of 1,000, each load once")
     parser.add_argument("--runs", type=int)
     parser.add_argument("--folder", type=Path, help="keep the runs here and use them again")
     arguments = parser.parse_args()
     runs = arguments.runs or (100 if arguments.quick else 1000)
     with tempfile.TemporaryDirectory(prefix="benchmark-page-") as temporary:
-        print(json.dumps(_measure((arguments.folder or Path(temporary)) / f"{runs}-runs", runs)))
+        folder = (arguments.folder or Path(temporary)) / f"{runs}-runs"
+        print(json.dumps(_measure(folder, runs, loads=1 if arguments.quick else LOADS)))
 
 
-def _measure(folder: Path, count: int) -> dict[str, Any]:
+def _measure(folder: Path, count: int, loads: int) -> dict[str, Any]:
     is_new = not folder.exists()
     if is_new:
         make_project(folder)
@@ -65,7 +66,7 @@ def _measure(folder: Path, count: int) -> dict[str, Any]:
         lists = _time_lists(server, token)
         print(f"{len(run_ids)} runs; a page of the list takes {lists:.0f} ms at the server", file=sys.stderr)
         with open_browser() as browser:
-            found = _in_browser(browser, server.url, token, run_ids)
+            found = _in_browser(browser, server.url, token, run_ids, loads)
         rss = psutil.Process(server.pid).memory_info().rss
     finally:
         server.stop()
@@ -112,18 +113,18 @@ def _time_lists(server: WebServer, token: str) -> float:
     return statistics.median(times[1:])
 
 
-def _in_browser(browser: Browser, url: str, token: str, run_ids: list[str]) -> dict[str, Any]:
+def _in_browser(browser: Browser, url: str, token: str, run_ids: list[str], loads: int) -> dict[str, Any]:
     list_of_runs = f"{url}/plugin/flywheel"
-    cold = [_with_session(browser, url, token, lambda page: _load(page, list_of_runs)) for _ in range(LOADS)]
+    cold = [_with_session(browser, url, token, lambda page: _load(page, list_of_runs)) for _ in range(loads)]
     context = log_in(browser, url, token)
     context.set_default_timeout(PATIENCE_MS)
     try:
         page = context.new_page()
         _load(page, list_of_runs)
-        full = [_load(page, list_of_runs) for _ in range(LOADS)]
-        peer = [_load(page, f"{url}/dags/flywheel/runs", PEER_ROW) for _ in range(LOADS + 1)][1:]
-        clicked = [_from_navigation(context, url) for _ in range(LOADS)]
-        done, paints = _interactions(context, list_of_runs, run_ids)
+        full = [_load(page, list_of_runs) for _ in range(loads)]
+        peer = [_load(page, f"{url}/dags/flywheel/runs", PEER_ROW) for _ in range(loads + 1)][1:]
+        clicked = [_from_navigation(context, url) for _ in range(loads)]
+        done, paints = _interactions(context, list_of_runs, run_ids, min(loads, REPEATS))
     finally:
         context.close()
     return {
@@ -190,7 +191,7 @@ def _timed(page: Page, act: Callable[[], Any], until: str) -> float:
 
 
 def _interactions(
-    context: BrowserContext, address: str, run_ids: list[str]
+    context: BrowserContext, address: str, run_ids: list[str], repeats: int
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return by interaction its milliseconds until done, and until the next paint: the slowest of each."""
     page = context.new_page()
@@ -214,7 +215,7 @@ def _interactions(
     def tab(name: str, until: str) -> None:
         take(f"tab {name}", page.get_by_role("tab", name=name).click, until)
 
-    for number in range(REPEATS):
+    for number in range(repeats):
         page.goto(address)
         page.wait_for_function(ROW)
         first = min(50, len(run_ids) // 2)

@@ -149,6 +149,7 @@ def test_tabs_are_walked_with_the_arrow_keys(stack: Stack, page: Page) -> None:
     page.get_by_role("tab", name="Results").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Cost and latency")).to_be_focused()
+    expect(page.get_by_role("tabpanel")).to_contain_text("Quality against cost")
     page.keyboard.press("End")
     expect(page.get_by_role("tab", name="Logs and files")).to_be_focused()
     page.keyboard.press("ArrowRight")
@@ -161,7 +162,7 @@ def test_quality_is_shown_against_cost_and_latency_with_the_front(stack: Stack, 
     expect(page.get_by_role("application", name=re.compile("F1 against parameters"))).to_be_visible()
     expect(page.get_by_role("application", name=re.compile("F1 against the latency"))).to_be_visible()
     expect(page.get_by_text("Pareto front, ringed").first).to_contain_text("small @")
-    page.get_by_label("Cost").select_option("training")
+    page.get_by_label("Cost", exact=True).select_option("training")
     expect(page.get_by_role("application", name=re.compile("F1 against seconds of training"))).to_be_visible()
     assert query_of(page)["cost"] == ["training"]
     figures = page.get_by_role("table", name="Candidates with their quality, cost and latency")
@@ -171,7 +172,7 @@ def test_quality_is_shown_against_cost_and_latency_with_the_front(stack: Stack, 
 def test_a_cell_of_the_confusion_matrix_leads_to_its_headlines(stack: Stack, page: Page) -> None:
     visit(stack, page, "?run=page-1&tab=classes&candidate=small%4040")
     per_class = page.get_by_role("table", name="Precision, recall and F1 of each class")
-    assert per_class.get_by_role("row").count() >= 10
+    expect(per_class.get_by_role("row").nth(10)).to_be_visible()
     cell = page.get_by_role("link", name=re.compile(r"^\d+ of .* taken for ")).first
     expect(cell).to_be_visible()
     number = int(cell.inner_text())

@@ -19,7 +19,8 @@ import styles from "./style.css?inline";
 interface Host {
   React: {
     createElement(type: string, props: object): unknown;
-    useEffect(effect: () => void | (() => void), inputs?: readonly unknown[]): void;
+    useEffect(effect: () => void): void;
+    useLayoutEffect(effect: () => () => void, inputs: readonly unknown[]): void;
     useRef<T>(value: T): { current: T };
   };
   ReactRouterDOM: {
@@ -36,26 +37,52 @@ interface HostProps {
 
 const STYLE_ID = "flywheel-results-style";
 
+/**
+ * The page's own element. Airflow puts this component aside and makes it anew when it first renders again after
+ * loading it; the element, with all that the reader has done in it, then goes from the old one into the new one.
+ */
+let page: HTMLElement | null = null;
+let left: { focused: Element | null; scrolled: number } | null = null;
+
 function FlywheelResults({ dagId, runId }: HostProps): unknown {
   const { React, ReactRouterDOM } = globalThis as unknown as Host;
   const { search } = ReactRouterDOM.useLocation();
   const navigate = ReactRouterDOM.useNavigate();
   const element = React.useRef<HTMLElement | null>(null);
 
-  React.useEffect(() => {
-    addStyles();
-    const node = element.current;
-    return () => {
-      if (node) render(null, node);
-    };
+  React.useLayoutEffect(() => {
+    if (element.current) enter(element.current);
+    return leave;
   }, []);
   React.useEffect(() => {
-    if (element.current) {
-      const props = { dagId, runId, search, navigate };
-      render(h(App, props as Parameters<typeof App>[0]), element.current);
-    }
+    const props = { key: `${dagId} ${runId}`, dagId, runId, search, navigate };
+    if (page) render(h(App, props as Parameters<typeof App>[0]), page);
   });
-  return React.createElement("div", { ref: element, className: "flywheel" });
+  return React.createElement("div", { ref: element, style: { width: "100%", height: "100%" } });
+}
+
+function enter(element: HTMLElement): void {
+  addStyles();
+  if (!page) {
+    page = document.createElement("div");
+    page.className = "flywheel";
+  }
+  element.append(page);
+  if (left) {
+    page.scrollTop = left.scrolled;
+    if (left.focused instanceof HTMLElement || left.focused instanceof SVGElement) left.focused.focus({ preventScroll: true });
+    left = null;
+  }
+}
+
+function leave(): void {
+  const focused = document.activeElement;
+  left = page && { focused: page.contains(focused) ? focused : null, scrolled: page.scrollTop };
+  setTimeout(() => {
+    if (!page || page.isConnected) return;
+    render(null, page);
+    page = left = null;
+  });
 }
 
 function addStyles(): void {

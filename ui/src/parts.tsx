@@ -1,6 +1,7 @@
 /** Small parts that several views are made of. */
 
 import type { ComponentChildren } from "preact";
+import { useId } from "preact/hooks";
 
 import type { JobState, Pick, Problem, RunState } from "./api";
 import { count, f1, percent } from "./logic/format";
@@ -88,17 +89,18 @@ interface SelectProps {
 }
 
 export function Select({ label, value, options, onChange }: SelectProps) {
+  const id = useId();
   return (
-    <label class="field">
-      <span>{label}</span>
-      <select value={value} onChange={(event) => onChange((event.currentTarget as HTMLSelectElement).value)}>
+    <div class="field">
+      <label for={id}>{label}</label>
+      <select id={id} value={value} onChange={(event) => onChange((event.currentTarget as HTMLSelectElement).value)}>
         {options.map(([one, text]) => (
           <option key={one} value={one} selected={one === value}>
             {text}
           </option>
         ))}
       </select>
-    </label>
+    </div>
   );
 }
 
