@@ -121,12 +121,14 @@ def test_a_cancelled_job_leaves_nothing_running(
     seconds = time.monotonic() - began
     with capsys.disabled():
         print(f"\ncancelled at {stage}: nothing left after {seconds:.1f} s")
+    wait_for(lambda: stack.api.run_state(run_id) == "failed", 30)
     time.sleep(1.5)
     assert nothing_left()
     job = api.get(f"/jobs/{run_id}").json()
     assert job["status"] == "cancelled"
     assert job["finished_at"]
     assert "admin" in job["error"]
+    assert stack.api.run_state(run_id) == "failed"
     assert [run["state"] for run in api.get("/runs").json()["runs"] if run["run_id"] == run_id] == [
         "cancelled"
     ]
@@ -157,7 +159,7 @@ def test_a_running_training_shows_its_loss_curve_and_the_time_that_is_left(
 
 def test_a_person_reviews_with_a_comment(stack: Stack, api: httpx.Client, data: Path) -> None:
     stack.trigger("reviewed", apart(data), students=["small"], sizes=[40], approval="human")
-    wait_for(lambda: in_review(stack, api, "reviewed"), 300)
+    wait_for(lambda: in_review(stack, api, "reviewed"), 500)
     shown = api.get("/runs/reviewed/review").json()
     assert shown["state"] == "waiting"
     assert "| 40 |" in shown["body"]

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import jwt
 import pytest
+import yaml
 
 from tests.integration.web_server import WebServer
 
@@ -364,6 +365,30 @@ def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(web: WebServer) ->
 def test_a_length_that_is_no_number(web: WebServer, length: bytes) -> None:
     head = b"POST /flywheel/api/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n"
     assert b" 400 " in _raw(web, head, b"x").split(b"\r\n", 1)[0]
+
+
+def test_without_a_token_where_the_configuration_lets_this_machine(
+    web: WebServer, nobody: httpx.Client
+) -> None:
+    file = web.folder / "config.yaml"
+    before = file.read_text()
+    changed = yaml.safe_load(before)
+    changed["api"]["token_required"] = False
+    try:
+        file.write_text(yaml.safe_dump(changed))
+        assert nobody.get("/jobs").status_code == 200
+        started = nobody.post("/jobs", json=JOB)
+        assert started.status_code == 200
+        assert nobody.post(f"/jobs/{started.json()['id']}/cancel").status_code == 200
+        refused(web, nobody.get("/jobs", headers={"X-Forwarded-For": "127.0.0.1"}), 401)
+        refused(web, nobody.get("/jobs", headers={"Host": "evil.test"}), 401)
+        refused(web, nobody.post("/jobs", json=JOB, headers={"Origin": "https://evil.test"}), 401, 403)
+        refused(web, nobody.get("/jobs", headers={"Authorization": "Bearer x.y.z"}), 401, 403)
+        file.write_text("api: {token_required: [")  # a mistake opens nothing and takes nothing away
+        assert nobody.get("/runs", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 401
+    finally:
+        file.write_text(before)
+    refused(web, nobody.get("/jobs"), 401)
 
 
 def test_the_server_still_serves(clients: dict[str, httpx.Client]) -> None:

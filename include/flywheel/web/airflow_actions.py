@@ -25,7 +25,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.serialization.definitions.assets import SerializedAsset
-from airflow.utils.state import State
+from airflow.utils.state import DagRunState, State
 from fastapi import Request
 from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
@@ -74,7 +74,8 @@ def stop_run(user: Any, run_id: str) -> None:
 def stop_again(run_id: str) -> bool:
     """End what a run has started since it was stopped; return whether there was something.
 
-    The scheduler may have been about to start a task in the moment in which the run was stopped.
+    In the moment in which a run is stopped, the scheduler may be about to start a task of it, or to find that
+    all its tasks have ended, some skipped, which makes it a success.
     """
     with session() as db:
         left = db.scalars(
@@ -85,9 +86,11 @@ def stop_again(run_id: str) -> bool:
                 or_(TaskInstance.state.is_(None), TaskInstance.state.not_in(State.finished)),
             )
         ).first()
-        if left is not None:
+        state = db.scalar(select(DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
+        is_stopped = left is None and state in (None, DagRunState.FAILED)
+        if not is_stopped:
             _fail(db, run_id)
-        return left is not None
+        return not is_stopped
 
 
 def remove_run(user: Any, run_id: str) -> None:

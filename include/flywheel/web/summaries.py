@@ -133,7 +133,7 @@ def line_of(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
 
 def state_of(run: AirflowRun, cancelled: bool, in_review: bool) -> RunState:
     """Return the state of a run as the API calls it."""
-    if cancelled and run.state != "success":
+    if cancelled:
         return "cancelled"
     if run.state == "running" and in_review:
         return "review"
