@@ -41,7 +41,7 @@ from flywheel.plan import Plan, make_plan
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
 
-CAPACITY = 128
+CAPACITY = 64
 MEDIAN_MS = 300
 CONNECTIONS = 32
 WORKLOAD = "include/workloads/news_classifier.yaml"
@@ -88,7 +88,7 @@ def _limit(folder: Path, seconds: float) -> dict[str, Any]:
         wrk = _wrk(url, seconds, connections)
         count = round(wrk["per_second"] * seconds)
         ours = _measured(url, "stage", folder, count)
-        httpx = _measured(url, "httpx", folder, count // 2, connections=connections)
+        httpx = _measured(url, "httpx", folder, count // 4, connections=connections)
     return {
         "ours": ours["per_second"],
         "peer": wrk["per_second"],

@@ -302,7 +302,8 @@ def _run(
             log.info("%s; %d attempts were repeated", told.line(counts), client.retries)
             return counts, labeller.budget_spent
 
-    with open_store(plan.config.store) as store:
+    # Answers are looked up by a hash, so a large cache would fill with pages that nobody asks for again.
+    with open_store(plan.config.store, cache_mb=4) as store:
         return asyncio.run(run())
 
 

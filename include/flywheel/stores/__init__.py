@@ -7,8 +7,11 @@ from flywheel.stores.base import Answer, RecordStore, Rejected, WriteSummary
 __all__ = ["Answer", "RecordStore", "Rejected", "WriteSummary", "open_store"]
 
 
-def open_store(config: StoreConfig) -> RecordStore:
+def open_store(config: StoreConfig, *, cache_mb: int = 64) -> RecordStore:
     """Open the store of the config's section `store`, making it where there is none.
+
+    Args:
+        cache_mb: of the embedded store's pages, at most.
 
     Raises:
         StoreError: it cannot be opened; the message says what to do.
@@ -19,4 +22,4 @@ def open_store(config: StoreConfig) -> RecordStore:
         return ElasticsearchStore(config.elasticsearch)
     from flywheel.stores.sqlite import SqliteStore
 
-    return SqliteStore(resolve_path(config.path))
+    return SqliteStore(resolve_path(config.path), cache_mb=cache_mb)

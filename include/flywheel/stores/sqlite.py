@@ -65,13 +65,15 @@ class SqliteStore:
 
     Args:
         path: the file, made with its folder where there is none.
+        cache_mb: of its pages, at most.
 
     Raises:
         StoreError: the file is not a store, is damaged, or a newer flywheel made it.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, cache_mb: int = 64) -> None:
         self.path = Path(path)
+        self._cache_mb = cache_mb
         # One connection, so one statement at a time; other processes have their own.
         self._lock = threading.RLock()
         self._compressor = Compressor()
@@ -246,7 +248,7 @@ class SqliteStore:
             )
         self._use_write_ahead_log()
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -65536")  # 64 MiB
+        connection.execute(f"PRAGMA cache_size = {-1024 * self._cache_mb}")
         with self._transaction():
             # Asked again under the lock: another process may have made the tables meanwhile.
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
