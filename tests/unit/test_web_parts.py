@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from flywheel import wheel
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, champion_history, read_champion
+from flywheel.errors import ArtifactError
 from flywheel.runs import Run, folder_name
 from flywheel.web import archive, deletion, idempotency, promotion
 from flywheel.web.problems import Problem
@@ -48,6 +49,13 @@ def test_an_archive_is_a_tar_of_the_length_that_was_said(tmp_path: Path) -> None
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
         read = {member.name: opened.extractfile(member).read() for member in opened}  # type: ignore[union-attr]
     assert read == {f"1b@5/{name}": data for name, data in content.items()}
+
+
+def test_an_archive_holds_nothing_from_outside_of_its_artifact(tmp_path: Path) -> None:
+    root = ArtifactRoot(str(tmp_path))
+    root.write_json("adapters/k/manifest.json", {"files": {"../../secret": 3}})
+    with pytest.raises(ArtifactError, match="outside"):
+        archive.files_of(root, "adapters", "k")
 
 
 # -- idempotency ---------------------------------------------------------------------------------------
@@ -171,6 +179,16 @@ def test_the_champions_adapter_stays_and_the_others_of_its_run_go(nights: list[R
 def test_nothing_of_a_dataset_goes_while_a_run_on_it_is_not_scored(nights: list[Run]) -> None:
     finish(plan_of(nights[2].plan.config, "going", day=5), data_seed=2, f1={("1b", 999): 0.0})
     assert deletion.remove_files(nights[2], nights[2].plan) == []
+
+
+def test_what_is_no_key_of_an_artifact_is_not_removed(nights: list[Run], tmp_path: Path) -> None:
+    run = nights[2]
+    (tmp_path / "precious").write_text("x")
+    curated = run.root.read_json(f"{run.path}/stages/curate.json")
+    curated["result"]["dataset"] = f"../../{'../' * 9}{tmp_path}"
+    run.root.write_json(f"{run.path}/stages/curate.json", curated)
+    deletion.remove_files(run, run.plan)
+    assert (tmp_path / "precious").exists()
 
 
 def test_latest_then_names_the_run_that_was_scored_last(nights: list[Run]) -> None:

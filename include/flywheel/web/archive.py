@@ -22,6 +22,8 @@ def files_of(root: ArtifactRoot, kind: str, key: str) -> dict[str, int]:
     """
     manifest: Any = root.read_json(f"{kind}/{key}/{MANIFEST}")
     files: dict[str, int] = manifest["files"]
+    if any(name.startswith("/") or ".." in name.split("/") for name in files):
+        raise ArtifactError(f"{root.url}/{kind}/{key}/{MANIFEST}: names a file outside of the artifact")
     return files
 
 

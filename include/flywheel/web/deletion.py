@@ -8,6 +8,7 @@ may be about to use what is there for its dataset; so as long as there is one, n
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,8 @@ from flywheel.web import airflow_actions, run_files, summaries
 from flywheel.web.airflow_runs import AirflowRun
 
 log = logging.getLogger(__name__)
+
+KEY = re.compile(r"[0-9a-f]{20}")  # as flywheel.artifacts.key_of makes them
 
 # One at a time: two runs that share an artifact must not each leave it to the other.
 _one_at_a_time = threading.Lock()
@@ -75,7 +78,8 @@ def _made_by(run: Run) -> set[tuple[str, str]]:
                 made.add(("evaluations", run_files.read_json(run, path)["result"]["key"]))
             elif name == "customize.spec.json":
                 made |= _checkpoints(run, path)
-    return made
+    # What is no key is the name of something else: nothing that a file says is removed on its word alone.
+    return {(kind, key) for kind, key in made if KEY.fullmatch(str(key))}
 
 
 def _checkpoints(run: Run, path: str) -> set[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from flywheel.plan import Plan
 from flywheel.runs import Run, seconds_of
@@ -15,6 +16,7 @@ from flywheel.web.contract import (
     Evaluation,
     JobDetailResponse,
     JobListItem,
+    JobResponse,
     NIMResponse,
     NIMRunStatus,
 )
@@ -44,6 +46,20 @@ def list_item(line: RunLine, summary: Summary) -> JobListItem:
         finished_at=line.ended_at,
         datasets=_datasets(summary),
         error=_error(line, summary, []),
+    )
+
+
+def started(found: AirflowRun) -> JobResponse:
+    """Return a run that was started before, as the answer to who asks for it again."""
+    states: dict[str, Literal["queued", "running", "completed", "failed"]] = {
+        "queued": "queued",
+        "running": "running",
+        "success": "completed",
+    }
+    return JobResponse(
+        id=found.run_id,
+        status=states.get(found.state, "failed"),
+        message="The job was started before, under the same Idempotency-Key.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Request
 
-from flywheel.web import airflow_actions, cancelling, deletion, idempotency, job_view, summaries
+from flywheel.web import airflow_actions, airflow_runs, cancelling, deletion, idempotency, job_view, summaries
 from flywheel.web.access import Reader, Trigger
 from flywheel.web.contract import (
     JobCancelResponse,
@@ -41,6 +41,9 @@ def create_job(
 
     def start() -> JobResponse:
         job_id = f"api__{_job_number(user, idempotency_key)}"
+        there = airflow_runs.find_run(job_id) if idempotency_key else None
+        if there is not None:  # its answer is no longer kept, or another process has just started it
+            return job_view.started(there)
         conf: dict[str, Any] = {"workload_id": asked.workload_id, "client_id": asked.client_id}
         if asked.data_split_config is not None:
             split = asked.data_split_config.model_dump(exclude={"parse_function_arguments"})
