@@ -133,8 +133,17 @@ def _teacher(config: Config) -> Iterator[Finding]:
 def _store(config: Config) -> Iterator[Finding]:
     from flywheel.stores import open_store
 
-    with open_store(config.store):
-        yield Finding("store", "ok", f"{config.store.type}, {config.store.path}")
+    there = config.store.elasticsearch
+    # A run waits for a cluster that restarts; a person at a terminal does not.
+    impatient = there.model_copy(update={"wait_seconds": 5.0, "timeout_seconds": 10.0})
+    with open_store(config.store.model_copy(update={"elasticsearch": impatient})) as store:
+        scopes = store.scopes()
+    where = (
+        config.store.path
+        if config.store.type == "sqlite"
+        else f"connection {there.connection!r}, indexes {there.index}-*"
+    )
+    yield Finding("store", "ok", f"{config.store.type}, {where}; records of {len(scopes)} client(s)")
 
 
 def _artifacts(config: Config) -> Iterator[Finding]:

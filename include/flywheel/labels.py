@@ -23,6 +23,8 @@ from functools import lru_cache
 
 # An answer without brackets may have so many words beside the class.
 MAX_WORDS_AROUND = 8
+# Texts up to this length are remembered with their normal forms.
+_SHORT = 64
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 # Quantifiers are possessive and bounded, so that no text makes the search slow.
@@ -32,8 +34,16 @@ _NOT_WORD = re.compile(r"[\W_]+")
 
 def normalize(name: str) -> str:
     """Return a name or text as lower-case words with single spaces, for comparison."""
+    return _normalize_short(name) if len(name) <= _SHORT else _normalize(name)
+
+
+def _normalize(name: str) -> str:
     text = unicodedata.normalize("NFKC", name).casefold().replace("&", " and ")
     return _NOT_WORD.sub(" ", text).strip()
+
+
+# Most answers are one of a few.
+_normalize_short = lru_cache(maxsize=4096)(_normalize)
 
 
 def parse_label(answer: str, classes: Sequence[str], aliases: Mapping[str, str]) -> str | None:

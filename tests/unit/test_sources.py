@@ -15,6 +15,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,7 +88,9 @@ def test_a_last_line_without_an_end_is_read(tmp_path: Path) -> None:
     assert len(headlines) == 1
 
 
-@pytest.mark.parametrize(("ending", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress)])
+@pytest.mark.parametrize(
+    ("ending", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("zst", zstandard.compress)]
+)
 def test_compressed_files_are_read(tmp_path: Path, ending: str, compress: Any) -> None:
     headlines, _ = read_bytes(tmp_path, compress(HEADER + GOOD_ROW), f"h.csv.{ending}")
     assert [h.text for h in headlines] == ["Acme beats"]

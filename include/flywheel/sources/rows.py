@@ -33,13 +33,20 @@ class Row:
         line: the number of its first line, from 1; of a Parquet file, the number of the row.
         values: by column; empty if there is a problem.
         problem: why it cannot be used; empty if it can.
-        raw: what was read, for the quarantine.
+        read: what was read, as it is or decoded.
     """
 
     line: int
     values: dict[str, Any]
     problem: str = ""
-    raw: str = ""
+    read: bytes | str = ""
+
+    @property
+    def raw(self) -> str:
+        """What was read, for the quarantine: its beginning."""
+        if isinstance(self.read, str):
+            return self.read
+        return self.read[:4000].decode("utf-8", "backslashreplace").rstrip("\r\n")
 
 
 def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[Row]:
@@ -63,22 +70,21 @@ def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[Row]:
 def json_rows(opened: BinaryIO) -> Iterator[Row]:
     """Yield the objects of a JSON-lines file."""
     for line in lines_of(opened):
-        raw = line.data[:4000].decode("utf-8", "backslashreplace").rstrip("\r\n")
         if line.problem:
-            yield Row(line.number, {}, line.problem, raw)
+            yield Row(line.number, {}, line.problem, line.data)
             continue
         if not line.data.strip():
-            yield Row(line.number, {}, "blank line", raw)
+            yield Row(line.number, {}, "blank line", line.data)
             continue
         try:
             values = orjson.loads(line.data)
         except orjson.JSONDecodeError as error:
-            yield Row(line.number, {}, f"not valid JSON: {error}", raw)
+            yield Row(line.number, {}, f"not valid JSON: {error}", line.data)
             continue
         if isinstance(values, dict):
-            yield Row(line.number, values, "", raw)
+            yield Row(line.number, values, "", line.data)
         else:
-            yield Row(line.number, {}, f"not a JSON object: got {type(values).__name__}", raw)
+            yield Row(line.number, {}, f"not a JSON object: got {type(values).__name__}", line.data)
 
 
 def _checked_json_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:

@@ -29,12 +29,15 @@ class Reference:
 
     Attributes:
         skeleton: the request's JSON with an empty text in its last message.
-        number: its row in the store; None until it has one.
+        number: of it in the store; None until it has one.
+        first, last: of the latest difference from it: where the next one probably is.
     """
 
     skeleton: bytes
     text: str
     number: int | None = None
+    first: int = 0
+    last: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,10 @@ class Frame:
 
 
 def _difference(reference: Reference, text: str) -> Difference:
-    first = shared_start(reference.text, text)
-    last = shared_end(reference.text, text, min(len(reference.text), len(text)) - first)
+    shared = reference.text
+    first = shared_start(shared, text, reference.first)
+    last = shared_end(shared, text, min(len(shared), len(text)) - first, reference.last)
+    reference.first, reference.last = first, last
     return Difference(reference, first, last, text[first : len(text) - last])
 
 
@@ -144,24 +149,38 @@ def _better(one: Difference | None, other: Difference) -> Difference:
     return other if one is None or len(other.text) < len(one.text) else one
 
 
-def shared_start(one: str, other: str) -> int:
-    """Return the number of characters that both texts begin with, by bisection."""
-    low, high = 0, min(len(one), len(other))
+def shared_start(one: str, other: str, guess: int = 0) -> int:
+    """Return the number of characters that both texts begin with.
+
+    Args:
+        guess: where to look first; a good one saves most of the work.
+    """
+    most = min(len(one), len(other))
+    if one[:guess] != other[:guess]:
+        return _bisect(one, other, 0, min(guess, most))
+    low, step = min(guess, most), 16
+    while low < most and one[low : low + step] == other[low : low + step]:
+        low, step = min(low + step, most), 2 * step
+    return _bisect(one, other, low, min(low + step, most))
+
+
+def shared_end(one: str, other: str, at_most: int, guess: int = 0) -> int:
+    """Return the number of characters, at most `at_most`, that both texts end with."""
+    # Read backwards, ends are beginnings; only as much as is needed is turned around.
+    length = min(at_most, max(2 * guess, 256))
+    while True:
+        start, end = one[len(one) - length :][::-1], other[len(other) - length :][::-1]
+        found = shared_start(start, end, min(guess, length))
+        if found < length or length == at_most:
+            return found
+        guess, length = found, min(at_most, 4 * length)
+
+
+def _bisect(one: str, other: str, low: int, high: int) -> int:
+    """Return the number of characters that both begin with, known to be from `low` to `high`."""
     while low < high:
         middle = (low + high + 1) // 2
         if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def shared_end(one: str, other: str, at_most: int) -> int:
-    """Return the number of characters, at most `at_most`, that both texts end with, by bisection."""
-    low, high = 0, at_most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[len(one) - middle : len(one) - low] == other[len(other) - middle : len(other) - low]:
             low = middle
         else:
             high = middle - 1

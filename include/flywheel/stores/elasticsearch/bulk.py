@@ -24,7 +24,7 @@ from elastic_transport import ConnectionError as TransportConnectionError
 from elastic_transport import ConnectionTimeout
 from elasticsearch import ApiError
 
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, Cluster, Patience, reason_of
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +140,8 @@ class BulkWriter:
             try:
                 answer = self._post(documents)
             except ApiError as failure:
-                if failure.status_code == 413:
-                    return self._deliver_halves(documents, mark, results)
+                if failure.status_code in (400, 413):  # too long, or one of them makes all of them invalid
+                    return self._deliver_halves(documents, mark, results, failure)
                 patience.wait(failure)
                 answer_lost = answer_lost or failure.status_code in (502, 504)
                 continue
@@ -172,7 +172,7 @@ class BulkWriter:
             if len(again) < len(documents):
                 patience.reset()
             if again:
-                patience.wait(_BusyError(f"{len(again)} documents: {reason_of(busy)}"))
+                patience.wait(BusyError(f"{len(again)} documents: {reason_of(busy)}"))
             documents = again
         return results
 
@@ -195,10 +195,12 @@ class BulkWriter:
             body=b"\n".join(lines),
         )
 
-    def _deliver_halves(self, documents: list[Document], mark: str, results: Results) -> Results:
-        """Send what is too long for one request in two; a single document that is too long is refused."""
+    def _deliver_halves(
+        self, documents: list[Document], mark: str, results: Results, failure: ApiError
+    ) -> Results:
+        """Send in two what the server refuses to look at; a single document is refused."""
         if len(documents) == 1:
-            results.refused.append((documents[0], "longer than the server's http.max_content_length"))
+            results.refused.append((documents[0], reason_of(failure.body) or f"HTTP {failure.status_code}"))
             return results
         middle = len(documents) // 2
         for half in (documents[:middle], documents[middle:]):
@@ -234,7 +236,3 @@ class BulkWriter:
                 self.finish()
         finally:
             self._senders.shutdown(cancel_futures=True)
-
-
-class _BusyError(TransportConnectionError):
-    """The server has no room for documents now."""

@@ -26,6 +26,7 @@ from flywheel.connections import Connection, find_connection, variable_of
 from flywheel.errors import StoreError
 
 log = logging.getLogger(__name__)
+_requests_log = logging.getLogger("elastic_transport.transport")
 
 # What a connection's extra may hold: these go to the client as they are ...
 _CLIENT_ARGUMENTS = frozenset(
@@ -50,6 +51,10 @@ FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 
 Result = TypeVar("Result")
+
+
+class BusyError(Exception):
+    """The server has no room for documents now."""
 
 
 class _CompatibleOrjson(OrjsonSerializer):
@@ -104,7 +109,7 @@ class Cluster:
     def _explain(self, doing: str, error: Exception) -> str:
         its = f"connection {self.connection!r}"
         if isinstance(error, elastic_transport.TlsError):
-            return _tls_problem(str(error), its)
+            return _tls_problem(_text(error), its)
         if isinstance(error, elastic_transport.ConnectionTimeout):
             return f"cannot {doing}: no answer in time; see whether the cluster is overloaded"
         if isinstance(error, elastic_transport.ConnectionError):
@@ -112,6 +117,8 @@ class Cluster:
                 f"cannot be reached ({_short(error)}); start it, or mend host, port and schema (http or "
                 f"https) of the {its}"
             )
+        if isinstance(error, BusyError):
+            return f"cannot {doing}: {error}; see whether its disks are full, then run this again"
         if not isinstance(error, ApiError):
             return f"cannot {doing}: {_short(error)}"
         status, reason = error.status_code, reason_of(error.body)
@@ -167,6 +174,8 @@ def connect(config: ElasticsearchConfig) -> Cluster:
     Raises:
         StoreError: there is no such connection, or one of its fields is wrong.
     """
+    if _requests_log.level == logging.NOTSET:
+        _requests_log.setLevel(logging.WARNING)  # a line for each request helps nobody
     connection = find_connection(config.connection, StoreError)
     if connection is None:
         raise StoreError(
@@ -254,7 +263,8 @@ def may_pass(error: Exception) -> bool:
         return error.status_code in BUSY_STATUSES or blocked
     if isinstance(error, elastic_transport.TlsError):
         return False
-    return isinstance(error, elastic_transport.ConnectionError | elastic_transport.ConnectionTimeout)
+    passing = elastic_transport.ConnectionError | elastic_transport.ConnectionTimeout | BusyError
+    return isinstance(error, passing)
 
 
 def reason_of(body: Any) -> str:
@@ -293,4 +303,10 @@ def _short(error: Exception) -> str:
         return f"HTTP {error.status_code}, {reason_of(error.body)}"[:300]
     if isinstance(error, elastic_transport.ConnectionTimeout):
         return "no answer in time"
-    return str(getattr(error, "message", error))[:300]
+    return _text(error)[:300]
+
+
+def _text(error: Exception) -> str:
+    """Return an error's message with those of its causes, which the client's own text may leave out."""
+    causes = getattr(error, "errors", ())
+    return ": ".join(str(part) for part in (getattr(error, "message", error), *causes))

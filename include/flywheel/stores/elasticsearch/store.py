@@ -98,7 +98,12 @@ class ElasticsearchStore:
                     "response": record.response,
                     "batch": writer.mark,
                 }
-                writer.add(Document(record.id, orjson.dumps(content), record.origin))
+                try:
+                    line = orjson.dumps(content)
+                except orjson.JSONEncodeError as error:  # nested too deeply, or a number beyond 64 bits
+                    refused(Document(record.id, repr(record)[:2000].encode(), record.origin), str(error))
+                    continue
+                writer.add(Document(record.id, line, record.origin))
         return WriteSummary(writer.written, writer.already_there, refusals)
 
     def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:

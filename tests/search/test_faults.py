@@ -1,0 +1,152 @@
+"""Writers and readers through trouble: a node that is killed, full disks, refused records, an upgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from threading import Thread, Timer
+
+import pytest
+
+from flywheel.config.store import ElasticsearchConfig
+from flywheel.errors import StoreError
+from flywheel.records import Record
+from flywheel.stores import Answer, Rejected, WriteSummary
+from flywheel.stores.elasticsearch import ElasticsearchStore
+from flywheel.stores.elasticsearch.indexes import RECORDS, Indexes, Schema
+from tests.search.node import SearchNode
+from tests.unit.news_records import news_record
+from tests.unit.store_contract import ALWAYS, SCOPE, records
+
+
+def test_a_node_killed_twice_while_records_are_written_loses_and_doubles_nothing(
+    config: ElasticsearchConfig, node: SearchNode
+) -> None:
+    made = records(30_000)
+    before = made[::100]
+
+    def with_kills() -> Iterator[Record]:
+        for number, record in enumerate(made):
+            if number in (9_000, 20_000):
+                node.kill()
+                Thread(target=node.start).start()
+            yield record
+
+    with ElasticsearchStore(config.model_copy(update={"wait_seconds": 400.0})) as store:
+        store.write(before)
+        store.put_answers([("paid", Answer("for", "m", 1))])
+        summary = store.write(with_kills())
+        assert summary == WriteSummary(written=len(made) - len(before), already_there=len(before))
+        assert store.count(*SCOPE, ALWAYS) == len(made)
+        assert {record.id for record in store.read(*SCOPE, ALWAYS)} == {record.id for record in made}
+        assert store.get_answers(["paid"]) == {"paid": Answer("for", "m", 1)}
+
+
+def test_a_reader_goes_on_where_it_was_when_the_node_restarts(
+    config: ElasticsearchConfig, node: SearchNode
+) -> None:
+    with ElasticsearchStore(config.model_copy(update={"wait_seconds": 400.0})) as store:
+        store.write(records(5_000))
+        reading = store.read(*SCOPE, ALWAYS)
+        seen = [next(reading).id for _ in range(10)]
+        node.kill()
+        node.start()
+        seen += [record.id for record in reading]
+        assert seen == list(store.read_ids(*SCOPE, ALWAYS))
+        assert len(seen) == 5_000
+
+
+@pytest.mark.parametrize("block", ["read_only_allow_delete", "write"])  # HTTP 429 and 403, for each document
+def test_records_that_the_server_has_no_room_for_now_are_sent_again(
+    store: ElasticsearchStore, block: str
+) -> None:
+    store.write(records(10))
+    indices = store._cluster.client.indices
+    alias = f"{store.config.index}-records"
+    indices.put_settings(index=alias, settings={f"index.blocks.{block}": True})
+    free = Timer(
+        1.5, indices.put_settings, kwargs={"index": alias, "settings": {f"index.blocks.{block}": None}}
+    )
+    free.start()
+    assert store.write(records(50)) == WriteSummary(written=40, already_there=10)
+    free.join()
+
+
+def test_a_server_that_stays_full_is_an_error_that_names_the_disks(store: ElasticsearchStore) -> None:
+    with ElasticsearchStore(store.config.model_copy(update={"wait_seconds": 0.5})) as impatient:
+        indices = impatient._cluster.client.indices
+        alias = f"{store.config.index}-records"
+        indices.put_settings(index=alias, settings={"index.blocks.read_only_allow_delete": True})
+        with pytest.raises(StoreError, match=r"cannot write documents.*disk"):
+            impatient.write(records(3))
+
+
+def test_a_record_that_the_server_refuses_is_handed_back_with_its_reason(store: ElasticsearchStore) -> None:
+    bad = replace(news_record("too long an id"), id="f" * 600, origin=("logs.jsonl", 7))
+    rejected: list[Rejected] = []
+    summary = store.write([*records(3), bad, news_record("after it")], rejected.append)
+    assert summary == WriteSummary(written=4, already_there=0, rejected=1)
+    (one,) = rejected
+    assert one.origin == ("logs.jsonl", 7)
+    assert "too long" in one.reason
+    assert one.raw.startswith('{"id":"ffff')
+    with pytest.raises(StoreError, match=r"refuses the record f+: .*too long"):
+        store.write([bad])
+
+
+def _with_source(document: dict[str, object]) -> dict[str, object]:
+    return {**document, "source": "unknown"}
+
+
+NEXT = Schema(
+    RECORDS.name,
+    RECORDS.key,
+    RECORDS.version + 1,
+    {**RECORDS.properties, "source": {"type": "keyword"}},
+    {RECORDS.version: _with_source},
+)
+
+
+def test_a_newer_schema_brings_the_documents_along_and_an_older_flywheel_is_told(
+    store: ElasticsearchStore,
+) -> None:
+    store.write(records(700))
+    ids = list(store.read_ids(*SCOPE, ALWAYS))
+    reading = store.read(*SCOPE, ALWAYS)
+    first = next(reading)
+    indexes = Indexes(store._cluster, store.config.index, 1, 0)
+    indexes.prepare(NEXT)
+    indexes.prepare(NEXT)  # nothing is left to do
+    client, alias = store._cluster.client, f"{store.config.index}-records"
+    assert list(client.indices.get_alias(name=alias)) == [f"{alias}-v{NEXT.version}"]
+    assert client.count(index=alias, query={"term": {"source": "unknown"}})["count"] == 700
+    # One who was reading, and one who has the store open, go on.
+    assert [first.id, *(record.id for record in reading)] == ids
+    assert store.write(records(701)).already_there == 700
+    with pytest.raises(StoreError, match=rf"newer flywheel made .*-records-v{NEXT.version}"):
+        ElasticsearchStore(store.config)
+
+
+def test_a_migration_that_was_killed_is_finished_by_the_next(store: ElasticsearchStore) -> None:
+    store.write(records(50))
+    indexes = Indexes(store._cluster, store.config.index, 1, 0)
+    indexes._put_template(NEXT)
+    indexes._make(NEXT, with_alias=False)  # and then it was killed
+    indexes.prepare(NEXT)
+    assert store.count(*SCOPE, ALWAYS) == 50
+
+
+def test_an_index_of_somebody_else_is_left_alone(
+    config: ElasticsearchConfig, store: ElasticsearchStore
+) -> None:
+    other = config.model_copy(update={"index": f"{config.index}-other"})
+    store._cluster.client.indices.create(index=f"{other.index}-records")
+    with pytest.raises(StoreError, match="is not flywheel's; choose another"):
+        ElasticsearchStore(other)
+
+
+def test_a_field_that_the_mappings_do_not_have_is_refused(store: ElasticsearchStore) -> None:
+    from elasticsearch import BadRequestError
+
+    with pytest.raises(BadRequestError, match="strict"):
+        store._cluster.client.index(index=f"{store.config.index}-records", id="x", document={"new": 1})
