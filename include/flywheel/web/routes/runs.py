@@ -118,6 +118,8 @@ def get_disagreements(
     """List the headlines of the eval set that a candidate labels otherwise than the teacher."""
     run, plan = planned_run(run_id)
     result = evaluation_of(run, plan, student, size)
+    if not run.root.find("evaluations", result["key"]):
+        raise Problem(404, "The answers of that evaluation are no longer there.")
     rows = disagreements(run.root.url, result["key"])
     chosen = [
         row
