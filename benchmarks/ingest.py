@@ -118,7 +118,8 @@ def _cpu_seconds(node: SearchNode) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _made(records: int) -> Iterator[Record]:
+def log_records(records: int) -> Iterator[Record]:
+    """Make log records of demo headlines with the news prompt."""
     workload = Workload.load("include/workloads/news_classifier.yaml")
     for headline in generate(records):
         yield make_record(
@@ -134,11 +135,12 @@ def _made(records: int) -> Iterator[Record]:
 
 def _write_records(path: Path, records: int) -> None:
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for record in _made(records):
+        for record in log_records(records):
             file.write(orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _report(count: int, seconds: float, cpu: float, **more: Any) -> dict[str, Any]:
+def report(count: int, seconds: float, cpu: float, **more: Any) -> dict[str, Any]:
+    """Return the figures of a measured process."""
     return {
         "records": count,
         "seconds": round(seconds, 2),
@@ -173,7 +175,7 @@ def _ours(folder: Path, records: int, kind: str) -> dict[str, Any]:
         there = store.count("news_classifier", CLIENT, plan.cutoff)
     assert there == result.written
     # Headlines that came twice are one record.
-    return _report(result.read, seconds, cpu, there=there, already_there=result.already_there)
+    return report(result.read, seconds, cpu, there=there, already_there=result.already_there)
 
 
 def _peer(folder: Path, records: int, kind: str, threads: int, chunk: int) -> dict[str, Any]:
@@ -212,7 +214,7 @@ def _peer(folder: Path, records: int, kind: str, threads: int, chunk: int) -> di
         }
         return {"_op_type": "create", "_index": indexes.alias(RECORDS), "_id": record.id, "_source": source}
 
-    made = _made(records)
+    made = log_records(records)
     written = there = 0
     seconds = cpu = 0.0
     # In parts, so that a million documents of 5 KB need not be in memory at once.
@@ -228,7 +230,7 @@ def _peer(folder: Path, records: int, kind: str, threads: int, chunk: int) -> di
     cluster.client.indices.refresh(index=indexes.alias(RECORDS))
     assert cluster.client.count(index=indexes.alias(RECORDS))["count"] == written
     cluster.client.indices.delete(index=f"{prefix}-records-v{RECORDS.version}")
-    return _report(written + there, seconds, cpu, there=written)
+    return report(written + there, seconds, cpu, there=written)
 
 
 if __name__ == "__main__":
