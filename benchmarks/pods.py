@@ -27,8 +27,8 @@ def main() -> None:
     ground = Ground(cluster)
     try:
         drill, student = (ensure_image(cluster, name) for name in ("drill", "student"))
-        with open_airflow(cluster, ground, drill, candidates=1) as airflow:
-            cluster.gpus(1)  # one pod at a time
+        with open_airflow(cluster, ground, drill, candidates=1, slots=1) as airflow:
+            cluster.gpus(1)  # one pod at a time, one task at a time: no task waits for another's place
             airflow.configure(experiment(airflow.namespace, student, gpus=1, runtime={"parallel": 1}))
             local = {"runtime": {"type": "local"}, "artifacts": {"root": "artifacts-local"}}
             for run_id, overrides in (("pods", {}), ("local", local)):

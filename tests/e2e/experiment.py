@@ -96,7 +96,9 @@ class Ground:
 
 
 @contextmanager
-def open_airflow(cluster: OwnCluster, ground: Ground, drill_image: str, candidates: int) -> Iterator[Airflow]:
+def open_airflow(
+    cluster: OwnCluster, ground: Ground, drill_image: str, candidates: int, slots: int = 4
+) -> Iterator[Airflow]:
     """Start an Airflow whose jobs run in pods; DAGs are flywheel's and those of tests/e2e/dags.
 
     Args:
@@ -104,6 +106,7 @@ def open_airflow(cluster: OwnCluster, ground: Ground, drill_image: str, candidat
         ground: makes its namespaces.
         drill_image: of the drills' pods.
         candidates: of the scale drill.
+        slots: tasks that may hold a worker at once.
     """
     home = Path(tempfile.mkdtemp(prefix="flywheel-e2e-", dir="/var/tmp"))
     home.chmod(0o755)
@@ -118,7 +121,11 @@ def open_airflow(cluster: OwnCluster, ground: Ground, drill_image: str, candidat
         namespace,
         kubeconfig,
         drills,
-        {f"AIRFLOW_CONN_{ADMIN.upper()}": json.dumps(connection), **store.environment},
+        {
+            f"AIRFLOW_CONN_{ADMIN.upper()}": json.dumps(connection),
+            "AIRFLOW__CORE__PARALLELISM": str(slots),
+            **store.environment,
+        },
     )
     settings = {
         "connection": ADMIN, "namespace": drills, "image": drill_image, "log_seconds": 5,

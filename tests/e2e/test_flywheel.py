@@ -31,16 +31,12 @@ def test_nine_candidates_on_two_gpus_run_two_at_a_time_and_the_rest_hold_no_work
     print(log)
 
 
-def test_the_local_runtime_gives_the_same_table_and_a_pod_costs_little_more(
-    airflow: Airflow, first: FirstRun
-) -> None:
+def test_the_local_runtime_gives_the_same_table(airflow: Airflow, first: FirstRun) -> None:
     local = {"runtime": {"type": "local"}, "artifacts": {"root": "artifacts-local"}}
     airflow.trigger("local", overrides=local)
     assert airflow.wait("local", 600) == "success"
     assert table(airflow.report("local", "artifacts-local")) == table(airflow.report("first"))
-    measured = overhead(airflow, "first", "local")
-    print(json.dumps(measured))
-    assert measured["jobs"] >= len(STUDENTS) * len(SIZES)
+    print(json.dumps(overhead(airflow, "first", "local")["by_part"]))  # benchmarks/pods.py has the rest
 
 
 def test_the_service_account_has_only_what_is_needed(own_cluster: OwnCluster, airflow: Airflow) -> None:
