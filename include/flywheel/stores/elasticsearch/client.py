@@ -271,12 +271,17 @@ def reason_of(body: Any) -> str:
     """Return the server's own words from an answer or an item of one."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
-        return str(error)[:500]
+        return _clipped(str(error))
     words = [str(error.get("reason") or error.get("type") or "")]
     cause = error.get("caused_by")
     if isinstance(cause, Mapping) and cause.get("reason"):
         words.append(str(cause["reason"]))
-    return ": ".join(dict.fromkeys(word for word in words if word))[:500]
+    return _clipped(": ".join(dict.fromkeys(word for word in words if word)))
+
+
+def _clipped(text: str) -> str:
+    """Return a text without its middle where it is long: a reason often ends with what matters."""
+    return text if len(text) <= 500 else f"{text[:250]} ... {text[-250:]}"
 
 
 def _tls_problem(text: str, its: str) -> str:
