@@ -242,7 +242,7 @@ class Airflow:
         lines = [
             line if isinstance(line, dict) else {"event": str(line)} for line in answer.get("content", [])
         ]
-        return [(str(line.get("timestamp") or ""), str(line.get("event", ""))) for line in lines]
+        return [(str(line.get("timestamp") or ""), _text(line)) for line in lines]
 
     def patch_task(self, run_id: str, task_id: str, map_index: int, state: str, dag: str = DAG) -> None:
         """Mark a task, as a person does in the UI."""
@@ -291,6 +291,12 @@ class Airflow:
 def table(report: dict[str, Any]) -> dict[tuple[str, int], float]:
     """Return the F1 of each candidate."""
     return {(row["student"], row["size"]): row["f1_weighted"] for row in report["candidates"]}
+
+
+def _text(line: dict[str, Any]) -> str:
+    """Return a line of a log with the errors that the UI shows below it."""
+    errors = [str(error.get("exc_value", "")) for error in line.get("error_detail") or ()]
+    return " ".join([str(line.get("event", "")), *errors])
 
 
 def _identity(user: int | str) -> list[str]:

@@ -39,7 +39,8 @@ class ObjectStore:
         """Start it, built first where it is new, with one bucket."""
         program = build_module(self.cluster.home, MODULE)
         # The gateway's buckets are the folders of its root; without extended attributes it needs a place for them.
-        beside = self.folder.with_name(f"{self.folder.name}-attributes")
+        # Its name must not begin with the root's: the gateway would take it for a folder inside.
+        beside = self.folder.with_name(f"attributes-of-{self.folder.name}")
         (self.folder / bucket).mkdir(parents=True, exist_ok=True)
         beside.mkdir(exist_ok=True)
         command = [str(program), "--access", KEY, "--secret", SECRET, "--port", f"{NODE_IP}:{PORT}"]
