@@ -152,6 +152,11 @@ class OwnCluster(Cluster):
             place = line.split()[1]
             if place.startswith(f"{self.home}/"):
                 subprocess.run(["umount", "-l", place], capture_output=True)
+        ports = Path("/sys/class/net/pods0/brif").glob(
+            "*"
+        )  # of pods that went without the network's good-bye
+        for link in [port.name for port in ports]:
+            subprocess.run(["ip", "link", "delete", link], capture_output=True)
         for bridge in BRIDGES:
             subprocess.run(["ip", "link", "delete", bridge], capture_output=True)
 
