@@ -113,7 +113,9 @@ def test_rows_of_one_step_add_up():
     whole.step(place_row(build_row(shared, samples), CPU), 1 / answers)
     for part in (samples[:3], samples[3:]):
         parts.step(place_row(build_row(shared, part), CPU), 1 / answers)
-    torch.testing.assert_close(parts.adapter.gradients, whole.adapter.gradients, rtol=1e-4, atol=1e-7)
+    # By the size of the gradient, as above: float32 in another order differs by 1e-6 of it on some processors.
+    error = torch.linalg.norm(parts.adapter.gradients - whole.adapter.gradients)
+    assert error < 1e-5 * torch.linalg.norm(whole.adapter.gradients)
 
 
 class FixedMask(torch.nn.Module):
