@@ -19,6 +19,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -42,6 +43,10 @@ log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
 CODE_VERSION = 1
+WRITE_BATCH = 500
+# Records are written in an order of their own, so that each is a look-up anywhere in the file: of a million
+# records (0.2 GB) all pages then stay in memory.
+CACHE_MB = 256
 
 
 class ClassCounts(BaseModel):
@@ -122,7 +127,7 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     workload = plan.workload
     own_workload = workload if workload.id == plan.workload_id else None
     root = ArtifactRoot(plan.config.artifacts.root)
-    with open_store(plan.config.store) as store:
+    with open_store(plan.config.store, cache_mb=CACHE_MB) as store:
         ids = list(store.read_ids(plan.workload_id, plan.client_id, plan.cutoff))
         ids = ids[-config.limit :] if config.limit else ids
         key = key_of(
@@ -256,15 +261,25 @@ def _per_class(samples: Samples, parts: Split) -> dict[str, dict[str, int]]:
 
 
 def _write(path: Path, records: Iterator[Record]) -> None:
-    with path.open("wb", buffering=1 << 20) as file:
-        for record in records:
-            line = {
-                "id": record.id,
-                "timestamp": record.timestamp,
-                "label": record.label,
-                "messages": [*record.messages, {"role": "assistant", "content": record.answer}],
-            }
-            file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+    """Write the lines; a thread hands them to the disk, which takes a third of the time, as they are made."""
+    with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="curate-write") as disk:
+        written: Future[int] | None = None
+        while lines := b"".join(map(_line, islice(records, WRITE_BATCH))):
+            if written is not None:
+                written.result()  # one batch on its way at most: memory stays flat
+            written = disk.submit(file.write, lines)
+        if written is not None:
+            written.result()
+
+
+def _line(record: Record) -> bytes:
+    line = {
+        "id": record.id,
+        "timestamp": record.timestamp,
+        "label": record.label,
+        "messages": [*record.messages, {"role": "assistant", "content": record.answer}],
+    }
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _sizes(plan: Plan, train: Path, there: int) -> dict[int, SizeResult]:
