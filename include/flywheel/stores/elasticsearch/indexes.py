@@ -108,7 +108,6 @@ class Indexes:
             "number_of_shards": shards,
             # Nobody waits for a search to see what was just written: who reads asks for a refresh first.
             "refresh_interval": "30s",
-            "codec": "best_compression",
             **({"auto_expand_replicas": "0-1"} if replicas is None else {"number_of_replicas": replicas}),
         }
 

@@ -40,7 +40,8 @@ def pages(
 
     Args:
         sort: fields, ascending; together, no two documents have the same.
-        source: whether hits have their documents, or which fields of them.
+        source: whether hits have their documents, or which fields of them. False: nothing but what they are
+            sorted by.
     """
     search = _Search(cluster, index, query, sort, source)
     try:
@@ -70,6 +71,9 @@ class _Search:
             "track_total_hits": False,
             "source": source if isinstance(source, bool) else list(source),
         }
+        if source is False:
+            # Not even the document's id, which the server reads from the same compressed block.
+            self._arguments["stored_fields"] = "_none_"
         self._pit = ""
         self._size = FIRST_PAGE
         self._ended = False
