@@ -96,7 +96,9 @@ function Tabs({ run, reload }: { run: Run; reload: () => void }) {
   const list = useRef<HTMLDivElement>(null);
 
   function onKey(event: KeyboardEvent) {
-    const at = TABS.indexOf(place.tab);
+    // From the tab that has the focus: keys may come faster than the page is drawn anew.
+    const at = TABS.findIndex((tab) => (event.target as HTMLElement).id === `tab-${tab}`);
+    if (at < 0) return;
     const next: Record<string, number> = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: TABS.length - 1 };
     const index = next[event.key];
     if (index === undefined) return;
