@@ -27,10 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.demo_records import CLIENT, log_records
 from flywheel.config import load_config
 from flywheel.demo.headlines import generate
 from flywheel.plan import Plan, make_plan, override_config
-from flywheel.records import make_record
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.workload import Workload
 
@@ -38,7 +38,6 @@ SIZES = (5000, 10000, 25000)
 EVAL_SIZE = 1000
 VAL_RATIO = 0.05
 SEED = 42
-CLIENT = "benchmark"
 
 
 def main() -> None:
@@ -105,22 +104,10 @@ def _store_path(folder: Path, records: int) -> Path:
 
 def _fill(path: Path, records: int) -> None:
     """Write the demo's headlines as records with the news workload's prompt, 5 KB each, as time goes by."""
-    workload = Workload.load("include/workloads/news_classifier.yaml")
     aside = path.with_suffix(".aside")
     aside.unlink(missing_ok=True)
     with SqliteStore(aside) as store:
-        store.write(
-            make_record(
-                workload_id=workload.id,
-                client_id=CLIENT,
-                timestamp=int(datetime.fromisoformat(headline.timestamp).timestamp()),
-                model="teacher",
-                messages=workload.messages(headline.text),
-                answer=workload.answer_for(headline.teacher_label),
-                label=headline.teacher_label,
-            )
-            for headline in sorted(generate(records), key=lambda headline: headline.timestamp)
-        )
+        store.write(log_records(sorted(generate(records), key=lambda headline: headline.timestamp)))
     aside.rename(path)
 
 

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -34,15 +34,14 @@ from typing import Any
 
 import orjson
 
+from benchmarks.demo_records import CLIENT, log_records
 from flywheel.config import load_config
 from flywheel.config.store import ElasticsearchConfig
 from flywheel.demo.headlines import generate
 from flywheel.plan import make_plan, override_config
-from flywheel.records import Record, make_record
-from flywheel.workload import Workload
+from flywheel.records import Record
 from tests.search.node import SearchNode
 
-CLIENT = "benchmark"
 VARIABLE = "AIRFLOW_CONN_FLYWHEEL_ELASTICSEARCH"
 # Of parallel_bulk: threads and documents of a request.
 SETTINGS = ((2, 500), (2, 2000), (4, 500), (4, 1000))
@@ -118,24 +117,9 @@ def _cpu_seconds(node: SearchNode) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def log_records(records: int) -> Iterator[Record]:
-    """Make log records of demo headlines with the news prompt."""
-    workload = Workload.load("include/workloads/news_classifier.yaml")
-    for headline in generate(records):
-        yield make_record(
-            workload_id=workload.id,
-            client_id=CLIENT,
-            timestamp=int(datetime.fromisoformat(headline.timestamp).timestamp()),
-            model="teacher",
-            messages=workload.messages(headline.text),
-            answer=workload.answer_for(headline.teacher_label),
-            label=headline.teacher_label,
-        )
-
-
 def _write_records(path: Path, records: int) -> None:
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for record in log_records(records):
+        for record in log_records(generate(records)):
             file.write(orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE))
 
 
@@ -214,7 +198,7 @@ def _peer(folder: Path, records: int, kind: str, threads: int, chunk: int) -> di
         }
         return {"_op_type": "create", "_index": indexes.alias(RECORDS), "_id": record.id, "_source": source}
 
-    made = log_records(records)
+    made = log_records(generate(records))
     written = there = 0
     seconds = cpu = 0.0
     # In parts, so that a million documents of 5 KB need not be in memory at once.

@@ -24,9 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ingest import CLIENT, VARIABLE, log_records, report
+from benchmarks.demo_records import CLIENT, log_records
+from benchmarks.ingest import VARIABLE, report
 from flywheel.config import load_config
 from flywheel.config.store import ElasticsearchConfig, StoreConfig
+from flywheel.demo.headlines import generate
 from flywheel.plan import make_plan, override_config
 from flywheel.stages.curate import curate
 from flywheel.stores import open_store
@@ -92,7 +94,7 @@ def _config(kind: str, folder: Path) -> StoreConfig:
 def _fill(config: StoreConfig, folder: Path, records: int) -> dict[str, Any]:
     started, cpu = time.monotonic(), time.process_time()
     with open_store(config) as store:
-        store.write(log_records(records))
+        store.write(log_records(generate(records)))
     return report(records, time.monotonic() - started, time.process_time() - cpu)
 
 
