@@ -2,7 +2,8 @@
 
 The next page is on its way while the caller works on the one before. Pages are sorted by a field that no two
 documents share, so a point in time that is lost (a node restarted) is taken anew and reading goes on behind
-the last document that was seen.
+the last document that was seen. The server breaks ties by the document's place in its shard, which is the last
+of a hit's sort values and may differ in the next point in time: there it says nothing.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class _Search:
         if source is False:
             # Not even the document's id, which the server reads from the same compressed block.
             self._arguments["stored_fields"] = "_none_"
+        self._keys = len(sort)
+        self._last: list[Any] = []
         self._pit = ""
         self._size = FIRST_PAGE
         self._ended = False
@@ -98,6 +101,10 @@ class _Search:
         self._ended = len(hits) < self._size
         if hits:
             self._arguments["search_after"] = hits[-1]["sort"]
+            if hits[0]["sort"][: self._keys] == self._last:
+                del hits[0]  # its place in the shard is another now, behind where it was
+        if hits:
+            self._last = hits[-1]["sort"][: self._keys]
         size = int(answer.meta.headers.get("content-length", 0)) or len(hits) * 1000
         per_hit = max(1, size // max(1, len(hits)))
         self._size = max(10, min(LARGEST_PAGE, 4 * self._size, PAGE_BYTES // per_hit))
