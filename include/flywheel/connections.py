@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -36,6 +36,12 @@ class Connection:
 def variable_of(connection_id: str) -> str:
     """Return the name of the environment variable that holds a connection."""
     return f"AIRFLOW_CONN_{connection_id.upper()}"
+
+
+def as_variable(connection: Connection) -> tuple[str, str]:
+    """Return the environment variable that tells another process of a connection, and its value."""
+    fields = asdict(connection)
+    return variable_of(fields.pop("id")), json.dumps(fields)
 
 
 def find_connection(connection_id: str, error: type[FlywheelError]) -> Connection | None:

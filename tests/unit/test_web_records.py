@@ -1,20 +1,28 @@
 """Log records that arrive as a stream: into the store, an answer for each line, the bad ones kept."""
 
+import asyncio
 import json
+import os
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.schema import StoreConfig
+from flywheel.connections import as_variable, find_connection
+from flywheel.errors import StoreError
 from flywheel.stores import open_store
-from flywheel.web import record_stream
+from flywheel.web import record_process, record_stream
+from flywheel.web.record_process import Task, take_apart
 from flywheel.web.record_stream import Answers, Body, take
 from flywheel.workload import Workload
 
-WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
+WORKLOAD_FILE = str(Path("include/workloads/news_classifier.yaml").absolute())
+WORKLOAD = Workload.load(WORKLOAD_FILE)
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +129,80 @@ def test_no_more_is_read_after_too_many_bad_lines(tmp_path: Path, monkeypatch: p
 
 def test_a_store_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "records.sqlite").write_text("no database")
-    from flywheel.errors import StoreError
-
     with pytest.raises(StoreError):
         send(tmp_path, line(1))
+
+
+def send_apart(tmp_path: Path, *pieces: bytes | Exception, **arguments: Any) -> Any:
+    """Send pieces to a process of its own, an exception raised in its place."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    task = Task(
+        store=StoreConfig(path=str(tmp_path / "records.sqlite")),
+        root=str(tmp_path / "artifacts"),
+        workload=WORKLOAD_FILE,
+        **arguments,
+    )
+    answers = Answers()
+    taken = asyncio.run(take_apart(chunks(), answers, task))
+    return taken, [json.loads(answer) for answer in b"".join(answers.chunks()).splitlines()]
+
+
+def test_a_process_of_its_own_takes_a_body_the_same_way(tmp_path: Path) -> None:
+    data = line(1) + b"nonsense\n" + line(2, client_id="other") + line(3).rstrip()
+    taken, answers = send_apart(tmp_path, data[:100], data[100:101], data[101:], client_id="desk")
+    assert {answer["line"]: answer["status"] for answer in answers} == {
+        1: "accepted",
+        2: "quarantined",
+        3: "quarantined",
+        4: "accepted",
+    }
+    assert (taken.lines, taken.written, taken.quarantined, taken.stopped) == (4, 2, 2, "")
+    assert stored(tmp_path) == 2
+    assert len((tmp_path / "artifacts" / taken.quarantine).read_text().splitlines()) == 2
+
+
+def test_a_process_keeps_whole_batches_of_a_client_that_goes_away(tmp_path: Path) -> None:
+    lines = b"".join(line(number) for number in range(record_stream.BATCH + 5))
+    taken, _ = send_apart(tmp_path, lines, line(9_999_999)[:30], ClientDisconnect())
+    assert taken.stopped == "the client went away"
+    assert stored(tmp_path) == record_stream.BATCH
+
+
+def test_a_body_that_turns_out_too_large_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too large"):
+        send_apart(tmp_path, line(1), ValueError("too large"))
+    assert stored(tmp_path) == 0
+
+
+def test_a_process_reads_no_further_after_too_many_bad_lines(tmp_path: Path) -> None:
+    taken, answers = send_apart(tmp_path, *[b"x\n" * 500_000] * 8)
+    assert taken.lines == len(answers) == record_stream.MOST_BAD_LINES
+    assert "were bad" in taken.stopped
+
+
+def test_a_process_says_that_the_store_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "records.sqlite").write_text("no database")
+    with pytest.raises(StoreError, match="not a record store"):
+        send_apart(tmp_path, line(1))
+
+
+def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_process.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        send_apart(tmp_path, *[line(1) * 1000] * 100)
+
+
+def test_another_process_is_told_of_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", "https://me:p%40ss@search.test:9200/?verify=false")
+    connection = find_connection("store", StoreError)
+    assert connection is not None
+    name, value = as_variable(connection)
+    assert name == "AIRFLOW_CONN_STORE"
+    monkeypatch.setitem(os.environ, name, value)
+    assert find_connection("store", StoreError) == connection

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, Protocol, cast
 from uuid import uuid4
 
 import orjson
@@ -33,6 +33,20 @@ BATCH = 2000
 MOST_BAD_LINES = 100_000
 _CHUNKS = 8
 _READ_BYTES = 1 << 18
+
+
+class Lines(Protocol):
+    """A request's body, line by line."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it ended before its end, known once it has ended."""
+
+    def readline(self, limit: int) -> bytes:
+        """Return the next line with its end, or `limit` bytes of a longer one; nothing at the end."""
+
+    def give_up(self) -> None:
+        """Read no further."""
 
 
 class Body:
@@ -115,14 +129,22 @@ class Taken:
 
 
 class Answers:
-    """The answers to lines, on disk until they are sent."""
+    """The answers to lines, on disk until they are sent.
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(dir=_own_folder(), buffering=1 << 20)  # noqa: SIM115  closed by its reader
+    Args:
+        file: where to; default: a new file that has no name.
+    """
+
+    def __init__(self, file: IO[bytes] | None = None) -> None:
+        self._file = file or tempfile.TemporaryFile(dir=_own_folder(), buffering=1 << 20)  # noqa: SIM115
 
     def add(self, data: bytes) -> None:
         """Take the answer to a line, or to several."""
         self._file.write(data)
+
+    def fileno(self) -> int:
+        """Return the file's descriptor, for another process to write to."""
+        return self._file.fileno()
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all of them, then forget them."""
@@ -137,7 +159,7 @@ class Answers:
 
 
 def take(
-    body: Body,
+    body: Lines,
     answers: Answers,
     *,
     store: StoreConfig,
@@ -205,7 +227,7 @@ def take(
                         taken.stopped = "the store cannot be used any more"
                         batch.clear()
                         break
-            if body.broken:
+            if not taken.stopped and body.broken:
                 batch.clear()  # the last line may be half of one
                 taken.stopped = "the client went away"
             elif batch:

@@ -14,17 +14,20 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from flywheel.web import record_stream, settings
+from flywheel.web import settings
 from flywheel.web.access import Trigger
 from flywheel.web.artifact_names import NDJSON
 from flywheel.web.problems import Problem
-from flywheel.web.record_stream import Answers, Body, Taken
+from flywheel.web.record_process import Task, take_apart
+from flywheel.web.record_stream import Answers, Body, Taken, take
 from flywheel.web.routes.parts import problems
+from flywheel.workload import Workload
 
 router = APIRouter(tags=["records"])
 
 _MEDIA_TYPES = (NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines")
 _PIECE = 1 << 19
+_SMALL_BYTES = 2_000_000
 _AT_ONCE = 2
 _places = asyncio.Semaphore(_AT_ONCE)
 
@@ -81,27 +84,25 @@ async def post_records(
     config = settings.config()
     root = settings.artifact_root(config.artifacts.root)
     workload = await run_in_threadpool(settings.workload)
+    task = Task(
+        store=config.store,
+        root=root.url,
+        workload=config.workload,
+        workload_id=workload_id,
+        client_id=client_id,
+        tell_accepted=answers == "all",
+    )
     if _places.locked():
         said = "Other records are being taken; try again."
         raise Problem(429, said, headers={"Retry-After": "5"})
     async with _places:
-        body, told = Body(), Answers()
+        told = Answers()
         try:
-            reader = asyncio.create_task(_read(request, body))
-            taken = await run_in_threadpool(
-                record_stream.take,
-                body,
-                told,
-                store=config.store,
-                root=root,
-                workload=workload,
-                workload_id=workload_id,
-                client_id=client_id,
-                tell_accepted=answers == "all",
-            )
-            await reader
+            if _is_small(request):
+                taken = await _take_here(request, told, task, workload)
+            else:
+                taken = await take_apart(request.stream(), told, task)
         except BaseException:
-            body.give_up()
             told.close()
             raise
     if taken.stopped:
@@ -109,6 +110,34 @@ async def post_records(
         status = 503 if "store" in taken.stopped else 400
         raise Problem(status, f"Line {taken.lines}: {taken.stopped}.", **_summary(taken))
     return StreamingResponse(_all(told, taken), media_type=NDJSON)
+
+
+def _is_small(request: Request) -> bool:
+    """Return whether to take a body is less work than to start a process for it."""
+    return int(request.headers.get("content-length", _SMALL_BYTES)) < _SMALL_BYTES
+
+
+async def _take_here(request: Request, told: Answers, task: Task, workload: Workload) -> Taken:
+    """Take the records of a body in a thread."""
+    body = Body()
+    try:
+        reader = asyncio.create_task(_read(request, body))
+        taken = await run_in_threadpool(
+            take,
+            body,
+            told,
+            store=task.store,
+            root=settings.artifact_root(task.root),
+            workload=workload,
+            workload_id=task.workload_id,
+            client_id=task.client_id,
+            tell_accepted=task.tell_accepted,
+        )
+        await reader
+    except BaseException:
+        body.give_up()
+        raise
+    return taken
 
 
 async def _read(request: Request, body: Body) -> None:
