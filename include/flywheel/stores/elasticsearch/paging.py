@@ -2,8 +2,8 @@
 
 The next page is on its way while the caller works on the one before. Pages are sorted by a field that no two
 documents share, so a point in time that is lost (a node restarted) is taken anew and reading goes on behind
-the last document that was seen. The server breaks ties by the document's place in its shard, which is the last
-of a hit's sort values and may differ in the next point in time: there it says nothing.
+the last document that was seen. The server breaks ties by the document's place in its shard, which is the
+last of a hit's sort values and may differ in the next point in time: there it says nothing.
 """
 
 from __future__ import annotations
