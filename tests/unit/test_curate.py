@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import NotEnoughRecordsError
+from flywheel.curation import reading
+from flywheel.errors import NotEnoughRecordsError, StoreError
 from flywheel.records import Record
 from flywheel.stages import curate as stage
 from flywheel.stages.curate import CurateResult, curate
@@ -240,6 +241,29 @@ def test_records_written_while_curate_reads_change_nothing(tmp_path: Path, monke
 
     monkeypatch.setattr(stage, "collect", and_write)
     assert run(tmp_path).used == 700
+
+
+def test_a_second_process_that_reads_gives_the_same_dataset(tmp_path: Path, monkeypatch) -> None:
+    records = [*headlines(700), news_record('a record with \n and " in its text')]
+    here = run(tmp_path / "here", records)
+    monkeypatch.setattr(reading, "APART_FROM", 1)
+    apart = run(tmp_path / "apart", records)
+    assert (apart.dataset, apart.found) == (here.dataset, False)
+    for part in ("train", "val", "eval"):
+        assert lines(tmp_path / "here", here, part) == lines(tmp_path / "apart", apart, part)
+
+
+def test_what_is_wrong_in_the_second_process_is_said_here(tmp_path: Path, monkeypatch) -> None:
+    store(tmp_path, headlines(50))
+    plan = news_plan(tmp_path)
+    monkeypatch.setattr(reading, "APART_FROM", 1)
+    with SqliteStore(tmp_path / "records.sqlite") as opened:
+        ids = [*opened.read_ids(plan.workload_id, plan.client_id, plan.cutoff), "f" * 32]
+        with pytest.raises(StoreError, match=r"record f{32} is gone from the store"):
+            list(reading.reduced(plan, opened, ids))
+        monkeypatch.setattr(reading.sys, "executable", "/bin/false")
+        with pytest.raises(StoreError, match="the process that reads the records ended with code 1"):
+            list(reading.reduced(plan, opened, ids))
 
 
 KILLED = """

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flywheel.curation.near_duplicates import group_similar
-from flywheel.curation.texts import words_of
-from flywheel.records import Record
+from flywheel.curation.reading import Reduced
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class Samples:
     near_duplicates: int
 
 
-def collect(texts: Iterable[tuple[Record, str]], *, seed: int, similarity: float) -> Samples:
-    """Reduce records to samples; of duplicates and near-duplicates the earliest stays.
+def collect(records: Iterable[Reduced], *, seed: int, similarity: float) -> Samples:
+    """Choose among records; of duplicates and near-duplicates the earliest stays.
 
     Args:
-        texts: records with their own texts, in order of time.
+        records: in order of time.
         seed: of the hashes.
         similarity: Jaccard similarity of the word sets from which two texts are near-duplicates.
     """
@@ -53,15 +52,14 @@ def collect(texts: Iterable[tuple[Record, str]], *, seed: int, similarity: float
     ids: list[str] = []
     labels, words, starts, hashes = array("q"), array("i"), array("q", [0]), array("Q")
     total = 0
-    for total, (record, text) in enumerate(texts, 1):  # noqa: B007
-        in_text = words_of(text)
-        digest = hashlib.blake2b(" ".join(in_text).encode(), digest_size=16, key=key).digest()
+    for total, (record_id, label, text) in enumerate(records, 1):  # noqa: B007
+        digest = hashlib.blake2b(text.encode(), digest_size=16, key=key).digest()
         if digest in digests:
             continue
         digests.add(digest)
-        ids.append(record.id)
-        labels.append(names.setdefault(record.label, len(names)))
-        words.extend(sorted(map(vocabulary.__getitem__, set(in_text))))
+        ids.append(record_id)
+        labels.append(names.setdefault(label, len(names)))
+        words.extend(sorted(map(vocabulary.__getitem__, set(text.split()))))
         starts.append(len(words))
         hashes.append(int.from_bytes(digest[:8], "little"))
     duplicates = total - len(ids)

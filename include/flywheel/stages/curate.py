@@ -30,14 +30,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.curation.reading import own_workload, reduced
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.splits import Split, split
-from flywheel.curation.texts import own_texts
-from flywheel.errors import NotEnoughRecordsError, StoreError
+from flywheel.errors import NotEnoughRecordsError
 from flywheel.plan import Plan
 from flywheel.records import Record
 from flywheel.stores import RecordStore, open_store
-from flywheel.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +123,7 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     """
     started = time.monotonic()
     config = plan.config.data_split_config
-    workload = plan.workload
-    own_workload = workload if workload.id == plan.workload_id else None
+    workload = own_workload(plan)
     root = ArtifactRoot(plan.config.artifacts.root)
     with open_store(plan.config.store, cache_mb=CACHE_MB) as store:
         ids = list(store.read_ids(plan.workload_id, plan.client_id, plan.cutoff))
@@ -135,11 +133,11 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
             CODE_VERSION,
             hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
             config.model_dump(mode="json"),
-            own_workload.sha256 if own_workload else None,
+            workload.sha256 if workload else None,
         )
         found = root.find("datasets", key)
         if not found:
-            _build(plan, store, ids, key, root, own_workload)
+            _build(plan, store, ids, key, root)
     dataset = root.fetch("datasets", key)
     summary = orjson.loads((dataset / "summary.json").read_bytes())
     sizes = _sizes(plan, dataset / "train.jsonl", summary["train"])
@@ -169,12 +167,11 @@ def _build(
     ids: Sequence[str],
     key: str,
     root: ArtifactRoot,
-    workload: Workload | None,
 ) -> None:
     """Choose records and write the dataset."""
     config = plan.config.data_split_config
     samples = collect(
-        own_texts(_read(plan, store, ids), workload),
+        reduced(plan, store, ids),
         seed=config.random_seed,
         similarity=config.near_duplicate_similarity,
     )
@@ -205,23 +202,6 @@ def _build(
         for name, places in (("train", parts.train), ("val", parts.val), ("eval", parts.eval)):
             _write(folder / f"{name}.jsonl", store.get(samples.ids[place] for place in places.tolist()))
         (folder / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
-
-
-def _read(plan: Plan, store: RecordStore, ids: Sequence[str]) -> Iterator[Record]:
-    """Stream the records of these ids, which are a part of what the store gives, in its order.
-
-    Records that others wrote since the ids were listed are passed over.
-    """
-    expected = iter(ids)
-    wanted = next(expected, None)
-    for record in store.read(plan.workload_id, plan.client_id, plan.cutoff):
-        if record.id == wanted:
-            yield record
-            wanted = next(expected, None)
-            if wanted is None:
-                return
-    if wanted is not None:
-        raise StoreError(f"record {wanted} is gone from the store; run this again")
 
 
 def _check_enough(plan: Plan, total: int, samples: Samples) -> None:
