@@ -5,7 +5,7 @@
 Ours is the stage as a run calls it: read labelled.jsonl.gz (log records around the news prompt, 5 KB each),
 validate, make ids from the content, write. The peer has its documents in memory, prepared: the same
 records in OpenAI chat format, with the same ids, labels and mappings, so it neither reads, validates nor
-makes ids. It runs with several settings on a tenth of the records, then with the best of them on all; the
+makes ids. It runs with several settings on some of the records, then with the best of them on all; the
 client serializes with orjson, as ours does. Both create documents by id into fresh indexes of one node with
 TLS, started here with a heap of 1 GB, in processes of their own; after each, the documents are counted.
 
@@ -81,7 +81,7 @@ def _measure(folder: Path, records: int, node: SearchNode) -> dict[str, Any]:
         print(part, result, file=sys.stderr)
         return result
 
-    few = max(5000, records // 10)
+    few = max(5000, min(records // 10, 40_000))
     run("chat:2:500", few)  # the node's compiler is warm after this
     best = {
         kind: max(SETTINGS, key=lambda settings, kind=kind: run(_part(kind, settings), few)["per_second"])

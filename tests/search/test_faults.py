@@ -42,9 +42,11 @@ def test_a_node_killed_twice_while_records_are_written_loses_and_doubles_nothing
         assert store.get_answers(["paid"]) == {"paid": Answer("for", "m", 1)}
 
 
+@pytest.mark.parametrize("window", [10_000, 700])
 def test_a_reader_goes_on_where_it_was_when_the_node_restarts(
-    config: ElasticsearchConfig, node: SearchNode
+    config: ElasticsearchConfig, node: SearchNode, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", window)
     with ElasticsearchStore(config.model_copy(update={"wait_seconds": 400.0})) as store:
         store.write(records(5_000))
         reading = store.read(*SCOPE, ALWAYS)

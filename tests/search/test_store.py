@@ -1,13 +1,16 @@
 """The Elasticsearch store: the contract of all stores, on a real node."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from flywheel.config.store import ElasticsearchConfig
+from flywheel.errors import StoreError
 from flywheel.stores import RecordStore
 from flywheel.stores.elasticsearch import ElasticsearchStore
-from tests.unit.store_contract import StoreContract
+from tests.unit.news_records import news_record
+from tests.unit.store_contract import ALWAYS, SCOPE, StoreContract, records
 
 
 class TestElasticsearchStore(StoreContract):
@@ -19,3 +22,51 @@ class TestElasticsearchStore(StoreContract):
     def reopen(self, store: RecordStore) -> RecordStore:
         assert isinstance(store, ElasticsearchStore)
         return ElasticsearchStore(store.config)
+
+
+class TestElasticsearchStoreInWindows(TestElasticsearchStore):
+    """The same, each read cut into as many windows of time as there are seconds."""
+
+    @pytest.fixture(autouse=True)
+    def small_windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", 2)
+
+
+def test_windows_of_time_lie_side_by_side_wherever_the_records_are(
+    store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Most in one second, some far away on both sides, one at the beginning of time.
+    times = [0, *(1_700_000_000,) * 700, *range(1_700_000_001, 1_700_000_300), 4_000_000_000]
+    made = [news_record(f"h {number}", timestamp=time) for number, time in enumerate(times)]
+    store.write(made)
+    ordered = [record.id for record in sorted(made, key=lambda record: (record.timestamp, record.id))]
+    for window in (7, 50, 400, 10_000):
+        monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", window)
+        assert list(store.read_ids(*SCOPE, ALWAYS)) == ordered
+        assert [record.id for record in store.read(*SCOPE, ALWAYS)] == ordered
+        assert list(store.read_ids(*SCOPE, 1_700_000_000)) == ordered[:1]
+
+
+def test_records_that_were_read_are_not_asked_for_again(
+    store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(records(2500))
+    with ElasticsearchStore(store.config, rereads=True) as reader:
+        read = list(reader.read(*SCOPE, ALWAYS))
+        store.write([news_record("written since")])
+        (later,) = set(store.read_ids(*SCOPE, ALWAYS)) - {record.id for record in read}
+        by_id = {record.id: record for record in [*read, news_record("written since")]}
+        wanted = [record.id for record in read[::-2]]
+        wanted.insert(1200, later)
+        asked: list[str] = []
+        mget = reader._cluster.client.mget
+
+        def counted(**named: Any) -> Any:
+            asked.extend(named["ids"])
+            return mget(**named)
+
+        monkeypatch.setattr(reader._cluster.client, "mget", counted)
+        assert list(reader.get(wanted)) == [by_id[id] for id in wanted]
+        assert asked == [later]
+        with pytest.raises(StoreError, match="no record 0f0f"):
+            list(reader.get([wanted[0], "0f0f"]))

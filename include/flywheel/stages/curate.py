@@ -125,7 +125,7 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     config = plan.config.data_split_config
     workload = own_workload(plan)
     root = ArtifactRoot(plan.config.artifacts.root)
-    with open_store(plan.config.store, cache_mb=CACHE_MB) as store:
+    with open_store(plan.config.store, cache_mb=CACHE_MB, rereads=True) as store:
         ids = list(store.read_ids(plan.workload_id, plan.client_id, plan.cutoff))
         ids = ids[-config.limit :] if config.limit else ids
         key = key_of(

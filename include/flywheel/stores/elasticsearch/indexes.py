@@ -237,7 +237,7 @@ class Indexes:
         log.info("%s is at version %d: %d documents", alias, schema.version, counts[1])
 
     def _upgraded(self, schema: Schema, old: str, version: int) -> Iterator[Document]:
-        for page in pages(self._cluster, old, {"match_all": {}}, [schema.key]):
+        for page in pages(self._cluster, old, [{"match_all": {}}], [schema.key]):
             for hit in page:
                 source = hit["_source"]
                 for step in range(version, schema.version):

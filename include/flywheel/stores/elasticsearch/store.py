@@ -29,6 +29,8 @@ from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
 from flywheel.stores.elasticsearch.client import connect
 from flywheel.stores.elasticsearch.indexes import ANSWERS, PROMPTS, RECORDS, SCHEMAS, Indexes, Schema
 from flywheel.stores.elasticsearch.paging import pages
+from flywheel.stores.elasticsearch.shelf import Shelf
+from flywheel.stores.elasticsearch.windows import records_before, windows
 from flywheel.stores.prompts import (
     MAX_REFERENCES,
     Compressor,
@@ -40,10 +42,10 @@ from flywheel.stores.prompts import (
 
 # Documents that one call gets by their ids.
 GET_BATCH = 1000
+# Of documents on a `Shelf`: some five million.
+SHELF_BYTES = 2 << 30
 # Labels of a workload: far more than any has.
 MAX_LABELS = 10_000
-# A date beyond all records, which the server can still hold.
-_END_OF_TIME = 99_999_999_999
 
 
 class ElasticsearchStore:
@@ -51,17 +53,19 @@ class ElasticsearchStore:
 
     Args:
         config: the connection, and the names and settings of the indexes, which are made if missing.
+        rereads: what `read` gives will be asked for again by `get`: it is kept in a temporary file.
 
     Raises:
         StoreError: the cluster cannot be used; the message says what to mend.
     """
 
-    def __init__(self, config: ElasticsearchConfig) -> None:
+    def __init__(self, config: ElasticsearchConfig, *, rereads: bool = False) -> None:
         self.config = config
         self._cluster = connect(config)
         self._closed = False
         self._indexes = Indexes(self._cluster, config.index, config.shards, config.replicas)
         self._lock = threading.RLock()  # of the compressor, which threads share
+        self._shelf = Shelf(SHELF_BYTES if rereads else 0)
         self._compressor = Compressor()
         self._frame = lru_cache(maxsize=1024)(self._read_frame)
         try:
@@ -109,8 +113,9 @@ class ElasticsearchStore:
     def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
         """Stream the records with timestamp < before, ordered by (timestamp, id)."""
         for page in self._pages(workload_id, client_id, before, source=True):
-            for hit in page:
-                yield self._record(hit["_source"])
+            documents = [hit["_source"] for hit in page]
+            self._shelf.put(documents)
+            yield from map(self._record, documents)
 
     def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
         """Stream the ids of the records that `read` would give, in its order."""
@@ -120,14 +125,14 @@ class ElasticsearchStore:
 
     def get(self, ids: Iterable[str]) -> Iterator[Record]:
         """Stream the records of these ids, in the order of the ids."""
-        for found in self._documents(RECORDS, ids):
-            for document in found:
-                if not document.get("found"):
-                    raise self._cluster.error(
-                        f"no record {document.get('_id')} in "
-                        f"{self._alias(RECORDS)}; was the store replaced meanwhile?"
-                    )
-                yield self._record(document["_source"])
+        if not len(self._shelf):
+            yield from self._get(ids)
+            return
+        iterator = iter(ids)
+        while batch := list(islice(iterator, GET_BATCH)):
+            here = self._shelf.get(batch)
+            others = self._get([id for id, document in zip(batch, here, strict=True) if document is None])
+            yield from (next(others) if document is None else self._record(document) for document in here)
 
     def count(self, workload_id: str, client_id: str, before: int) -> int:
         """Return the number of records with timestamp < before."""
@@ -136,7 +141,7 @@ class ElasticsearchStore:
             "count records",
             self._cluster.client.count,
             index=self._alias(RECORDS),
-            query=_query(workload_id, client_id, before),
+            query=records_before(workload_id, client_id, before),
         )
         return int(answer["count"])
 
@@ -148,7 +153,7 @@ class ElasticsearchStore:
             self._cluster.client.search,
             index=self._alias(RECORDS),
             size=0,
-            query=_query(workload_id, client_id, before),
+            query=records_before(workload_id, client_id, before),
             aggregations={
                 "labels": {"terms": {"field": "label", "size": MAX_LABELS, "order": {"_key": "asc"}}}
             },
@@ -203,7 +208,7 @@ class ElasticsearchStore:
     def read_answers(self) -> Iterator[tuple[str, Answer]]:
         """Stream all answers with their keys, ordered by key."""
         self._refresh(ANSWERS)
-        for page in pages(self._cluster, self._alias(ANSWERS), {"match_all": {}}, [ANSWERS.key]):
+        for page in pages(self._cluster, self._alias(ANSWERS), [{"match_all": {}}], [ANSWERS.key]):
             for hit in page:
                 yield hit["_source"]["key"], _answer(hit["_source"])
 
@@ -212,6 +217,7 @@ class ElasticsearchStore:
     def close(self) -> None:
         """Close the connections; closing twice is no error."""
         self._closed = True
+        self._shelf.close()
         self._cluster.client.close()
 
     def __enter__(self) -> Self:
@@ -236,8 +242,20 @@ class ElasticsearchStore:
         self, workload_id: str, client_id: str, before: int, *, source: bool
     ) -> Iterator[list[dict[str, Any]]]:
         self._refresh(RECORDS)
-        query = _query(workload_id, client_id, before)
-        return pages(self._cluster, self._alias(RECORDS), query, ["timestamp", RECORDS.key], source=source)
+        index = self._alias(RECORDS)
+        queries = windows(self._cluster, index, workload_id, client_id, before)
+        return pages(self._cluster, index, queries, ["timestamp", RECORDS.key], source=source)
+
+    def _get(self, ids: Iterable[str]) -> Iterator[Record]:
+        """Ask the cluster for records."""
+        for found in self._documents(RECORDS, ids):
+            for document in found:
+                if not document.get("found"):
+                    raise self._cluster.error(
+                        f"no record {document.get('_id')} in "
+                        f"{self._alias(RECORDS)}; was the store replaced meanwhile?"
+                    )
+                yield self._record(document["_source"])
 
     def _documents(self, schema: Schema, ids: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
         """Stream what `mget` says of each id, in their order; the next call runs ahead."""
@@ -330,13 +348,6 @@ class ElasticsearchStore:
             response=source["response"],
             label=source["label"],
         )
-
-
-def _query(workload_id: str, client_id: str, before: int) -> dict[str, Any]:
-    terms: list[dict[str, Any]] = [{"term": {"workload_id": workload_id}}, {"term": {"client_id": client_id}}]
-    # As text: a number would be taken for milliseconds, whatever the field's format.
-    until = {"lt": str(min(before, _END_OF_TIME)), "format": "epoch_second"}
-    return {"bool": {"filter": [*terms, {"range": {"timestamp": until}}]}}
 
 
 def _answer(source: dict[str, Any]) -> Answer:
