@@ -16,7 +16,9 @@ ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 ARG PIP_CERT
 ARG SSL_CERT_FILE
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1
+# 0 where the builder mounts a cache of uv's at /root/.cache/uv.
+ARG UV_NO_CACHE=1
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy PIP_NO_CACHE_DIR=1
 WORKDIR /build
 COPY requirements-uv.txt ./
 RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt

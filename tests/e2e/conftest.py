@@ -20,11 +20,22 @@ from tests.e2e.pods import CONNECTION
 CANDIDATES = int(os.environ.get("SCALE_CANDIDATES", "60"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the long drills out where they are not asked for."""
+    if os.environ.get("CLUSTER_DRILLS"):
+        return
+    for item in items:
+        if item.get_closest_marker("drill"):
+            item.add_marker(pytest.mark.skip(reason="a long drill: CLUSTER_DRILLS=1 make test-kubernetes"))
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Give the cluster; skip, or fail in CI, where there is none and none can be built."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    images = [name for name in ("drill", "student") if f"{name}_image" in wanted]
     try:
-        found = open_cluster()
+        found = open_cluster(images)
     except ClusterUnavailableError as error:
         if os.environ.get("CI"):
             raise

@@ -214,6 +214,14 @@ class Airflow:
         path = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}"
         self._api.patch(path, json={"state": state}, headers=self._login()).raise_for_status()
 
+    def cancel(self, job_id: str) -> None:
+        """Cancel a run, as a program does by the orchestrator API."""
+        self._api.post(f"/flywheel/api/jobs/{job_id}/cancel", headers=self._login()).raise_for_status()
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return a run as the orchestrator API shows it."""
+        return self._get(f"/flywheel/api/jobs/{job_id}")
+
     def tasks(self, run_id: str, dag: str = DAG) -> list[dict[str, Any]]:
         """Return the task instances of a run."""
         found: list[dict[str, Any]] = []

@@ -34,8 +34,11 @@ def overhead(airflow: Airflow, pods: str, local: str) -> dict[str, Any]:
         part: round(median(job["parts"][part] for job in found), 2)
         for part in ("task to pod", "to be made", "to start", "importing", "to collect", "pod to task")
     }
-    more = [job["seconds"] - job["parts"]["to a node"] - there[job["key"]] for job in found]
+    pod = [job["seconds"] - job["parts"]["to a node"] for job in found]
+    more = [seconds - there[job["key"]] for seconds, job in zip(pod, found, strict=True)]
     return {
+        "pod": round(median(pod), 2),
+        "process": round(median(there[job["key"]] for job in found), 2),
         "overhead": round(median(more), 2),
         "most": round(max(more), 2),
         "jobs": len(found),

@@ -13,6 +13,8 @@ from tests.e2e.cluster.processes import wait_until
 from tests.e2e.experiment import FirstRun, experiment, live_pod, pods, running, uid_of, wait_until_training
 from tests.e2e.installation import Airflow, table
 
+pytestmark = pytest.mark.drill
+
 
 @pytest.fixture(autouse=True)
 def two_gpus(own_cluster: OwnCluster) -> None:

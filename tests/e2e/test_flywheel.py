@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.e2e.cluster import OwnCluster
 from tests.e2e.cluster.objects import KEY, SECRET, URL, ObjectStore
 from tests.e2e.experiment import SIZES, STUDENTS, FirstRun, experiment, pods
@@ -56,6 +58,7 @@ def test_the_service_account_has_only_what_is_needed(own_cluster: OwnCluster, ai
     assert rights("flywheel-student") == []
 
 
+@pytest.mark.drill
 def test_artifacts_on_s3_give_the_same_table(
     own_cluster: OwnCluster, airflow: Airflow, student_image: str, object_store: ObjectStore, first: FirstRun
 ) -> None:

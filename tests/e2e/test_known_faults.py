@@ -17,6 +17,8 @@ from tests.e2e.cluster.processes import wait_until
 from tests.e2e.experiment import live_pod
 from tests.e2e.installation import Airflow
 
+pytestmark = pytest.mark.drill
+
 OPERATOR = os.environ.get("FAULTS_OF", "ours")
 LEFT_FOR = 60.0  # a pod that is there so long after its task was ended is left behind
 

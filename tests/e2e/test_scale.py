@@ -9,11 +9,14 @@ import time
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.e2e.cluster import OwnCluster
 from tests.e2e.conftest import CANDIDATES
 from tests.e2e.experiment import pods
 from tests.e2e.installation import COMPONENTS, Airflow
+
+pytestmark = pytest.mark.drill
 
 
 def test_many_candidates_leave_the_dag_usable(own_cluster: OwnCluster, airflow: Airflow) -> None:

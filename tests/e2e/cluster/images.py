@@ -41,12 +41,11 @@ DOCKERFILES = {"drill": "tests/e2e/drill/Dockerfile"}
 
 def ensure_image(cluster: OwnCluster, name: str) -> str:
     """Build an image of docker/ where it is new, bring it onto the node and return its name."""
-    image = f"localhost/flywheel-{name}:{_key(name)}"
+    image = image_name(name)
     there = cluster.images()
     if image in there:
         return image
-    if not _exists(image):
-        build(name, image)
+    build(name, image)
     push(cluster, image)
     # What older sources gave is not asked for again; layers that the new one shares stay.
     family = image.partition(":")[0]
@@ -57,8 +56,15 @@ def ensure_image(cluster: OwnCluster, name: str) -> str:
     return image
 
 
+def image_name(name: str) -> str:
+    """Return an image's name, of what it is made from."""
+    return f"localhost/flywheel-{name}:{_key(name)}"
+
+
 def build(name: str, image: str) -> None:
-    """Build docker/<name>.Dockerfile."""
+    """Build docker/<name>.Dockerfile, where it is new."""
+    if _exists(image):
+        return
     if not _exists(BASE):
         _build_base()
     print(f"building {image} ...", file=sys.stderr)
@@ -70,6 +76,11 @@ def build(name: str, image: str) -> None:
     settings = {"SSL_CERT_FILE": bundle, "PIP_CERT": bundle}
     names = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
     settings |= {key: os.environ[key] for key in names if os.environ.get(key)}
+    # What `make install` has downloaded, torch with CUDA above all, is not downloaded again.
+    cache = Path(os.environ.get("UV_CACHE_DIR") or "~/.cache/uv").expanduser()
+    if cache.is_dir():
+        settings["UV_NO_CACHE"] = "0"
+        arguments += ["-v", f"{cache}:/root/.cache/uv"]
     for key, value in settings.items():
         arguments += ["--build-arg", f"{key}={value}"]
     buildah(

@@ -9,11 +9,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from tests.e2e.cluster.images import build as build_image
+from tests.e2e.cluster.images import buildah, image_name, push
 from tests.e2e.cluster.processes import Processes, end_all, wait_until
 from tests.e2e.cluster.programs import (
     CLUSTER_PACKAGES,
@@ -83,8 +86,11 @@ class OwnCluster(Cluster):
         self.program = kubernetes_program(self.home)
         super().__init__(str(self.home / "admin.conf"), (str(self.program), "kubectl"))
 
-    def prepare(self) -> None:
+    def prepare(self, images: Iterable[str] = ()) -> None:
         """Install what is missing and build Kubernetes, the first time; one at a time on a machine.
+
+        Args:
+            images: to be built beside it, where Kubernetes is new: one keeps the processors busy, the other the disk.
 
         Raises:
             ClusterUnavailableError: this machine cannot.
@@ -93,7 +99,13 @@ class OwnCluster(Cluster):
             raise ClusterUnavailableError("building a cluster needs root on Linux; or name one by KUBECONFIG")
         self._take_lock()
         install_packages(CLUSTER_PACKAGES)
-        build_kubernetes(self.program)
+        if self.program.exists():
+            return
+        with ThreadPoolExecutor(1) as beside:
+            building = [beside.submit(build_image, name, image_name(name)) for name in images]
+            build_kubernetes(self.program)
+        for built in building:
+            built.result()
 
     def _take_lock(self) -> None:
         if self._lock is not None:
@@ -112,13 +124,14 @@ class OwnCluster(Cluster):
         """Whether its API server answers."""
         return self.processes.running("apiserver") and self._answers("get", "--raw", "/readyz")
 
-    def up(self, *, anew: bool = True) -> None:
+    def up(self, *, anew: bool = True, images: Iterable[str] = ()) -> None:
         """Build what is missing and start; return when the node is ready.
 
         Args:
+            images: to be built, the first time, while Kubernetes is.
             anew: end what an earlier session has left, and begin with an empty cluster.
         """
-        self.prepare()
+        self.prepare(images)
         if anew:
             self.down()
             shutil.rmtree(self.home / "etcd", ignore_errors=True)
@@ -242,8 +255,6 @@ class OwnCluster(Cluster):
     def _pause_image(self) -> None:
         if PAUSE in self.images():
             return
-        from tests.e2e.cluster.images import buildah, push
-
         with tempfile.TemporaryDirectory() as folder:
             build_pause(Path(folder) / "pause")
             container = buildah("from", "scratch").strip()
@@ -260,8 +271,11 @@ class OwnCluster(Cluster):
         wait_until("the node's GPUs", lambda: self.kubectl("get", "node", NODE, "-o", path) == str(count), 30)
 
 
-def open_cluster() -> Cluster:
+def open_cluster(images: Iterable[str] = ()) -> Cluster:
     """Return the cluster that KUBECONFIG names; where it names none, our own, started.
+
+    Args:
+        images: that our own will need.
 
     Raises:
         ClusterUnavailableError: there is none and this machine cannot build one.
@@ -276,5 +290,5 @@ def open_cluster() -> Cluster:
         cluster.kubectl("get", "--raw", "/readyz")
         return cluster
     own = OwnCluster()
-    own.up(anew=not os.environ.get("CLUSTER_KEEP"))
+    own.up(anew=not os.environ.get("CLUSTER_KEEP"), images=images)
     return own
