@@ -9,23 +9,24 @@
 ARG BASE=python:3.11-slim-bookworm
 ARG STUDENT_IMAGE=flywheel-student
 
-FROM ${BASE} AS build
+FROM ${BASE} AS uv
 # Of the builder alone, where its network wants them: a package index, a bundle of certificates.
 ARG PIP_INDEX_URL
-ARG UV_DEFAULT_INDEX
 ARG PIP_CERT
+ENV PIP_NO_CACHE_DIR=1
+COPY requirements-uv.txt ./
+RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
+
+FROM ${BASE} AS libraries
+ARG UV_DEFAULT_INDEX
 ARG SSL_CERT_FILE
 # 0 where the builder mounts a cache of uv's at /root/.cache/uv.
 ARG UV_NO_CACHE=1
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy PIP_NO_CACHE_DIR=1
-WORKDIR /build
-COPY requirements-uv.txt ./
-RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
-COPY requirements-cluster.txt ./
-RUN set -eu; \
-    export PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv; \
+COPY requirements-cluster.txt /opt/locks/
+RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv set -eu; \
+    export PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy; \
     uv venv --quiet --python python3 /opt/venv; \
-    uv pip install --no-deps --require-hashes -r requirements-cluster.txt; \
+    uv pip install --no-deps --require-hashes -r /opt/locks/requirements-cluster.txt; \
     printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
     chmod 755 /opt/venv/bin/flywheel
 
@@ -36,8 +37,7 @@ COPY include /opt/flywheel/include
 RUN python3 -m compileall -q /opt/flywheel && mkdir -p /opt/airflow /opt/flywheel/artifacts /opt/flywheel/state \
     && echo 'flywheel:x:10001:0::/opt/airflow:/usr/sbin/nologin' >> /etc/passwd
 
-FROM ${BASE} AS airflow
-COPY --from=build /opt/venv /opt/venv
+FROM libraries AS airflow
 COPY --from=code /etc/passwd /etc/passwd
 COPY --from=code --chown=10001:0 /opt/airflow /opt/airflow
 COPY --from=code --chown=10001:0 /opt/flywheel /opt/flywheel

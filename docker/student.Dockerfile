@@ -9,33 +9,36 @@
 # The libraries are one layer that changes with the locks alone; flywheel's code is a layer of some megabytes.
 ARG BASE=python:3.11-slim-bookworm
 
-FROM ${BASE} AS build
-ARG TORCH_INDEX=""
+FROM ${BASE} AS uv
 # Of the builder alone, where its network wants them: a package index, a bundle of certificates.
 ARG PIP_INDEX_URL
-ARG UV_DEFAULT_INDEX
 ARG PIP_CERT
+ENV PIP_NO_CACHE_DIR=1
+COPY requirements-uv.txt ./
+RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
+
+# The installer is there while it works, and not in the image: no second stage has to copy gigabytes from this one.
+FROM ${BASE} AS libraries
+ARG TORCH_INDEX=""
+ARG UV_DEFAULT_INDEX
 ARG SSL_CERT_FILE
 # 0 where the builder mounts a cache of uv's at /root/.cache/uv.
 ARG UV_NO_CACHE=1
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy PIP_NO_CACHE_DIR=1
-WORKDIR /build
-COPY requirements-uv.txt ./
-RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
-COPY requirements-students.txt requirements-s3.txt ./
+COPY requirements-students.txt requirements-s3.txt /opt/locks/
 # With TORCH_INDEX: torch from there, and the lock without it and the CUDA libraries of its other build.
-RUN set -eu; \
-    export PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv; \
+RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv set -eu; \
+    export PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy; \
     uv venv --quiet --python python3 /opt/venv; \
-    lock=requirements-students.txt; \
+    lock=/opt/locks/requirements-students.txt; \
     if [ -n "$TORCH_INDEX" ]; then \
         torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $lock | head -n 1); \
         uv pip install --no-deps --default-index "$TORCH_INDEX" "$torch"; \
-        awk '/^[A-Za-z0-9]/ { skip = /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)(\[.*\])?==/ } !skip' $lock > rest.txt; \
-        lock=rest.txt; \
+        awk '/^[A-Za-z0-9]/ { skip = /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)(\[.*\])?==/ } !skip' $lock > /tmp/rest.txt; \
+        lock=/tmp/rest.txt; \
     fi; \
     uv pip install --no-deps --require-hashes -r $lock; \
-    uv pip install --no-deps --require-hashes -r requirements-s3.txt; \
+    uv pip install --no-deps --require-hashes -r /opt/locks/requirements-s3.txt; \
+    rm -f /tmp/rest.txt; \
     printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
     chmod 755 /opt/venv/bin/flywheel
 
@@ -45,8 +48,7 @@ COPY include /opt/flywheel/include
 RUN python3 -m compileall -q /opt/flywheel/include && mkdir -p /opt/home /opt/flywheel/artifacts \
     && echo 'flywheel:x:10001:10001::/home/flywheel:/usr/sbin/nologin' >> /etc/passwd
 
-FROM ${BASE}
-COPY --from=build /opt/venv /opt/venv
+FROM libraries
 COPY --from=code /etc/passwd /etc/passwd
 COPY --from=code --chown=10001:10001 /opt/home /home/flywheel
 COPY --from=code --chown=10001:10001 /opt/flywheel /opt/flywheel

@@ -147,8 +147,12 @@ class Airflow:
         self.processes.start(name, self._as_user("-m", "airflow", *arguments), env=self.environment)
 
     def kill_component(self, name: str) -> None:
-        """Kill a component with signal 9, as when its machine is gone."""
-        self.processes.stop(name, 9)
+        """Kill a component with signal 9, its workers with it, as when its container or machine is gone.
+
+        A scheduler that is killed alone leaves idle workers behind, forks of it that hold its connection to the
+        database open, and with that the locks of the transaction it was in: no other scheduler takes up the run.
+        """
+        self.processes.kill(name)
 
     def start_teacher(self) -> None:
         """Start the stand-in teacher."""

@@ -71,9 +71,8 @@ def test_too_little_memory_and_a_missing_image_are_lines_of_the_table(
         "medium": {"requests": {"memory": "64Mi"}, "limits": {"memory": "64Mi"}},
         "large": {"image": "localhost/no-such-image:1"},
     }
-    airflow.configure(
-        experiment(airflow.namespace, student_image, gpus=1, runtime={"kubernetes": {"students": students}})
-    )
+    more = {"data_split_config": {"random_seed": 9}, "runtime": {"kubernetes": {"students": students}}}
+    airflow.configure(experiment(airflow.namespace, student_image, gpus=1, **more))
     airflow.trigger("failing", sizes=[100])
     assert airflow.wait("failing", 600) == "success"
     rows = {row["student"]: row for row in airflow.report("failing")["candidates"]}

@@ -67,6 +67,14 @@ class Processes:
                 os.killpg(pid, signal.SIGKILL)
         self._pid_file(name).unlink(missing_ok=True)
 
+    def kill(self, name: str) -> None:
+        """Kill a process at once with all that it has started, as when its container or machine is gone."""
+        pid = self._pid(name)
+        if pid is not None:
+            with suppress(psutil.NoSuchProcess):
+                _end([psutil.Process(pid)])
+        self._pid_file(name).unlink(missing_ok=True)
+
     def seconds_of_cpu(self, name: str) -> float:
         """Return the CPU time of a process, of those it has waited for, and of its children."""
         pid = self._pid(name)
