@@ -34,7 +34,7 @@ FROM ${BASE} AS code
 COPY dags /opt/flywheel/dags
 COPY plugins /opt/flywheel/plugins
 COPY include /opt/flywheel/include
-RUN python3 -m compileall -q /opt/flywheel && mkdir -p /opt/airflow /opt/flywheel/artifacts /opt/flywheel/state \
+RUN python3 -m compileall -q /opt/flywheel && mkdir -p /opt/airflow/logs /opt/flywheel/artifacts /opt/flywheel/state \
     && echo 'flywheel:x:10001:0::/opt/airflow:/usr/sbin/nologin' >> /etc/passwd
 
 FROM libraries AS airflow
