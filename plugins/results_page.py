@@ -2,7 +2,8 @@
 
 `results/page.js` is built from ui/ and committed, so that users need no Node; a test builds it anew and
 compares. The page reads the orchestrator API at /flywheel/api with the session of Airflow's UI. Why it is a
-React app of Airflow's and no external view is said in ui/src/host.ts.
+React app of Airflow's and no external view is said in ui/src/host.ts. At /flywheel-results/ the same page is
+there by itself, without Airflow's UI around it, which takes longer to load than the page.
 
 The files hold nothing secret and are given without asking who wants them, as Airflow gives those of its UI.
 """
@@ -29,15 +30,58 @@ class _Files:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._app is None:
-            from starlette.staticfiles import StaticFiles
-
-            self._app = StaticFiles(directory=FILES)
+            self._app = _make_app()
         await self._app(scope, receive, send)
+
+
+def _make_app() -> Any:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+    class Files(StaticFiles):
+        """A file under an address that names its content never changes."""
+
+        def file_response(self, full_path: Any, stat_result: Any, scope: Any, *arguments: Any) -> Any:
+            response = super().file_response(full_path, stat_result, scope, *arguments)
+            named = scope["query_string"].decode("latin-1")
+            if named == _version(Path(full_path).name):
+                response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+            return response
+
+    def alone(_: Request) -> HTMLResponse:
+        return HTMLResponse(_ALONE, headers={"Cache-Control": "no-cache"})
+
+    return Starlette(routes=[Route("/", alone), Mount("/", Files(directory=FILES))])
+
+
+def _version(name: str) -> str:
+    """Return the query that names a file's content."""
+    return f"v={zlib.crc32((FILES / name).read_bytes()):08x}"
 
 
 def _address(name: str) -> str:
     """Return a file's address below Airflow's; it changes with the file: no browser keeps an old one."""
-    return f"{PREFIX.lstrip('/')}/{name}?v={zlib.crc32((FILES / name).read_bytes()):08x}"
+    return f"{PREFIX.lstrip('/')}/{name}?{_version(name)}"
+
+
+# Addresses are those of Airflow, wherever it is mounted, as in Airflow's own document.
+_ALONE = f"""\
+<!doctype html>
+<html lang="en" data-flywheel-alone>
+<head>
+<meta charset="utf-8">
+<base href="../">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{NAME}</title>
+<link rel="icon" href="{_address("icon.svg")}">
+<script src="{_address("page.js")}" defer></script>
+</head>
+<body></body>
+</html>
+"""
 
 
 def _react_app(destination: str, route: str, **more: Any) -> dict[str, Any]:

@@ -163,7 +163,6 @@ def test_a_person_reviews_with_a_comment(stack: Stack, api: httpx.Client, data: 
     shown = api.get("/runs/reviewed/review").json()
     assert shown["state"] == "waiting"
     assert "| 40 |" in shown["body"]
-    time.sleep(5)  # an answer in the second in which the task's process ends is lost
     answer = api.post("/runs/reviewed/review", json={"decision": "reject", "comment": "misses strikes"})
     assert answer.status_code == 200, answer.text
     assert answer.json()["state"] == "rejected"

@@ -35,6 +35,7 @@ READS = [
     "/compare?runs=night-1,night-2",
     "/champion",
     "/champion/history",
+    "/me",
 ]
 WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/jobs", JOB),
@@ -195,6 +196,20 @@ def test_who_may_read_reads(clients: dict[str, httpx.Client], path: str) -> None
     assert answer.status_code == (404 if path.endswith("/review") else 200), answer.text
 
 
+@pytest.mark.parametrize(
+    ("user", "may"),
+    [
+        ("vera", {"read"}),
+        ("uma", {"read", "trigger", "review"}),
+        ("otto", {"read", "trigger", "review", "promote"}),
+    ],
+)
+def test_each_is_told_what_they_may_do(clients: dict[str, httpx.Client], user: str, may: set[str]) -> None:
+    told = clients[user].get("/me").json()
+    assert told["name"] == user
+    assert {name for name, allowed in told["may"].items() if allowed} == may
+
+
 def test_who_may_trigger_starts_and_cancels(clients: dict[str, httpx.Client]) -> None:
     started = clients["uma"].post("/jobs", json=JOB)
     assert started.status_code == 200
@@ -203,9 +218,13 @@ def test_who_may_trigger_starts_and_cancels(clients: dict[str, httpx.Client]) ->
 
 def test_who_may_promote_promotes_and_rolls_back(clients: dict[str, httpx.Client]) -> None:
     before = clients["otto"].get("/champion").json()
+    history = clients["otto"].get("/champion/history").json()
+    assert (history["workload_id"], history["client_id"]) == ("news_classifier", "desk")
     promoted = clients["otto"].post("/champion", json={"run_id": "night-2", "student": "8b", "size": 25})
     assert promoted.status_code == 200, promoted.text
     assert promoted.json()["champion"]["student"] == "8b"
+    told = clients["otto"].get("/champion/history").json()["before"]
+    assert told["adapter"] == before["adapter"]
     back = clients["otto"].post("/champion/rollback", json={"comment": "it is dear"})
     assert back.status_code == 200, back.text
     assert back.json()["champion"]["adapter"] == before["adapter"]

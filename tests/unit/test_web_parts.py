@@ -223,7 +223,7 @@ def champion(adapter: str) -> Champion:
     ],
 )
 def test_rolling_back_twice_goes_back_twice(history: str, standing: str, before: str | None) -> None:
-    found = promotion._champion_before([champion(name) for name in history], champion(standing))
+    found = promotion.champion_before([champion(name) for name in history], champion(standing))
     assert (found.adapter if found else None) == before
 
 

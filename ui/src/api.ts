@@ -197,7 +197,27 @@ export interface Champion {
 }
 
 export interface History {
+  workload_id: string;
+  client_id: string;
   champions: Champion[];
+  total: number;
+  /** What a rollback would put back. */
+  before: Champion | null;
+}
+
+export interface Promoted {
+  champion: Champion;
+  warnings: string[];
+}
+
+/** The user, and what Airflow lets that user do. */
+export interface Me {
+  name: string;
+  may: { read: boolean; trigger: boolean; review: boolean; promote: boolean };
+}
+
+export interface CandidateLines {
+  candidates: { student: string; size: number; f1_weighted: number | null }[];
   total: number;
 }
 
@@ -237,6 +257,11 @@ export function apiUrl(path: string): string {
 /** Return the address of a path of Airflow's UI, as links of the API tell it. */
 export function hostUrl(path: string): string {
   return new URL(path.replace(/^\/+/, ""), document.baseURI).href;
+}
+
+/** Return the address of Airflow's login, which leads back here. */
+export function loginUrl(): string {
+  return hostUrl(`api/v2/auth/login?next=${encodeURIComponent(location.href)}`);
 }
 
 export async function get<T>(path: string, signal: AbortSignal): Promise<T> {

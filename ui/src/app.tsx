@@ -2,6 +2,8 @@
 
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 
+import { isAlone } from "./alone";
+import { hostUrl } from "./api";
 import { type Page, PageContext, PlaceLink, to } from "./context";
 import { type Place, readPlace, writePlace } from "./logic/place";
 import { ChampionView } from "./views/champion";
@@ -60,8 +62,10 @@ export function App({ dagId, runId, search, navigate }: AppProps) {
   if (dagId && dagId !== DAG) {
     return (
       <main class="page">
+        <h1>No results here</h1>
         <p class="note">
-          This DAG is not the flywheel's: results are shown on the page of the DAG <b>{DAG}</b>.
+          {dagId} is not the flywheel: Airflow shows this tab on every DAG's page. Results are on the page of the DAG{" "}
+          <a href={hostUrl(`dags/${DAG}/plugin/flywheel-results`)}>{DAG}</a>.
         </p>
       </main>
     );
@@ -90,6 +94,15 @@ function Ways({ place }: { place: Place }) {
       </PlaceLink>
       {place.view === "run" && <span aria-current="page">{place.run}</span>}
       {place.view === "compare" && <span aria-current="page">Two runs</span>}
+      {isAlone() ? (
+        <a class="aside" href={hostUrl(`dags/${DAG}`)}>
+          Airflow
+        </a>
+      ) : (
+        <a class="aside" href={hostUrl(`flywheel-results/${writePlace(place)}`)}>
+          Without Airflow's frame
+        </a>
+      )}
     </nav>
   );
 }

@@ -27,6 +27,11 @@ export function to(change: Partial<Place>): Place {
   return { ...START, ...change };
 }
 
+/** Return the address of a place: with its path, for a query alone would be one of Airflow's start page. */
+function placeUrl(place: Place, fixedRun: string): string {
+  return `${location.pathname}${writePlace(place, fixedRun)}`;
+}
+
 interface LinkProps {
   children: ComponentChildren;
   class?: string;
@@ -39,7 +44,7 @@ export function PlaceLink({ place, children, label, ...rest }: LinkProps & { pla
   return (
     <a
       class={rest.class}
-      href={writePlace(place, fixedRun) || "?"}
+      href={placeUrl(place, fixedRun)}
       aria-label={label}
       aria-current={rest.current ? "page" : undefined}
       onClick={(event) => {

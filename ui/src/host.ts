@@ -13,6 +13,7 @@
 
 import { h, render } from "preact";
 
+import { isAlone, startAlone } from "./alone";
 import { App } from "./app";
 import styles from "./style.css?inline";
 
@@ -62,7 +63,7 @@ function FlywheelResults({ dagId, runId }: HostProps): unknown {
 }
 
 function enter(element: HTMLElement): void {
-  addStyles();
+  addStyles(styles);
   if (!page) {
     page = document.createElement("div");
     page.className = "flywheel";
@@ -85,12 +86,13 @@ function leave(): void {
   });
 }
 
-function addStyles(): void {
+function addStyles(text: string): void {
   if (document.getElementById(STYLE_ID)) return;
   const style = document.createElement("style");
   style.id = STYLE_ID;
-  style.textContent = styles;
+  style.textContent = text;
   document.head.append(style);
 }
 
-(globalThis as unknown as Host).AirflowPlugin = FlywheelResults;
+if (isAlone()) startAlone((first) => addStyles(`${first}\n${styles}`));
+else (globalThis as unknown as Host).AirflowPlugin = FlywheelResults;

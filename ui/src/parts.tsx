@@ -1,9 +1,9 @@
 /** Small parts that several views are made of. */
 
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 
-import type { JobState, Pick, Problem, RunState } from "./api";
+import { type JobState, type Pick, type Problem, type RunState, loginUrl } from "./api";
 import { count, f1, percent } from "./logic/format";
 
 const WORDS: Record<string, string> = { review: "waits for review", "in place": "in place already" };
@@ -39,7 +39,7 @@ export function Missing({ problem, isLoading, what }: { problem: Problem | null;
   if (problem)
     return (
       <p class="problem" role="alert">
-        {problem.message}
+        {problem.message} {problem.status === 401 && <a href={loginUrl()}>Log in</a>}
       </p>
     );
   return isLoading ? (
@@ -122,5 +122,26 @@ export function Scroll({ label, children }: { label: string; children: Component
     <div class="scroll" tabIndex={0} role="region" aria-label={label}>
       {children}
     </div>
+  );
+}
+
+/** A question before what cannot be done in passing. Escape closes it; the focus stays in it, then goes back. */
+export function Dialog({ title, children, onClose }: { title: string; children: ComponentChildren; onClose: () => void }) {
+  const id = useId();
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const opened = dialog.current;
+    const before = document.activeElement;
+    opened?.showModal();
+    return () => {
+      opened?.close();
+      if (before instanceof HTMLElement) before.focus();
+    };
+  }, []);
+  return (
+    <dialog ref={dialog} aria-labelledby={id} onCancel={(event) => (event.preventDefault(), onClose())}>
+      <h2 id={id}>{title}</h2>
+      {children}
+    </dialog>
   );
 }

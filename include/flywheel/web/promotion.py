@@ -59,7 +59,7 @@ def roll_back(
         standing = read_champion(root, workload_id, client_id)
         if standing is None:
             raise Problem(409, "There is no champion yet: nothing to roll back from.")
-        before = _champion_before(champion_history(root, workload_id, client_id), standing)
+        before = champion_before(champion_history(root, workload_id, client_id), standing)
         if before is None:
             raise Problem(409, f"{standing.name} is the first champion here: nothing to roll back to.")
         if not root.find("adapters", before.adapter):
@@ -86,7 +86,7 @@ def roll_back(
     return champion, warnings + _tell(user, champion, "rollback")
 
 
-def _champion_before(history: list[Champion], standing: Champion) -> Champion | None:
+def champion_before(history: list[Champion], standing: Champion) -> Champion | None:
     """Return the champion that the one in force replaced.
 
     One that was rolled back from is passed over: rolling back twice goes back twice.

@@ -98,6 +98,8 @@ class Summary:
 
 _lock = threading.Lock()
 _kept: dict[str, tuple[str, float, Summary]] = {}
+# Lines of runs that have ended, with what they were made of: as long as that is what it was, so are they.
+_lines: dict[str, tuple[AirflowRun, Summary, RunLine]] = {}
 
 
 def list_runs() -> list[tuple[RunLine, Summary]]:
@@ -107,9 +109,18 @@ def list_runs() -> list[tuple[RunLine, Summary]]:
     summaries = summaries_of(runs)
     _forget_all_but({run.run_id for run in runs})
     return [
-        (line_of(run, summary, run.run_id in in_review), summary)
+        (_kept_line(run, summary) if run.is_done else line_of(run, summary, run.run_id in in_review), summary)
         for run, summary in zip(runs, summaries, strict=True)
     ]
+
+
+def _kept_line(run: AirflowRun, summary: Summary) -> RunLine:
+    kept = _lines.get(run.run_id)
+    if kept is not None and kept[0] is run and kept[1] is summary:
+        return kept[2]
+    line = line_of(run, summary, False)
+    _lines[run.run_id] = (run, summary, line)
+    return line
 
 
 def line_of(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
@@ -179,6 +190,7 @@ def _forget_all_but(run_ids: set[str]) -> None:
     with _lock:
         for run_id in _kept.keys() - run_ids:
             del _kept[run_id]
+            _lines.pop(run_id, None)
 
 
 def _summarize(run: AirflowRun) -> Summary:

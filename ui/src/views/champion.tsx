@@ -6,6 +6,7 @@ import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
 import { day, f1, interval, moment, parameters } from "../logic/format";
 import { Missing, Pager, Section, pickName } from "../parts";
+import { Decide } from "./decide";
 
 const ROWS = 50;
 
@@ -47,7 +48,8 @@ function InProduction({ champion }: { champion: Champion }) {
 export function ChampionView() {
   const { place, go } = usePage();
   const current = useAnswer<Champion>(useChampion("champion"));
-  const { data, problem, isLoading } = useAnswer<History>(useChampion("champion/history"));
+  const history = useAnswer<History>(useChampion("champion/history"));
+  const { data, problem, isLoading } = history;
   const none = current.problem?.status === 404 ? new Problem(404, current.problem.message) : null;
   const from = (place.page - 1) * ROWS;
   return (
@@ -63,6 +65,15 @@ export function ChampionView() {
         </div>
       )}
       {none && <p class="note">{none.message}</p>}
+      {data && (
+        <Decide
+          workload={data.workload_id}
+          client={data.client_id}
+          standing={current.data}
+          before={data.before}
+          onDone={() => (current.reload(), history.reload())}
+        />
+      )}
       {data && data.champions.length > 0 && (
         <>
           <Section title="Over the nights">

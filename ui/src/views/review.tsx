@@ -2,7 +2,8 @@
 
 import { useState } from "preact/hooks";
 
-import { Problem, type Run, post, runPath } from "../api";
+import { type Me, Problem, type Run, post, runPath } from "../api";
+import { useAnswer } from "../hooks";
 import { f1, isKnown, moment } from "../logic/format";
 import { Badge, Section, pickName } from "../parts";
 
@@ -65,6 +66,8 @@ function Answer({ run, reload }: { run: Run; reload: () => void }) {
 }
 
 function Form({ run, subject, reload }: { run: Run; subject: string; reload: () => void }) {
+  const me = useAnswer<Me>("me").data;
+  const may = !!me?.may.review;
   const [comment, setComment] = useState("");
   const [isSending, setSending] = useState(false);
   const [problem, setProblem] = useState<Problem | null>(null);
@@ -97,13 +100,14 @@ function Form({ run, subject, reload }: { run: Run; subject: string; reload: () 
         />
       </label>
       <div class="row">
-        <button type="button" class="main" disabled={isSending} onClick={() => void send(true)}>
+        <button type="button" class="main" disabled={isSending || !may} onClick={() => void send(true)}>
           Approve
         </button>
-        <button type="button" class="danger" disabled={isSending} onClick={() => void send(false)}>
+        <button type="button" class="danger" disabled={isSending || !may} onClick={() => void send(false)}>
           Reject
         </button>
       </div>
+      {me && !may && <p class="faint">You may not answer: Airflow asks for the right to edit the DAG's human-in-the-loop details.</p>}
       {problem && (
         <p class="problem" role="alert">
           {problem.message}

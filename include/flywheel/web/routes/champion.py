@@ -29,8 +29,11 @@ Client = Annotated[
 class History(BaseModel):
     """All champions there were, the latest first."""
 
+    workload_id: str
+    client_id: str
     champions: list[Champion]
     total: int
+    before: Champion | None = Field(description="What a rollback would put back; null: there is nothing.")
 
 
 def whose(workload_id: str | None, client_id: str | None) -> tuple[ArtifactRoot, str, str]:
@@ -52,8 +55,16 @@ def get_champion(workload_id: Workload = None, client_id: Client = None) -> Cham
 @router.get("/champion/history", dependencies=[requires("read")], responses=problems())
 def get_history(workload_id: Workload = None, client_id: Client = None) -> History:
     """List all champions there were, the latest first."""
-    champions = champion_history(*whose(workload_id, client_id))[::-1]
-    return History(champions=champions, total=len(champions))
+    root, workload, client = whose(workload_id, client_id)
+    champions = champion_history(root, workload, client)
+    standing = read_champion(root, workload, client)
+    return History.model_construct(
+        workload_id=workload,
+        client_id=client,
+        champions=champions[::-1],
+        total=len(champions),
+        before=promotion.champion_before(champions, standing) if standing else None,
+    )
 
 
 class Promotion(BaseModel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import Literal
 
 from fastapi import APIRouter
@@ -15,6 +17,8 @@ from flywheel.web.review import APPROVE, REJECT, Review, review_of
 from flywheel.web.routes.parts import RunId, existing_run, problems
 
 router = APIRouter(tags=["review"])
+
+_SETTLED_SECONDS = 5.0
 
 
 class Verdict(BaseModel):
@@ -52,6 +56,7 @@ def post_review(
             raise Problem(404, "Nobody is asked about this run.")
         if review.state != "waiting":
             raise Problem(409, f"The review is over: {review.state}.")
+        _let_it_settle(review.asked_at)
         option = APPROVE if verdict.decision == "approve" else REJECT
         airflow_actions.answer_review(user, run_id, option, verdict.comment)
         summaries.forget(run_id)
@@ -60,3 +65,13 @@ def post_review(
         return answered
 
     return idempotency.once(user, f"POST review {run_id}", idempotency_key, verdict, answer)
+
+
+def _let_it_settle(asked_at: datetime) -> None:
+    """Wait until the task that asks has surely been put aside.
+
+    An answer in the second in which its process ends is lost (Airflow 3.3.2): the scheduler takes that end
+    for the end of the task that goes on, and the person is asked again.
+    """
+    ago = (datetime.now(UTC) - asked_at).total_seconds()
+    time.sleep(min(_SETTLED_SECONDS, max(0.0, _SETTLED_SECONDS - ago)))
