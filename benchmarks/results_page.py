@@ -4,10 +4,11 @@
 
 First content is timed from the navigation's start until the first row of the list of runs is on the page:
 with an empty cache (all of Airflow's UI is loaded first, 7 MB of script), with a full one, and from a click
-in Airflow's navigation. The peer is Airflow's own list of the same DAG's runs, timed the same way with a full
-cache. Interactions are real clicks and keys. Each is timed twice: until the next paint, which the browser
-itself tells (Event Timing, in steps of 8 ms), and until what was asked for is on the page, the answer of the
-API included. `ratio` is the peer's time by ours, both with a full cache, the median of several loads.
+in Airflow's navigation; and, `alone`, at the page's own address, without Airflow's UI. The peer is Airflow's
+own list of the same DAG's runs, timed the same way with a full cache. Interactions are real clicks and keys.
+Each is timed twice: until the next paint, which the browser itself tells (Event Timing, in steps of 8 ms),
+and until what was asked for is on the page, the answer of the API included. `ratio` is the peer's time by
+ours, both with a full cache, the median of several loads.
 
 Making the runs is not counted. Chromium, the API server and this script share the machine's cores.
 """
@@ -115,13 +116,16 @@ def _time_lists(server: WebServer, token: str) -> float:
 
 def _in_browser(browser: Browser, url: str, token: str, run_ids: list[str], loads: int) -> dict[str, Any]:
     list_of_runs = f"{url}/plugin/flywheel"
-    cold = [_with_session(browser, url, token, lambda page: _load(page, list_of_runs)) for _ in range(loads)]
+    alone = f"{url}/flywheel-results/"
+    cold = [_first_visit(browser, url, token, list_of_runs) for _ in range(loads)]
+    cold_alone = [_first_visit(browser, url, token, alone) for _ in range(loads)]
     context = log_in(browser, url, token)
     context.set_default_timeout(PATIENCE_MS)
     try:
         page = context.new_page()
         _load(page, list_of_runs)
         full = [_load(page, list_of_runs) for _ in range(loads)]
+        full_alone = [_load(page, alone) for _ in range(loads + 1)][1:]
         peer = [_load(page, f"{url}/dags/flywheel/runs", PEER_ROW) for _ in range(loads + 1)][1:]
         clicked = [_from_navigation(context, url) for _ in range(loads)]
         done, paints = _interactions(context, list_of_runs, run_ids, min(loads, REPEATS))
@@ -130,6 +134,8 @@ def _in_browser(browser: Browser, url: str, token: str, run_ids: list[str], load
     return {
         "empty_cache_ms": round(statistics.median(cold)),
         "full_cache_ms": statistics.median(full),
+        "alone_empty_cache_ms": round(statistics.median(cold_alone)),
+        "alone_full_cache_ms": round(statistics.median(full_alone)),
         "from_navigation_ms": round(statistics.median(clicked)),
         "peer_ms": statistics.median(peer),
         "slowest_paint_ms": max(paints.values()),
@@ -138,11 +144,12 @@ def _in_browser(browser: Browser, url: str, token: str, run_ids: list[str], load
     }
 
 
-def _with_session(browser: Browser, url: str, token: str, work: Callable[[Page], float]) -> float:
+def _first_visit(browser: Browser, url: str, token: str, address: str) -> float:
+    """Return the milliseconds of a load with an empty cache."""
     context = log_in(browser, url, token)
     context.set_default_timeout(PATIENCE_MS)
     try:
-        return work(context.new_page())
+        return _load(context.new_page(), address)
     finally:
         context.close()
 

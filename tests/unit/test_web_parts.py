@@ -17,7 +17,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, champion_history, read_champion
 from flywheel.errors import ArtifactError
 from flywheel.runs import Run, folder_name
-from flywheel.web import archive, deletion, idempotency, promotion
+from flywheel.web import archive, deletion, idempotency, promotion, summaries
 from flywheel.web.problems import Problem
 from tests.unit.finished_run import config_of, finish, plan_of
 
@@ -32,6 +32,26 @@ class User:
 
 class Given(BaseModel):
     number: int
+
+
+# -- what lists keep -----------------------------------------------------------------------------------
+
+
+def test_a_row_of_a_list_is_made_anew_only_where_the_run_or_what_it_found_out_is_another() -> None:
+    kept: summaries.Kept[int] = summaries.Kept()
+    made = iter(range(10))
+
+    def line() -> Any:
+        return summaries.RunLine.model_construct(run_id="night")
+
+    first, other = line(), line()
+    found: Any = object()
+    found_more: Any = object()
+    assert kept.of(first, found, made.__next__) == kept.of(first, found, made.__next__) == 0
+    assert kept.of(first, found_more, made.__next__) == 1
+    assert kept.of(other, found_more, made.__next__) == 2
+    kept.forget_all_but(set())
+    assert kept.of(other, found_more, made.__next__) == 3
 
 
 # -- archives ------------------------------------------------------------------------------------------

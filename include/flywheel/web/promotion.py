@@ -8,17 +8,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, RegistryEntry, champion_history, read_champion, replace_champion
+from flywheel.champion import (
+    Champion,
+    RegistryEntry,
+    champion_folder,
+    champion_history,
+    read_champion,
+    replace_champion,
+)
 from flywheel.plan import Plan
 from flywheel.report.model import CandidatePart, Report
 from flywheel.stages.promote import champion_of
 from flywheel.tracking import TrackingError, point_alias, register
 from flywheel.web import airflow_actions, settings
 from flywheel.web.problems import Problem
+from flywheel.web.run_files import side_by_side
 
 log = logging.getLogger(__name__)
 
 _one_at_a_time = threading.Lock()
+# Champions there were, by root and path: such a file never changes.
+_history: dict[tuple[str, str], Champion] = {}
 
 
 def promote(
@@ -84,6 +94,19 @@ def roll_back(
                 warnings.append("The alias in the MLflow model registry could not be moved; see the log.")
         replace_champion(root, champion)
     return champion, warnings + _tell(user, champion, "rollback")
+
+
+def history_of(root: ArtifactRoot, workload_id: str, client_id: str) -> list[Champion]:
+    """Return all champions there were, oldest first; each is read once."""
+    folder = f"{champion_folder(workload_id, client_id)}/history"
+    paths = [(root.url, f"{folder}/{name}") for name in root.list(folder)]
+
+    def read(path: tuple[str, str]) -> Champion:
+        return Champion.model_validate(root.read_json(path[1]))
+
+    unknown = [path for path in paths if path not in _history]
+    _history.update(zip(unknown, side_by_side(read, unknown), strict=True))
+    return [_history[path] for path in paths]
 
 
 def champion_before(history: list[Champion], standing: Champion) -> Champion | None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -75,6 +77,17 @@ class RunLine(BaseModel):
     candidates: int = Field(0, description="Candidates of the plan.")
 
 
+class CandidateOfRun(CandidateLine):
+    """A candidate, and its run."""
+
+    run_id: str
+    run_state: RunState
+    workload_id: str
+    client_id: str
+    cutoff: int | None
+    started_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What lists need of a run's folder.
@@ -98,8 +111,38 @@ class Summary:
 
 _lock = threading.Lock()
 _kept: dict[str, tuple[str, float, Summary]] = {}
-# Lines of runs that have ended, with what they were made of: as long as that is what it was, so are they.
-_lines: dict[str, tuple[AirflowRun, Summary, RunLine]] = {}
+
+Row = TypeVar("Row")
+_all_kept: list[Kept[Any]] = []
+
+
+class Kept(Generic[Row]):
+    """What lists make of runs that have ended: made anew only where a run or its summary is another.
+
+    Making 1,000 rows takes longer than all else that a list does.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[object, Summary, Row]] = {}
+        _all_kept.append(self)
+
+    def of(self, run: AirflowRun | RunLine, summary: Summary, make: Callable[[], Row]) -> Row:
+        """Return the row of a run that has ended."""
+        kept = self._rows.get(run.run_id)
+        if kept is not None and kept[0] is run and kept[1] is summary:
+            return kept[2]
+        row = make()
+        self._rows[run.run_id] = (run, summary, row)
+        return row
+
+    def forget_all_but(self, run_ids: set[str]) -> None:
+        """Drop the rows of runs that are gone."""
+        for run_id in set(self._rows) - run_ids:
+            self._rows.pop(run_id, None)
+
+
+_lines: Kept[RunLine] = Kept()
+_candidates: Kept[list[CandidateOfRun]] = Kept()
 
 
 def list_runs() -> list[tuple[RunLine, Summary]]:
@@ -109,18 +152,41 @@ def list_runs() -> list[tuple[RunLine, Summary]]:
     summaries = summaries_of(runs)
     _forget_all_but({run.run_id for run in runs})
     return [
-        (_kept_line(run, summary) if run.is_done else line_of(run, summary, run.run_id in in_review), summary)
+        (_line(run, summary, run.run_id in in_review), summary)
         for run, summary in zip(runs, summaries, strict=True)
     ]
 
 
-def _kept_line(run: AirflowRun, summary: Summary) -> RunLine:
-    kept = _lines.get(run.run_id)
-    if kept is not None and kept[0] is run and kept[1] is summary:
-        return kept[2]
-    line = line_of(run, summary, False)
-    _lines[run.run_id] = (run, summary, line)
-    return line
+def _line(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
+    if not run.is_done:
+        return line_of(run, summary, in_review)
+    return _lines.of(run, summary, lambda: line_of(run, summary, False))
+
+
+def list_candidates() -> list[CandidateOfRun]:
+    """Return the candidates of all runs, those of the latest run first."""
+    found: list[CandidateOfRun] = []
+    for line, summary in list_runs():
+        if line.ended_at is None:
+            found += _candidates_of(line, summary)
+        else:
+            found += _candidates.of(line, summary, partial(_candidates_of, line, summary))
+    return found
+
+
+def _candidates_of(line: RunLine, summary: Summary) -> list[CandidateOfRun]:
+    return [
+        CandidateOfRun.model_construct(
+            **candidate.__dict__,
+            run_id=line.run_id,
+            run_state=line.state,
+            workload_id=line.workload_id,
+            client_id=line.client_id,
+            cutoff=line.cutoff,
+            started_at=line.started_at,
+        )
+        for candidate in summary.candidates
+    ]
 
 
 def line_of(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
@@ -190,7 +256,8 @@ def _forget_all_but(run_ids: set[str]) -> None:
     with _lock:
         for run_id in _kept.keys() - run_ids:
             del _kept[run_id]
-            _lines.pop(run_id, None)
+    for kept in _all_kept:
+        kept.forget_all_but(run_ids)
 
 
 def _summarize(run: AirflowRun) -> Summary:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history, read_champion
+from flywheel.champion import Champion, read_champion
 from flywheel.web import promotion, settings
 from flywheel.web.access import Promoter, requires
 from flywheel.web.idempotency import IdempotencyKey, once
@@ -56,7 +56,7 @@ def get_champion(workload_id: Workload = None, client_id: Client = None) -> Cham
 def get_history(workload_id: Workload = None, client_id: Client = None) -> History:
     """List all champions there were, the latest first."""
     root, workload, client = whose(workload_id, client_id)
-    champions = champion_history(root, workload, client)
+    champions = promotion.history_of(root, workload, client)
     standing = read_champion(root, workload, client)
     return History.model_construct(
         workload_id=workload,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Request
@@ -14,6 +15,7 @@ from flywheel.web.contract import (
     JobCancelResponse,
     JobDeleteResponse,
     JobDetailResponse,
+    JobListItem,
     JobRequest,
     JobResponse,
     JobsListResponse,
@@ -23,6 +25,7 @@ from flywheel.web.problems import InvalidRequest, Problem
 from flywheel.web.routes.parts import JobId, Limit, Offset, existing_run, problems
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+_items: summaries.Kept[JobListItem] = summaries.Kept()
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -60,8 +63,14 @@ def create_job(
 @router.get("", responses=problems())
 def list_jobs(_: Reader, limit: Limit = 1000, offset: Offset = 0) -> JobsListResponse:
     """List the jobs, active and ended, the latest first; without parameters the last 1,000."""
-    lines = summaries.list_runs()[offset : offset + limit]
-    return JobsListResponse.model_construct(jobs=[job_view.list_item(*line) for line in lines])
+    return JobsListResponse.model_construct(
+        jobs=[
+            job_view.list_item(line, summary)
+            if line.ended_at is None
+            else _items.of(line, summary, partial(job_view.list_item, line, summary))
+            for line, summary in summaries.list_runs()[offset : offset + limit]
+        ]
+    )
 
 
 @router.get("/{job_id}", responses=_problems(404))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from operator import attrgetter
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
@@ -27,7 +28,7 @@ from flywheel.web.routes.parts import (
     planned_run,
     problems,
 )
-from flywheel.web.summaries import CandidateLine, RunLine, RunState
+from flywheel.web.summaries import CandidateOfRun, RunLine, RunState
 
 router = APIRouter(tags=["runs"], dependencies=[requires("read")])
 
@@ -264,17 +265,6 @@ def _compared(reports: list[Report]) -> list[ComparedCandidate]:
     return found
 
 
-class CandidateOfRun(CandidateLine):
-    """A candidate, and its run."""
-
-    run_id: str
-    run_state: RunState
-    workload_id: str
-    client_id: str
-    cutoff: int | None
-    started_at: datetime
-
-
 class CandidateLines(BaseModel):
     """A page of candidates over all runs."""
 
@@ -302,38 +292,20 @@ def list_candidates(
     offset: Offset = 0,
 ) -> CandidateLines:
     """List the candidates of all runs, filtered and sorted; those without a value to sort by come last."""
-    rows: list[tuple[CandidateLine, RunLine]] = [
-        (row, line)
-        for line, summary in summaries.list_runs()
-        if (workload is None or line.workload_id == workload)
-        and (client is None or line.client_id == client)
-        and (run is None or line.run_id == run)
-        for row in summary.candidates
-        if (student is None or row.student == student)
+    rows = [
+        row
+        for row in summaries.list_candidates()
+        if (workload is None or row.workload_id == workload)
+        and (client is None or row.client_id == client)
+        and (run is None or row.run_id == run)
+        and (student is None or row.student == student)
         and (size is None or row.size == size)
         and (state is None or row.state == state)
         and (min_f1 is None or (row.f1_weighted is not None and row.f1_weighted >= min_f1))
     ]
-
-    def value(pair: tuple[CandidateLine, RunLine]) -> Any:
-        return pair[1].started_at if sort == "started_at" else getattr(pair[0], sort)
-
-    known = [pair for pair in rows if value(pair) is not None]
+    value = attrgetter(sort)
+    known = [row for row in rows if value(row) is not None]
     known.sort(key=value, reverse=order == "descending")
-    rest = [pair for pair in rows if value(pair) is None]
+    rest = [row for row in rows if value(row) is None]
     page = [*known, *rest][offset : offset + limit]
-    return CandidateLines.model_construct(
-        candidates=[
-            CandidateOfRun.model_construct(
-                **row.__dict__,
-                run_id=line.run_id,
-                run_state=line.state,
-                workload_id=line.workload_id,
-                client_id=line.client_id,
-                cutoff=line.cutoff,
-                started_at=line.started_at,
-            )
-            for row, line in page
-        ],
-        total=len(rows),
-    )
+    return CandidateLines.model_construct(candidates=page, total=len(rows))
