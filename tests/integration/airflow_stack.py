@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,10 @@ class Stack:
 
     Args:
         folder: made by `make_home`; FLYWHEEL_HOME has to name it.
+        variables: added to the environment of all of Airflow's components.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.pids: dict[str, int] = {}
         home.prepare()
@@ -91,8 +92,8 @@ class Stack:
         self.api = AirflowApi(f"http://127.0.0.1:{ports.ui}")
         self.teacher_port = free_port()
         self.teacher_url = f"http://127.0.0.1:{self.teacher_port}/v1"
-        variables = {"AIRFLOW_CONN_FLYWHEEL_TEACHER": self.teacher_url}
-        self.launcher = Launcher(ports, variables, self._on_event)
+        teacher = {"AIRFLOW_CONN_FLYWHEEL_TEACHER": self.teacher_url}
+        self.launcher = Launcher(ports, {**teacher, **(variables or {})}, self._on_event)
         for name in ("tasks-api", "scheduler", "ui"):
             self.launcher.start(name)
         self.launcher.start("teacher", self.teacher(folder / "headlines.csv", self.teacher_port))

@@ -38,6 +38,10 @@ flywheel:
       privileges: [read, write, create_index, view_index_metadata, maintenance, manage]
 bystander:
   cluster: [monitor]
+logs:
+  indices:
+    - names: ["airflow-logs*"]
+      privileges: [read, write, create_index]
 """
 
 
@@ -52,7 +56,12 @@ class SearchNode:
         UnavailableError: it cannot run on this machine.
     """
 
-    users: Mapping[str, str] = {ADMIN: "superuser", "flywheel": "flywheel", "bystander": "bystander"}
+    users: Mapping[str, str] = {
+        ADMIN: "superuser",
+        "flywheel": "flywheel",
+        "bystander": "bystander",
+        "logs": "logs",
+    }
 
     def __init__(self, *, tls: bool = True, valid_days: int = 365, heap_mb: int = 512) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="flywheel-search-"))
