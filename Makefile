@@ -1,6 +1,7 @@
 # Two commands do everything: `make run` and `make test`. Both install what they need first.
 #
 #   make run                       install, start Airflow, turn the wheel once, leave the UI up
+#   make run-nemo                  the same with the jobs on a stand-in for the NeMo microservices
 #   make test                      install, lint, type-check, all tests
 #   make test-kubernetes           the tests on a cluster alone: KUBECONFIG's, else one built here (needs root and Go)
 #   make install                   the set-up alone
@@ -18,10 +19,13 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run test install install-dev lint test-unit test-search test-integration test-kubernetes ui bench lock clean
+.PHONY: run run-nemo test install install-dev lint test-unit test-search test-integration test-kubernetes ui bench lock clean
 
 run: install
 	@$(BIN)/flywheel up
+
+run-nemo: $(VENV)/installed-nemo
+	@$(BIN)/flywheel up --nemo-stand-in
 
 install: $(VENV)/installed
 
@@ -30,6 +34,10 @@ install-dev: $(VENV)/installed-dev
 $(VENV)/installed: pyproject.toml $(LOCKS) scripts/install.sh
 	@$(INSTALL) requirements.txt requirements-students.txt
 	@$(BIN)/flywheel prepare
+	@touch $@
+
+$(VENV)/installed-nemo: $(VENV)/installed requirements-nemo.txt
+	@$(INSTALL) requirements-nemo.txt
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

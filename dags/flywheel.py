@@ -33,7 +33,7 @@ from flywheel.orchestration import (
     plan,
     promote,
     read_config,
-    runs_in_pods,
+    runs_elsewhere,
     score,
     sweep,
 )
@@ -73,8 +73,8 @@ def flywheel() -> None:
 
     students >> label() >> ingest() >> candidates >> jobs
     jobs >> score() >> ReviewOperator(task_id="review") >> promote()
-    if runs_in_pods(config):
-        jobs >> sweep()
+    if runs_elsewhere(config):
+        jobs >> sweep(config)
 
 
 flywheel()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from flywheel.runs import Run
+    from flywheel.runtimes.base import JobKind
 
 app = typer.Typer(
     help="Distil a teacher LLM into small students, measure each against the teacher, promote the cheapest "
@@ -63,11 +64,15 @@ def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log 
 
 
 @app.command(rich_help_panel=WHEEL)
-def up() -> None:
+def up(
+    nemo_stand_in: Annotated[
+        bool, typer.Option("--nemo-stand-in", help="Run the config's jobs on a stand-in for NeMo.")
+    ] = False,
+) -> None:
     """Start Airflow on this machine, turn the wheel once, show the table and leave the UI up."""
     from flywheel.laptop import up
 
-    raise typer.Exit(up())
+    raise typer.Exit(up(nemo_stand_in=nemo_stand_in))
 
 
 @app.command(rich_help_panel=WHEEL)
@@ -168,18 +173,20 @@ def curate(run: RunArgument, artifacts: RootOption = "") -> None:
 
 @app.command(rich_help_panel=STAGES)
 def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
-    """Customize and evaluate all students and candidates, one after another, in this process."""
+    """Customize and evaluate all students and candidates, one after another: in this process, or on NeMo."""
     from flywheel import wheel
     from flywheel.champion import read_champion
 
     opened = _open(run, artifacts)
     for student in opened.plan.students:
-        _run_job("evaluate", wheel.write_spec(opened, "base_eval", student))
+        _run_job(opened, "evaluate", wheel.write_spec(opened, "base_eval", student))
     if read_champion(opened.root, opened.plan.workload_id, opened.plan.client_id):
-        _run_job("evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
+        _run_job(opened, "evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
     for candidate in opened.plan.candidates:
-        _run_job("customize", wheel.write_spec(opened, "customize", candidate.student, candidate.size))
-        _run_job("evaluate", wheel.write_spec(opened, "evaluate", candidate.student, candidate.size))
+        _run_job(
+            opened, "customize", wheel.write_spec(opened, "customize", candidate.student, candidate.size)
+        )
+        _run_job(opened, "evaluate", wheel.write_spec(opened, "evaluate", candidate.student, candidate.size))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -280,6 +287,42 @@ def stand_in_teacher(
     serve(read_answers(answers, text_column, label_column), host=host, port=port, behaviour=behaviour)
 
 
+@app.command("stand-in-nemo", rich_help_panel=DEMO)
+def stand_in_nemo(
+    folder: Annotated[
+        str, typer.Option(help="Where it keeps what it has and makes.")
+    ] = "state/nemo/stand-in",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER of a model; default: the demo students as Llama 1B, 3B and 8B."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8398,
+    latency_ms: Annotated[float, typer.Option(help="Wait before each answer.")] = 0.0,
+    pending_seconds: Annotated[float, typer.Option(help="Before a job runs or a NIM is ready.")] = 1.0,
+    running_jobs: Annotated[int, typer.Option(help="Customizations that run at once.")] = 2,
+    fail_rate: Annotated[float, typer.Option(help="Share of calls that get status 500.")] = 0.0,
+    busy_rate: Annotated[float, typer.Option(help="Share that get 429 with Retry-After.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the shares.")] = 0,
+) -> None:
+    """Serve the NeMo microservices' APIs, with flywheel's own training and generation behind them."""
+    from flywheel.config import resolve_path
+    from flywheel.nemo_stand_in.app import serve
+    from flywheel.nemo_stand_in.state import Behaviour, Fault
+
+    rates = ((fail_rate, 500, 0.0), (busy_rate, 429, 1.0))
+    faults = [Fault(share=rate, status=status, retry_after=wait) for rate, status, wait in rates if rate]
+    behaviour = Behaviour(
+        pending_seconds=pending_seconds,
+        latency_seconds=latency_ms / 1000,
+        running_jobs=running_jobs,
+        faults=faults,
+        seed=seed,
+    )
+    weights = dict(entry.partition("=")[::2] for entry in model or ())
+    serve(Path(resolve_path(folder)), weights=weights or None, host=host, port=port, behaviour=behaviour)
+
+
 # -- shared by the commands ----------------------------------------------------------------------------
 
 
@@ -304,7 +347,13 @@ def _exit_as_job(kind: str, spec: str) -> None:
     raise typer.Exit(main([kind, spec]))
 
 
-def _run_job(kind: str, spec: str) -> None:
+def _run_job(run: Run, kind: JobKind, spec: str) -> None:
+    config = run.plan.config
+    if config.runtime.type == "nemo":
+        from flywheel.runtimes import Job, open_runtime
+
+        open_runtime(config).run(Job(kind, spec, kind), typer.echo)
+        return
     from flywheel.job_command import run_job
 
     run_job(kind, spec)

@@ -72,7 +72,7 @@ class CustomizeResult(_Model):
     Attributes:
         adapter: key of the adapter.
         path: of the adapter, relative to the artifact root.
-        parameters: of the student with its adapter.
+        parameters: of the student with its adapter; None where the runtime does not say.
         train_records: the records it learned from; `dropped` more were too long, with the reasons.
         prefix_tokens: the tokens that all prompts begin with, computed once for a whole row.
         steps: optimizer steps that the adapter took; `steps_run` of them by this call: 0 when it was found.
@@ -88,8 +88,8 @@ class CustomizeResult(_Model):
     path: str
     student: str
     size: int
-    parameters: int
-    trainable_parameters: int
+    parameters: int | None
+    trainable_parameters: int | None
     train_records: int
     dropped: int = 0
     dropped_reasons: dict[str, int] = Field(default_factory=dict)
@@ -176,7 +176,7 @@ class EvaluateResult(_Model):
         f1_weighted_ci95: percentile bootstrap over the records.
         unparsable: answers that name no class. Each counts as wrong: a miss of its class, right for none.
         seconds: answering all prompts, without loading.
-        parameters: of the student with its adapter.
+        parameters: of the student with its adapter; None where the runtime does not say.
         predictions: path of predictions.jsonl, relative to the artifact root.
     """
 
@@ -194,7 +194,7 @@ class EvaluateResult(_Model):
     seconds: float
     records_per_second: float
     latency_ms: Latency
-    parameters: int
+    parameters: int | None
     predictions: str
     confusion: Confusion
     found: bool

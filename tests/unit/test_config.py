@@ -47,6 +47,20 @@ def test_a_blueprint_file_loads_unchanged(write) -> None:
     assert config.mlflow_config.experiment_name_prefix == "findistil"
 
 
+def test_a_blueprint_file_means_nemo_and_a_runtime_of_its_own_stays(write) -> None:
+    assert load_config(write(BLUEPRINT)).runtime.type == "nemo"
+    assert load_config(write(BLUEPRINT + "runtime: {parallel: 2}\n")).runtime.type == "nemo"
+    assert load_config(write(BLUEPRINT + "runtime: {type: local}\n")).runtime.type == "local"
+    assert load_config(write(MINIMAL)).runtime.type == "local"
+
+
+def test_nemo_without_its_addresses_is_an_error(write) -> None:
+    with pytest.raises(ConfigError, match=r"nmp_config\.nemo_base_url, as runtime.type is nemo"):
+        load_config(write(MINIMAL + "runtime: {type: nemo}\n"))
+    with pytest.raises(ConfigError, match=r"nmp_config\.nemo_base_url: expected an address such as"):
+        load_config(write(MINIMAL + "nmp_config: {nemo_base_url: nemo.test}\n"))
+
+
 def test_nim_is_another_spelling_of_nims(write) -> None:
     assert load_config(write(BLUEPRINT.replace("nims:", "nim:"))) == load_config(write(BLUEPRINT))
 
@@ -56,7 +70,7 @@ def test_keys_without_effect_are_named_in_one_log_line(write, caplog) -> None:
     load_config(write(BLUEPRINT))
     lines = [record.getMessage() for record in caplog.records if "without effect" in record.getMessage()]
     assert len(lines) == 1
-    for key in ("nims.*.pvc_size", "nmp_config", "evaluation_config.tool_eval_type"):
+    for key in ("nims.*.model_type", "evaluation_config.tool_eval_type"):
         assert key in lines[0]
 
 

@@ -15,6 +15,7 @@ from pydantic import AliasChoices, BaseModel, Field, field_validator, model_vali
 
 from flywheel.config.api import ApiConfig
 from flywheel.config.kubernetes import KubernetesConfig
+from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.section import Section
 from flywheel.config.store import StoreConfig
 from flywheel.config.teacher import TeacherConfig
@@ -22,15 +23,8 @@ from flywheel.config.teacher import TeacherConfig
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
 IGNORED_KEYS = (
     "nims.*.model_type",
-    "nims.*.pvc_size",
-    "nims.*.tag",
-    "nims.*.registry_base",
-    "nims.*.customizer_configs.gpus",
-    "nims.*.customizer_configs.target",
     "data_split_config.parse_function_arguments",
-    "lora_config.sequence_packing_enabled",
     "evaluation_config.tool_eval_type",
-    "nmp_config",
     "llm_judge_config",
     "icl_config",
     "embedding_config",
@@ -40,8 +34,10 @@ IGNORED_KEYS = (
 class CustomizerConfig(Section):
     """How a student is customized in the blueprint's Customizer."""
 
-    target: str | None = None
-    gpus: int = Field(1, ge=0)
+    target: str | None = Field(
+        None, description="On NeMo: the Customizer's target; null: one of this model_name."
+    )
+    gpus: int = Field(1, ge=0, description="On NeMo: GPUs of a customization job.")
     max_seq_length: int | None = Field(None, ge=1, description="Longest training example, in tokens.")
 
 
@@ -52,9 +48,11 @@ class Student(Section):
     model_type: Literal["llm"] = "llm"
     context_length: int = Field(8192, ge=1, description="Longest prompt and answer together, in tokens.")
     gpus: int = Field(1, ge=0, description="GPUs of a job of this student; 0: it runs on the CPU.")
-    pvc_size: str | None = None
-    tag: str | None = None
-    registry_base: str | None = None
+    pvc_size: str | None = Field(None, description="On NeMo: the volume of its NIM.")
+    tag: str | None = Field(None, description="On NeMo: the tag of its NIM's image; null: latest.")
+    registry_base: str | None = Field(
+        None, description="On NeMo: where its NIM's image is, by model_name; null: nvcr.io/nim."
+    )
     customization_enabled: bool = Field(True, description="False: it is only base-evaluated.")
     customizer_configs: CustomizerConfig = CustomizerConfig()
     # flywheel's own
@@ -131,7 +129,9 @@ class LoraConfig(Section):
 
     adapter_dim: int = Field(16, ge=1, description="The rank r.")
     adapter_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on the adapters' input.")
-    sequence_packing_enabled: bool = True
+    sequence_packing_enabled: bool = Field(
+        True, description="On NeMo: told to the Customizer. The other runtimes always pack."
+    )
     # flywheel's own
     alpha: float | None = Field(None, gt=0, description="Scale is alpha / r; default 2 r.")
 
@@ -211,8 +211,10 @@ class PromotionConfig(Section):
 class RuntimeConfig(Section):
     """Where customization and evaluation jobs run."""
 
-    type: Literal["local", "kubernetes"] = Field(
-        "local", description="local: a process of its own on this machine. kubernetes: a pod."
+    type: Literal["local", "kubernetes", "nemo"] = Field(
+        "local",
+        description="local: a process of its own on this machine. kubernetes: a pod. nemo: NVIDIA's NeMo "
+        "microservices, which a file with nmp_config.nemo_base_url means by itself.",
     )
     parallel: int = Field(0, ge=0, description="Jobs at once; 0: one for each GPU, else for each CPU core.")
     threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")
@@ -221,6 +223,7 @@ class RuntimeConfig(Section):
     )
     job_timeout_hours: float = Field(12.0, gt=0, description="A longer job is stopped and fails.")
     kubernetes: KubernetesConfig = KubernetesConfig()
+    nemo: NemoConfig = NemoConfig()
 
 
 class ArtifactsConfig(Section):
@@ -295,10 +298,29 @@ class Config(Section):
     mlflow_config: MlflowConfig = MlflowConfig()
     logging_config: LoggingConfig = LoggingConfig()
     api: ApiConfig = ApiConfig()
-    nmp_config: dict[str, Any] = Field(default_factory=dict)
+    nmp_config: NmpConfig = NmpConfig()
     llm_judge_config: dict[str, Any] = Field(default_factory=dict)
     icl_config: dict[str, Any] = Field(default_factory=dict)
     embedding_config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blueprint_files_mean_nemo(cls, data: Any) -> Any:
+        """Choose the runtime of a file that names none: a file of the blueprint has the addresses of NeMo."""
+        if not isinstance(data, dict) or not isinstance(data.get("nmp_config"), dict):
+            return data
+        runtime = data.get("runtime", {})
+        if data["nmp_config"].get("nemo_base_url") and isinstance(runtime, dict) and "type" not in runtime:
+            return {**data, "runtime": {**runtime, "type": "nemo"}}
+        return data
+
+    @model_validator(mode="after")
+    def _nemo_has_addresses(self) -> Config:
+        if self.runtime.type == "nemo":
+            for name in ("nemo_base_url", "nim_base_url", "datastore_base_url"):
+                if getattr(self.nmp_config, name) is None:
+                    raise ValueError(f"nmp_config.{name}, as runtime.type is nemo: its address")
+        return self
 
     @field_validator("source", mode="before")
     @classmethod

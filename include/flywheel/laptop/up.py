@@ -49,17 +49,26 @@ class UpError(FlywheelError):
     """Airflow did not start, or was stopped before the run ended."""
 
 
-def up() -> int:
-    """Turn the wheel once on this machine; return 0 if the run ended well, else 1."""
+def up(*, nemo_stand_in: bool = False) -> int:
+    """Turn the wheel once on this machine; return 0 if the run ended well, else 1.
+
+    Args:
+        nemo_stand_in: run the jobs on a stand-in for NeMo.
+    """
     from rich.console import Console
 
     started_at = time.time()
     console = Console()
+    nemo: list[str] = []
+    if nemo_stand_in:
+        from flywheel.laptop.nemo import use_stand_in
+
+        nemo = use_stand_in()
     config = load_config()
     with ExitStack() as stack:
         stack.enter_context(_only_one())
         interrupts = stack.enter_context(Interrupts())
-        wheel = _Wheel(config, console, started_at, interrupts)
+        wheel = _Wheel(config, console, started_at, interrupts, nemo)
         stack.callback(wheel.stop)
         code = INTERRUPTED
         try:
@@ -74,8 +83,11 @@ def up() -> int:
 class _Wheel:
     """One `flywheel up`."""
 
-    def __init__(self, config: Config, console: Any, started_at: float, interrupts: Interrupts) -> None:
+    def __init__(
+        self, config: Config, console: Any, started_at: float, interrupts: Interrupts, nemo: list[str]
+    ) -> None:
         self.config = config
+        self.nemo = nemo
         self.console = console
         self.interrupts = interrupts
         self.started_at = started_at
@@ -105,6 +117,8 @@ class _Wheel:
             self.launcher = Launcher(self.ports, variables, self._on_event)
         if teacher:
             self.launcher.start("teacher", teacher)
+        if self.nemo:
+            self.launcher.start("nemo", self.nemo)
         self._start_airflow(run if is_new else None)
         with Progress(self.console, run, self.clock) as progress:
             state = self._follow(run, progress)
@@ -141,6 +155,8 @@ class _Wheel:
         elif trigger:
             self.launcher.run(*trigger["run"])
         self.launcher.start("scheduler")
+        if self.config.runtime.type != "local":  # jobs wait in the triggerer
+            self.launcher.start("triggerer")
         threading.Thread(target=self._start_ui, daemon=True).start()
 
     def _start_ui(self) -> None:
@@ -235,7 +251,8 @@ class _Wheel:
         """Start what a run does not wait for: the reader of changed DAG files, and the triggerer."""
         assert self.launcher is not None
         self.launcher.start("dag-processor")
-        self.launcher.start("triggerer")
+        if self.config.runtime.type == "local":
+            self.launcher.start("triggerer")
 
     def _needs_training(self, run: Run) -> bool:
         """Return whether students will have to be trained: nothing was yet, or there are new labels."""

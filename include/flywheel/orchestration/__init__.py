@@ -5,7 +5,7 @@ from __future__ import annotations
 from flywheel.orchestration.jobs import JobOperator
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
-from flywheel.orchestration.settings import dag_params, dag_schedule, read_config, runs_in_pods
+from flywheel.orchestration.settings import dag_params, dag_schedule, read_config, runs_elsewhere
 from flywheel.orchestration.tasks import curate, ingest, label, plan, promote, score, sweep
 from flywheel.wheel import CHAMPION
 
@@ -22,7 +22,7 @@ __all__ = [
     "plan",
     "promote",
     "read_config",
-    "runs_in_pods",
+    "runs_elsewhere",
     "score",
     "sweep",
 ]

@@ -87,15 +87,17 @@ class JobOperator(BaseOperator):
         with self._failures_written(run):
             self._check_available(run)
             spec = wheel.write_spec(run, self.stage, self.student, self.size)
+            config = run.plan.config
+            if config.runtime.type == "nemo":
+                return self._run_on_nemo(run, config, spec)
             if is_done(self._kind, spec):
                 self.log.info("%s: found, nothing to do", self.name)
                 run_job(self._kind, spec)
                 return self._result(run)
-            config = run.plan.config
             student = self._student(run)
             if config.runtime.type == "kubernetes":
                 self._defer_to_pod(context, run, config, student, spec)
-            self._runtime = open_runtime(config.runtime)
+            self._runtime = open_runtime(config)
             self._runtime.run(Job(self._kind, spec, self.name, student.gpus), partial(log_job_line, self.log))
             return self._result(run)
 
@@ -111,6 +113,20 @@ class JobOperator(BaseOperator):
                     f"{self.name}: its pod ended well, but its result is not in {run.root.url}; see that "
                     "pods and Airflow have the same artifact root: one volume at the same place, or one URL"
                 )
+            return self._result(run)
+
+    def take_from_nemo(
+        self, context: Any, event: dict[str, Any], job: dict[str, Any], started_at: float
+    ) -> dict[str, Any]:
+        """Take what the job's services gave, and score it here."""
+        from flywheel.runtimes.nemo.job import NemoJob
+        from flywheel.runtimes.nemo.results import keep
+        from flywheel.runtimes.nemo.trigger import check
+
+        run = run_of(context)
+        with self._failures_written(run):
+            check(event)
+            keep(NemoJob.model_validate(job), started_at)
             return self._result(run)
 
     def on_kill(self) -> None:
@@ -129,6 +145,26 @@ class JobOperator(BaseOperator):
         )
         run.root.discard(self._result_path(run))  # an earlier try's, of which nothing else is left
         self.defer(trigger=pod.trigger(context), method_name="resume", kwargs={"spec": spec})
+        raise AssertionError("defer does not return")
+
+    def _run_on_nemo(self, run: Run, config: Config, spec: str) -> dict[str, Any]:
+        """Find what the job makes, or hand it to NeMo; this task holds no slot until it has ended there."""
+        from flywheel.runtimes.nemo.results import keep
+        from flywheel.runtimes.nemo.runtime import describe, prepare
+        from flywheel.runtimes.nemo.trigger import NemoTrigger
+
+        started_at = time.time()
+        job = describe(self.name, spec, config, run.run_id)
+        prepared = prepare(job, partial(log_job_line, self.log))
+        if prepared is None:
+            keep(job, started_at)
+            return self._result(run)
+        described = prepared.model_dump(mode="json")
+        self.defer(
+            trigger=NemoTrigger(described),
+            method_name="take_from_nemo",
+            kwargs={"job": described, "started_at": started_at},
+        )
         raise AssertionError("defer does not return")
 
     def _await_result(self, run: Run, spec: str, seconds: float) -> bool:

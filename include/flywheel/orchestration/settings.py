@@ -29,9 +29,9 @@ def read_config() -> Config | None:
         return None
 
 
-def runs_in_pods(config: Config | None) -> bool:
-    """Return whether jobs run in pods, of which none is to be left after a run."""
-    return bool(config and config.runtime.type == "kubernetes")
+def runs_elsewhere(config: Config | None) -> bool:
+    """Return whether jobs run on a cluster or on NeMo, where nothing is to be left after a run."""
+    return bool(config and config.runtime.type != "local")
 
 
 def dag_schedule(config: Config | None) -> Any:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from airflow.sdk import AssetAlias, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from flywheel.config import Config
 from flywheel.orchestration.context import cutoff_of, facts, run_of, share_run
 from flywheel.orchestration.notifications import announce
 
@@ -127,8 +128,11 @@ def promote() -> dict[str, Any]:
     return facts(result)
 
 
-def sweep() -> Any:
-    """Return the task that deletes what a run has left in the cluster; it ends no run, well or not."""
-    from flywheel.runtimes.kubernetes.sweep import SweepOperator
+def sweep(config: Config | None) -> Any:
+    """Return the task that deletes what a run has left elsewhere; it ends no run, well or not."""
+    if config is not None and config.runtime.type == "nemo":
+        from flywheel.runtimes.nemo.sweep import NemoSweepOperator as Operator
+    else:
+        from flywheel.runtimes.kubernetes.sweep import SweepOperator as Operator  # type: ignore[assignment]  # both are operators
 
-    return SweepOperator(task_id="sweep", execution_timeout=timedelta(minutes=10)).as_teardown()
+    return Operator(task_id="sweep", execution_timeout=timedelta(minutes=10)).as_teardown()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from flywheel.config.schema import RuntimeConfig
+from flywheel.config.schema import Config
 from flywheel.runtimes.base import Job, RefusedJobError, Runtime
 
 __all__ = ["Job", "RefusedJobError", "Runtime", "open_runtime"]
 
 
-def open_runtime(config: RuntimeConfig) -> Runtime:
-    """Return the runtime that the configuration asks for."""
+def open_runtime(config: Config) -> Runtime:
+    """Return the runtime that the configuration asks for, to run jobs from this process."""
+    if config.runtime.type == "nemo":
+        from flywheel.runtimes.nemo.runtime import NemoRuntime
+
+        return NemoRuntime(config)
     from flywheel.runtimes.local import LocalRuntime
 
-    return LocalRuntime(config)
+    return LocalRuntime(config.runtime)

@@ -71,6 +71,11 @@ def read_records(path: Path, most: int | None = None) -> list[dict[str, Any]]:
     return records
 
 
+def watched_records(size: int) -> int:
+    """Return how many validation records are watched in a training on `size` records."""
+    return min(_MOST_VAL, max(_LEAST_VAL, round(size * _VAL_SHARE)))
+
+
 def _find(root: ArtifactRoot, key: str) -> CustomizeResult | None:
     if not root.find("adapters", key):
         return None
@@ -93,8 +98,7 @@ def _train(
             f"dataset {spec.dataset} has {len(train)} training records, fewer than the {spec.size} of size "
             f"{spec.size}; lower `sizes` or wait for more records"
         )
-    watched = min(_MOST_VAL, max(_LEAST_VAL, round(spec.size * _VAL_SHARE)))
-    val = read_records(dataset / "val.jsonl", watched) if spec.training.validations else []
+    val = read_records(dataset / "val.jsonl", watched_records(spec.size)) if spec.training.validations else []
     device = prepare_process()
     student = load_student(spec.student, device)
     longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
@@ -179,7 +183,7 @@ flywheel from the first {spec.size} training records of dataset `{spec.dataset}`
 | batch size, epochs | {training.batch_size}, {training.epochs} |
 | learning rate | {training.learning_rate:g}, warmup {training.warmup_ratio:g}, cosine |
 | rank, alpha, dropout | {lora.adapter_dim}, {alpha:g}, {lora.adapter_dropout:g} |
-| parameters | {result.parameters:,}, of which trained {result.trainable_parameters:,} |
+| parameters | {result.parameters or 0:,}, of which trained {result.trainable_parameters or 0:,} |
 | training loss | {result.train_loss:.4f} nats a token |
 | validation loss | {val} |
 | seed | {spec.seed} |

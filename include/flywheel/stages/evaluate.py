@@ -46,7 +46,7 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
 
 def own_texts(messages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     """Return of each request what its last user message has of its own: without what all share around it."""
-    from flywheel.students.chat import common_text
+    from flywheel.students.common_text import common_text
 
     texts = [
         next((message["content"] for message in reversed(request) if message["role"] == "user"), "")
@@ -82,11 +82,8 @@ def _answer_and_score(
 ) -> EvaluateResult:
     from flywheel.students.adapter import load_adapter
     from flywheel.students.loading import count_parameters, load_student, prepare_process
-    from flywheel.students.scoring import score_labels
 
-    records = read_records(root.fetch("datasets", spec.dataset) / "eval.jsonl")
-    if not records:
-        raise ArtifactError(f"dataset {spec.dataset}: eval.jsonl is empty")
+    records = read_eval_records(root, spec)
     device = prepare_process()
     student = load_student(spec.student, device)
     model = student.model
@@ -119,6 +116,55 @@ def _answer_and_score(
     for index, tokens in zip(fitting, answers.tokens, strict=True):
         texts[index] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
+    waits = [answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of] or [0.0]
+    return keep_evaluation(
+        root,
+        key,
+        spec,
+        records,
+        texts,
+        seconds=seconds,
+        waits=waits,
+        parameters=count_parameters(model)[0],
+        device=device_name(device.type),
+    )
+
+
+def read_eval_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, Any]]:
+    """Return the held-out records of a dataset.
+
+    Raises:
+        ArtifactError: the dataset is missing or damaged, or has none.
+    """
+    records = read_records(root.fetch("datasets", spec.dataset) / "eval.jsonl")
+    if not records:
+        raise ArtifactError(f"dataset {spec.dataset}: eval.jsonl is empty")
+    return records
+
+
+def keep_evaluation(
+    root: ArtifactRoot,
+    key: str,
+    spec: EvaluateSpec,
+    records: Sequence[dict[str, Any]],
+    texts: Sequence[str],
+    *,
+    seconds: float,
+    waits: Sequence[float],
+    parameters: int | None,
+    device: str,
+) -> EvaluateResult:
+    """Score a student's answers and keep them, wherever it answered.
+
+    Args:
+        records: of the eval set, with the teacher's labels.
+        texts: the answers, in the same order; "" for none.
+        seconds: answering all prompts.
+        waits: milliseconds that each prompt waited for its answer.
+        parameters: of the student with its adapter.
+    """
+    from flywheel.students.scoring import score_labels
+
     labels = [parse_label(text, spec.classes, spec.aliases) or "" for text in texts]
     scores = score_labels(
         [record["label"] for record in records],
@@ -126,7 +172,6 @@ def _answer_and_score(
         spec.classes,
         bootstrap_samples=spec.evaluation.bootstrap_samples,
     )
-    waits = [answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of] or [0.0]
     p50, p95 = np.percentile(waits, [50, 95])
     result = EvaluateResult(
         key=key,
@@ -143,18 +188,19 @@ def _answer_and_score(
         seconds=seconds,
         records_per_second=len(records) / max(seconds, 1e-9),
         latency_ms=Latency(p50=float(p50), p95=float(p95)),
-        parameters=count_parameters(model)[0],
+        parameters=parameters,
         predictions=f"evaluations/{key}/{PREDICTIONS}",
         confusion=scores.confusion,
         found=False,
-        device=device_name(device.type),
+        device=device,
     )
+    own = own_texts([record["messages"][:-1] for record in records])
     with root.build("evaluations", key) as folder:
         with (folder / PREDICTIONS).open("wb") as file:
-            for record, own, label, text in zip(records, own_texts(requests), labels, texts, strict=True):
+            for record, text_of_its_own, label, text in zip(records, own, labels, texts, strict=True):
                 line = {
                     "id": record["id"],
-                    "text": own,
+                    "text": text_of_its_own,
                     "teacher": record["label"],
                     "student": label,
                     "answer": text,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flywheel.errors import StudentError
+from flywheel.students.common_text import common_text
 from flywheel.students.rows import Sample, Tokens
 
 log = logging.getLogger(__name__)
@@ -189,15 +190,6 @@ class Chat:
         # The template wrote the special tokens (begin of text) already.
         ids = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [np.asarray(row, np.int32) for row in ids]
-
-
-def common_text(texts: Sequence[str]) -> str:
-    """Return the longest text that all texts begin with."""
-    first, last = min(texts), max(texts)
-    for place, (a, b) in enumerate(zip(first, last, strict=False)):
-        if a != b:
-            return first[:place]
-    return first
 
 
 def _safe_cut(texts: Sequence[str]) -> int:

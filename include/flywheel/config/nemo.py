@@ -1,0 +1,72 @@
+"""Sections `nmp_config`, as in the blueprint's files, and `runtime.nemo`: where NeMo is, how it is used."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from flywheel.config.section import Section
+
+
+def _is_address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ValueError("an address such as 'http://nemo.test'")
+    return value.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_is_address)]
+
+
+class NmpConfig(Section):
+    """The NeMo microservices platform, for runtime `nemo`."""
+
+    nemo_base_url: Address | None = Field(
+        None, description="Of Customizer, Evaluator, Deployment Manager and entity store."
+    )
+    nim_base_url: Address | None = Field(
+        None, description="Of the NIM proxy, which answers for every deployed model."
+    )
+    datastore_base_url: Address | None = Field(None, description="Of the Datastore.")
+    nmp_namespace: str = Field(
+        "dwfbp",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        description="Where datasets, jobs, models and deployments are made.",
+    )
+    # flywheel's own
+    key_variable: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with a bearer token for all of them; null: none is sent.",
+    )
+
+
+class NemoConfig(Section):
+    """Jobs and NIMs of the runtime `nemo`."""
+
+    parallel_jobs: int = Field(
+        4, ge=1, description="Customization jobs of flywheel at once in the namespace, over all runs."
+    )
+    parallel_nims: int = Field(
+        4, ge=1, description="NIMs that flywheel has deployed at once in the namespace, over all runs."
+    )
+    parallel_requests: int = Field(32, ge=1, description="Prompts of an evaluation in flight at once.")
+    evaluator: bool = Field(
+        True,
+        description="Have NeMo Evaluator score the answers, too; the table is filled by our own scores.",
+    )
+    wait_hours: float = Field(24.0, gt=0, description="Longest wait for a place under these limits.")
+    deploy_minutes: float = Field(
+        60.0, gt=0, description="Longest time until a NIM, or a new adapter on it, answers."
+    )
+    lost_minutes: float = Field(
+        10.0, gt=0, description="Longest time in which a service fails or does not answer."
+    )
+    timeout_seconds: float = Field(60.0, gt=0, description="Of one call.")
+    poll_seconds: float = Field(
+        5.0, gt=0, description="Between two looks at a job; without news, up to six times as long."
+    )
+    keep_datasets: bool = Field(
+        True, description="false: what a run uploaded to the Datastore goes when it ends."
+    )

@@ -1,0 +1,159 @@
+"""A job on NeMo, and the names of things there: made from their content, so that all is found again."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from nemo_microservices.types.customization import HyperparametersParam
+from pydantic import BaseModel, ConfigDict
+
+from flywheel.artifacts import key_of
+from flywheel.config import Config, Student
+from flywheel.config.nemo import NemoConfig, NmpConfig
+from flywheel.jobs import CUSTOMIZE_VERSION, EVALUATE_VERSION, CustomizeSpec, EvaluateSpec
+
+SPEC_SUFFIX = ".spec.json"
+
+# The custom field that says which flywheel made something: the key of its artifact root.
+OWNER = "flywheel"
+
+
+class NemoJob(BaseModel):
+    """One customization or evaluation on NeMo, with all that the triggerer needs for it.
+
+    Attributes:
+        spec_url: path or URL of the job's `.spec.json`.
+        spec: what it says.
+        run_id: of the run that asked for it; "" where nobody did.
+        dataset: name of the uploaded training set; "" for an evaluation.
+        timeout_hours: of the customization.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    spec_url: str
+    spec: CustomizeSpec | EvaluateSpec
+    nmp: NmpConfig
+    nemo: NemoConfig
+    run_id: str = ""
+    dataset: str = ""
+    timeout_hours: float = 12.0
+
+    @classmethod
+    def of(
+        cls, name: str, spec_url: str, spec: CustomizeSpec | EvaluateSpec, config: Config, run_id: str
+    ) -> NemoJob:
+        """Return the job that a spec describes."""
+        return cls(
+            name=name,
+            spec_url=spec_url,
+            spec=spec,
+            nmp=config.nmp_config,
+            nemo=config.runtime.nemo,
+            run_id=run_id,
+            timeout_hours=config.runtime.job_timeout_hours,
+        )
+
+    @property
+    def student(self) -> Student:
+        """The student."""
+        return self.spec.student
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of all that is made."""
+        return self.nmp.nmp_namespace
+
+    @property
+    def owner(self) -> str:
+        """Who we are among the flywheels that share the services: the key of the artifact root."""
+        return key_of(self.spec.artifact_root)
+
+    @property
+    def holder(self) -> str:
+        """Who holds a NIM: this job."""
+        return key_of(self.spec_url)
+
+    @property
+    def key(self) -> str:
+        """The key of what the job makes."""
+        if isinstance(self.spec, CustomizeSpec):
+            return adapter_key(self.spec)
+        return evaluation_key(self.spec)
+
+    @property
+    def output_model(self) -> str:
+        """The name of the adapter that a customization makes: NAMESPACE/STUDENT-KEY, no other flywheel's."""
+        return f"{self.namespace}/{slug(self.student.name)}-{key_of(self.owner, self.key)}"
+
+    @property
+    def state_url(self) -> str:
+        """Where the ids of jobs on NeMo are kept, beside the spec."""
+        return self.spec_url.removesuffix(SPEC_SUFFIX) + ".nemo.json"
+
+
+def adapter_key(spec: CustomizeSpec) -> str:
+    """Return the key of an adapter that NeMo makes: of all that it depends on, without the base weights.
+
+    Those are NeMo's own; the target's name and version stand for them.
+    """
+    base = [spec.student.model_name, spec.student.customizer_configs.target]
+    limit = [spec.student.context_length, spec.student.customizer_configs.max_seq_length]
+    return key_of(
+        "nemo-adapter", CUSTOMIZE_VERSION, base, limit, spec.dataset, spec.size, hyperparameters(spec)
+    )
+
+
+def evaluation_key(spec: EvaluateSpec) -> str:
+    """Return the key of an evaluation that NeMo's NIMs answered."""
+    base = [spec.student.model_name, spec.student.tag, spec.student.context_length]
+    labels = [list(spec.classes), spec.aliases]
+    evaluation = spec.evaluation.model_dump(mode="json", exclude={"batch_size"})
+    return key_of("nemo-evaluation", EVALUATE_VERSION, base, spec.dataset, spec.adapter, labels, evaluation)
+
+
+def steps_of(spec: CustomizeSpec) -> tuple[int, int]:
+    """Return the optimizer steps of an epoch, and the epochs: enough for `training_config.min_steps`."""
+    each = math.ceil(spec.size / spec.training.batch_size)
+    return each, max(spec.training.epochs, math.ceil(spec.training.min_steps / each))
+
+
+def hyperparameters(spec: CustomizeSpec) -> HyperparametersParam:
+    """Return a training as the Customizer wants it described."""
+    training, lora = spec.training, spec.lora
+    each, epochs = steps_of(spec)
+    described: HyperparametersParam = {
+        "training_type": training.training_type,
+        "finetuning_type": training.finetuning_type,
+        "epochs": epochs,
+        "batch_size": training.batch_size,
+        "learning_rate": training.learning_rate,
+        "warmup_steps": round(each * epochs * training.warmup_ratio),
+        "weight_decay": training.weight_decay,
+        "seed": spec.seed,
+        "sequence_packing_enabled": lora.sequence_packing_enabled,
+        "lora": {
+            "adapter_dim": lora.adapter_dim,
+            "adapter_dropout": lora.adapter_dropout,
+            "alpha": round(lora.alpha) if lora.alpha is not None else 2 * lora.adapter_dim,
+        },
+    }
+    if training.validations:
+        described["val_check_interval"] = round(min(1.0, epochs / training.validations), 6)
+    if training.min_steps > each * training.epochs:
+        described["max_steps"] = training.min_steps
+    return described
+
+
+def slug(text: str) -> str:
+    """Return a text as part of a name in NeMo: small letters, digits, '.' and '-'."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
+def deployment_name(job: NemoJob) -> str:
+    """Return the name of a student's NIM: one for all jobs of a flywheel that want the same."""
+    student = job.student
+    kind = [student.model_name, student.tag, student.gpus, student.registry_base, student.context_length]
+    return f"flywheel-{slug(student.model_name)[:30]}-{key_of(job.owner, kind)[:10]}"

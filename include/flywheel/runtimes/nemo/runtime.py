@@ -1,0 +1,210 @@
+"""The three parts of a job on NeMo, and the runtime that does them one after another in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.config import Config
+from flywheel.errors import JobError
+from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.runtimes.base import Job
+from flywheel.runtimes.nemo import results
+from flywheel.runtimes.nemo.customizer import Customizer
+from flywheel.runtimes.nemo.datastore import Datastore
+from flywheel.runtimes.nemo.evaluator import Answers, Evaluator, answer
+from flywheel.runtimes.nemo.job import NemoJob
+from flywheel.runtimes.nemo.nims import Nims
+from flywheel.runtimes.nemo.results import Answered, Trained, read_state, split, write_state
+from flywheel.runtimes.nemo.services import Say, Services
+from flywheel.stages.evaluate import read_eval_records
+
+log = logging.getLogger(__name__)
+
+
+class NemoRuntime:
+    """Runs jobs on NeMo from this process, and waits for them.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._killed = False
+
+    def run(self, job: Job, log: Callable[[str], None]) -> None:
+        """Run a job to its end.
+
+        Raises:
+            RefusedJobError: what it was given is wrong.
+            JobError: it failed or was killed.
+        """
+        started_at = time.time()
+        described = describe(job.name, job.spec, self._config, "")
+        prepared = prepare(described, log)
+        if prepared is not None:
+            asyncio.run(self._accompany(prepared, log))
+        results.keep(described, started_at)
+
+    def kill(self) -> None:
+        """End the job that `run` is running, on NeMo, too."""
+        self._killed = True
+        if self._loop is not None and self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def _accompany(self, job: NemoJob, say: Say) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(accompany(job, say))
+        if self._killed:
+            self._task.cancel()
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            await end(job, say)
+            raise JobError(f"{job.name}: ended with its task") from None
+        finally:
+            self._task = None
+
+
+def describe(name: str, spec_url: str, config: Config, run_id: str) -> NemoJob:
+    """Return the job of a written spec."""
+    folder, file = split(spec_url)
+    asked = folder.read_json(file)
+    kind = EvaluateSpec if "classes" in asked else CustomizeSpec
+    return NemoJob.of(name, spec_url, kind.model_validate(asked), config, run_id)
+
+
+def prepare(job: NemoJob, say: Say) -> NemoJob | None:
+    """Upload what a job needs; return the job as it goes on, or None where what it makes is there already.
+
+    Raises:
+        JobError, NotEnoughRecordsError: it cannot be uploaded.
+    """
+    if results.find(job):
+        say(f"{job.name}: found, nothing to do")
+        return None
+    if isinstance(job.spec, CustomizeSpec):
+        name = Datastore(job.nmp, job.nemo, say).upload_training_set(job.spec, job.owner)
+        write_state(job, read_state(job).model_copy(update={"dataset": name}))
+        return job.model_copy(update={"dataset": name})
+    return job
+
+
+async def accompany(job: NemoJob, say: Say) -> None:
+    """Have the services do a job; what it ended with is left for `results.keep`, beside the spec.
+
+    Called again after whatever happened, it goes on with what is there. Cancelled, it leaves everything as it
+    is, for the next one to go on with: `end` is for a job that nobody wants any more.
+
+    Raises:
+        RefusedJobError, JobError: it failed; then nothing of it is left running or deployed.
+    """
+    async with Services(job.nmp, job.nemo, say) as services:
+        if isinstance(job.spec, CustomizeSpec):
+            await _customize(services, job)
+        else:
+            await _evaluate(services, job, job.spec)
+
+
+async def end(job: NemoJob, say: Say) -> None:
+    """Cancel what runs for a job, and let go of its NIM."""
+    state = await asyncio.to_thread(read_state, job)
+    async with Services(job.nmp, job.nemo, say) as services:
+        if isinstance(job.spec, CustomizeSpec):
+            await Customizer(services, job).let_go(state.customization)
+            return
+        try:
+            if state.evaluation is not None:
+                await Evaluator(services, job).cancel(state.evaluation)
+        finally:
+            await Nims(services, job).release()
+
+
+async def _customize(services: Services, job: NemoJob) -> None:
+    customizer = Customizer(services, job)
+    state = await asyncio.to_thread(read_state, job)
+    if state.trained is not None:
+        return
+    try:
+        job_id = await customizer.start(state.customization)
+        await asyncio.to_thread(write_state, job, state.model_copy(update={"customization": job_id}))
+        status = await customizer.wait(job_id)
+    except Exception:
+        await customizer.done()
+        raise
+    await customizer.done()
+    parameters = await parameters_of(services, job)
+    trained = Trained(job=job_id, output_model=job.output_model, parameters=parameters, status=status)
+    await asyncio.to_thread(
+        write_state, job, state.model_copy(update={"customization": job_id, "trained": trained})
+    )
+
+
+async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> None:
+    root = ArtifactRoot(spec.artifact_root)
+    state = await asyncio.to_thread(read_state, job)
+    records = await asyncio.to_thread(read_eval_records, root, spec)
+    if state.answered is None:
+        answers = await _answers(services, job, spec, records)
+        parameters = await parameters_of(services, job)
+        answered = Answered(
+            texts=answers.texts,
+            milliseconds=answers.milliseconds,
+            seconds=answers.seconds,
+            parameters=parameters,
+        )
+        state = state.model_copy(update={"answered": answered})
+        await asyncio.to_thread(write_state, job, state)
+    else:
+        answered = state.answered
+    if job.nemo.evaluator and answered.evaluator is None:
+        evaluator = Evaluator(services, job)
+        labels = [record["label"] for record in records]
+        job_id = await evaluator.start(state.evaluation, labels, answered.texts)
+        state = state.model_copy(update={"evaluation": job_id})
+        await asyncio.to_thread(write_state, job, state)
+        accuracy = await evaluator.accuracy(job_id)
+        answered = answered.model_copy(update={"evaluator": accuracy})
+        await asyncio.to_thread(write_state, job, state.model_copy(update={"answered": answered}))
+
+
+async def _answers(
+    services: Services, job: NemoJob, spec: EvaluateSpec, records: list[dict[str, Any]]
+) -> Answers:
+    """Have the student's NIM answer the held-out prompts; it is let go of, however that ends."""
+    model = await asyncio.to_thread(results.model_of, spec)
+    nims = Nims(services, job)
+    try:
+        served = await nims.obtain(model)
+        services.say(f"{served} answers {len(records)} prompts")
+        answers = await answer(services, nims, served, job, [record["messages"][:-1] for record in records])
+    except Exception as error:
+        with suppress(JobError):  # the first error says more
+            await nims.release()
+        raise _first(error) from None
+    await nims.release()
+    return answers
+
+
+async def parameters_of(services: Services, job: NemoJob) -> int:
+    """Return a student's parameters, as a target of the Customizer states them; 0 where none does."""
+    targets = services.nemo.customization.targets
+    listed = await services.ask("Customizer", lambda: targets.list(page_size=1000))
+    student = job.student
+    for target in listed.data:
+        named = f"{target.namespace}/{target.name}"
+        if named == student.customizer_configs.target or target.base_model == student.model_name:
+            return target.num_parameters
+    return 0
+
+
+def _first(error: Exception) -> Exception:
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
