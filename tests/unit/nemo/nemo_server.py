@@ -43,14 +43,14 @@ class Server:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not self._server.started:
             assert self._thread.is_alive() and time.monotonic() < deadline, "the stand-in did not start"
             time.sleep(0.01)
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join(60)
+        self._thread.join(300)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -80,7 +80,7 @@ def running(
 
 def config_of(server: Server, root: Path, **sections: Any) -> Config:
     """Return a config of one student on the stand-in, quick to look and to give up."""
-    nemo = {"poll_seconds": 0.1, "lost_minutes": 0.5, "deploy_minutes": 0.1, **sections.pop("nemo", {})}
+    nemo = {"poll_seconds": 0.1, "lost_minutes": 3, "deploy_minutes": 3, **sections.pop("nemo", {})}
     data = {
         "nims": [{"model_name": SMALL, "context_length": 2048, "gpus": 1, "tag": "1.8.3"}],
         "nmp_config": addresses(server),

@@ -128,7 +128,7 @@ def test_the_same_dataset_is_uploaded_once_by_many_at_a_time(start: Start) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(300)
     assert flywheel.server.counts["customizations made"] == 3
     assert flywheel.server.counts["files uploaded"] == 2
     assert flywheel.server.counts["datasets made"] == 1
@@ -142,7 +142,7 @@ def test_two_runs_that_want_the_same_adapter_share_a_job(start: Start) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(300)
     assert flywheel.server.counts["customizations made"] == 1
     assert ArtifactRoot(flywheel.root.url).exists("runs/a/jobs/1b@48/customize.json")
     assert ArtifactRoot(flywheel.root.url).exists("runs/b/jobs/1b@48/customize.json")
@@ -205,7 +205,7 @@ def test_the_services_restart_in_the_middle_of_a_job(start: Start) -> None:
     wait_until(lambda: flywheel.server.jobs())
     flywheel.server.stop()
     flywheel.server.start()
-    thread.join(120)
+    thread.join(300)
     assert results[0].steps == 3
     assert len(flywheel.server.jobs()) == 1
 
@@ -251,7 +251,7 @@ def test_a_killed_job_is_cancelled_on_nemo(start: Start) -> None:
     thread.start()
     wait_until(lambda: any("made:" in line for line in flywheel.lines))
     runtime.kill()
-    thread.join(60)
+    thread.join(300)
     assert "ended with its task" in str(errors[0])
     assert [job["status"] for job in flywheel.server.jobs()] == ["cancelled"]
 
@@ -268,7 +268,7 @@ def test_a_killed_evaluation_leaves_no_nim(start: Start) -> None:
     thread.start()
     wait_until(lambda: flywheel.server.deployed)
     runtime.kill()
-    thread.join(60)
+    thread.join(300)
     assert flywheel.server.deployed == []
 
 
@@ -321,7 +321,7 @@ def test_the_limits_hold_over_all_flywheels(start: Start, material: Path, tmp_pa
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(240)
+        thread.join(400)
     counts = flywheel.server.counts
     assert errors == []
     assert counts["most customizations at once"] <= 2
