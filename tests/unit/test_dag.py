@@ -175,3 +175,14 @@ def test_a_clock_or_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.Monke
     write_config(tmp_path, monkeypatch, schedule={"cron": "@daily", "asset": "x-flywheel://new-data"})
     assert isinstance(dag_schedule(read_config()), AssetOrTimeSchedule)
     assert not load().import_errors
+
+
+def test_a_run_on_nemo_is_swept_after_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://nemo.test"
+    addresses = dict.fromkeys(("nemo_base_url", "nim_base_url", "datastore_base_url"), url)
+    write_config(tmp_path, monkeypatch, nmp_config=addresses)
+    bag = load()
+    assert not bag.import_errors
+    sweep = bag.dags["flywheel"].get_task("sweep")
+    assert sweep.task_type == "NemoSweepOperator" and sweep.is_teardown
+    assert sweep.upstream_task_ids == {"base_eval", "champion_eval", "candidate.evaluate"}
