@@ -1,6 +1,7 @@
-"""The DAG with runtime nemo: a real Airflow, the stand-in for NeMo as a server, the table of runtime local.
+"""The DAG with runtime nemo under a scheduler: the stand-in as a server, kills, and the table of runtime local.
 
-FLYWHEEL_NEMO_FULL=1: three students on three sizes, as in table 1, instead of one on two.
+Only with FLYWHEEL_NEMO set, for it takes minutes: `small`, one student on two sizes, or `full`, three on three, as
+in table 1. tests/integration/test_nemo_dag.py is the short form, without a scheduler.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ import pytest
 from flywheel.laptop.processes import free_port
 from tests.integration.airflow_stack import STUDENTS, Stack, apart, report_of, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not os.environ.get("FLYWHEEL_NEMO"), reason="takes minutes; set FLYWHEEL_NEMO=small or full"
+    ),
+]
 
 # As a file of the blueprint has them, but for the addresses and, in the small form, two of the students.
 NIMS = [
@@ -40,7 +46,7 @@ NIMS = [
     }
     for name, weights in (("3.2-1b", "small"), ("3.2-3b", "medium"), ("3.1-8b", "large"))
 ]
-FULL = os.environ.get("FLYWHEEL_NEMO_FULL", "") == "1"
+FULL = os.environ.get("FLYWHEEL_NEMO") == "full"
 SIZES = [40, 80, 120] if FULL else [40, 120]
 
 

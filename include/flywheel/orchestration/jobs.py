@@ -115,9 +115,7 @@ class JobOperator(BaseOperator):
                 )
             return self._result(run)
 
-    def take_from_nemo(
-        self, context: Any, event: dict[str, Any], job: dict[str, Any], started_at: float
-    ) -> dict[str, Any]:
+    def take_from_nemo(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """Take what the job's services gave, and score it here."""
         from flywheel.runtimes.nemo.job import NemoJob
         from flywheel.runtimes.nemo.results import keep
@@ -126,7 +124,7 @@ class JobOperator(BaseOperator):
         run = run_of(context)
         with self._failures_written(run):
             check(event)
-            keep(NemoJob.model_validate(job), started_at)
+            keep(NemoJob.model_validate(event["job"]))
             return self._result(run)
 
     def on_kill(self) -> None:
@@ -153,18 +151,13 @@ class JobOperator(BaseOperator):
         from flywheel.runtimes.nemo.runtime import describe, prepare
         from flywheel.runtimes.nemo.trigger import NemoTrigger
 
-        started_at = time.time()
         job = describe(self.name, spec, config, run.run_id)
         prepared = prepare(job, partial(log_job_line, self.log))
         if prepared is None:
-            keep(job, started_at)
+            keep(job)
             return self._result(run)
-        described = prepared.model_dump(mode="json")
-        self.defer(
-            trigger=NemoTrigger(described),
-            method_name="take_from_nemo",
-            kwargs={"job": described, "started_at": started_at},
-        )
+        # No kwargs: the event says which job it was. `airflow dags test` hands on nothing else.
+        self.defer(trigger=NemoTrigger(prepared.model_dump(mode="json")), method_name="take_from_nemo")
         raise AssertionError("defer does not return")
 
     def _await_result(self, run: Run, spec: str, seconds: float) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,8 +41,9 @@ def test_a_trigger_is_made_again_from_what_it_was_stored_as(start: Start) -> Non
     path, arguments = NemoTrigger(prepared(flywheel, flywheel.customize_spec())).serialize()
     assert path == "flywheel.runtimes.nemo.trigger.NemoTrigger"
     event = asyncio.run(event_of(NemoTrigger(**arguments)))
-    assert event == {"good": True, "refused": False, "sentence": ""}
-    keep(flywheel.job(flywheel.customize_spec()), time.time())
+    assert {**event, "job": None} == {"job": None, "good": True, "refused": False, "sentence": ""}
+    assert event["job"] == arguments["job"]
+    keep(flywheel.job(flywheel.customize_spec()))
     assert flywheel.root.list("adapters")
 
 
@@ -197,12 +197,12 @@ def test_a_task_defers_to_nemo_and_takes_the_result(start: Start, monkeypatch: p
     with pytest.raises(TaskDeferred) as deferred:
         task.execute({})
     event = asyncio.run(event_of(deferred.value.trigger))
-    facts = task.take_from_nemo({}, event, **deferred.value.kwargs)
+    facts = task.take_from_nemo({}, event)
     assert facts["steps"] == 3 and facts["device"] == "NeMo"
     assert task.execute({})["found"]  # again: nothing to defer for
 
-    event = {"good": False, "refused": False, "sentence": "the training pod was evicted"}
+    event = {**event, "good": False, "sentence": "the training pod was evicted"}
     with pytest.raises(JobError):
-        task.take_from_nemo({}, event, **deferred.value.kwargs)
+        task.take_from_nemo({}, event)
     failure = run.root.read_json(f"{run.path}/jobs/1b@{spec.size}/failure.json")
     assert failure == {"stage": "customize", "reason": "the training pod was evicted"}

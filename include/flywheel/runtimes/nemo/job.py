@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 
 from nemo_microservices.types.customization import HyperparametersParam
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +29,7 @@ class NemoJob(BaseModel):
         run_id: of the run that asked for it; "" where nobody did.
         dataset: name of the uploaded training set; "" for an evaluation.
         timeout_hours: of the customization.
+        started_at: unix seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +42,7 @@ class NemoJob(BaseModel):
     run_id: str = ""
     dataset: str = ""
     timeout_hours: float = 12.0
+    started_at: float = 0.0
 
     @classmethod
     def of(
@@ -54,6 +57,7 @@ class NemoJob(BaseModel):
             nemo=config.runtime.nemo,
             run_id=run_id,
             timeout_hours=config.runtime.job_timeout_hours,
+            started_at=time.time(),
         )
 
     @property

@@ -114,7 +114,7 @@ def model_of(spec: EvaluateSpec) -> str:
     return str(orjson.loads(pointer.read_bytes())["output_model"])
 
 
-def keep(job: NemoJob, started_at: float) -> None:
+def keep(job: NemoJob) -> None:
     """Write the result of a job beside its spec, as every runtime does."""
     root = ArtifactRoot(job.spec.artifact_root)
     state = read_state(job)
@@ -124,7 +124,8 @@ def keep(job: NemoJob, started_at: float) -> None:
         result = _evaluation(root, job, job.spec, state.answered)
     folder, name = split(job.spec_url.removesuffix(".spec.json") + ".json")
     folder.write_json(
-        name, {"result": result.model_dump(mode="json"), "started_at": started_at, "ended_at": time.time()}
+        name,
+        {"result": result.model_dump(mode="json"), "started_at": job.started_at, "ended_at": time.time()},
     )
 
 

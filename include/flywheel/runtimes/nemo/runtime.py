@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -47,12 +46,11 @@ class NemoRuntime:
             RefusedJobError: what it was given is wrong.
             JobError: it failed or was killed.
         """
-        started_at = time.time()
         described = describe(job.name, job.spec, self._config, "")
         prepared = prepare(described, log)
         if prepared is not None:
             asyncio.run(self._accompany(prepared, log))
-        results.keep(described, started_at)
+        results.keep(described)
 
     def kill(self) -> None:
         """End the job that `run` is running, on NeMo, too."""

@@ -36,9 +36,9 @@ class NemoTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", {"job": self.job}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Accompany the job; the one event says how it ended: {"good", "refused", "sentence"}."""
+        """Accompany the job; the one event says how it ended: {"job", "good", "refused", "sentence"}."""
         job = NemoJob.model_validate(self.job)
-        event: dict[str, Any] = {"good": False, "refused": False, "sentence": ""}
+        event: dict[str, Any] = {"job": self.job, "good": False, "refused": False, "sentence": ""}
         try:
             await accompany(job, lambda line: log_job_line(log, line))
             event["good"] = True
