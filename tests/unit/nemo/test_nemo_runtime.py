@@ -191,8 +191,8 @@ def test_a_service_that_stays_down_is_a_clear_sentence(start: Start) -> None:
 
 
 def test_a_call_without_an_answer_in_time_is_made_again(start: Start) -> None:
-    faults = [Fault("deployment", method="GET", status=500, times=1, seconds=3)]
-    flywheel = start(Behaviour(faults=faults), nemo={"timeout_seconds": 1})
+    faults = [Fault("deployment", method="GET", status=500, times=1, seconds=12)]
+    flywheel = start(Behaviour(faults=faults), nemo={"timeout_seconds": 10})
     assert flywheel.run(flywheel.evaluate_spec()).records == 24
     assert any("no answer in time" in line for line in flywheel.lines)
 
