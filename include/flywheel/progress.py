@@ -73,10 +73,19 @@ class ProgressFile:
     def _add_point(self, progress: Progress) -> None:
         while self._points and self._points[-1]["step"] >= progress.step:
             self._points.pop()  # steps that are taken again, from the last checkpoint
-        point = {"step": progress.step, "loss": progress.loss, "val_loss": progress.val_loss}
-        self._points.append(point)
+        # A progress repeats the last validation; the curve has it at the step after which it was done.
+        validations = [point["val_loss"] for point in self._points if point["val_loss"] is not None]
+        is_new = not validations or progress.val_loss != validations[-1]
+        val_loss = progress.val_loss if is_new else None
+        self._points.append({"step": progress.step, "loss": progress.loss, "val_loss": val_loss})
         if len(self._points) > _MOST_POINTS:
-            self._points = self._points[:1] + self._points[1:-1:2] + self._points[-1:]
+            *others, last = self._points
+            kept = [
+                point
+                for index, point in enumerate(others)
+                if index == 0 or index % 2 or point["val_loss"] is not None
+            ]
+            self._points = [*kept, last]
 
     def _earlier_points(self) -> list[dict[str, Any]]:
         """Return the loss curve of the same job before it was interrupted."""

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from flywheel import job_command
+from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, JobError, StudentError
 from flywheel.jobs import CustomizeSpec, Progress, ProgressCallback
+from flywheel.progress import ProgressFile
 from flywheel.runtimes.base import CRASHED, REFUSED
 from flywheel.stages import customize as customize_stage
 
@@ -65,6 +67,20 @@ def test_a_running_job_says_how_far_it_is(spec: Path, monkeypatch: pytest.Monkey
     assert seen[0]["steps"] == 3
     assert seen[0]["losses"] == [{"step": 1, "loss": 2.5, "val_loss": None}]
     assert not file.exists()
+
+
+def test_the_curve_of_a_running_job_has_each_validation_once(tmp_path: Path) -> None:
+    written = ProgressFile(ArtifactRoot(str(tmp_path)), "job.progress.json")
+    steps = 500
+    for step in range(1, steps + 1):
+        validated = None if step < 7 else 0.4 if step < 300 else 0.3
+        written(Progress(step, steps, 1 / step, validated, 10.0, 4.0))
+    points = json.loads((tmp_path / "job.progress.json").read_text())["losses"]
+    validations = {point["step"]: point["val_loss"] for point in points if point["val_loss"] is not None}
+    assert validations == {7: 0.4, 300: 0.3}
+    assert points[0]["step"] == 1
+    assert points[-1]["step"] == steps
+    assert len(points) <= 200
 
 
 def test_a_relative_path_starts_where_one_is(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:

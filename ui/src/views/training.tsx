@@ -43,7 +43,7 @@ function Losses({ run }: { run: Run }) {
       <Chart
         title="Training loss by optimizer step; points: validation loss"
         x={{ label: "optimizer step", kind: "linear", read: String }}
-        y={{ label: "loss, nats a token", read: (value) => value.toFixed(3) }}
+        y={{ label: "loss, nats a token", whole: [0, Infinity], read: (value) => value.toFixed(3) }}
         series={series}
         height={320}
       />
