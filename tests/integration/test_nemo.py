@@ -91,6 +91,7 @@ def nemo(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nem
 
 def experiment(folder: Path, nemo: NemoServer | None, **sections: Any) -> dict[str, Any]:
     """Return overrides for a run on NeMo, or here."""
+    # The form knows the students of the file; none chosen are all of these.
     overrides = apart(folder, nims=NIMS if FULL else NIMS[:1], **sections)
     if nemo is not None:
         overrides["runtime"] = {"type": "nemo", "nemo": {"poll_seconds": 0.5}}
@@ -111,19 +112,16 @@ def scores(folder: Path, run_id: str) -> dict[str, float]:
 
 
 def test_the_table_is_that_of_runtime_local(stack: Stack, nemo: NemoServer, data: Path) -> None:
-    students = [] if FULL else ["1b"]
     overrides = experiment(data / "nemo", nemo)
-    assert stack.turn("nemo", overrides, students=students, sizes=SIZES) == "success", stack.explain("nemo")
+    assert stack.turn("nemo", overrides, students=[], sizes=SIZES) == "success", stack.explain("nemo")
     here = experiment(data / "local", None, runtime={"type": "local"})
-    assert stack.turn("here", here, students=students, sizes=SIZES) == "success", stack.explain("here")
+    assert stack.turn("here", here, students=[], sizes=SIZES) == "success", stack.explain("here")
     assert scores(data / "nemo", "nemo") == scores(data / "local", "here")
     stats = nemo.stats()
     count = len(SIZES) * (3 if FULL else 1)
     assert stats["wrong"] == [] and stats["deployed"] == []
     assert stats["counts"]["customizations made"] == count
     assert stats["counts"]["datasets made"] == len(SIZES)
-    assert "customization completed: 100 %" in stack.log("nemo", "customize 1b @ 120")
-    assert "undeployed" in stack.log("nemo", "evaluate 1b @ 120")
 
 
 def test_kills_of_all_that_takes_part_change_nothing(stack: Stack, nemo: NemoServer, data: Path) -> None:
@@ -131,7 +129,7 @@ def test_kills_of_all_that_takes_part_change_nothing(stack: Stack, nemo: NemoSer
     overrides = experiment(
         data, nemo, training_config={"epochs": 2, "batch_size": 16, "learning_rate": 0.001}
     )
-    stack.trigger("nemo-killed", overrides, students=["1b"], sizes=[120])
+    stack.trigger("nemo-killed", overrides, students=[], sizes=[120])
     wait_for(
         lambda: nemo.stats()["counts"].get("customizations made", 0) > before["customizations made"], 240
     )
@@ -151,7 +149,7 @@ def test_kills_of_all_that_takes_part_change_nothing(stack: Stack, nemo: NemoSer
 
 def test_a_run_that_is_stopped_by_a_person_leaves_nothing(stack: Stack, nemo: NemoServer, data: Path) -> None:
     overrides = experiment(data, nemo, training_config={"epochs": 200, "batch_size": 16})
-    stack.trigger("nemo-stopped", overrides, students=["1b"], sizes=[120])
+    stack.trigger("nemo-stopped", overrides, students=[], sizes=[120])
     jobs = nemo.url + "/nemo/v1/customization/jobs?filter[status]=running"
     wait_for(lambda: httpx.get(jobs, trust_env=False).json()["data"], 240)
     stack.rest("PATCH", "/dags/flywheel/dagRuns/nemo-stopped", {"state": "failed"})
