@@ -210,6 +210,11 @@ class Stack:
         ]
         return found
 
+    def backfills(self) -> list[dict[str, Any]]:
+        """Return the backfills of the DAG, over or not."""
+        found: list[dict[str, Any]] = self.rest("GET", "/backfills?dag_id=flywheel")["backfills"]
+        return found
+
     def airflow(self, *arguments: str) -> str:
         """Run an `airflow` command."""
         done = subprocess.run(
