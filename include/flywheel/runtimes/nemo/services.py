@@ -83,13 +83,10 @@ class Services:
         patience = Patience(service, self.config.lost_minutes * 60, self.say)
         while True:
             try:
-                return await call()
-            except (NotFoundError, ConflictError):
-                raise
-            except APIError as error:
-                if not is_transient(error):
-                    raise explain(service, error) from None
-                await patience.wait(error)
+                return await self.ask_once(service, call)
+            except Unsure as unsure:
+                assert isinstance(unsure.__cause__, APIError)
+                await patience.wait(unsure.__cause__)
 
     async def ask_once(self, service: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Return the answer to a call that must not be made twice.
