@@ -12,6 +12,7 @@ import torch
 
 from flywheel.students.gpu import kernels, reference
 from flywheel.students.gpu.plan import place_row
+from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Sample, build_row
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -125,6 +126,24 @@ def attention(
             compare(f"attention d{letter} {name} {prefix} {d}", found, right, limit)
 
 
+def tree(dtype: torch.dtype, limit: float, prefix: int, heads: int, kv_heads: int, d: int) -> None:
+    """Attention of prompts that are followed by a tree of tokens."""
+    rng = np.random.default_rng(prefix)
+    shared = rng.integers(0, 9, prefix, dtype=np.int32)
+    prompts = [
+        np.concatenate([shared, rng.integers(0, 9, length, dtype=np.int32)]) for length in (90, 61, 30, 1)
+    ]
+    trie = LabelTrie([np.array(answer) for answer in ([1, 2, 3], [1, 4, 5], [1, 4, 6], [7, 8], [7, 9])])
+    row = place_row(trie.row(shared, prompts), DEVICE, bucket=64)
+    for name, plan in (("full", row.full), ("last", row.last)):
+        q = strided(plan.queries, heads * d, dtype=dtype).view(plan.queries, heads, d)
+        k, v = (strided(plan.keys, kv_heads * d, dtype=dtype).view(plan.keys, kv_heads, d) for _ in range(2))
+        out, wanted = torch.full_like(q, torch.nan), torch.zeros_like(q, dtype=torch.float32)
+        kernels.attention(q, k, v, plan, d**-0.5, out)
+        reference.attention(q.float(), k.float(), v.float(), plan, d**-0.5, wanted)
+        compare(f"tree attention {name} {prefix} {d}", out, wanted, limit)
+
+
 def main() -> None:
     torch.manual_seed(0)
     for dtype, limit in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
@@ -139,6 +158,7 @@ def main() -> None:
         for shape in shapes:
             attention(dtype, limit, *shape)
             attention(dtype, limit, *shape, longest=300)
+            tree(dtype, limit, *shape)
     sys.exit(f"failed: {failures}" if failures else 0)
 
 

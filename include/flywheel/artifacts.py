@@ -91,7 +91,7 @@ class ArtifactRoot:
             folder = Path(self._root) / kind / key
             self._check_complete(folder)
             return folder
-        cache = _cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:12] / kind / key
+        cache = self._cache() / kind / key
         cache.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{cache}.lock"):
             if not (cache / MANIFEST).exists():
@@ -211,6 +211,25 @@ class ArtifactRoot:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, target)
+
+    def local_folder(self, path: str) -> Path:
+        """Return the folder `path` of the root; behind a URL, a folder on this machine that stands for it."""
+        base = Path(self._root) if self.is_folder else self._cache()
+        return base / path
+
+    def get_file(self, path: str, target: Path) -> None:
+        """Copy a file of the root, by its path relative to it, to a local one."""
+        self.fs.get_file(f"{self._root}/{path}", str(target))
+
+    def put_file(self, source: Path, path: str) -> None:
+        """Copy a local file to `path`, relative to the root, whole or not at all."""
+        if self.is_folder:
+            self.write_bytes(path, source.read_bytes())
+        else:
+            self.fs.put_file(str(source), f"{self._root}/{path}")
+
+    def _cache(self) -> Path:
+        return _cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:12]
 
     def discard(self, path: str) -> None:
         """Remove a file, by its path relative to the root; one that is not there is no error."""

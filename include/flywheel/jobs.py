@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -82,6 +83,7 @@ class CustomizeResult(_Model):
         train_loss: mean loss of the last tenth of the steps, in nats a token.
         val_loss: of the weights that were kept; None without validations.
         resumed_from_step: the step of the checkpoint that this call went on from; None: from the start.
+        parts: seconds of this call's parts: load, compile, train, save.
     """
 
     adapter: str
@@ -106,6 +108,7 @@ class CustomizeResult(_Model):
     found: bool
     resumed_from_step: int | None
     device: str
+    parts: dict[str, float] = Field(default_factory=dict)
 
 
 class EvaluateSpec(_Model):
@@ -116,6 +119,8 @@ class EvaluateSpec(_Model):
         size: of the candidate; None where there is no adapter.
         classes: the workload's classes, which answers are parsed into.
         aliases: other spellings of classes.
+        answers: the classes' answers as the teacher writes them; the student chooses among them. None: it
+            answers freely.
     """
 
     artifact_root: str
@@ -125,6 +130,7 @@ class EvaluateSpec(_Model):
     size: int | None = None
     classes: tuple[str, ...] = Field(min_length=1)
     aliases: dict[str, str] = Field(default_factory=dict)
+    answers: tuple[str, ...] | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
@@ -134,9 +140,12 @@ class EvaluateSpec(_Model):
         Raises:
             StudentError: the base weights cannot be found.
         """
-        evaluation = self.evaluation.model_dump(mode="json")
+        # Whether answers are chosen or free is in `answers`.
+        evaluation = self.evaluation.model_dump(mode="json", exclude={"decoding"})
         base = [weights_hash(self.student.weights), self.student.context_length]
-        labels = [list(self.classes), self.aliases]
+        labels: list[Any] = [list(self.classes), self.aliases]
+        if self.answers is not None:
+            labels.append(list(self.answers))
         return key_of("evaluation", EVALUATE_VERSION, base, self.dataset, self.adapter, labels, evaluation)
 
 
@@ -178,6 +187,7 @@ class EvaluateResult(_Model):
         seconds: answering all prompts, without loading.
         parameters: of the student with its adapter; None where the runtime does not say.
         predictions: path of predictions.jsonl, relative to the artifact root.
+        parts: seconds of this call's parts: load, answer, score.
     """
 
     key: str
@@ -199,6 +209,7 @@ class EvaluateResult(_Model):
     confusion: Confusion
     found: bool
     device: str
+    parts: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flywheel.config import Student
 from flywheel.errors import ArtifactError
-from flywheel.plan import Candidate
+from flywheel.plan import Candidate, Plan
 from flywheel.runs import Run
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSp
         size=size,
         classes=plan.workload.classes,
         aliases=plan.workload.aliases,
+        answers=_closed_answers(plan) if adapter is not None else None,
         evaluation=plan.config.evaluation_config,
     )
 
@@ -119,8 +120,16 @@ def champion_spec(run: Run) -> EvaluateSpec:
         size=champion.size,
         classes=plan.workload.classes,
         aliases=plan.workload.aliases,
+        answers=_closed_answers(plan),
         evaluation=plan.config.evaluation_config,
     )
+
+
+def _closed_answers(plan: Plan) -> tuple[str, ...] | None:
+    """Return the answers that a candidate chooses among; None where it answers freely."""
+    if plan.config.evaluation_config.decoding == "free":
+        return None
+    return tuple(plan.workload.answer_for(label) for label in plan.workload.classes)
 
 
 def write_spec(run: Run, kind: str, student: str, size: int | None = None) -> str:

@@ -96,6 +96,17 @@ def test_answers_are_those_of_plain_transformers_and_peft(folder: Path, trained:
         assert line["answer"] == answer.strip()
 
 
+def test_answers_chosen_among_the_labels_always_name_one(folder: Path, trained: CustomizeResult) -> None:
+    answers = tuple(f"[[[{label}]]]" for label in CLASSES)
+    for adapter, size in ((None, None), (trained.adapter, 160)):
+        result = evaluate(make_spec(folder, adapter=adapter, size=size, answers=answers))
+        assert result.unparsable == 0
+        written = {line["answer"] for line in read_predictions(folder, result.predictions)}
+        assert written <= set(answers)
+    free = evaluate(make_spec(folder, adapter=trained.adapter, size=160))
+    assert free.key != result.key
+
+
 def test_predictions_hold_each_record_in_order_and_its_own_text(
     folder: Path, trained: CustomizeResult
 ) -> None:

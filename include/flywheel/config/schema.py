@@ -146,6 +146,11 @@ class EvaluationConfig(Section):
     # flywheel's own
     batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
     max_new_tokens: int = Field(12, ge=1, description="Longest answer, in tokens.")
+    decoding: Literal["free", "labels"] = Field(
+        "free",
+        description="free: candidates may write anything. labels: greedily one of the classes' answers, in "
+        "one pass; base students still answer freely. Not on NeMo.",
+    )
     bootstrap_samples: int = Field(1000, ge=100, description="Resamples behind a 95 % interval.")
 
 
@@ -320,6 +325,8 @@ class Config(Section):
             for name in ("nemo_base_url", "nim_base_url", "datastore_base_url"):
                 if getattr(self.nmp_config, name) is None:
                     raise ValueError(f"nmp_config.{name}, as runtime.type is nemo: its address")
+            if self.evaluation_config.decoding != "free":
+                raise ValueError("evaluation_config.decoding: free, as runtime.type is nemo")
         return self
 
     @field_validator("source", mode="before")

@@ -12,6 +12,7 @@ import orjson
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.jobs import CustomizeResult, CustomizeSpec, ProgressCallback
+from flywheel.parts import Parts
 
 if TYPE_CHECKING:
     from flywheel.students.outcome import TrainingOutcome
@@ -88,36 +89,43 @@ def _train(
     root: ArtifactRoot, key: str, spec: CustomizeSpec, scratch: Path, progress: ProgressCallback | None
 ) -> CustomizeResult:
     from flywheel.students.adapter import add_adapter, save_adapter
+    from flywheel.students.compile_cache import compile_cache
     from flywheel.students.loading import count_parameters, load_student, prepare_process
     from flywheel.students.training import fine_tune
 
-    dataset = root.fetch("datasets", spec.dataset)
-    train = read_records(dataset / "train.jsonl", spec.size)
-    if len(train) < spec.size:
-        raise NotEnoughRecordsError(
-            f"dataset {spec.dataset} has {len(train)} training records, fewer than the {spec.size} of size "
-            f"{spec.size}; lower `sizes` or wait for more records"
+    parts = Parts()
+    with parts.time("load"):
+        dataset = root.fetch("datasets", spec.dataset)
+        train = read_records(dataset / "train.jsonl", spec.size)
+        if len(train) < spec.size:
+            raise NotEnoughRecordsError(
+                f"dataset {spec.dataset} has {len(train)} training records, fewer than the {spec.size} of "
+                f"size {spec.size}; lower `sizes` or wait for more records"
+            )
+        watched = watched_records(spec.size) if spec.training.validations else 0
+        val = read_records(dataset / "val.jsonl", watched)
+        device = prepare_process()
+        student = load_student(spec.student, device)
+        longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
+        samples, dropped = student.chat.samples([record["messages"] for record in train], longest)
+        val_samples, _ = student.chat.samples([record["messages"] for record in val], longest)
+        if dropped.count:
+            log.warning("%d of %d training records are left out: %s", dropped.count, len(train), dropped)
+        model = add_adapter(student.model, spec.lora, student.base_name, spec.seed)
+    with parts.time("train"), compile_cache(root, device.type):
+        outcome = fine_tune(
+            model,
+            samples,
+            val_samples,
+            spec.training,
+            dropout=spec.lora.adapter_dropout,
+            seed=spec.seed,
+            scratch=scratch,
+            after_checkpoint=lambda: root.save_scratch("adapters", key),
+            progress=progress,
         )
-    val = read_records(dataset / "val.jsonl", watched_records(spec.size)) if spec.training.validations else []
-    device = prepare_process()
-    student = load_student(spec.student, device)
-    longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
-    samples, dropped = student.chat.samples([record["messages"] for record in train], longest)
-    val_samples, _ = student.chat.samples([record["messages"] for record in val], longest)
-    if dropped.count:
-        log.warning("%d of %d training records are left out: %s", dropped.count, len(train), dropped)
-    model = add_adapter(student.model, spec.lora, student.base_name, spec.seed)
-    outcome = fine_tune(
-        model,
-        samples,
-        val_samples,
-        spec.training,
-        dropout=spec.lora.adapter_dropout,
-        seed=spec.seed,
-        scratch=scratch,
-        after_checkpoint=lambda: root.save_scratch("adapters", key),
-        progress=progress,
-    )
+    parts.add("compile", outcome.compile_seconds)
+    parts.add("train", -outcome.compile_seconds)
     parameters, trainable_parameters = count_parameters(model)
     state = outcome.state
     result = CustomizeResult(
@@ -143,12 +151,13 @@ def _train(
         found=False,
         resumed_from_step=outcome.resumed_from_step,
         device=device_name(device.type),
+        parts=parts.seconds,
     )
-    with root.build("adapters", key) as folder:
+    with parts.time("save"), root.build("adapters", key) as folder:
         save_adapter(model, folder, _model_card(spec, result, outcome))
         (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
     log.info("adapter %s: %d steps, %.0f records/s", key, state.step, result.records_per_second)
-    return result
+    return result.model_copy(update={"parts": parts.seconds})
 
 
 def device_name(kind: str) -> str:

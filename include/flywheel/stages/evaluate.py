@@ -14,10 +14,12 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult, EvaluateSpec, Latency, Progress, ProgressCallback
 from flywheel.labels import parse_label
+from flywheel.parts import Parts
 from flywheel.stages.customize import RESULT, device_name, read_records
 
 if TYPE_CHECKING:
     from flywheel.students.generation import Answers
+    from flywheel.students.label_trie import LabelTrie
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +61,25 @@ def own_texts(messages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     return [text[head : len(text) - tail].strip() for text in texts]
 
 
+def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers:
+    """Return the answers to prompts out of a closed set, by the GPU path where it applies."""
+    from flywheel.students.choosing import choose
+    from flywheel.students.decoder import Decoder
+
+    decoder = Decoder(model)
+    if decoder.device.type == "cpu":
+        decoder.merge()
+    else:
+        from flywheel.students.gpu.backend import gpu_choices
+
+        answers = gpu_choices(model, prompts, trie, **settings)
+        if answers is not None:
+            return answers
+    return choose(decoder, prompts, trie, **settings)
+
+
 def _answer(model: Any, prompts: Sequence[Any], stops: frozenset[int], **settings: Any) -> Answers:
-    """Return the answers to prompts, by the GPU path where it applies."""
+    """Return the free answers to prompts, by the GPU path where it applies."""
     from flywheel.students.decoder import Decoder
     from flywheel.students.generation import generate
 
@@ -81,14 +100,18 @@ def _answer_and_score(
     root: ArtifactRoot, key: str, spec: EvaluateSpec, progress: ProgressCallback | None
 ) -> EvaluateResult:
     from flywheel.students.adapter import load_adapter
+    from flywheel.students.compile_cache import compile_cache
+    from flywheel.students.label_trie import LabelTrie
     from flywheel.students.loading import count_parameters, load_student, prepare_process
 
-    records = read_eval_records(root, spec)
-    device = prepare_process()
-    student = load_student(spec.student, device)
-    model = student.model
-    if spec.adapter is not None:
-        model = load_adapter(model, root.fetch("adapters", spec.adapter))
+    parts = Parts()
+    with parts.time("load"):
+        records = read_eval_records(root, spec)
+        device = prepare_process()
+        student = load_student(spec.student, device)
+        model = student.model
+        if spec.adapter is not None:
+            model = load_adapter(model, root.fetch("adapters", spec.adapter))
     requests = [record["messages"][:-1] for record in records]
     started = time.perf_counter()
     prompts = student.chat.prompts(requests)
@@ -104,30 +127,34 @@ def _answer_and_score(
             rate = done / max(time.perf_counter() - started, 1e-9)
             progress(Progress(done, len(fitting), None, None, rate, (len(fitting) - done) / rate))
 
-    answers = _answer(
-        model,
-        [prompts[index] for index in fitting],
-        student.chat.stops,
-        max_new_tokens=spec.evaluation.max_new_tokens,
-        batch_size=spec.evaluation.batch_size,
-        progress=tell,
-    )
+    asked = [prompts[index] for index in fitting]
+    settings: dict[str, Any] = {"batch_size": spec.evaluation.batch_size, "progress": tell}
+    with compile_cache(root, device.type):
+        if spec.answers is None:
+            longest_answer = spec.evaluation.max_new_tokens
+            answers = _answer(model, asked, student.chat.stops, max_new_tokens=longest_answer, **settings)
+        else:
+            trie = LabelTrie(student.chat.answers(requests[0], spec.answers))
+            answers = _choose(model, asked, trie, **settings)
     texts = [""] * len(records)
     for index, tokens in zip(fitting, answers.tokens, strict=True):
         texts[index] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
+    parts.add("answer", seconds)
     waits = [answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of] or [0.0]
-    return keep_evaluation(
-        root,
-        key,
-        spec,
-        records,
-        texts,
-        seconds=seconds,
-        waits=waits,
-        parameters=count_parameters(model)[0],
-        device=device_name(device.type),
-    )
+    with parts.time("score"):
+        result = keep_evaluation(
+            root,
+            key,
+            spec,
+            records,
+            texts,
+            seconds=seconds,
+            waits=waits,
+            parameters=count_parameters(model)[0],
+            device=device_name(device.type),
+        )
+    return result.model_copy(update={"parts": parts.seconds})
 
 
 def read_eval_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, Any]]:

@@ -102,6 +102,12 @@ class Chat:
                 samples.append(Sample(prompt, answer))
         return samples, dropped
 
+    def answers(self, request: Messages, texts: Sequence[str]) -> list[Tokens]:
+        """Return answers to a request as token ids, each with the end of the turn."""
+        chats = [[*request, {"role": "assistant", "content": text}] for text in texts]
+        samples, _ = self.samples(chats, 1 << 62)
+        return [sample.answer for sample in samples]
+
     def text(self, answer: Sequence[int]) -> str:
         """Return the text of an answer's ids, without special tokens."""
         text: str = self.tokenizer.decode(list(answer), skip_special_tokens=True)

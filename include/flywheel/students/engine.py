@@ -72,14 +72,19 @@ def engine_for(model: Any, dropout: float) -> Engine:
     return AutogradEngine(model, dropout)
 
 
-def row_loss(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tensor:
-    """Return the loss of a row, summed over the answers' tokens, in nats: a scalar."""
+def row_states(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tensor:
+    """Return the normalised last hidden states at the places of a row that predict: [N, d]."""
     parts, answer_parts, last = parts_of(row), answer_parts_of(row), len(decoder.layers) - 1
 
     def attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(q, k, v, answer_parts if layer == last else parts, decoder.scale)
 
-    hidden = decoder.hidden(
+    return decoder.hidden(
         row.tokens, row.positions, attention, end=row.end, at=row.predicting, dropout=dropout
-    )  # [N, d]
-    return nn.functional.cross_entropy(decoder.logits(hidden), row.targets, reduction="sum")
+    )
+
+
+def row_loss(decoder: Decoder, row: Row, dropout: Dropout | None = None) -> Tensor:
+    """Return the loss of a row, summed over the answers' tokens, in nats: a scalar."""
+    logits = decoder.logits(row_states(decoder, row, dropout))
+    return nn.functional.cross_entropy(logits, row.targets, reduction="sum")

@@ -200,10 +200,15 @@ class CpuKernel(PlainKernel):
 
 
 class CudaKernel:
-    """PyTorch's flash attention over spans of any length, without padding; bf16 and fp16 alone."""
+    """PyTorch's flash attention over spans of any length, without padding; bf16 and fp16 alone.
+
+    Spans whose keys are seen by some of the later queries only go to `PlainKernel`: they are short.
+    """
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, spans: Spans, scale: float) -> tuple[Tensor, Tensor]:
         """See `Kernel`."""
+        if spans.until is not None:
+            return _PLAIN.forward(q, k, v, spans, scale)
         queries, keys, longest_query, longest_key = _span_ends(spans, q)
         out, lse, *_ = torch.ops.aten._flash_attention_forward(
             q, k, v, queries, keys, longest_query, longest_key, 0.0, spans.causal, False, scale=scale

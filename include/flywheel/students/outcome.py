@@ -44,6 +44,7 @@ class TrainingOutcome:
         resumed_from_step: the checkpoint's step, or None.
         prefix: tokens of the shared prefix.
         val_loss: of the weights that were kept, or None.
+        compile_seconds: what the first steps took longer than the others: kernels and graphs are made there.
     """
 
     state: TrainingState
@@ -52,6 +53,7 @@ class TrainingOutcome:
     resumed_from_step: int | None
     prefix: int
     val_loss: float | None
+    compile_seconds: float = 0.0
 
     @property
     def train_loss(self) -> float:

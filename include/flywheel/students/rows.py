@@ -67,11 +67,13 @@ class Spans:
         queries: ends of the spans among the queries, with a leading 0: [n + 1].
         keys: the same among the keys: [n + 1].
         causal: whether a query is blind to keys after its own place.
+        until: for each key, the place in its span from which on queries do not see it: [keys]; None: all do.
     """
 
     queries: NDArray[np.int64]
     keys: NDArray[np.int64]
     causal: bool
+    until: NDArray[np.int64] | None = None
 
     @classmethod
     def one(cls, queries: int, keys: int, causal: bool) -> Spans:
@@ -81,7 +83,8 @@ class Spans:
     @property
     def is_one_block(self) -> bool:
         """Whether there is one span, which needs no mask but causal order from the start."""
-        return len(self.queries) == 2 and (not self.causal or self.queries[1] == self.keys[1])
+        in_order = not self.causal or self.queries[1] == self.keys[1]
+        return len(self.queries) == 2 and in_order and self.until is None
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -136,16 +139,19 @@ class Group:
         key_cells, key_of_cell, lengths = _cells(keys)
         longest_query, longest_key = int(counts.max()), int(lengths.max())
         visible = None
-        if not (spans.causal and np.array_equal(counts, lengths)):
+        if not (spans.causal and np.array_equal(counts, lengths)) or spans.until is not None:
             column = np.arange(longest_key)[None, None, :]
+            # Aligned at the end: query j of c is at place l - c + j.
+            place = (lengths - counts)[:, None, None] + np.arange(longest_query)[None, :, None]
             seen = np.broadcast_to(lengths[:, None, None], (len(counts), longest_query, longest_key))
-            if spans.causal:  # aligned at the end: query j of c sees the first l - c + j + 1 keys
-                row = np.arange(longest_query)[None, :, None]
-                seen = (lengths - counts)[:, None, None] + row + 1
+            if spans.causal:
+                seen = place + 1
             # Queries in padding see the first key, so that no row of the softmax is empty.
-            visible = torch.from_numpy(column < np.maximum(np.minimum(seen, lengths[:, None, None]), 1))[
-                :, None
-            ]
+            mask = column < np.maximum(np.minimum(seen, lengths[:, None, None]), 1)
+            if spans.until is not None:
+                until = spans.until[keys[0] : keys[-1]][key_of_cell].reshape(len(counts), 1, longest_key)
+                mask &= (place < until) | (column == 0)
+            visible = torch.from_numpy(mask)[:, None]
         return cls(
             queries=slice(int(queries[0]), int(queries[-1])),
             keys=slice(int(keys[0]), int(keys[-1])),
@@ -183,6 +189,7 @@ class Row:
         predicting: places in the row whose next token is of an answer: [N].
         predicted: ends of the samples among `predicting`, with a leading 0: [n + 1].
         targets: the answers' tokens: [N].
+        until: for each own token, the place in its sample from which on tokens do not see it; None: all do.
     """
 
     tokens: torch.Tensor
@@ -192,6 +199,7 @@ class Row:
     predicting: torch.Tensor
     predicted: NDArray[np.int64]
     targets: torch.Tensor
+    until: NDArray[np.int64] | None = None
 
     def to(self, device: torch.device) -> Row:
         """Return the row with its tensors on a device."""
@@ -208,12 +216,12 @@ class Row:
     @cached_property
     def within_samples(self) -> Spans:
         """All own tokens, each to its own sample."""
-        return Spans(self.samples, self.samples, causal=True)
+        return Spans(self.samples, self.samples, causal=True, until=self.until)
 
     @cached_property
     def answers_within_samples(self) -> Spans:
         """The places that predict, each to its own sample: they are the last of their sample."""
-        return Spans(self.predicted, self.samples, causal=True)
+        return Spans(self.predicted, self.samples, causal=True, until=self.until)
 
 
 def build_row(prefix: Tokens, samples: Sequence[Sample]) -> Row:

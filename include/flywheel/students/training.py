@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 MOST_TOKENS = {"cpu": 16_384, "cuda": 65_536}
 _LOG_SECONDS = 10.0
 _PROGRESS_SECONDS = 0.2
+# Kernels are compiled in the first step, and a step's graph is captured when its shape comes again.
+_FIRST_STEPS = 4
 
 
 def fine_tune(
@@ -82,8 +85,11 @@ def fine_tune(
         started = saved = shown = logged = time.monotonic()
         seconds_before = trainer.state.seconds
         state = trainer.state
+        step_seconds: list[float] = []
         while state.step < trainer.steps and not state.stopped_early:
+            began = time.monotonic()
             trainer.train_step()
+            step_seconds.append(time.monotonic() - began)
             trainer.validate_when_due()
             now = time.monotonic()
             state.seconds = seconds_before + now - started
@@ -112,7 +118,16 @@ def fine_tune(
         resumed_from_step=resumed_from,
         prefix=len(trainer.prefix),
         val_loss=val_loss,
+        compile_seconds=_compile_seconds(step_seconds) if trainer.engine.device.type != "cpu" else 0.0,
     )
+
+
+def _compile_seconds(steps: Sequence[float]) -> float:
+    """Return what the first steps took longer than as many of the others."""
+    first, others = steps[:_FIRST_STEPS], steps[_FIRST_STEPS:]
+    if len(others) < len(first):
+        return 0.0
+    return max(0.0, sum(first) - len(first) * statistics.median(others))
 
 
 def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:

@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 
 from flywheel.errors import StudentError
+from flywheel.students.choosing import choose_by
 from flywheel.students.generation import Answers
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine, spread
 from flywheel.students.gpu.layout import TILE, Adapter, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
+from flywheel.students.gpu.workspace import Workspace
+from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Row, Tokens, common_prefix
 
 log = logging.getLogger(__name__)
@@ -178,3 +181,44 @@ def gpu_answers(
         if progress is not None:
             progress(start + len(batch))
     return Answers(tokens, batch_of, seconds, prefix_seconds, shared)
+
+
+def gpu_choices(
+    model: Any,
+    prompts: Sequence[Tokens],
+    trie: LabelTrie,
+    *,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+    force: bool = False,
+) -> Answers | None:
+    """Answer prompts as `choosing.choose` does, or return None where the path is not taken.
+
+    Args:
+        model: A transformers causal LM, or a peft model around one.
+        prompts: Token ids with the generation prompt.
+        trie: The answers.
+        batch_size: Prompts answered at once.
+        progress: Told after each batch how many prompts are answered.
+        force: Take the path on any device, for tests.
+    """
+    reason = reason_against(model)
+    if reason is not None and not force:
+        log.info("answers do not take the GPU path: %s", reason)
+        return None
+    weights, adapter = pack(model)
+    engine, device = Engine(weights, adapter), weights.embedding.device
+    space: Workspace | None = None
+
+    def states(row: Row) -> Tensor:
+        nonlocal space
+        placed = place_row(row, device)
+        tokens, asked = len(placed.tokens), len(placed.loss_rows)
+        if space is None or space.tokens < tokens or space.answers < asked:
+            space = None  # the old one goes before the new one comes
+            space = Workspace(
+                weights.arch, weights.rank, tokens, asked, weights.embedding.dtype, device, keep="nothing"
+            )
+        return engine.states(placed, space)
+
+    return choose_by(states, weights.head, prompts, trie, batch_size=batch_size, progress=progress)

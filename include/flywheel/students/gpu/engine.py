@@ -114,6 +114,12 @@ class Engine:
         finally:
             self.dropout = dropout
 
+    @torch.no_grad()
+    def states(self, row: DeviceRow, space: Workspace) -> Tensor:
+        """Return the last norm's output at the row's `loss_rows`, [N, d]: a view into the workspace."""
+        self._forward(row, space, len(row.tokens), len(row.loss_rows))
+        return space.final_normed[: len(row.loss_rows)]
+
     # Forward
 
     def _forward(self, row: DeviceRow, space: Workspace, tokens: int, asked: int) -> None:

@@ -40,6 +40,7 @@ class AttentionPlan:
             end of the sample's queries.
         longest: Keys of the longest sample.
         query_sample, key_sample: int64 [Tq], [T]: 0 is the prefix, 1.. the samples, -1 padding.
+        until: int32 [T]: the place from which on its sample's queries do not see a key; None: all later do.
     """
 
     prefix: int
@@ -52,6 +53,7 @@ class AttentionPlan:
     longest: int
     query_sample: Tensor
     key_sample: Tensor
+    until: Tensor | None = None
 
     @property
     def own_queries(self) -> int:
@@ -116,6 +118,10 @@ def place_row(row: Row, device: torch.device, tile: int = TILE, bucket: int = BU
     for index, (start, length) in enumerate(zip(starts, segments, strict=True)):
         places[start : start + length] = np.arange(length)
         key_sample[start : start + length] = index if prefix else index + 1
+    until = None
+    if row.until is not None:
+        until = np.full(total, np.iinfo(np.int32).max)
+        until[prefix:real] = row.until
     predicting = row.predicting.numpy()
     last_places = np.full(asked, -1)
     last_places[:answers] = places[predicting]
@@ -143,6 +149,7 @@ def place_row(row: Row, device: torch.device, tile: int = TILE, bucket: int = BU
             longest=int(lengths.max()),
             query_sample=torch.from_numpy(sample).to(device),
             key_sample=torch.from_numpy(key_sample).to(device),
+            until=None if until is None else put(until),
         )
 
     return DeviceRow(

@@ -285,6 +285,8 @@ def _scores(q: Tensor, k: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
     same = plan.query_sample[:, None] == plan.key_sample[None, :]
     causal = key_places[None, :] <= plan.places[:, None]
     seen = same & causal & (plan.query_sample >= 0)[:, None]
+    if plan.until is not None:
+        seen = seen & (plan.places[:, None] < plan.until[None, :])
     if plan.prefix:
         seen = seen | ((plan.query_sample != 0)[:, None] & (plan.key_sample == 0)[None, :])
     return scores.masked_fill(~seen, float("-inf"))

@@ -1,0 +1,134 @@
+"""The answers of a closed set of labels as a tree of tokens, and the greedy walk down that tree.
+
+Constrained greedy decoding takes, token by token, the likeliest of those with which an allowed answer goes
+on. Where the answers are few, all tokens that matter can be computed at once, after the prompt: those on the
+way to a place where answers part. Each sees the prompt and the tokens above it in the tree (tree attention:
+SpecInfer, Miao et al. 2024, arXiv 2305.09781). One forward pass gives what the steps would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flywheel.errors import StudentError
+from flywheel.students.rows import Row, Sample, Tokens, build_row
+
+# A key that all later queries of its sample see.
+NEVER = np.iinfo(np.int32).max
+
+
+@dataclass(slots=True)
+class _Node:
+    """Where an answer's beginning ends.
+
+    Attributes:
+        children: by token, lowest first; the order of a vocabulary's argmax.
+        answer: the number of the answer that ends here, or -1.
+        state: place of its hidden state among those computed: 0 is the prompt's end; -1 if not computed.
+    """
+
+    children: dict[int, _Node] = field(default_factory=dict)
+    answer: int = -1
+    state: int = -1
+
+
+class LabelTrie:
+    """The tree of some answers.
+
+    Args:
+        answers: each answer's token ids with the token that ends it, all different.
+
+    Attributes:
+        tokens: those computed beside a prompt, in depth-first order: [n].
+        depths: of each, 1 right after the prompt: [n].
+        ends: of each, the place after the last one below it: [n].
+        choices: the tokens between which is chosen somewhere, ascending: [c].
+
+    Raises:
+        StudentError: two answers have the same tokens, or one begins another.
+    """
+
+    def __init__(self, answers: Sequence[Tokens]) -> None:
+        self.answers = [[int(token) for token in answer] for answer in answers]
+        self._root = _Node()
+        for index, answer in enumerate(self.answers):
+            node = self._root
+            for token in answer:
+                if node.answer >= 0:
+                    raise StudentError(f"the tokens of answer {node.answer} begin those of answer {index}")
+                node = node.children.setdefault(token, _Node())
+            if node.answer >= 0 or node.children:
+                raise StudentError(f"the tokens of answer {index} are, or begin, those of another")
+            node.answer = index
+        self._root.state = 0
+        rows: list[list[int]] = []
+        choices: set[int] = set()
+        self._place(self._root, 0, rows, choices)
+        table = np.array(rows, np.int64).reshape(-1, 3)
+        self.tokens: Tokens = table[:, 0].astype(np.int32)
+        self.depths: NDArray[np.int64] = table[:, 1]
+        self.ends: NDArray[np.int64] = table[:, 2]
+        self.choices: NDArray[np.int64] = np.array(sorted(choices), np.int64)
+        self._column = {token: column for column, token in enumerate(self.choices.tolist())}
+
+    def _place(self, node: _Node, depth: int, rows: list[list[int]], choices: set[int]) -> None:
+        node.children = dict(sorted(node.children.items()))
+        if len(node.children) > 1:
+            choices.update(node.children)
+        for token, child in node.children.items():
+            if _parts(child):
+                child.state = len(rows) + 1
+                rows.append([token, depth + 1, 0])
+                self._place(child, depth + 1, rows, choices)
+                rows[child.state - 1][2] = len(rows)
+
+    def row(self, prefix: Tokens, prompts: Sequence[Tokens]) -> Row:
+        """Return the row of prompts, longest first, each followed by the tree's tokens.
+
+        Its `predicting` are, for each prompt, its last place and the tree's: [S (1 + n)].
+        """
+        unseen = np.zeros(1, np.int32)  # a row leaves each answer's last token out
+        after = np.concatenate([self.tokens, unseen])
+        row = build_row(prefix, [Sample(prompt, after) for prompt in prompts])
+        if not len(self.tokens):
+            return row
+        positions, until = row.positions.clone(), np.full(int(row.samples[-1]), NEVER, np.int64)
+        for end, length in zip(row.samples[1:], np.diff(row.samples), strict=True):
+            prompt = int(length) - len(self.tokens)
+            tree = slice(int(end) - len(self.tokens), int(end))
+            until[tree] = prompt + self.ends
+            places = torch.from_numpy(len(prefix) + prompt - 1 + self.depths)
+            positions[len(prefix) + tree.start : len(prefix) + tree.stop] = places
+        return replace(row, positions=positions, until=until)
+
+    def choose(self, logits: NDArray[np.float32]) -> list[int]:
+        """Walk down the tree for each prompt.
+
+        Args:
+            logits: of the tokens in `choices`, at a prompt's last place and at the tree's: [S, 1 + n, c].
+
+        Returns:
+            The number of the answer, for each prompt.
+        """
+        chosen = []
+        for states in logits:
+            node = self._root
+            while node.answer < 0:
+                if len(node.children) > 1:
+                    tokens = list(node.children)
+                    scores = states[node.state, [self._column[token] for token in tokens]]
+                    node = node.children[tokens[int(scores.argmax())]]
+                else:
+                    (node,) = node.children.values()
+            chosen.append(node.answer)
+        return chosen
+
+
+def _parts(node: _Node) -> bool:
+    """Whether answers part at a node or below it."""
+    return len(node.children) > 1 or any(_parts(child) for child in node.children.values())

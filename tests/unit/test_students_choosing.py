@@ -1,0 +1,82 @@
+"""Answers out of a closed set are those of greedy decoding that may only go on with an allowed answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_students_generation import make_prompts
+from tiny_students import make_model, with_adapter
+
+from flywheel.errors import StudentError
+from flywheel.students.choosing import choose
+from flywheel.students.decoder import Decoder
+from flywheel.students.gpu.backend import gpu_choices
+from flywheel.students.label_trie import LabelTrie
+from flywheel.students.rows import Tokens
+
+END = 4
+
+
+def answers_of(rows: list[list[int]]) -> list[Tokens]:
+    return [np.array([*row, END], np.int32) for row in rows]
+
+
+# All begin with 9 9; they part after it, and again further down; 11 ends where others go on.
+FORKED = answers_of([[9, 9, 11], [9, 9, 11, 12], [9, 9, 20, 21, 22], [9, 9, 20, 21, 23], [9, 9, 20, 24]])
+FLAT = answers_of([[11], [12], [13]])
+
+
+def decode_step_by_step(model: Any, prompt: Tokens, answers: list[Tokens]) -> list[int]:
+    """Constrained greedy decoding, one whole forward pass a token."""
+    made: list[int] = []
+    allowed = [answer.tolist() for answer in answers]
+    while True:
+        ids = torch.from_numpy(np.concatenate([prompt, made]).astype(np.int64))[None]
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, -1]
+        following = sorted({answer[len(made)] for answer in allowed if answer[: len(made)] == made})
+        token = following[int(logits[following].argmax())]
+        if token == END:
+            return made
+        made.append(token)
+
+
+@pytest.mark.parametrize("prefix", [0, 20])
+@pytest.mark.parametrize("answers", [FORKED, FLAT], ids=["forked", "flat"])
+def test_choices_are_those_of_constrained_steps(prefix: int, answers: list[Tokens]) -> None:
+    model = with_adapter(make_model(60, num_key_value_heads=2, num_hidden_layers=3)).eval()
+    prompts = make_prompts(prefix, 30)
+    found = choose(Decoder(model).merge(), prompts, LabelTrie(answers), batch_size=7)
+    expected = [decode_step_by_step(model, prompt, answers) for prompt in prompts]
+    assert found.tokens == expected
+    assert len({tuple(tokens) for tokens in expected}) > 1
+    assert found.prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", [0, 20])
+def test_the_gpu_path_chooses_alike(prefix: int) -> None:
+    model = with_adapter(make_model(60, num_key_value_heads=2, head_dim=16)).eval()
+    prompts = make_prompts(prefix, 30)
+    trie = LabelTrie(FORKED)
+    found = gpu_choices(model, prompts, trie, batch_size=7, force=True)
+    assert found is not None
+    assert found.tokens == choose(Decoder(model), prompts, trie, batch_size=7).tokens
+
+
+def test_only_what_leads_to_a_choice_is_computed() -> None:
+    assert LabelTrie(FLAT).tokens.tolist() == []
+    trie = LabelTrie(FORKED)
+    assert trie.tokens.tolist() == [9, 9, 11, 20, 21]
+    assert trie.depths.tolist() == [1, 2, 3, 3, 4]
+    assert trie.ends.tolist() == [5, 5, 3, 5, 5]
+    assert LabelTrie(answers_of([[7, 8]])).choices.tolist() == []
+
+
+def test_an_answer_that_begins_another_is_refused() -> None:
+    with pytest.raises(StudentError, match="answer 1 are, or begin"):
+        LabelTrie([np.array([5, 6, END]), np.array([5, 6])])
+    with pytest.raises(StudentError, match="answer 0 begin those of answer 1"):
+        LabelTrie([np.array([5, 6]), np.array([5, 6, END])])
