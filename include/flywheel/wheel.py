@@ -15,8 +15,8 @@ from flywheel.plan import Candidate, Plan
 from flywheel.runs import Run
 
 if TYPE_CHECKING:
+    from flywheel.curation.result import CurateResult
     from flywheel.jobs import CustomizeSpec, EvaluateSpec
-    from flywheel.stages.curate import CurateResult
     from flywheel.stages.ingest import IngestResult
     from flywheel.stages.label import LabelResult
     from flywheel.stages.promote import PromoteResult
@@ -47,7 +47,8 @@ def ingest(run: Run) -> IngestResult:
 
 def curate(run: Run) -> CurateResult:
     """Split the store's records before the cutoff into nested training sets, validation and eval."""
-    from flywheel.stages.curate import CurateResult, curate
+    from flywheel.curation.result import CurateResult
+    from flywheel.stages.curate import curate
 
     plan = run.plan
     return run.perform("curate", CurateResult, lambda folder: curate(plan, folder))
@@ -55,8 +56,8 @@ def curate(run: Run) -> CurateResult:
 
 def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
     """Return what the customization job of a candidate is asked to do."""
+    from flywheel.curation.result import CurateResult
     from flywheel.jobs import CustomizeSpec
-    from flywheel.stages.curate import CurateResult
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     return CustomizeSpec(
@@ -72,8 +73,8 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
 
 def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSpec:
     """Return what an evaluation job is asked to do: of a candidate, or of the base student (no size)."""
+    from flywheel.curation.result import CurateResult
     from flywheel.jobs import CustomizeResult, EvaluateSpec
-    from flywheel.stages.curate import CurateResult
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     adapter = None
@@ -100,8 +101,8 @@ def champion_spec(run: Run) -> EvaluateSpec:
         ArtifactError: there is no champion yet.
     """
     from flywheel.champion import read_champion
+    from flywheel.curation.result import CurateResult
     from flywheel.jobs import EvaluateSpec
-    from flywheel.stages.curate import CurateResult
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     champion = read_champion(run.root, plan.workload_id, plan.client_id)

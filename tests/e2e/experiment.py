@@ -130,6 +130,7 @@ def open_airflow(
     settings = {
         "connection": ADMIN, "namespace": drills, "image": drill_image, "log_seconds": 5,
         "requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"},
+        "volume_claim": "flywheel-artifacts",
     }  # fmt: skip
     (home / "drills.json").write_text(json.dumps({"pods": settings, "candidates": candidates}))
     started.configure(experiment(namespace, "none"))

@@ -53,7 +53,7 @@ class Airflow:
         self.home = home
         self.namespace = namespace
         self.drills = drills
-        for folder in ("airflow", "artifacts", "state/demo"):
+        for folder in ("airflow", "artifacts", "drills", "state/demo"):
             (home / folder).mkdir(parents=True, exist_ok=True)
         (home / "include").symlink_to(PROJECT / "include")
         (home / "dags").mkdir()

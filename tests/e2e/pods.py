@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+from airflow.triggers.base import TaskSuccessEvent
+
+from flywheel.config import Config
 from flywheel.config.loading import validate_config
+from flywheel.runtimes.kubernetes.job import PodJob
+from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 from flywheel.runtimes.kubernetes.operator import PodOperator
-from flywheel.runtimes.kubernetes.pods import PodJob
 from flywheel.runtimes.kubernetes.trigger import PodTrigger
 
 # The Airflow connection of the cluster.
@@ -24,23 +29,24 @@ class Outcome:
     sentence: str
     refused: bool
     lines: list[str] = field(default_factory=list)
+    facts: dict[str, Any] | None = None  # where the trigger ended the task itself
 
     def said(self, words: str) -> bool:
         """Return whether a line of the log has these words."""
         return any(words in line for line in self.lines)
 
 
-def drill_trigger(
+def drill_job(
     namespace: str,
     image: str,
     drill: str,
     *,
     gpus: int = 0,
     name: str = "a",
-    attempt: int = 1,
+    root: str = "s3://none/none",
     **kubernetes: Any,
-) -> PodTrigger:
-    """Return the trigger of a drill job, with these settings of runtime.kubernetes."""
+) -> tuple[PodJob, Config]:
+    """Return a drill job and its config, with these settings of runtime.kubernetes."""
     settings = {
         "connection": CONNECTION,
         "namespace": namespace,
@@ -58,15 +64,28 @@ def drill_trigger(
         "runtime": {"type": "kubernetes", "kubernetes": settings},
     }
     config = validate_config(data, "test")
-    spec = f"s3://none/none/runs/r/jobs/{name}@5/customize.spec.json"
-    job = PodJob("customize", "customize", config.students[0], 5, "r", "runs/r", spec, "s3://none/none")
-    operator = PodOperator(job=job, config=config, task_id="customize")
-    trigger = operator.trigger(None)
+    spec = f"{root}/runs/r/jobs/{name}@5/customize.spec.json"
+    return PodJob("customize", "customize", config.students[0], 5, "r", "runs/r", spec, root), config
+
+
+def drill_trigger(*arguments: Any, attempt: int = 1, **settings: Any) -> PodTrigger:
+    """Return the trigger of a drill job's pod."""
+    job, config = drill_job(*arguments, **settings)
+    trigger = PodOperator(job=job, config=config, task_id="customize").trigger(None)
     trigger.manifest["metadata"]["labels"]["try_number"] = str(attempt)
     return trigger
 
 
-async def accompany(trigger: PodTrigger) -> Outcome:
+def drill_job_trigger(*arguments: Any, **settings: Any) -> JobTrigger:
+    """Return the trigger of a drill job as its task makes it."""
+    job, config = drill_job(*arguments, **settings)
+    ti = SimpleNamespace(
+        dag_id="d", task_id="customize", run_id="r", map_index=0, try_number=1, start_date=None
+    )
+    return JobTrigger.of({"ti": ti}, job, config, None)
+
+
+async def accompany(trigger: PodTrigger | JobTrigger) -> Outcome:
     """Run a trigger to its event."""
     lines: list[str] = []
     handler = logging.Handler()
@@ -76,6 +95,8 @@ async def accompany(trigger: PodTrigger) -> Outcome:
     logger.addHandler(handler)
     try:
         async for event in trigger.run():
+            if isinstance(event, TaskSuccessEvent):
+                return Outcome(True, "", False, lines, (event.xcoms or {})["return_value"])
             return Outcome(**event.payload, lines=lines)
     finally:
         logger.removeHandler(handler)

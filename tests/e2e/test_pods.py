@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
+from flywheel.runtimes.kubernetes.job import PodJob
 from tests.e2e.cluster import Cluster
-from tests.e2e.pods import accompany, drill_trigger, run_pod
+from tests.e2e.pods import Outcome, accompany, drill_job, drill_job_trigger, drill_trigger, run_pod
 
 
 def pods(cluster: Cluster, namespace: str) -> list[str]:
@@ -138,6 +141,58 @@ def test_a_job_that_takes_too_long_is_ended_but_waiting_does_not_count(
     trigger.manifest["spec"]["activeDeadlineSeconds"] = 4
     done = asyncio.run(accompany(trigger))
     assert "raise runtime.job_timeout_hours" in done.sentence
+
+
+# -- the end of the task ---------------------------------------------------------------------------------
+
+
+def leave_result(root: Path, job: PodJob) -> None:
+    """Leave what a job leaves beside its spec."""
+    file = root / job.result
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"result": {"steps": 7, "losses": [1, 2]}}))
+
+
+def test_the_trigger_ends_the_task_with_the_facts_of_the_result(
+    namespace: str, drill_image: str, tmp_path: Path
+) -> None:
+    given = {"root": str(tmp_path)}
+
+    async def worked() -> Outcome:
+        task = asyncio.create_task(
+            accompany(drill_job_trigger(namespace, drill_image, "sleep:5,say:done", **given))
+        )
+        await asyncio.sleep(3)
+        leave_result(tmp_path, drill_job(namespace, drill_image, "", **given)[0])
+        return await task
+
+    done = asyncio.run(worked())
+    assert done.facts == {"steps": 7}
+    assert done.said("done")
+    assert done.said("made")
+
+
+def test_a_result_whose_pod_is_gone_needs_no_pod_after_the_triggerer_was_restarted(
+    namespace: str, drill_image: str, tmp_path: Path
+) -> None:
+    given = {"root": str(tmp_path)}
+    leave_result(tmp_path, drill_job(namespace, drill_image, "", **given)[0])
+    done = asyncio.run(accompany(drill_job_trigger(namespace, drill_image, "sleep:600", **given)))
+    assert done.facts == {"steps": 7}
+    assert not done.said("made")
+
+
+def test_where_the_triggerer_sees_no_result_and_where_the_pod_failed_a_worker_goes_on(
+    namespace: str, drill_image: str, tmp_path: Path
+) -> None:
+    given = {"root": str(tmp_path)}
+    unseen = asyncio.run(accompany(drill_job_trigger(namespace, drill_image, "say:done", **given)))
+    assert (unseen.good, unseen.facts) == (True, None)
+    failed = asyncio.run(
+        accompany(drill_job_trigger(namespace, drill_image, "exit:3", name="b", root="nowhere://x"))
+    )
+    assert (failed.good, failed.facts) == (False, None)
+    assert "exit code 3" in failed.sentence
 
 
 # -- the faults that users of deferrable pods have met --------------------------------------------------

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.curation.result import CurateResult
 from flywheel.runs import Run
-from flywheel.stages.curate import CurateResult
 from flywheel.stages.label import LabelResult
 from tests.integration.airflow_stack import Stack, apart, report_of
 

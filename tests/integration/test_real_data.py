@@ -16,10 +16,10 @@ import orjson
 import pytest
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.curation.result import CurateResult
 from flywheel.laptop.processes import free_port
 from flywheel.report import Report, render_markdown
 from flywheel.runs import Run
-from flywheel.stages.curate import CurateResult
 from flywheel.stages.label import LabelResult
 from tests.integration.airflow_stack import PROJECT, STUDENTS, Stack, apart
 

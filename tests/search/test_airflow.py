@@ -19,10 +19,10 @@ import pytest
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.store import ElasticsearchConfig, StoreConfig
+from flywheel.curation.result import CurateResult
 from flywheel.laptop.home import airflow_home
 from flywheel.laptop.processes import free_port
 from flywheel.runs import Run
-from flywheel.stages.curate import CurateResult
 from flywheel.stages.label import LabelResult
 from flywheel.stores import open_store
 from flywheel.stores.elasticsearch.client import connect

@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.champion import read_champion
 from flywheel.config import Config
+from flywheel.curation.result import CurateResult
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.plan import Candidate, Plan, make_plan
 from flywheel.runs import Run
-from flywheel.stages.curate import CurateResult
 from flywheel.stages.ingest import IngestResult
 from flywheel.stages.label import LabelResult
 from flywheel.teacher.agreement import Agreement, Disagreement, HumanConfusion

@@ -14,10 +14,11 @@ import pytest
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.curation import reading
+from flywheel.curation.result import CurateResult
 from flywheel.errors import NotEnoughRecordsError, StoreError
 from flywheel.records import Record
 from flywheel.stages import curate as stage
-from flywheel.stages.curate import CurateResult, curate
+from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
 from tests.unit.news_records import WORKLOAD, news_plan, news_record
 

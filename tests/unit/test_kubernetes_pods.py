@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +16,11 @@ from flywheel.config import load_config
 from flywheel.config.loading import validate_config
 from flywheel.errors import ConfigError
 from flywheel.runtimes.kubernetes import explain
+from flywheel.runtimes.kubernetes.job import PodJob
+from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 from flywheel.runtimes.kubernetes.logs import new_lines
 from flywheel.runtimes.kubernetes.operator import PodOperator
-from flywheel.runtimes.kubernetes.pods import PodJob, run_label
+from flywheel.runtimes.kubernetes.pods import run_label
 
 
 def config(root: str = "artifacts", **kubernetes: Any) -> Any:
@@ -99,6 +106,34 @@ def test_a_template_adds_what_flywheel_does_not_know(tmp_path: Path) -> None:
     assert pod["metadata"]["annotations"]["team"] == "desk"
     assert pod["spec"]["dnsPolicy"] == "None"
     assert pod["spec"]["containers"][0]["image"] == "flywheel-student:latest"
+
+
+def test_a_task_hands_on_which_job_it_is_and_the_triggerer_describes_its_pod() -> None:
+    made = config()
+    spec = "/home/me/artifacts/runs/r/jobs/1b@5000/customize.spec.json"
+    job = PodJob(
+        "customize", "customize", made.student("1b"), 5000, "r", "runs/r", spec, "/home/me/artifacts"
+    )
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    ti = SimpleNamespace(
+        dag_id="flywheel", task_id="candidate.customize", run_id="r", map_index=3, try_number=2
+    )
+    ti.start_date = start
+    _, arguments = JobTrigger.of({"ti": ti}, job, made, timedelta(hours=1)).serialize()
+    pod = JobTrigger(**json.loads(json.dumps(arguments)))._describe()
+    labels = pod.manifest["metadata"]["labels"]
+    assert pod.manifest["spec"] == manifest(made)["spec"]
+    assert (labels["task_id"], labels["map_index"], labels["try_number"]) == ("candidate.customize", "3", "2")
+    assert pod.patience.deadline == start.timestamp() + 3600
+
+
+def test_a_worker_imports_no_client_of_the_cluster() -> None:
+    program = (
+        "import sys, flywheel.orchestration, flywheel.runtimes.kubernetes.job_trigger\n"
+        "import flywheel.runtimes.kubernetes.sweep, flywheel.curation.result\n"
+        "assert not {'kubernetes', 'kubernetes_asyncio', 'numpy', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def run_of(context: Mapping[str, Any]) -> Run:
 
 
 def facts(result: Any) -> dict[str, Any]:
-    """Return the small fields of a stage's result: what XCom may carry."""
-    fields = result.model_dump(mode="json")
+    """Return the small fields of a stage's result, a model or its JSON: what XCom may carry."""
+    fields = result if isinstance(result, dict) else result.model_dump(mode="json")
     return {
         key: value
         for key, value in fields.items()

@@ -15,7 +15,7 @@ from flywheel import wheel
 from flywheel.champion import read_champion
 from flywheel.config import Config, Student
 from flywheel.errors import JobError
-from flywheel.job_command import is_done, run_job
+from flywheel.job_command import SPEC_SUFFIX, is_done, run_job
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.orchestration.context import facts, run_of
 from flywheel.plan import Candidate
@@ -101,14 +101,21 @@ class JobOperator(BaseOperator):
             self._runtime.run(Job(self._kind, spec, self.name, student.gpus), partial(log_job_line, self.log))
             return self._result(run)
 
-    def resume(self, context: Any, event: dict[str, Any], spec: str) -> dict[str, Any]:
-        """Take what the job's pod made: what is in the artifact root counts, whatever became of the pod."""
-        from flywheel.runtimes.kubernetes.operator import check
+    def resume(self, context: Any, event: dict[str, Any] | str) -> dict[str, Any]:
+        """Take what the job's pod made, where the trigger has not ended the task itself.
 
+        What is in the artifact root counts, whatever became of the pod.
+
+        Args:
+            event: how the pod ended; "success" where `airflow dags test` goes on with an ended task.
+        """
+        from flywheel.runtimes.kubernetes.job import check
+
+        told = {"good": True, "refused": False} if isinstance(event, str) else event
         run = run_of(context)
         with self._failures_written(run):
-            if not self._await_result(run, spec, seconds=NFS_SECONDS if event["good"] else 0):
-                check(event)
+            if not self._await_result(run, seconds=NFS_SECONDS if told["good"] else 0):
+                check(told)
                 raise JobError(
                     f"{self.name}: its pod ended well, but its result is not in {run.root.url}; see that "
                     "pods and Airflow have the same artifact root: one volume at the same place, or one URL"
@@ -133,16 +140,14 @@ class JobOperator(BaseOperator):
             self._runtime.kill()
 
     def _defer_to_pod(self, context: Any, run: Run, config: Config, student: Student, spec: str) -> NoReturn:
-        """Hand the job to a pod; this task holds no slot until it has ended."""
-        from flywheel.runtimes.kubernetes.operator import PodOperator
-        from flywheel.runtimes.kubernetes.pods import PodJob
+        """Hand the job to a pod; this task holds no slot until it has ended, and mostly none then either."""
+        from flywheel.runtimes.kubernetes.job import PodJob
+        from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 
         job = PodJob(self._kind, self.stage, student, self.size, run.run_id, run.path, spec, run.root.url)
-        pod = PodOperator(
-            job=job, config=config, task_id=self.task_id, execution_timeout=self.execution_timeout
-        )
         run.root.discard(self._result_path(run))  # an earlier try's, of which nothing else is left
-        self.defer(trigger=pod.trigger(context), method_name="resume", kwargs={"spec": spec})
+        trigger = JobTrigger.of(context, job, config, self.execution_timeout)
+        self.defer(trigger=trigger, method_name="resume")
         raise AssertionError("defer does not return")
 
     def _run_on_nemo(self, run: Run, config: Config, spec: str) -> dict[str, Any]:
@@ -160,8 +165,9 @@ class JobOperator(BaseOperator):
         self.defer(trigger=NemoTrigger(prepared.model_dump(mode="json")), method_name="take_from_nemo")
         raise AssertionError("defer does not return")
 
-    def _await_result(self, run: Run, spec: str, seconds: float) -> bool:
+    def _await_result(self, run: Run, seconds: float) -> bool:
         """Return whether the job's result is there; a network file system may show it somewhat later."""
+        spec = f"{run.root.url}/{run.path}/jobs/{self._folder}/{self.stage}{SPEC_SUFFIX}"
         deadline = time.monotonic() + seconds
         while not run.root.exists(self._result_path(run)):
             if is_done(self._kind, spec):
@@ -203,7 +209,7 @@ class JobOperator(BaseOperator):
                 raise AirflowSkipException("no champion yet: nothing to measure anew")
         if self.size is None:
             return
-        from flywheel.stages.curate import CurateResult
+        from flywheel.curation.result import CurateResult
 
         size = run.load("stages/curate", CurateResult).sizes[self.size]
         if not size.available:

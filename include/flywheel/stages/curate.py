@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.curation.reading import own_workload, reduced
+from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.splits import Split, split
 from flywheel.errors import NotEnoughRecordsError
@@ -46,69 +46,6 @@ WRITE_BATCH = 500
 # Records are written in an order of their own, so that each is a look-up anywhere in the file: of a million
 # records (0.2 GB) all pages then stay in memory.
 CACHE_MB = 256
-
-
-class ClassCounts(BaseModel):
-    """Records of a class, and where they went."""
-
-    model_config = ConfigDict(frozen=True)
-
-    total: int
-    train: int
-    val: int
-    eval: int
-
-
-class SizeResult(BaseModel):
-    """Whether there are training records for a size.
-
-    Attributes:
-        available: the training set has at least so many.
-        reason: why it is not available; empty if it is.
-        per_class: records of each class in the training set of this size; of all if there are fewer.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    available: bool
-    reason: str
-    per_class: dict[str, int]
-
-
-class CurateResult(BaseModel):
-    """What the stage gave: `total` = `duplicates` + `near_duplicates` + `used`, `used` = train + val + eval.
-
-    Attributes:
-        dataset: key of the dataset.
-        found: it was there already.
-        cutoff: unix seconds; records with timestamp < cutoff were taken.
-        total: records before the cutoff, or `limit` of them.
-        duplicates: left out, with the same words as an earlier record.
-        near_duplicates: left out, with nearly the same words as an earlier record.
-        stratified: classes have their shares in train, val and eval; else the split is random.
-        notes: what the user should know of the split, such as why it is random.
-        per_class: by class, of the records used.
-        sizes: by requested number of training records.
-        seconds: wall-clock time of this call.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset: str
-    found: bool
-    cutoff: int
-    total: int
-    duplicates: int
-    near_duplicates: int
-    used: int
-    train: int
-    val: int
-    eval: int
-    stratified: bool
-    notes: tuple[str, ...]
-    per_class: dict[str, ClassCounts]
-    sizes: dict[int, SizeResult]
-    seconds: float
 
 
 def curate(plan: Plan, folder: Path) -> CurateResult:

@@ -1,7 +1,8 @@
 """PodOperator: Airflow's KubernetesPodOperator for one job of a student, always deferred.
 
-The pod is described here, on a worker, which needs no rights in the cluster for that; the trigger makes it,
-so that neither a queue for GPUs nor a full quota nor an API server that restarts holds a worker slot.
+It describes the pod, which needs no rights in the cluster; the trigger makes it, so that neither a queue for
+GPUs nor a full quota nor an API server that restarts holds a worker slot. The DAG's tasks do not import it:
+`JobTrigger` has it describe their pods in the triggerer.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from kubernetes.client import ApiClient
 
 from flywheel.config import Config
-from flywheel.errors import JobError
-from flywheel.runtimes.base import RefusedJobError
-from flywheel.runtimes.kubernetes.pods import PodJob, pod_arguments
+from flywheel.runtimes.kubernetes.job import PodJob, check
+from flywheel.runtimes.kubernetes.pods import pod_arguments
 from flywheel.runtimes.kubernetes.trigger import Patience, PodTrigger
 
 
@@ -32,7 +32,10 @@ class PodOperator(KubernetesPodOperator):
 
     def execute(self, context: Any) -> None:
         """Defer until the pod has ended."""
-        self.defer(trigger=self.trigger(context), method_name="trigger_reentry")
+        deadline = None
+        if self.execution_timeout is not None:
+            deadline = context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds()
+        self.defer(trigger=self.trigger(context, deadline), method_name="trigger_reentry")
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
         """Take what became of the pod.
@@ -43,14 +46,16 @@ class PodOperator(KubernetesPodOperator):
         """
         check(event)
 
-    def trigger(self, context: Any) -> PodTrigger:
-        """Return the trigger that accompanies the pod of this try."""
+    def trigger(self, context: Any, deadline: float | None = None) -> PodTrigger:
+        """Return the trigger that accompanies the pod of this try.
+
+        Args:
+            context: of the task, or {"ti", "run_id", "dag"}: what the pod's labels say.
+            deadline: unix time of the task's execution_timeout; None: no such.
+        """
         # dry_run: without a client of the cluster, which a worker need not reach.
         pod = self.build_pod_request_obj(context, dry_run=True)
         manifest = ApiClient().sanitize_for_serialization(pod)
-        deadline = None
-        if self.execution_timeout is not None:
-            deadline = context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds()
         patience = Patience(
             place=self.pods.wait_hours * 3600,
             start=self.pods.start_minutes * 60,
@@ -59,16 +64,3 @@ class PodOperator(KubernetesPodOperator):
             deadline=deadline,
         )
         return PodTrigger(self.pods.connection, manifest, patience.__dict__, self.pods.keep_failed_pods)
-
-
-def check(event: dict[str, Any]) -> None:
-    """Raise where a pod did not do its job.
-
-    Raises:
-        RefusedJobError: the job said that what it was given is wrong.
-        JobError: it ended in another way than well.
-    """
-    if event["refused"]:
-        raise RefusedJobError(event["sentence"])
-    if not event["good"]:
-        raise JobError(event["sentence"])

@@ -9,58 +9,22 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from kubernetes.client import models as k8s
 
 from flywheel.config import Config, Student
 from flywheel.config.kubernetes import KubernetesConfig, Toleration
 from flywheel.errors import ConfigError
-from flywheel.runtimes.base import JobKind
+from flywheel.runtimes.kubernetes.job import MANAGED_BY, RUN_ID, PodJob, root_label
 
 # Where docker/student.Dockerfile puts the project and the user's home.
 POD_HOME = "/opt/flywheel"
 USER_HOME = "/home/flywheel"
 
-# By this label flywheel's pods are told from others in the namespace.
-MANAGED_BY = {"app.kubernetes.io/managed-by": "flywheel"}
-# Annotation: the run as Airflow calls it, which a label cannot hold.
-RUN_ID = "flywheel/run-id"
 CONTAINER = "base"
 # Between the SIGTERM of a deletion, on which a training saves its state, and SIGKILL.
 GRACE_SECONDS = 15
-
-Stage = Literal["base_eval", "champion_eval", "customize", "evaluate"]
-
-
-@dataclass(frozen=True)
-class PodJob:
-    """What is to run in a pod.
-
-    Attributes:
-        run_id: the run.
-        run_path: its folder, relative to the artifact root.
-        spec: URL of the job's spec, as this process sees it.
-        root: URL of the artifact root, as this process sees it.
-        size: of the candidate; None for the student itself.
-    """
-
-    kind: JobKind
-    stage: Stage
-    student: Student
-    size: int | None
-    run_id: str
-    run_path: str
-    spec: str
-    root: str
-
-    @property
-    def name(self) -> str:
-        """The pod's name: readable, and the same for the same job of the same run."""
-        size = f"-{self.size}" if self.size is not None else ""
-        readable = re.sub(r"[^a-z0-9]+", "-", f"fw-{self.stage}-{self.student.name}{size}".lower())
-        return f"{readable[:52].strip('-')}-{hashlib.sha256(self.spec.encode()).hexdigest()[:8]}"
 
 
 def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
@@ -147,11 +111,6 @@ def labels(job: PodJob, client_id: str) -> dict[str, str]:
     if job.size is not None:
         found["flywheel/size"] = str(job.size)
     return found
-
-
-def root_label(root: str) -> str:
-    """Return the value of the label that all pods of an artifact root have."""
-    return hashlib.sha256(root.encode()).hexdigest()[:16]
 
 
 def run_label(root: str, run_path: str) -> str:

@@ -10,8 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from flywheel.config.kubernetes import KubernetesConfig
-from flywheel.runtimes.kubernetes.pods import RUN_ID, root_label
-from flywheel.runtimes.kubernetes.watch import SELECTOR, Namespace
+from flywheel.runtimes.kubernetes.job import RUN_ID, SELECTOR, root_label
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +92,8 @@ class SweepTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Say what there is: {"pods": names by run id}; or what was deleted: {"deleted": names}."""
+        from flywheel.runtimes.kubernetes.watch import Namespace  # here: the DAG file imports this module
+
         async with Namespace.shared(self.connection, self.namespace) as cluster:
             if self.delete is None:
                 found: dict[str, list[str]] = {}

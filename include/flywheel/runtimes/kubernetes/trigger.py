@@ -120,6 +120,15 @@ class PodTrigger(BaseTrigger):
         self._ended = True
         yield TriggerEvent(asdict(ending))  # type: ignore[no-untyped-call]
 
+    async def is_there(self) -> bool:
+        """Return whether the pod is there, or may be, as the cluster does not say."""
+        try:
+            async with Namespace.shared(self.connection, self.namespace) as cluster:
+                return await cluster.read(self.name) is not None
+        except Exception as error:
+            log.debug("pod %s: %r", self.name, error)
+            return True
+
     async def on_kill(self) -> None:
         """Delete the pod: its task was marked, cleared or cancelled by a person."""
         if self._ended:

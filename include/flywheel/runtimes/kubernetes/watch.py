@@ -18,11 +18,11 @@ from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHo
 from kubernetes_asyncio import client, watch
 
 from flywheel.runtimes.kubernetes.explain import Pod
-from flywheel.runtimes.kubernetes.pods import CONTAINER, MANAGED_BY
+from flywheel.runtimes.kubernetes.job import SELECTOR
+from flywheel.runtimes.kubernetes.pods import CONTAINER
 
 log = logging.getLogger(__name__)
 
-SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
 WATCH_SECONDS = 240
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
