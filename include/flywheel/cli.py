@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -344,7 +345,11 @@ def _exit_as_job(kind: str, spec: str) -> None:
     """Run a job and end with the exit code that its runtime understands."""
     from flywheel.job_command import main
 
-    raise typer.Exit(main([kind, spec]))
+    code = main([kind, spec])
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to take torch and transformers down module by module would be half a second
 
 
 def _run_job(run: Run, kind: JobKind, spec: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from dataclasses import dataclass
@@ -76,12 +77,24 @@ def load_student(student: Student, device: torch.device) -> LoadedStudent:
     model.requires_grad_(False)
     model.eval()
     model.to(device)
+    collect_garbage_from_now_on()
     return LoadedStudent(
         model=model,
         chat=Chat(tokenizer, stop_tokens(model, tokenizer)),
         device=device,
         base_name=student.weights if folder is not None else source,
     )
+
+
+def collect_garbage_from_now_on() -> None:
+    """Enable garbage collection, where a job began without, and leave what there is by now out of it.
+
+    torch and transformers make millions of objects that stay: to look at them again and again while they are
+    imported is a second of eight.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -228,9 +228,16 @@ class OwnCluster(Cluster):
         return self._ctr("images", "ls", "-q").stdout.split()
 
     def drop_images(self, names: list[str]) -> None:
-        """Delete images from the node."""
-        if names:
-            self._ctr("images", "rm", *names)
+        """Delete images from the node, with the layers that no other has."""
+        if not names:
+            return
+        self._ctr("images", "rm", *names)
+        # The kubelet's side of containerd names each image a second time, by its digest, and keeps it so.
+        listed = [line.split()[:3] for line in self._ctr("images", "ls").stdout.splitlines()[1:]]
+        kept = {digest for name, _, digest in listed if not name.startswith("sha256:")}
+        second = [name for name, _, digest in listed if name.startswith("sha256:") and digest not in kept]
+        if second:
+            self._ctr("images", "rm", "--sync", *second)
 
     def blob_files(self) -> list[Path]:
         """Return the files of the blobs that the node has, each named by its digest."""
