@@ -9,24 +9,24 @@
 ARG BASE=python:3.11-slim-bookworm
 ARG STUDENT_IMAGE=flywheel-student
 
-FROM ${BASE} AS uv
+# The installer is there while it works, and not in the image: no second stage has to copy gigabytes from this one,
+# nor mount another, which buildah 1.28 forgets where that comes from its cache.
+FROM ${BASE} AS libraries
 # Of the builder alone, where its network wants them: a package index, a bundle of certificates.
 ARG PIP_INDEX_URL
 ARG PIP_CERT
-ENV PIP_NO_CACHE_DIR=1
-COPY requirements-uv.txt ./
-RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.txt
-
-FROM ${BASE} AS libraries
 ARG UV_DEFAULT_INDEX
 ARG SSL_CERT_FILE
 # 0 where the builder mounts a cache of uv's at /root/.cache/uv.
 ARG UV_NO_CACHE=1
-COPY requirements-cluster.txt /opt/locks/
-RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv set -eu; \
-    export PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy; \
+COPY requirements-uv.txt requirements-cluster.txt /opt/locks/
+RUN set -eu; \
+    python3 -m venv /tmp/uv; \
+    /tmp/uv/bin/python -m pip install --quiet --no-cache-dir --require-hashes -r /opt/locks/requirements-uv.txt; \
+    export PATH=/tmp/uv/bin:$PATH VIRTUAL_ENV=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy; \
     uv venv --quiet --python python3 /opt/venv; \
     uv pip install --no-deps --require-hashes -r /opt/locks/requirements-cluster.txt; \
+    rm -rf /tmp/uv; \
     printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
     chmod 755 /opt/venv/bin/flywheel
 
