@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -18,6 +19,11 @@ from tests.e2e.pods import CONNECTION
 
 # Of the scale drill. 300 take about five minutes more.
 CANDIDATES = int(os.environ.get("SCALE_CANDIDATES", "60"))
+
+
+def pytest_configure() -> None:
+    """Take everything down also when the tests are ended by SIGTERM, such as by `timeout`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

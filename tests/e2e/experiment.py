@@ -25,6 +25,8 @@ from tests.e2e.installation import CONNECTION, Airflow
 ADMIN = "flywheel_admin"  # the connection of the drills
 STUDENTS = ("small", "medium", "large")
 SIZES = (100, 200, 400)
+# Where Airflow's user can look, too.
+HOMES, HOME_PREFIX = Path("/var/tmp"), "flywheel-e2e-"
 
 
 def experiment(namespace: str, image: str, *, gpus: int = 0, **changes: Any) -> str:
@@ -108,7 +110,9 @@ def open_airflow(
         candidates: of the scale drill.
         slots: tasks that may hold a worker at once.
     """
-    home = Path(tempfile.mkdtemp(prefix="flywheel-e2e-", dir="/var/tmp"))
+    # Whoever has the cluster is the only one here: what is there already was left by tests that were killed.
+    Airflow.remove_abandoned(HOMES.glob(f"{HOME_PREFIX}*"))
+    home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX, dir=HOMES))
     home.chmod(0o755)
     namespace, kubeconfig = ground.make(home / "artifacts")
     drills, _ = ground.make(home / "drills")

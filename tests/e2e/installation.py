@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from urllib.parse import quote
 import httpx
 
 from tests.e2e.cluster.images import PROJECT
-from tests.e2e.cluster.processes import Processes, end_all_with, wait_until
+from tests.e2e.cluster.processes import Processes, end_all, end_all_with, wait_until
 from tests.e2e.cluster.programs import POSTGRES_PACKAGES, install_packages
 
 USER_ID = 10001  # of docker/student.Dockerfile
@@ -140,6 +141,14 @@ class Airflow:
         """Stop all and delete the folder."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    @staticmethod
+    def remove_abandoned(homes: Iterable[Path]) -> None:
+        """End what tests have left that were killed, whoever started it, and delete their folders."""
+        for home in homes:
+            end_all_with("FLYWHEEL_HOME", str(home))
+            end_all(f"{home}/postgres")
+            shutil.rmtree(home, ignore_errors=True)
 
     def start_component(self, name: str) -> None:
         """Start one component."""

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import BaseNotifier
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskAwaitingInput,
+    TaskDeferred,
+)
 
 from flywheel.errors import JobError
 from flywheel.jobs import CustomizeResult, EvaluateResult
@@ -212,6 +217,45 @@ def test_a_task_that_is_killed_ends_its_job(available: None, run: Run, runtime: 
     operator.execute(context_of(run))
     operator.on_kill()
     assert runtime.killed
+
+
+PODS = {"runtime": {"type": "kubernetes", "kubernetes": {"volume_claim": "disk"}}}
+
+
+@pytest.mark.parametrize("run", [PODS], indirect=True)
+def test_a_job_for_a_pod_goes_to_a_trigger_that_looks_for_its_result(
+    available: None, run: Run, runtime: FakeRuntime
+) -> None:
+    context = context_of(run)
+    names = {
+        "dag_id": "flywheel",
+        "task_id": "customize",
+        "run_id": run.run_id,
+        "map_index": 0,
+        "try_number": 1,
+    }
+    vars(context["ti"]).update(names, start_date=NOON)
+    made = run.root.read_json(f"{run.path}/jobs/1b@5/customize.json")
+    with pytest.raises(TaskDeferred) as deferred:
+        customize().execute(context)
+    trigger = deferred.value.trigger
+    assert not runtime.jobs
+    assert trigger._read() is None  # that of an earlier try is gone
+    run.root.write_json(f"{run.path}/jobs/1b@5/customize.json", made)
+    assert trigger._read()["adapter"] == made["result"]["adapter"]
+    # A worker takes it where the trigger did not, and where `airflow dags test` knows no task that is ended.
+    good = {"good": True, "sentence": "", "refused": False}
+    for event in (good, "success"):
+        assert customize().resume(context, event)["adapter"] == made["result"]["adapter"]
+
+
+@pytest.mark.parametrize("run", [PODS], indirect=True)
+def test_a_pod_that_failed_says_why_for_the_table(available: None, run: Run, runtime: FakeRuntime) -> None:
+    run.root.discard(f"{run.path}/jobs/1b@5/customize.json")
+    event = {"good": False, "sentence": "p: evicted", "refused": False}
+    with pytest.raises(JobError, match="evicted"):
+        customize().resume(context_of(run), event)
+    assert failure_of(run, "1b@5") == {"stage": "customize", "reason": "p: evicted"}
 
 
 # -- review --------------------------------------------------------------------------------------------
