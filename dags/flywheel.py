@@ -24,6 +24,7 @@ from flywheel.orchestration import (
     CHAMPION,
     JobOperator,
     ReviewOperator,
+    clean_up,
     curate,
     dag_params,
     dag_schedule,
@@ -34,7 +35,9 @@ from flywheel.orchestration import (
     promote,
     read_config,
     runs_elsewhere,
+    runs_on_nemo,
     score,
+    serve,
     sweep,
 )
 
@@ -72,9 +75,12 @@ def flywheel() -> None:
     jobs = [base_eval, champion_eval, candidate.expand_kwargs(candidates)]
 
     students >> label() >> ingest() >> candidates >> jobs
-    jobs >> score() >> ReviewOperator(task_id="review") >> promote()
+    promoted = promote()
+    jobs >> score() >> ReviewOperator(task_id="review") >> promoted
     if runs_elsewhere(config):
         jobs >> sweep(config)
+    if runs_on_nemo(config):
+        promoted >> serve() >> clean_up()
 
 
 flywheel()

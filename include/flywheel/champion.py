@@ -110,6 +110,19 @@ def champion_history(root: ArtifactRoot, workload_id: str, client_id: str) -> li
     return [Champion.model_validate(root.read_json(f"{folder}/{name}")) for name in root.list(folder)]
 
 
+def champion_adapters(root: ArtifactRoot) -> set[str]:
+    """Return the keys of all adapters that are or were the champion of any workload and client."""
+    found = set()
+    for workload in root.list("champions"):
+        for client in root.list(f"champions/{workload}"):
+            folder = f"champions/{workload}/{client}"
+            names = root.list(f"{folder}/history")
+            found |= {name.removesuffix(".json").rpartition("-")[2] for name in names}
+            if root.exists(f"{folder}/champion.json"):  # a kill may have kept it out of the history
+                found.add(str(root.read_json(f"{folder}/champion.json").get("adapter")))
+    return found
+
+
 def _part(name: str) -> str:
     """Return an id as one part of a path: different ids always give different parts, none is '..'."""
     part = quote(name, safe="")

@@ -86,8 +86,9 @@ class Stack:
     def __init__(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.pids: dict[str, int] = {}
+        self.given_up: set[str] = set()  # components that ended too often to be started again
         home.prepare()
-        ports = home.Ports(ui=free_port(18080), tasks=free_port())
+        ports = home.Ports(ui=free_port(), tasks=free_port())
         home.write_settings(ports)
         self.api = AirflowApi(f"http://127.0.0.1:{ports.ui}")
         self.teacher_port = free_port()
@@ -112,6 +113,8 @@ class Stack:
     def _on_event(self, event: dict[str, Any]) -> None:
         if "started" in event:
             self.pids[event["started"]] = event["pid"]
+        if event.get("given_up"):
+            self.given_up.add(event["ended"])
 
     def _log_in(self) -> None:
         deadline = time.monotonic() + 120

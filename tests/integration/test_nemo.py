@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+import yaml
 
-from flywheel.laptop.processes import free_port
-from tests.integration.airflow_stack import STUDENTS, Stack, apart, report_of, wait_for
+from tests.integration.airflow_stack import Stack, apart, make_home, report_of, wait_for
+from tests.integration.nemo_stack import NemoServer, blueprint, with_weights
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,61 +25,29 @@ pytestmark = [
     ),
 ]
 
-# As a file of the blueprint has them, but for the addresses and, in the small form, two of the students.
-NIMS = [
-    {
-        "model_name": f"meta/llama-{name}-instruct",
-        "model_type": "llm",
-        "context_length": 2048,
-        "gpus": 1,
-        "pvc_size": "25Gi",
-        "tag": "1.8.3",
-        "customization_enabled": True,
-        "customizer_configs": {
-            "target": f"meta/llama-{name}-instruct@2.0",
-            "gpus": 1,
-            "max_seq_length": 2048,
-        },
-        "weights": f"{STUDENTS}/{weights}",  # for runtime local; NeMo has its own
-    }
-    for name, weights in (("3.2-1b", "small"), ("3.2-3b", "medium"), ("3.1-8b", "large"))
-]
 FULL = os.environ.get("FLYWHEEL_NEMO") == "full"
-SIZES = [40, 80, 120] if FULL else [40, 120]
+STUDENTS, SIZES = (3, [40, 80, 120]) if FULL else (1, [40, 120])
+HANG = 90.0
 
-
-class NemoServer:
-    """The stand-in in a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "flywheel.cli", "stand-in-nemo", "--port", str(self._port)]
-        self._process = subprocess.Popen([*command, "--folder", str(self._folder)])
-        wait_for(self._answers)
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        self._process.send_signal(number)
-        self._process.wait()
-
-    def stats(self) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.url}/stand-in/stats", trust_env=False).json()
-        return found
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
+# Each is a call in the middle of which everything is killed; the services have done it (after), or not.
+SEAMS = [
+    {"name": "upload", "service": "datastore", "method": "PUT", "after": True},
+    {"name": "commit", "service": "datastore", "method": "POST", "path": "/commit/"},
+    {"name": "registered", "service": "entities", "method": "POST", "path": "/datasets", "after": True},
+    {"name": "job made", "service": "customizer", "method": "POST", "path": "/jobs", "after": True},
+    {"name": "job running", "service": "customizer", "method": "GET", "path": "/status"},
+    {"name": "NIM deployed", "service": "deployment", "method": "POST", "after": True},
+    {"name": "waiting for the NIM", "service": "nim", "method": "GET"},
+    {"name": "evaluating", "service": "nim", "method": "POST"},
+    {"name": "scored", "service": "evaluator", "method": "POST", "path": "/jobs", "after": True},
+    {"name": "undeploying", "service": "deployment", "method": "DELETE"},
+    {"name": "undeployed", "service": "deployment", "method": "DELETE", "after": True},
+    {"name": "promoting", "service": "entities", "method": "POST", "path": "/v1/models", "after": True},
+]
 
 
 @pytest.fixture(scope="module")
-def nemo(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NemoServer]:
-    stack.launcher.start("triggerer")
+def nemo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NemoServer]:
     server = NemoServer(tmp_path_factory.mktemp("nemo"))
     try:
         yield server
@@ -89,69 +55,166 @@ def nemo(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nem
         server.kill(signal.SIGTERM)
 
 
-def experiment(folder: Path, nemo: NemoServer | None, **sections: Any) -> dict[str, Any]:
-    """Return overrides for a run on NeMo, or here."""
-    # The form knows the students of the file; none chosen are all of these.
-    overrides = apart(folder, nims=NIMS if FULL else NIMS[:1], **sections)
-    if nemo is not None:
-        overrides["runtime"] = {"type": "nemo", "nemo": {"poll_seconds": 0.5}}
-        overrides["nmp_config"] = {
-            "nemo_base_url": f"{nemo.url}/nemo",
-            "nim_base_url": f"{nemo.url}/nim",
-            "datastore_base_url": f"{nemo.url}/datastore",
-            "nmp_namespace": "mdfd",
-        }
-    return overrides
+@pytest.fixture(scope="module")
+def blueprint_stack(nemo: NemoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Give an Airflow whose config is a file of the blueprint."""
+    home = make_home(tmp_path_factory.mktemp("project") / "home")
+    (home / "config.yaml").write_text(blueprint(nemo.url, home, STUDENTS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLYWHEEL_HOME", str(home))
+        patch.setenv("FLYWHEEL_CONFIG", str(home / "config.yaml"))
+        stack = Stack(home, {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10"})
+        stack.launcher.start("triggerer")
+        try:
+            yield stack
+        finally:
+            stack.stop()
 
 
-def scores(folder: Path, run_id: str) -> dict[str, float]:
-    """Return the table's scores; fail where a candidate has none."""
-    rows = report_of(folder, run_id)["candidates"]
+def turn(stack: Stack, run_id: str, folder: Path, **sections: Any) -> None:
+    """Start a run of the blueprint's experiment on our headlines."""
+    headlines = {"path": "headlines.csv", "columns": {"human_label": "human_label"}}
+    overrides = apart(
+        folder,
+        source=[headlines],
+        teacher={"model": "stand-in", "concurrency": 4},
+        promotion={"within": 1.0},
+        **sections,
+    )
+    stack.trigger(run_id, overrides, students=[], sizes=SIZES)
+
+
+def on(nemo: NemoServer) -> dict[str, Any]:
+    """Return the sections that say to run on some services."""
+    urls = {f"{name}_base_url": f"{nemo.url}/{name}" for name in ("nemo", "nim", "datastore")}
+    return {
+        "runtime": {"type": "nemo", "nemo": {"poll_seconds": 0.5}},
+        "nmp_config": {**urls, "nmp_namespace": "mdfd"},
+    }
+
+
+def table(folder: Path, run_id: str) -> dict[str, Any]:
+    """Return the scores of the table; fail where something has none."""
+    report = report_of(folder, run_id)
+    rows = report["candidates"]
     assert all(row["state"] == "scored" for row in rows), rows
-    return {f"{row['student']} @ {row['size']}": row["f1_weighted"] for row in rows}
+    found = {f"{row['student']} @ {row['size']}": row["f1_weighted"] for row in rows}
+    found.update({row["student"]: row["f1_weighted"] for row in report["base"]})
+    choice = report["decision"]["choice"]
+    return {**found, "choice": (choice["student"], choice["size"], report["decision"]["state"])}
 
 
-def test_the_table_is_that_of_runtime_local(stack: Stack, nemo: NemoServer, data: Path) -> None:
-    overrides = experiment(data / "nemo", nemo)
-    assert stack.turn("nemo", overrides, students=[], sizes=SIZES) == "success", stack.explain("nemo")
-    here = experiment(data / "local", None, runtime={"type": "local"})
-    assert stack.turn("here", here, students=[], sizes=SIZES) == "success", stack.explain("here")
-    assert scores(data / "nemo", "nemo") == scores(data / "local", "here")
+@pytest.fixture(scope="module")
+def undisturbed(
+    blueprint_stack: Stack, nemo: NemoServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Give the table of a run without faults; its settings are the file's, but for the polls."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    turn(blueprint_stack, "nemo", folder, runtime={"nemo": {"poll_seconds": 0.5}})
+    assert blueprint_stack.wait("nemo", 1200) == "success", blueprint_stack.explain("nemo")
+    return table(folder, "nemo")
+
+
+def test_the_table_is_that_of_runtime_local(
+    blueprint_stack: Stack, nemo: NemoServer, undisturbed: dict[str, Any], data: Path
+) -> None:
     stats = nemo.stats()
-    count = len(SIZES) * (3 if FULL else 1)
-    assert stats["wrong"] == [] and stats["deployed"] == []
-    assert stats["counts"]["customizations made"] == count
-    assert stats["counts"]["datasets made"] == len(SIZES)
+    assert stats["wrong"] == []
+    assert len(stats["deployed"]) == 1 and nemo.ask_champion()
+    assert stats["counts"]["customizations made"] == len(SIZES) * STUDENTS
+    assert stats["counts"]["datasets made"] == len(SIZES) + 1  # and that of all evaluations
+    nims = with_weights(yaml.safe_load((blueprint_stack.folder / "config.yaml").read_text())["nims"])
+    turn(blueprint_stack, "here", data, runtime={"type": "local"}, nims=nims)
+    assert blueprint_stack.wait("here", 1200) == "success", blueprint_stack.explain("here")
+    assert table(data, "here") == undisturbed
 
 
-def test_kills_of_all_that_takes_part_change_nothing(stack: Stack, nemo: NemoServer, data: Path) -> None:
-    before = nemo.stats()["counts"]
-    overrides = experiment(
-        data, nemo, training_config={"epochs": 2, "batch_size": 16, "learning_rate": 0.001}
-    )
-    stack.trigger("nemo-killed", overrides, students=[], sizes=[120])
-    wait_for(
-        lambda: nemo.stats()["counts"].get("customizations made", 0) > before["customizations made"], 240
-    )
-    for name in ("triggerer", "scheduler"):
-        killed = stack.pids[name]
-        os.kill(killed, signal.SIGKILL)
-        wait_for(lambda name=name, killed=killed: stack.pids[name] != killed)  # type: ignore[misc]
-    nemo.kill()
-    nemo.start()
-    assert stack.wait("nemo-killed") == "success", stack.explain("nemo-killed")
-    assert scores(data, "nemo-killed")
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[NemoServer]:
+    """Give services that have nothing yet."""
+    server = NemoServer(tmp_path / "nemo")
+    try:
+        yield server
+    finally:
+        server.kill(signal.SIGTERM)
+
+
+def kill_all(stack: Stack) -> None:
+    """Kill scheduler, workers and triggerer; wait until there are others."""
+    killed = {name: stack.pids[name] for name in ("scheduler", "triggerer")}
+    for pid in killed.values():
+        os.kill(pid, signal.SIGKILL)
+    for name, pid in killed.items():
+        _await_another(stack, name, pid)
+
+
+def _await_another(stack: Stack, name: str, pid: int) -> None:
+    wait_for(lambda: name in stack.given_up or stack.pids[name] != pid)
+    if name in stack.given_up:  # it was killed more often than it is started again by itself
+        stack.given_up.discard(name)
+        stack.launcher.start(name)
+        wait_for(lambda: stack.pids[name] != pid)
+
+
+def nothing_twice(nemo: NemoServer) -> None:
+    """Fail where a job was started twice, a file uploaded twice, or more than the champion's NIM is left."""
     stats = nemo.stats()
-    assert stats["deployed"] == [] and stats["wrong"] == []
-    uploads = [name for name in stats["counts"] if name.startswith("customizations of")]
-    assert all(stats["counts"][name] == 1 for name in uploads)
+    assert stats["wrong"] == []
+    assert len(stats["deployed"]) == 1 and nemo.ask_champion()
+    for name, count in stats["counts"].items():
+        if name.startswith(("customizations of", "uploads of")):
+            assert count == 1, name
 
 
-def test_a_run_that_is_stopped_by_a_person_leaves_nothing(stack: Stack, nemo: NemoServer, data: Path) -> None:
-    overrides = experiment(data, nemo, training_config={"epochs": 200, "batch_size": 16})
-    stack.trigger("nemo-stopped", overrides, students=[], sizes=[120])
-    jobs = nemo.url + "/nemo/v1/customization/jobs?filter[status]=running"
-    wait_for(lambda: httpx.get(jobs, trust_env=False).json()["data"], 240)
-    stack.rest("PATCH", "/dags/flywheel/dagRuns/nemo-stopped", {"state": "failed"})
-    wait_for(lambda: not httpx.get(jobs, trust_env=False).json()["data"], 120)
-    wait_for(lambda: nemo.stats()["deployed"] == [], 60)
+def test_kills_at_every_step_change_nothing(
+    blueprint_stack: Stack, fresh: NemoServer, undisturbed: dict[str, Any], data: Path
+) -> None:
+    fresh.behave(faults=[{**seam, "times": 1, "seconds": HANG, "status": 0} for seam in SEAMS])
+    left = {f"fault {seam['name']}" for seam in SEAMS}
+    turn(blueprint_stack, "killed", data, **on(fresh))
+
+    def reached() -> set[str]:
+        return left & set(fresh.stats()["counts"])
+
+    def has_ended() -> bool:
+        return blueprint_stack.api.run_state("killed") in ("success", "failed")
+
+    while left and wait_for(lambda: reached() or has_ended(), 600):
+        seen = reached()
+        if not seen:
+            break
+        left -= seen
+        kill_all(blueprint_stack)
+    assert left == set(), blueprint_stack.explain("killed")
+    assert blueprint_stack.wait("killed", 900) == "success", blueprint_stack.explain("killed")
+    assert table(data, "killed") == undisturbed
+    nothing_twice(fresh)
+    assert fresh.stats()["counts"]["customizations made"] == len(SIZES) * STUDENTS
+
+
+def test_services_that_go_down_in_the_middle_change_nothing(
+    blueprint_stack: Stack, fresh: NemoServer, undisturbed: dict[str, Any], data: Path
+) -> None:
+    turn(blueprint_stack, "down", data, **on(fresh))
+    wait_for(lambda: fresh.stats()["counts"].get("customizations made"), 600)
+    fresh.kill()
+    fresh.start()
+    assert blueprint_stack.wait("down", 900) == "success", blueprint_stack.explain("down")
+    assert table(data, "down") == undisturbed
+    nothing_twice(fresh)
+
+
+def test_a_run_that_is_stopped_by_a_person_leaves_nothing(
+    blueprint_stack: Stack, fresh: NemoServer, data: Path
+) -> None:
+    long = {"epochs": 200, "batch_size": 16}
+    turn(blueprint_stack, "stopped", data, training_config=long, **on(fresh))
+
+    def running() -> Any:
+        query = {"filter[status]": "running"}
+        return fresh.get("/nemo/v1/customization/jobs", **query)["data"]
+
+    wait_for(running, 600)
+    blueprint_stack.rest("PATCH", "/dags/flywheel/dagRuns/stopped", {"state": "failed"})
+    wait_for(lambda: not running(), 120)
+    wait_for(lambda: fresh.stats()["deployed"] == [], 120)

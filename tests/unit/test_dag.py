@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk import Asset, AssetAll, AssetOrTimeSchedule, CronTriggerTimetable
 from airflow.sdk.exceptions import ParamValidationError
 
-from flywheel.orchestration import dag_params, dag_schedule, read_config, settings
+from flywheel.orchestration import CHAMPION_ASSET, dag_params, dag_schedule, read_config, settings
 
 ROOT = Path(__file__).parents[2]
 DAG_FILE = ROOT / "dags" / "flywheel.py"
@@ -177,12 +177,33 @@ def test_a_clock_or_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.Monke
     assert not load().import_errors
 
 
-def test_a_run_on_nemo_is_swept_after_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_nemo_is_swept_and_serves_its_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = "http://nemo.test"
     addresses = dict.fromkeys(("nemo_base_url", "nim_base_url", "datastore_base_url"), url)
     write_config(tmp_path, monkeypatch, nmp_config=addresses)
     bag = load()
     assert not bag.import_errors
-    sweep = bag.dags["flywheel"].get_task("sweep")
+    dag = bag.dags["flywheel"]
+    assert dag.get_task("serve").upstream_task_ids == {"promote"}
+    clean_up = dag.get_task("clean_up")
+    assert clean_up.is_teardown and clean_up.upstream_task_ids == {"serve"}
+    sweep = dag.get_task("sweep")
     assert sweep.task_type == "NemoSweepOperator" and sweep.is_teardown
     assert sweep.upstream_task_ids == {"base_eval", "champion_eval", "candidate.evaluate"}
+
+
+@pytest.mark.parametrize("runtime", ["nemo", "local"])
+def test_on_nemo_another_dag_follows_a_persons_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    addresses = dict.fromkeys(("nemo_base_url", "nim_base_url", "datastore_base_url"), "http://nemo.test")
+    write_config(tmp_path, monkeypatch, nmp_config=addresses, runtime={"type": runtime})
+    bag = DagBag(str(DAG_FILE.with_name("flywheel_serving.py")), safe_mode=False)
+    assert not bag.import_errors
+    assert set(bag.dags) == ({"flywheel_serving"} if runtime == "nemo" else set())
+    if runtime == "nemo":
+        dag = bag.dags["flywheel_serving"]
+        assert dag.timetable.asset_condition == AssetAll(CHAMPION_ASSET)
+        assert dag.task_ids == ["serve"]

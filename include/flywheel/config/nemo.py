@@ -16,7 +16,18 @@ def _is_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _is_alias(value: str) -> str:
+    try:
+        value.format(workload_id="w", client_id="c")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError(
+            "a name in which {workload_id} and {client_id} may stand, and no other {…}"
+        ) from None
+    return value
+
+
 Address = Annotated[str, AfterValidator(_is_address)]
+AliasName = Annotated[str, AfterValidator(_is_alias)]
 
 
 class NmpConfig(Section):
@@ -67,6 +78,17 @@ class NemoConfig(Section):
     poll_seconds: float = Field(
         5.0, gt=0, description="Between two looks at a job; without news, up to six times as long."
     )
+    serving_alias: AliasName | None = Field(
+        "champion-{workload_id}-{client_id}",
+        min_length=1,
+        description="Model of the entity store that points to the champion, on a NIM that stays deployed; "
+        "null: no NIM serves it.",
+    )
     keep_datasets: bool = Field(
-        True, description="false: what a run uploaded to the Datastore goes when it ends."
+        True, description="false: what a run uploaded to the Datastore goes when its jobs have ended."
+    )
+    keep_adapters: bool = Field(
+        True,
+        description="false: adapters of a run go when it ends, but for those that are or were the champion, "
+        "or that another run uses.",
     )

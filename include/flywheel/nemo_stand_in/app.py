@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,9 +13,12 @@ from typing import Any
 import uvicorn
 from nemo_microservices.types import (
     Dataset,
+    Model,
     Namespace,
     Project,
     dataset_create_params,
+    model_create_params,
+    model_update_params,
     namespace_create_params,
     project_create_params,
 )
@@ -28,6 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import StudentError
+from flywheel.listening import listen
 from flywheel.nemo_stand_in.checks import BadAnswerError, BadRequestError, check_answer, check_request
 from flywheel.nemo_stand_in.customizer import Customizer
 from flywheel.nemo_stand_in.datastore import Datastore
@@ -55,7 +58,15 @@ class NemoStandIn:
         self.wrong: list[str] = []
         students = Students(weights)
         self.datastore = Datastore(self.state)
-        self.customizer = Customizer(self.state, self.datastore, students, self.behaviour)
+        models = Entities(
+            self.state,
+            "/v1/models",
+            model_create_params.ModelCreateParams,
+            Model,
+            "",
+            changes=model_update_params.ModelUpdateParams,
+        )
+        self.customizer = Customizer(self.state, self.datastore, models, students, self.behaviour)
         self.evaluator = Evaluator(self.state, self.behaviour)
         self.deployments = Deployments(self.state, students, self.behaviour)
         root = ArtifactRoot(str(folder / "artifacts"))
@@ -71,6 +82,7 @@ class NemoStandIn:
             *self.evaluator.routes(),
             *self.deployments.routes(),
             *datasets.routes(),
+            *models.routes(),
             *projects.routes(),
             Route("/v1/namespaces", self._make_namespace, methods=["POST"]),
         ]
@@ -150,14 +162,16 @@ class _Faults:
         if key and not is_open and Request(scope).headers.get("authorization") != f"Bearer {key}":
             await problem(401, "wrong or missing token")(scope, receive, send)
             return
-        fault = behaviour.fault_of(service, scope["method"])
+        fault = behaviour.fault_of(service, scope["method"], scope["path"])
         if fault is None:
             await self._app(scope, receive, send)
             return
         state.count(f"faults of {service}")
-        await asyncio.sleep(fault.seconds)
         if fault.after:
             await self._app(scope, receive, _nowhere)
+        if fault.name:
+            state.count(f"fault {fault.name}")
+        await asyncio.sleep(fault.seconds)
         if fault.status == 0:
             raise ClientDisconnect
         headers = {"Retry-After": f"{fault.retry_after:g}"} if fault.retry_after else None
@@ -200,14 +214,7 @@ def serve(
     Raises:
         StudentError: the address cannot be had.
     """
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        raise StudentError(
-            f"{host}:{port}: cannot listen there: {error.strerror}; choose another --port"
-        ) from None
+    listening = listen(host, port, StudentError)
     url = f"http://{host}:{listening.getsockname()[1]}"
     stand_in = NemoStandIn(folder, weights, behaviour)
     print(f"stand-in NeMo: {url}/nemo, {url}/nim, {url}/datastore", flush=True)  # noqa: T201  what was started by hand says where it is

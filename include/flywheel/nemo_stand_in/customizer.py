@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from nemo_microservices.types import CustomizationConfig, CustomizationTarget
 from nemo_microservices.types.customization import (
     CustomizationJob,
@@ -22,21 +21,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.config.schema import LoraConfig, RuntimeConfig, TrainingConfig
+from flywheel.config.schema import RuntimeConfig
 from flywheel.errors import ArtifactError, FlywheelError
-from flywheel.jobs import CustomizeResult, CustomizeSpec
+from flywheel.jobs import CustomizeResult
 from flywheel.nemo_stand_in.checks import BadRequestError, check_answer, check_request
 from flywheel.nemo_stand_in.datastore import Datastore
 from flywheel.nemo_stand_in.entities import Entities, filters_of, page_of
 from flywheel.nemo_stand_in.state import Behaviour, Entity, State, new_id, now, problem, reply
 from flywheel.nemo_stand_in.students import VERSION, Students
+from flywheel.nemo_stand_in.training import Trainings, path_of
 from flywheel.runtimes.base import Job
 from flywheel.runtimes.local import LocalRuntime
 
 KIND = "customization/jobs"
 OVER = ("completed", "failed", "cancelled")
-_TRAIN, _VAL = "training/train.jsonl", "validation/val.jsonl"
 
 
 class Customizer:
@@ -44,17 +42,26 @@ class Customizer:
 
     Args:
         state: where jobs are kept; their work is in its folder.
-        datastore: where data sets are.
+        datastore: where data sets are, and what jobs make.
+        models: of the entity store.
         students: what can be customized.
         behaviour: when to fail, and how many jobs run at once.
     """
 
-    def __init__(self, state: State, datastore: Datastore, students: Students, behaviour: Behaviour) -> None:
+    def __init__(
+        self,
+        state: State,
+        datastore: Datastore,
+        models: Entities,
+        students: Students,
+        behaviour: Behaviour,
+    ) -> None:
         self._state = state
-        self._datastore = datastore
+        self._models = models
         self._students = students
         self._behaviour = behaviour
-        self._root = ArtifactRoot(str(state.folder / "artifacts"))
+        self._trainings = Trainings(state, datastore, models, students)
+        self._root = self._trainings.root
         self._places = asyncio.Semaphore(behaviour.running_jobs)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._runtimes: dict[str, LocalRuntime] = {}
@@ -90,11 +97,11 @@ class Customizer:
         ]
 
     def adapters(self) -> dict[str, tuple[str, str]]:
-        """Return the adapters that are done: base model and key, by output model."""
+        """Return the adapters that are done and not removed: base model and key, by output model."""
         return {
             job["output_model"]: (job["base"], job["adapter"])
             for job in self._state.all(KIND).values()
-            if job["status"] == "completed" and job.get("output_model")
+            if job["status"] == "completed" and self._models.find(job["output_model"] or "") is not None
         }
 
     async def start(self) -> None:
@@ -208,11 +215,13 @@ class Customizer:
             try:
                 if self._behaviour.must_fail(job["output_model"] or ""):
                     raise BadRequestError("the training pod was evicted, as the stand-in was told to")
-                spec = await asyncio.to_thread(self._spec, job)
+                spec = await asyncio.to_thread(self._trainings.spec, job)
                 runtime = self._runtimes[job["id"]] = LocalRuntime(RuntimeConfig(parallel=2, threads=1))
-                made = Job("customize", f"{self._root.url}/{self._path(job)}.spec.json", job["id"])
+                made = Job("customize", f"{self._root.url}/{path_of(job)}.spec.json", job["id"])
                 await asyncio.to_thread(runtime.run, made, lambda line: None)
                 job["adapter"] = spec.key
+                if job["output_model"]:
+                    self._trainings.publish(job, spec)
                 self._change(job, "completed")
             except asyncio.CancelledError:
                 raise
@@ -223,57 +232,6 @@ class Customizer:
                     self._change(job, "failed", "Failed", str(error))
             finally:
                 self._runtimes.pop(job["id"], None)
-
-    def _spec(self, job: Entity) -> CustomizeSpec:
-        """Make the data set and the spec of a job of flywheel's own, and write them."""
-        key = job["shown"]["dataset"].replace("/", "-")
-        count = self._make_dataset(job["shown"]["dataset"], key)
-        asked = job["shown"]["hyperparameters"]
-        batch, epochs = asked.get("batch_size", 8), asked.get("epochs", 1)
-        steps = asked.get("max_steps") or -(-count // batch) * epochs
-        interval = asked.get("val_check_interval")
-        lora = asked.get("lora", {})
-        spec = CustomizeSpec(
-            artifact_root=self._root.url,
-            student=self._students.student(job["base"]),
-            dataset=key,
-            size=count,
-            training=TrainingConfig(
-                epochs=1 if asked.get("max_steps") else epochs,
-                min_steps=asked.get("max_steps") or 0,
-                batch_size=batch,
-                learning_rate=asked.get("learning_rate", 1e-4),
-                warmup_ratio=asked.get("warmup_steps", 0) / steps,
-                weight_decay=asked.get("weight_decay", 0.01),
-                validations=round(epochs / interval) if interval else 0,
-                checkpoint_seconds=5,
-            ),
-            lora=LoraConfig(
-                adapter_dim=lora.get("adapter_dim", 8),
-                adapter_dropout=lora.get("adapter_dropout", 0.0),
-                alpha=lora.get("alpha", 16),
-            ),
-            seed=asked.get("seed", 0),
-        )
-        self._root.write_json(f"{self._path(job)}.spec.json", spec.model_dump(mode="json"))
-        return spec
-
-    def _make_dataset(self, name: str, key: str) -> int:
-        """Make of uploaded files what flywheel trains on; return the number of training records."""
-        lines = {}
-        for path in (_TRAIN, _VAL):
-            file = self._datastore.file(name, path)
-            lines[path] = file.read_bytes().splitlines() if file is not None else []
-        if not lines[_TRAIN]:
-            raise BadRequestError(f"dataset {name} has no {_TRAIN}")
-        if not self._root.find("datasets", key):
-            with self._root.build("datasets", key) as folder:
-                for path, wanted in ((_TRAIN, "train.jsonl"), (_VAL, "val.jsonl")):
-                    with (folder / wanted).open("wb") as written:
-                        for number, line in enumerate(lines[path]):
-                            record = {"id": f"{wanted}-{number}", "label": "", **orjson.loads(line)}
-                            written.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-        return len(lines[_TRAIN])
 
     # -- small things --------------------------------------------------------------------------------
 
@@ -308,9 +266,6 @@ class Customizer:
             job["logs"].append({**log, "detail": detail} if detail else log)
         self._state.save()
 
-    def _path(self, job: Entity) -> str:
-        return f"jobs/{job['id']}/customize"
-
     def _shown(self, job: Entity) -> Entity:
         return {
             **job["shown"],
@@ -329,7 +284,7 @@ class Customizer:
             "elapsed_time": job.get("seconds", time.time() - job.get("started", time.time())),
         }
         if job["status"] == "completed":
-            result = CustomizeResult.model_validate(self._root.read_json(f"{self._path(job)}.json")["result"])
+            result = CustomizeResult.model_validate(self._root.read_json(f"{path_of(job)}.json")["result"])
             epochs = job["shown"]["hyperparameters"].get("epochs", 1)
             details.update(
                 percentage_done=100.0,
@@ -345,7 +300,7 @@ class Customizer:
                 details["val_loss"] = result.val_loss
         elif job["status"] == "running":
             with suppress(ArtifactError, KeyError, json.JSONDecodeError):
-                seen = self._root.read_json(f"{self._path(job)}.progress.json")
+                seen = self._root.read_json(f"{path_of(job)}.progress.json")
                 details.update(
                     percentage_done=100.0 * seen["step"] / max(1, seen["steps"]),
                     steps_completed=seen["step"],

@@ -54,6 +54,15 @@ class Datastore:
         oid = (found or {}).get("files", {}).get(path)
         return self._blobs / oid if oid else None
 
+    def publish(self, repository: str, folder: Path) -> None:
+        """Make a repository of a folder's files; its name begins with its type: model/NAMESPACE/NAME."""
+        files = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            data = path.read_bytes()
+            files[str(path.relative_to(folder))] = oid = hashlib.sha256(data).hexdigest()
+            (self._blobs / oid).write_bytes(data)
+        self._state.put(KIND, repository, {"files": files, "commits": 1})
+
     async def _make_namespace(self, request: Request) -> Response:
         async with request.form() as form:
             name = str(form.get("namespace", ""))

@@ -23,23 +23,35 @@ class Entities:
         asks: the client's type of a request for a new one.
         answers: the client's type of one.
         prefix: of the ids; "" where the type has no id.
+        changes: the client's type of a request for a change; None where none is allowed.
     """
 
-    def __init__(self, state: State, path: str, asks: Any, answers: type[BaseModel], prefix: str) -> None:
+    def __init__(
+        self,
+        state: State,
+        path: str,
+        asks: Any,
+        answers: type[BaseModel],
+        prefix: str,
+        changes: Any = None,
+    ) -> None:
         self.state = state
         self.kind = path.removeprefix("/v1/")
         self.path = path
         self._asks = asks
         self.answers = answers
         self._prefix = prefix
+        self._changes = changes
 
     def routes(self) -> list[Route]:
         """Return the routes."""
+        one = f"{self.path}/{{namespace}}/{{name:path}}"
         return [
             Route(self.path, self._create, methods=["POST"]),
             Route(self.path, self._list, methods=["GET"]),
-            Route(f"{self.path}/{{namespace}}/{{name:path}}", self._retrieve, methods=["GET"]),
-            Route(f"{self.path}/{{namespace}}/{{name:path}}", self._delete, methods=["DELETE"]),
+            Route(one, self._retrieve, methods=["GET"]),
+            Route(one, self._delete, methods=["DELETE"]),
+            *([Route(one, self._update, methods=["PATCH"])] if self._changes is not None else ()),
         ]
 
     def find(self, name: str) -> Entity | None:
@@ -86,7 +98,23 @@ class Entities:
 
     async def _list(self, request: Request) -> Response:
         shown = [self.shown(entity) for entity in self.state.all(self.kind).values()]
+        namespace = request.query_params.get("filter[namespace]")
+        if namespace is not None:
+            shown = [entity for entity in shown if entity["namespace"] == namespace]
         return reply(page_of([check_answer(self.answers, entity) for entity in shown], request))
+
+    async def _update(self, request: Request) -> Response:
+        full = f"{request.path_params['namespace']}/{request.path_params['name']}"
+        found = self.find(full)
+        if found is None:
+            return problem(404, f"{self.kind} {full} not found")
+        # The namespace is in the path; the client's type has it as an argument of the call.
+        asked = {**await request.json(), "namespace": request.path_params["namespace"]}
+        made = {**found, **check_request(self._changes, asked), "updated_at": now()}
+        shown = check_answer(self.answers, self.shown(made))
+        self.state.count(f"{self.kind} changed")
+        self.state.put(self.kind, full, made)
+        return reply(shown)
 
     async def _delete(self, request: Request) -> Response:
         full = f"{request.path_params['namespace']}/{request.path_params['name']}"

@@ -24,11 +24,13 @@ class Fault:
     Attributes:
         service: whose calls: customizer, evaluator, deployment, entities, datastore or nim; "" for all.
         method: of HTTP; "" for all.
+        path: part of the path; "" for all.
+        name: by which its calls are counted: `fault NAME`; "" for none.
         status: that a call gets; 0: no answer, the connection is closed after `seconds`.
-        after: the call is done before it gets that status, as when the answer is lost.
+        after: the call is done before the wait and the status, as when its answer is lost.
         share: of the calls.
         times: how many more calls; -1: for ever.
-        seconds: to wait first.
+        seconds: to wait.
         retry_after: what the header of that name says.
     """
 
@@ -40,6 +42,8 @@ class Fault:
     times: int = -1
     seconds: float = 0.0
     retry_after: float = 0.0
+    path: str = ""
+    name: str = ""
 
 
 @dataclass
@@ -68,12 +72,12 @@ class Behaviour:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
-    def fault_of(self, service: str, method: str) -> Fault | None:
+    def fault_of(self, service: str, method: str, path: str) -> Fault | None:
         """Return what befalls a call; None: nothing."""
         for fault in self.faults:
             if fault.times == 0 or fault.service not in ("", service) or fault.method not in ("", method):
                 continue
-            if self._random.random() < fault.share:
+            if fault.path in path and self._random.random() < fault.share:
                 fault.times -= fault.times > 0
                 return fault
         return None

@@ -5,14 +5,35 @@ from __future__ import annotations
 from flywheel.orchestration.jobs import JobOperator
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
-from flywheel.orchestration.settings import dag_params, dag_schedule, read_config, runs_elsewhere
-from flywheel.orchestration.tasks import curate, ingest, label, plan, promote, score, sweep
+from flywheel.orchestration.settings import (
+    dag_params,
+    dag_schedule,
+    read_config,
+    runs_elsewhere,
+    runs_on_nemo,
+)
+from flywheel.orchestration.tasks import (
+    CHAMPION as CHAMPION_ASSET,
+)
+from flywheel.orchestration.tasks import (
+    clean_up,
+    curate,
+    ingest,
+    label,
+    plan,
+    promote,
+    score,
+    serve,
+    sweep,
+)
 from flywheel.wheel import CHAMPION
 
 __all__ = [
     "CHAMPION",
+    "CHAMPION_ASSET",
     "JobOperator",
     "ReviewOperator",
+    "clean_up",
     "curate",
     "dag_params",
     "dag_schedule",
@@ -23,6 +44,8 @@ __all__ = [
     "promote",
     "read_config",
     "runs_elsewhere",
+    "runs_on_nemo",
     "score",
+    "serve",
     "sweep",
 ]

@@ -34,6 +34,11 @@ def runs_elsewhere(config: Config | None) -> bool:
     return bool(config and config.runtime.type != "local")
 
 
+def runs_on_nemo(config: Config | None) -> bool:
+    """Return whether jobs run on NeMo, where champions are served, too."""
+    return bool(config and config.runtime.type == "nemo")
+
+
 def dag_schedule(config: Config | None) -> Any:
     """Return when the DAG runs, as Airflow takes it: by clock, by asset, by either, or by hand only.
 

@@ -131,8 +131,25 @@ def promote() -> dict[str, Any]:
 def sweep(config: Config | None) -> Any:
     """Return the task that deletes what a run has left elsewhere; it ends no run, well or not."""
     if config is not None and config.runtime.type == "nemo":
-        from flywheel.runtimes.nemo.sweep import NemoSweepOperator as Operator
+        from flywheel.runtimes.nemo.operators import NemoSweepOperator as Operator
     else:
         from flywheel.runtimes.kubernetes.sweep import SweepOperator as Operator  # type: ignore[assignment]  # both are operators
 
     return Operator(task_id="sweep", execution_timeout=timedelta(minutes=10)).as_teardown()
+
+
+def serve() -> Any:
+    """Return the task that has the champion served on NeMo."""
+    from flywheel.runtimes.nemo.operators import NemoServeOperator
+
+    text = "Have the champion served by a NIM, and the serving alias point to it."
+    return NemoServeOperator(
+        task_id="serve", doc_md=text, max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6)
+    )
+
+
+def clean_up() -> Any:
+    """Return the task that takes away what a run has made on NeMo and nobody needs any more."""
+    from flywheel.runtimes.nemo.operators import NemoCleanUpOperator
+
+    return NemoCleanUpOperator(task_id="clean_up", execution_timeout=timedelta(minutes=10)).as_teardown()

@@ -16,7 +16,6 @@ import asyncio
 import csv
 import gzip
 import random
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -34,6 +33,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flywheel.errors import SourceError, TeacherError
+from flywheel.listening import listen
 from flywheel.sources import clean_text
 
 MODEL = "stand-in"
@@ -179,14 +179,7 @@ def serve(
     Raises:
         TeacherError: the address cannot be had.
     """
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        raise TeacherError(
-            f"{host}:{port}: cannot listen there: {error.strerror}; choose another --port"
-        ) from None
+    listening = listen(host, port, TeacherError)
     port = listening.getsockname()[1]
     application = StandIn(labels, behaviour).app
 

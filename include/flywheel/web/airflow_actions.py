@@ -36,6 +36,9 @@ from flywheel.orchestration.tasks import CHAMPION, champion_uri
 from flywheel.web.airflow_runs import DAG_ID, session
 from flywheel.web.problems import Problem
 
+# What a stopped run does all the same: it takes away what is left of it elsewhere.
+_AFTER = ("sweep", "clean_up")
+
 
 @cache
 def _dags() -> Any:
@@ -82,7 +85,7 @@ def stop_again(run_id: str) -> bool:
             select(TaskInstance.task_id).where(
                 TaskInstance.dag_id == DAG_ID,
                 TaskInstance.run_id == run_id,
-                TaskInstance.task_id != "sweep",
+                TaskInstance.task_id.not_in(_AFTER),
                 or_(TaskInstance.state.is_(None), TaskInstance.state.not_in(State.finished)),
             )
         ).first()

@@ -45,8 +45,11 @@ def start(material: Path, tmp_path: Path) -> Iterator[Start]:
     """Give a function that starts a stand-in and returns a flywheel on it; at the end nothing may be wrong."""
     servers = []
 
-    def start(behaviour: Behaviour | None = None, **sections: Any) -> Flywheel:
-        opened = running(tmp_path / "nemo", {SMALL: str(material / "student")}, behaviour)
+    def start(
+        behaviour: Behaviour | None = None, models: tuple[str, ...] = (SMALL,), **sections: Any
+    ) -> Flywheel:
+        weights = dict.fromkeys(models, str(material / "student"))
+        opened = running(tmp_path / "nemo", weights, behaviour)
         servers.append((opened, opened.__enter__()))
         return Flywheel(servers[-1][1], material, tmp_path / "artifacts", **sections)
 

@@ -33,17 +33,17 @@ class Flywheel:
         self.config: Config = config_of(server, folder, **sections)
         self.lines: list[str] = []
 
-    def customize_spec(self, size: int = SIZE, **changes: Any) -> CustomizeSpec:
+    def customize_spec(self, size: int = SIZE, student: int = 0, **changes: Any) -> CustomizeSpec:
         training = TrainingConfig(epochs=1, batch_size=16, learning_rate=1e-2, validations=1)
         settings = {"training": training, "lora": LoraConfig(adapter_dim=4), "dataset": "d1", **changes}
         return CustomizeSpec(
-            artifact_root=self.root.url, student=self.config.students[0], size=size, **settings
+            artifact_root=self.root.url, student=self.config.students[student], size=size, **settings
         )
 
-    def evaluate_spec(self, adapter: str | None = None) -> EvaluateSpec:
+    def evaluate_spec(self, adapter: str | None = None, student: int = 0) -> EvaluateSpec:
         return EvaluateSpec(
             artifact_root=self.root.url,
-            student=self.config.students[0],
+            student=self.config.students[student],
             dataset="d1",
             adapter=adapter,
             size=SIZE if adapter else None,

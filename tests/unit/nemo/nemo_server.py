@@ -20,6 +20,7 @@ from flywheel.nemo_stand_in.state import Behaviour
 
 NAMESPACE = "mdfd"
 SMALL = "meta/llama-3.2-1b-instruct"
+MEDIUM = "meta/llama-3.2-3b-instruct"
 
 
 class Server:
@@ -82,13 +83,17 @@ def config_of(server: Server, root: Path, **sections: Any) -> Config:
     """Return a config of one student on the stand-in, quick to look and to give up."""
     nemo = {"poll_seconds": 0.1, "lost_minutes": 3, "deploy_minutes": 3, **sections.pop("nemo", {})}
     data = {
-        "nims": [{"model_name": SMALL, "context_length": 2048, "gpus": 1, "tag": "1.8.3"}],
+        "nims": [nim(SMALL)],
         "nmp_config": addresses(server),
         "runtime": {"type": "nemo", "nemo": nemo},
         "artifacts": {"root": str(root)},
         **sections,
     }
     return validate_config(data, "test")
+
+
+def nim(model: str) -> dict[str, Any]:
+    return {"model_name": model, "context_length": 2048, "gpus": 1, "tag": "1.8.3"}
 
 
 def addresses(server: Server) -> dict[str, str]:

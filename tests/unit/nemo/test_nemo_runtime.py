@@ -180,7 +180,8 @@ def test_what_was_made_though_its_answer_was_lost_is_not_made_twice(start: Start
     flywheel.run(flywheel.evaluate_spec(made.adapter))
     counts = flywheel.server.counts
     assert counts[f"faults of {service}"] >= 1
-    assert counts["customizations made"] == counts["evaluations made"] == counts["datasets made"] == 1
+    assert counts["customizations made"] == counts["evaluations made"] == 1
+    assert counts["datasets made"] == 2  # to train and to measure
     assert counts["deployment/model-deployments made"] == 1 and flywheel.server.deployed == []
 
 

@@ -15,7 +15,6 @@ from flywheel.plan import make_plan
 from flywheel.runs import Run
 from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.nemo.holds import Holds
-from flywheel.runtimes.nemo.job import deployment_name
 from flywheel.runtimes.nemo.nims import Nims
 from flywheel.runtimes.nemo.results import keep
 from flywheel.runtimes.nemo.runtime import prepare
@@ -131,7 +130,7 @@ def test_a_sweep_takes_away_what_killed_tasks_have_left(start: Start) -> None:
 
     async def left_behind() -> None:
         async with Services(job.nmp, job.nemo, flywheel.lines.append) as services:
-            task = asyncio.create_task(Nims(services, job).obtain("x"))
+            task = asyncio.create_task(Nims(services, job.claim).obtain("x"))
             other = asyncio.create_task(event_of(NemoTrigger(customization)))
             while not flywheel.server.deployed or "customization" not in str(_states(flywheel)):
                 await asyncio.sleep(0.02)
@@ -140,7 +139,7 @@ def test_a_sweep_takes_away_what_killed_tasks_have_left(start: Start) -> None:
 
     asyncio.run(left_behind())
     gone = sweep(run_of(flywheel), flywheel.config, flywheel.lines.append)
-    assert gone == [deployment_name(job)]
+    assert gone == [job.claim.deployment]
     assert flywheel.server.deployed == []
     assert [one["status"] for one in flywheel.server.jobs()] == ["cancelled"]
 
@@ -161,10 +160,10 @@ def test_a_sweep_leaves_the_nim_that_another_run_holds(start: Start) -> None:
 
     async def deploy() -> None:
         async with Services(job.nmp, job.nemo, flywheel.lines.append) as services:
-            await Nims(services, job).obtain(job.student.model_name)
+            await Nims(services, job.claim).obtain(job.student.model_name)
 
     asyncio.run(deploy())
-    Holds(flywheel.root).add(deployment_name(job), "another-run")
+    Holds(flywheel.root).add(job.claim.deployment, "another-run")
     assert sweep(run_of(flywheel), flywheel.config, flywheel.lines.append) == []
     assert len(flywheel.server.deployed) == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from nemo_microservices import ConflictError, NotFoundError
 from nemo_microservices.types import CustomizationConfig, CustomizationTarget
@@ -17,16 +17,19 @@ from nemo_microservices.types.shared import JobStatus
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.errors import JobError
-from flywheel.jobs import CustomizeSpec
+from flywheel.jobs import CustomizeSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER, NemoJob, hyperparameters, slug
+from flywheel.runtimes.nemo.models import find_adapter
+from flywheel.runtimes.nemo.results import loss_curve
 from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
 
 SERVICE = "Customizer"
 ACTIVE: tuple[JobStatus, ...] = ("created", "pending", "running", "cancelling")
 _OVER = ("completed", "ready", "failed", "cancelled")
 _SAY_SECONDS = 30.0
+CURVE_LINES = 20
 
 
 class Customizer:
@@ -58,7 +61,7 @@ class Customizer:
         await self._hold()
         if known is not None:
             job = await self._retrieve(known)
-            if job is not None and job.status not in ("failed", "cancelled", "cancelling"):
+            if job is not None and await self._is_of_use(job):
                 self._services.say(f"going on with customization job {known}")
                 return known
         config = await self._config()
@@ -108,6 +111,8 @@ class Customizer:
                 held_at = time.monotonic()
             status = await self._status(job_id)
             if status.status in ("completed", "ready"):
+                for line in curve_lines(loss_curve(status)):
+                    self._services.say(line)
                 self._services.say(progress_line(status))
                 return status
             if status.status == "failed":
@@ -202,15 +207,21 @@ class Customizer:
         return made.id
 
     async def _earlier(self) -> tuple[str | None, int]:
-        """Return the id of a job for our adapter that runs or is done, and how many of them have failed."""
+        """Return the id of a job for our adapter that runs or is done, and how many others there were."""
         ended = 0
         async for found in self._list({"namespace": self._job.namespace}):
             if found.output_model is None or not _same_model(found.output_model, self._job.output_model):
                 continue
-            if found.status not in ("failed", "cancelled", "cancelling"):
+            if await self._is_of_use(found):
                 return found.id, ended
             ended += 1
         return None, ended
+
+    async def _is_of_use(self, job: CustomizationJob) -> bool:
+        """Return whether a job will give the adapter, or has given it and it is there."""
+        if job.status in ("completed", "ready"):
+            return bool(await find_adapter(self._services, self._job.output_model))
+        return job.status not in ("failed", "cancelled", "cancelling")
 
     async def _running(self) -> int:
         """Return how many jobs of any flywheel are not over in the namespace."""
@@ -356,6 +367,18 @@ def progress_line(status: CustomizationStatusDetails) -> str:
     if status.val_loss is not None:
         parts.append(f"validation loss {status.val_loss:.4f}")
     return f"customization {status.status}: {', '.join(parts)}"
+
+
+def curve_lines(points: Sequence[LossPoint]) -> list[str]:
+    """Return a loss curve as some lines of the log: every validation, and points between, evenly."""
+    every = -(-len(points) // CURVE_LINES)
+    lines = []
+    for index, point in enumerate(points):
+        if point.val_loss is not None:
+            lines.append(f"step {point.step}: loss {point.loss:.4f}, validation loss {point.val_loss:.4f}")
+        elif index % every == 0 or index == len(points) - 1:
+            lines.append(f"step {point.step}: loss {point.loss:.4f}")
+    return lines
 
 
 def _same_model(made: str, asked: str) -> bool:

@@ -1,9 +1,10 @@
-"""NeMo Datastore: training sets in repositories that are named by what is in them, so none is uploaded twice.
+"""NeMo Datastore: data sets in repositories that are named by what is in them, so none is uploaded twice.
 
     NAMESPACE/flywheel-train-KEY     training/train.jsonl, validation/val.jsonl
+    NAMESPACE/flywheel-eval-KEY      eval/eval.jsonl
 
-A line is {"messages": […]}, the chat format that Customizer reads. The entity store learns of a set when all
-of its files are there; one that it does not know is completed by the next who needs it.
+A line is {"messages": […]}, the chat format that Customizer and Evaluator read. The entity store learns of a
+set when all of its files are there; one that it does not know is completed by the next who needs it.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.errors import JobError, NotEnoughRecordsError
-from flywheel.jobs import CustomizeSpec
+from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import RefusedJobError
+from flywheel.runtimes.nemo.holds import RUN_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER
 from flywheel.runtimes.nemo.services import Say, address, auth_headers, explain, is_transient, reason
 from flywheel.stages.customize import read_records, watched_records
+from flywheel.stages.evaluate import read_eval_records
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ for _chatty in ("httpx", "httpx2"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 logging.getLogger("huggingface_hub._commit_api").setLevel(logging.ERROR)
 
-TRAINING, VALIDATION = "training/train.jsonl", "validation/val.jsonl"
+TRAINING, VALIDATION, EVAL = "training/train.jsonl", "validation/val.jsonl", "eval/eval.jsonl"
 
 
 class Datastore:
@@ -72,8 +75,11 @@ class Datastore:
             default_headers=self._headers,
         )
 
-    def upload_training_set(self, spec: CustomizeSpec, owner: str) -> str:
+    def upload_training_set(self, spec: CustomizeSpec, owner: str, run_holder: str = "") -> str:
         """Upload what a customization learns from, unless it is there; return the name of the set.
+
+        Args:
+            run_holder: who holds it until the run's jobs have ended; "" for nobody.
 
         Raises:
             NotEnoughRecordsError: the dataset has fewer training records than the size asks for.
@@ -90,33 +96,64 @@ class Datastore:
         files = {TRAINING: b"".join(_lines(train))}
         if val:
             files[VALIDATION] = b"".join(_lines(val))
+        description = f"{len(train)} training records of dataset {spec.dataset}, {len(val)} to validate"
+        return self._keep("train", files, description, owner, spec.artifact_root, run_holder)
+
+    def upload_eval_set(self, spec: EvaluateSpec, owner: str, run_holder: str = "") -> str:
+        """Upload what every student is measured on, unless it is there; return the name of the set."""
+        records = read_eval_records(ArtifactRoot(spec.artifact_root), spec)
+        description = f"{len(records)} held-out records of dataset {spec.dataset}"
+        files = {EVAL: b"".join(_lines(records))}
+        return self._keep("eval", files, description, owner, spec.artifact_root, run_holder)
+
+    def remove(self, name: str, owner: str, holds: Holds) -> bool:
+        """Remove a data set, from the entity store first: what that does not know counts as not there.
+
+        One that another flywheel has made, or another run of ours holds, stays.
+
+        Returns:
+            Whether it is gone.
+        """
+        namespace = self._nmp.nmp_namespace
+        with self._lock(name):
+            if holds.are_there(f"dataset-{name}"):
+                return False
+            try:
+                found = self._ask(
+                    "entity store", lambda: self._entities.datasets.retrieve(name, namespace=namespace)
+                )
+                if (found.custom_fields or {}).get(OWNER) != owner:
+                    return False
+                self._ask("entity store", lambda: self._entities.datasets.delete(name, namespace=namespace))
+            except NotFoundError:
+                log.debug("dataset %s is not registered", name)
+            self.remove_repository(f"{namespace}/{name}", "dataset")
+        return True
+
+    def remove_repository(self, name: str, kind: str) -> None:
+        """Remove a repository with all its files; one that is not there is no error."""
+        self._ask("Datastore", lambda: self._hub.delete_repo(name, repo_type=kind, missing_ok=True))
+
+    # -- steps ---------------------------------------------------------------------------------------
+
+    def _keep(
+        self, kind: str, files: dict[str, bytes], description: str, owner: str, root: str, run_holder: str
+    ) -> str:
+        """Upload and register files under a name made from them, unless that is done; return the name."""
         digest = hashlib.sha256()
         for path, data in files.items():
             digest.update(f"{path}\0{len(data)}\0".encode() + data)
-        name = f"flywheel-train-{digest.hexdigest()[:20]}"
+        name = f"flywheel-{kind}-{digest.hexdigest()[:20]}"
         with self._lock(name):
+            if run_holder:
+                Holds(ArtifactRoot(root)).add(f"dataset-{name}", run_holder, RUN_SECONDS)
             if self._is_registered(name):
                 self._say(f"dataset {self._nmp.nmp_namespace}/{name} is in the Datastore already")
                 return name
             self._upload(name, files)
-            self._register(name, f"{spec.size} training records of dataset {spec.dataset}", owner)
-        self._say(f"dataset {self._nmp.nmp_namespace}/{name}: {len(train)} + {len(val)} records uploaded")
+            self._register(name, description, owner)
+        self._say(f"dataset {self._nmp.nmp_namespace}/{name} uploaded: {description}")
         return name
-
-    def remove(self, name: str) -> None:
-        """Remove a data set, from the entity store first: what that does not know counts as not there."""
-        namespace = self._nmp.nmp_namespace
-        with self._lock(name):
-            try:
-                self._ask("entity store", lambda: self._entities.datasets.delete(name, namespace=namespace))
-            except NotFoundError:
-                log.debug("dataset %s is not registered", name)
-            self._ask(
-                "Datastore",
-                lambda: self._hub.delete_repo(f"{namespace}/{name}", repo_type="dataset", missing_ok=True),
-            )
-
-    # -- steps ---------------------------------------------------------------------------------------
 
     def _is_registered(self, name: str) -> bool:
         try:

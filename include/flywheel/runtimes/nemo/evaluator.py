@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemo_microservices import NotFoundError
-from nemo_microservices.types.evaluation import EvaluationJob
+from nemo_microservices.types.evaluation import EvaluationJob, EvaluationJobFilterParam
 
 from flywheel.errors import JobError
 from flywheel.jobs import EvaluateSpec
@@ -160,6 +160,16 @@ class Evaluator:
             return
         self._services.say(f"evaluation job {job_id} is cancelled")
 
+    @property
+    def _fields(self) -> dict[str, str]:
+        """What a job is found again by, and the set in the Datastore that its rows are of."""
+        return {
+            OWNER: self._job.owner,
+            "run": self._job.run_id,
+            "job": self._job.holder,
+            "dataset": f"{self._job.namespace}/{self._job.dataset}",
+        }
+
     async def _create(self, labels: Sequence[str], texts: Sequence[str]) -> str:
         spec = self._spec
         rows: list[dict[str, object]] = [
@@ -182,7 +192,7 @@ class Evaluator:
                         }
                     },
                 },
-                custom_fields={OWNER: self._job.owner, "run": self._job.run_id, "job": self._job.holder},
+                custom_fields={**self._fields},
             ),
         )
         if made.id is None:
@@ -192,13 +202,9 @@ class Evaluator:
 
     async def _find(self) -> str | None:
         """Return the id of our job whose making was not answered, if there is one that has not failed."""
-        wanted = {OWNER: self._job.owner, "job": self._job.holder, "run": self._job.run_id}
-        listed = await self._services.ask(
-            SERVICE,
-            lambda: self._jobs.list(
-                filter={"namespace": self._job.namespace, "custom_fields": wanted}, page_size=100
-            ),
-        )
+        wanted = self._fields
+        filters: EvaluationJobFilterParam = {"namespace": self._job.namespace, "custom_fields": wanted}
+        listed = await self._services.ask(SERVICE, lambda: self._jobs.list(filter=filters, page_size=100))
         for found in listed.data:
             # Not every version filters by custom fields; a list that was not filtered is looked through here.
             if found.status not in ("failed", "cancelled") and (found.custom_fields or {}) == wanted:

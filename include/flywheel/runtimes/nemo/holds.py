@@ -1,8 +1,9 @@
-"""Who still needs what on NeMo, in small files of the artifact root: a NIM, or a job that two runs wait for.
+"""Who still needs what on NeMo, in small files of the artifact root.
 
     nemo/holds/<thing>/<holder>.json     {"until": unix seconds}
 
-Holding is renewed while a job lasts; what a killed one has left runs out.
+A thing is a NIM, a job that two runs wait for, an adapter or a data set. Holding is renewed while a job
+lasts; what a killed one has left runs out. A run holds its adapters and data sets until its end.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.errors import ArtifactError
 
 HOLD_SECONDS = 600.0
 RENEW_SECONDS = 60.0
+RUN_SECONDS = 30 * 86400.0  # for a run that waits for a person, and the longest if its end never comes
 FOLDER = "nemo/holds"
 
 
@@ -24,9 +26,9 @@ class Holds:
 
     root: ArtifactRoot
 
-    def add(self, thing: str, holder: str) -> None:
-        """Hold a thing, from now on for HOLD_SECONDS."""
-        self.root.write_json(f"{FOLDER}/{thing}/{holder}.json", {"until": time.time() + HOLD_SECONDS})
+    def add(self, thing: str, holder: str, seconds: float = HOLD_SECONDS) -> None:
+        """Hold a thing for some time from now on."""
+        self.root.write_json(f"{FOLDER}/{thing}/{holder}.json", {"until": time.time() + seconds})
 
     def drop(self, thing: str, holder: str) -> None:
         """Let go of a thing."""
@@ -53,3 +55,8 @@ class Holds:
             else:
                 self.root.discard(path)
         return held
+
+
+def run_holder(run_id: str) -> str:
+    """Return who a run is among the holders; "" for no run."""
+    return f"run-{key_of(run_id)}" if run_id else ""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import re
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
+from filelock import FileLock
 from nemo_microservices.types.customization import HyperparametersParam
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import key_of
 from flywheel.config import Config, Student
+from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.jobs import CUSTOMIZE_VERSION, EVALUATE_VERSION, CustomizeSpec, EvaluateSpec
 
@@ -20,6 +24,43 @@ SPEC_SUFFIX = ".spec.json"
 OWNER = "flywheel"
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Who wants which NIM.
+
+    Attributes:
+        student: whose NIM.
+        namespace: where it is deployed.
+        artifact_root: of the flywheel.
+        holder: who holds it, no other in this flywheel.
+        run_id: for whom.
+    """
+
+    student: Student
+    namespace: str
+    artifact_root: str
+    holder: str
+    run_id: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Who we are among the flywheels that share the services: the key of the artifact root."""
+        return key_of(self.artifact_root)
+
+    @property
+    def deployment(self) -> str:
+        """The name of the NIM: one for all of a flywheel that want the same."""
+        student = self.student
+        kind = [
+            student.model_name,
+            student.tag,
+            student.gpus,
+            student.registry_base,
+            student.context_length,
+        ]
+        return f"flywheel-{slug(student.model_name)[:30]}-{key_of(self.owner, kind)[:10]}"
+
+
 class NemoJob(BaseModel):
     """One customization or evaluation on NeMo, with all that the triggerer needs for it.
 
@@ -27,7 +68,7 @@ class NemoJob(BaseModel):
         spec_url: path or URL of the job's `.spec.json`.
         spec: what it says.
         run_id: of the run that asked for it; "" where nobody did.
-        dataset: name of the uploaded training set; "" for an evaluation.
+        dataset: name of the uploaded training or eval set.
         timeout_hours: of the customization.
         started_at: unix seconds.
     """
@@ -79,6 +120,11 @@ class NemoJob(BaseModel):
     def holder(self) -> str:
         """Who holds a NIM: this job."""
         return key_of(self.spec_url)
+
+    @property
+    def claim(self) -> Claim:
+        """What an evaluation wants of the Deployment Manager."""
+        return Claim(self.student, self.namespace, self.spec.artifact_root, self.holder, self.run_id)
 
     @property
     def key(self) -> str:
@@ -156,8 +202,8 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 
-def deployment_name(job: NemoJob) -> str:
-    """Return the name of a student's NIM: one for all jobs of a flywheel that want the same."""
-    student = job.student
-    kind = [student.model_name, student.tag, student.gpus, student.registry_base, student.context_length]
-    return f"flywheel-{slug(student.model_name)[:30]}-{key_of(job.owner, kind)[:10]}"
+def adapter_lock(key: str) -> FileLock:
+    """Return the lock under which an adapter is looked for, or removed, by all runs on this machine."""
+    folder = Path(resolve_path("state/nemo"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"adapter-{key}.lock")

@@ -1,14 +1,16 @@
 """NeMo Deployment Manager and the NIMs: one for each student, up as long as somebody holds it.
 
 The last one who lets go of a NIM takes it away; one that nobody holds any more, since who held it was killed,
-goes at the next look: of another job, or of the end of a run. A model that somebody else has deployed is used
-and left alone.
+goes at the next look: of another job, or of the end of a run. One that a champion's alias points to stays. A
+model that somebody else has deployed is used and left alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from nemo_microservices import ConflictError, NotFoundError
 from nemo_microservices.lib.custom_types.inference.model_list_response import ModelListResponse
@@ -18,56 +20,81 @@ from nemo_microservices.types.deployment import ModelDeployment
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import JobError
 from flywheel.runtimes.nemo.holds import Holds
-from flywheel.runtimes.nemo.job import OWNER, NemoJob, deployment_name
+from flywheel.runtimes.nemo.job import OWNER, Claim
+from flywheel.runtimes.nemo.models import serving_deployments
 from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
 
 SERVICE = "Deployment Manager"
 _REGISTRY = "nvcr.io/nim"
+_FAILED = ("failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at something found.
+
+    Attributes:
+        found: what was waited for; None: not yet.
+        news: what is compared with the last look's: where it differs, the next look is sooner.
+        waits: what to say of the wait.
+        late: what to say where it has taken too long.
+    """
+
+    found: str | None = None
+    news: object = None
+    waits: str = ""
+    late: str = ""
 
 
 class Nims:
-    """The NIM of one job's student.
+    """The NIM that somebody wants.
 
     Args:
         services: the services.
-        job: an evaluation.
+        claim: who, and which NIM.
     """
 
-    def __init__(self, services: Services, job: NemoJob) -> None:
+    def __init__(self, services: Services, claim: Claim) -> None:
         self._services = services
         self._deployments = services.nemo.deployment.model_deployments
-        self._job = job
-        self._holds = Holds(ArtifactRoot(job.spec.artifact_root))
-        self.name = deployment_name(job)
+        self._claim = claim
+        self._holds = Holds(ArtifactRoot(claim.artifact_root))
+        self.name = claim.deployment
 
-    async def obtain(self, model: str) -> str:
+    async def obtain(self, model: str, *, to_serve: bool = False) -> tuple[str, str]:
         """Hold the student's NIM, deployed where it is not, until it answers for a model.
 
         Args:
             model: the student's name, or that of an adapter, which a NIM finds by itself.
+            to_serve: for a champion, which needs no place among the NIMs of evaluations.
 
         Returns:
-            The model's name on the NIM, which may have a version.
+            The model's name on the NIM, which may have a version, and the NIM's, "" for somebody else's.
 
         Raises:
             JobError: there is no place for it, it fails, or does not answer in time.
         """
-        if not await self._is_others():
+        ours = not await self._is_others()
+        if ours:
             await self.renew()
-            await self._deploy()
-            await self._await_ready()
-        return await self._await_model(model)
+            await self._deploy(to_serve)
+            await self._await(lambda: self._look_at_deployment(to_serve))
+        served = await self._await(lambda: self._look_for_model(model))
+        return served, self.name if ours else ""
 
     async def renew(self) -> None:
         """Hold the NIM for some time more."""
-        await asyncio.to_thread(self._holds.add, self.name, self._job.holder)
+        await asyncio.to_thread(self._holds.add, self.name, self._claim.holder)
 
     async def release(self) -> None:
-        """Let go of the NIM; where nobody else holds it, it is taken away."""
+        """Let go of the NIM; where nobody else holds it and no champion is served by it, it is taken away."""
         async with self._services.lock():
-            await asyncio.to_thread(self._holds.drop, self.name, self._job.holder)
-            if not await asyncio.to_thread(self._holds.are_there, self.name):
-                await undeploy(self._services, self._job.namespace, self.name)
+            await asyncio.to_thread(self._holds.drop, self.name, self._claim.holder)
+            if await asyncio.to_thread(self._holds.are_there, self.name):
+                return
+            serving = await serving_deployments(self._services, self._claim.namespace)
+            if self.name not in serving or await self._has_failed():
+                await undeploy(self._services, self._claim.namespace, self.name)
 
     # -- steps ---------------------------------------------------------------------------------------
 
@@ -76,14 +103,14 @@ class Nims:
         for deployment in await deployments(self._services):
             if OWNER in (deployment.custom_fields or {}) or deployment.status_details.status != "ready":
                 continue
-            if self._job.student.model_name in served_models(deployment):
+            if self._claim.student.model_name in served_models(deployment):
                 self._services.say(
                     f"using the NIM {deployment.namespace}/{deployment.name}, which is there already"
                 )
                 return True
         return False
 
-    async def _deploy(self) -> None:
+    async def _deploy(self, to_serve: bool) -> None:
         config = self._services.config
         patience = Patience(SERVICE, config.lost_minutes * 60, self._services.say)
         deadline = time.monotonic() + config.wait_hours * 3600
@@ -94,7 +121,7 @@ class Nims:
                 if await self._find() is not None:
                     return
                 deployed = await self._count_after_clearing()
-                if deployed < config.parallel_nims:
+                if to_serve or deployed < config.parallel_nims:
                     try:
                         await self._create()
                         return
@@ -112,7 +139,7 @@ class Nims:
             await pauses.wait(None)
 
     async def _create(self) -> None:
-        student, namespace = self._job.student, self._job.namespace
+        student, namespace = self._claim.student, self._claim.namespace
         nim: NIMDeploymentConfigParam = {
             "image_name": f"{student.registry_base or _REGISTRY}/{student.model_name}",
             "image_tag": student.tag or "latest",
@@ -130,91 +157,110 @@ class Nims:
                     description=f"{student.name}, by flywheel",
                     config={"model": student.model_name, "nim_deployment": nim},
                     models=[student.model_name],
-                    custom_fields={OWNER: self._job.owner, "run": self._job.run_id},
+                    custom_fields={OWNER: self._claim.owner, "run": self._claim.run_id},
                 ),
             )
         except ConflictError:
             return
         self._services.say(f"NIM {namespace}/{self.name} deployed: {nim['image_name']}:{nim['image_tag']}")
 
-    async def _await_ready(self) -> None:
-        config = self._services.config
-        deadline = time.monotonic() + config.deploy_minutes * 60
-        pauses = Pauses(config.poll_seconds)
+    async def _await(self, look: Callable[[], Awaitable[Look]]) -> str:
+        """Look at something, holding the NIM, until it is as it should be."""
+        deadline = time.monotonic() + self._services.config.deploy_minutes * 60
+        pauses = Pauses(self._services.config.poll_seconds)
         while True:
-            found = await self._find()
-            if found is None:  # taken away by another flywheel's run that ended just then
-                await self._deploy()
-                continue
-            status = found.status_details.status
-            said = found.status_details.description or "no reason given"
-            if status == "ready":
-                return
-            if status in ("failed", "cancelled"):
-                raise JobError(f"NIM {self.name} of {self._job.student.name}: {status}: {said}")
-            self._services.tell(f"NIM {self.name} is {status}")
+            seen = await look()
+            if seen.found is not None:
+                return seen.found
+            self._services.tell(seen.waits)
             if time.monotonic() > deadline:
-                raise JobError(
-                    f"NIM {self.name} of {self._job.student.name}: not ready within "
-                    f"{config.deploy_minutes:g} min (runtime.nemo.deploy_minutes): {status}: {said}"
-                )
+                raise JobError(seen.late)
             await self.renew()
-            await pauses.wait(status)
+            await pauses.wait(seen.news)
 
-    async def _await_model(self, model: str) -> str:
-        config = self._services.config
-        deadline = time.monotonic() + config.deploy_minutes * 60
-        pauses = Pauses(config.poll_seconds)
-        while True:
-            try:
-                # A NIM's own list, which is OpenAI's; the client's `models` are those of the entity store.
-                listed = await self._services.ask(
-                    "NIM", lambda: self._services.nim.get("/v1/models", cast_to=ModelListResponse)
-                )
-                names = [found.id for found in listed.data]
-            except NotFoundError:
-                names = []
-            for name in names:
-                if name == model or name.startswith(f"{model}@"):
-                    return name
-            self._services.tell(f"waiting: the NIM does not answer for {model} yet")
-            if time.monotonic() > deadline:
-                raise JobError(
-                    f"the NIM does not answer for {model} within {config.deploy_minutes:g} min "
-                    f"(runtime.nemo.deploy_minutes); it answers for {', '.join(names) or 'no model'}"
-                )
-            await self.renew()
-            await pauses.wait(len(names))
+    async def _look_at_deployment(self, to_serve: bool) -> Look:
+        found = await self._find()
+        if found is None:  # taken away by another flywheel's run that ended just then
+            await self._deploy(to_serve)
+            return Look(
+                waits=f"NIM {self.name} is deployed anew",
+                late=f"NIM {self.name} is taken away again and again",
+            )
+        status = found.status_details.status
+        said = found.status_details.description or "no reason given"
+        whose = f"NIM {self.name} of {self._claim.student.name}"
+        if status in _FAILED:
+            raise JobError(f"{whose}: {status}: {said}")
+        minutes = self._services.config.deploy_minutes
+        return Look(
+            found=self.name if status == "ready" else None,
+            news=status,
+            waits=f"NIM {self.name} is {status}",
+            late=f"{whose}: not ready within {minutes:g} min (runtime.nemo.deploy_minutes): {status}: {said}",
+        )
+
+    async def _look_for_model(self, model: str) -> Look:
+        try:
+            # A NIM's own list, which is OpenAI's; the client's `models` are those of the entity store.
+            listed = await self._services.ask(
+                "NIM", lambda: self._services.nim.get("/v1/models", cast_to=ModelListResponse)
+            )
+            names = [found.id for found in listed.data]
+        except NotFoundError:
+            names = []
+        minutes = self._services.config.deploy_minutes
+        return Look(
+            found=next((name for name in names if name == model or name.startswith(f"{model}@")), None),
+            news=len(names),
+            waits=f"waiting: the NIM does not answer for {model} yet",
+            late=f"the NIM does not answer for {model} within {minutes:g} min "
+            f"(runtime.nemo.deploy_minutes); it answers for {', '.join(names) or 'no model'}",
+        )
 
     # -- small things --------------------------------------------------------------------------------
 
     async def _find(self) -> ModelDeployment | None:
         try:
             return await self._services.ask(
-                SERVICE, lambda: self._deployments.retrieve(self.name, namespace=self._job.namespace)
+                SERVICE, lambda: self._deployments.retrieve(self.name, namespace=self._claim.namespace)
             )
         except NotFoundError:
             return None
 
+    async def _has_failed(self) -> bool:
+        found = await self._find()
+        return found is not None and found.status_details.status in _FAILED
+
     async def _count_after_clearing(self) -> int:
-        """Return how many NIMs flywheels have in the namespace, once our own that nobody holds are gone."""
-        await clear(self._services, self._job.namespace, self._job.owner, self._holds)
+        """Return how many NIMs flywheels have here to evaluate, once those that nobody needs are gone."""
+        namespace = self._claim.namespace
+        await clear(self._services, namespace, self._claim.owner, self._holds)
+        serving = await serving_deployments(self._services, namespace)
         return sum(
-            OWNER in (found.custom_fields or {})
+            OWNER in (found.custom_fields or {}) and found.name not in serving
             for found in await deployments(self._services)
-            if found.namespace == self._job.namespace
+            if found.namespace == namespace
         )
 
 
 async def clear(services: Services, namespace: str, owner: str, holds: Holds) -> list[str]:
-    """Take away a flywheel's own NIMs that nobody holds; return their names. The caller has the lock."""
+    """Take away a flywheel's own NIMs that nobody holds and no champion is served by; return their names.
+
+    The caller has the lock.
+    """
+    there = [
+        found.name
+        for found in await deployments(services)
+        if found.namespace == namespace and (found.custom_fields or {}).get(OWNER) == owner and found.name
+    ]
+    if not there:
+        return []
+    serving = await serving_deployments(services, namespace)
     gone = []
-    for found in await deployments(services):
-        if found.namespace != namespace or (found.custom_fields or {}).get(OWNER) != owner or not found.name:
-            continue
-        if not await asyncio.to_thread(holds.are_there, found.name):
-            await undeploy(services, namespace, found.name)
-            gone.append(found.name)
+    for name in there:
+        if name not in serving and not await asyncio.to_thread(holds.are_there, name):
+            await undeploy(services, namespace, name)
+            gone.append(name)
     return gone
 
 

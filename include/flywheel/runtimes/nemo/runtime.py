@@ -17,7 +17,9 @@ from flywheel.runtimes.nemo import results
 from flywheel.runtimes.nemo.customizer import Customizer
 from flywheel.runtimes.nemo.datastore import Datastore
 from flywheel.runtimes.nemo.evaluator import Answers, Evaluator, answer
-from flywheel.runtimes.nemo.job import NemoJob
+from flywheel.runtimes.nemo.holds import RUN_SECONDS, Holds, run_holder
+from flywheel.runtimes.nemo.job import NemoJob, adapter_lock
+from flywheel.runtimes.nemo.models import find_adapter
 from flywheel.runtimes.nemo.nims import Nims
 from flywheel.runtimes.nemo.results import Answered, Trained, read_state, split, write_state
 from flywheel.runtimes.nemo.services import Say, Services
@@ -86,14 +88,21 @@ def prepare(job: NemoJob, say: Say) -> NemoJob | None:
     Raises:
         JobError, NotEnoughRecordsError: it cannot be uploaded.
     """
-    if results.find(job):
+    holder = run_holder(job.run_id)
+    with adapter_lock(job.key):  # the end of another run may be about to remove it
+        if holder and isinstance(job.spec, CustomizeSpec):
+            Holds(ArtifactRoot(job.spec.artifact_root)).add(f"adapter-{job.key}", holder, RUN_SECONDS)
+        is_found = results.find(job)
+    if is_found:
         say(f"{job.name}: found, nothing to do")
         return None
+    datastore = Datastore(job.nmp, job.nemo, say)
     if isinstance(job.spec, CustomizeSpec):
-        name = Datastore(job.nmp, job.nemo, say).upload_training_set(job.spec, job.owner)
-        write_state(job, read_state(job).model_copy(update={"dataset": name}))
-        return job.model_copy(update={"dataset": name})
-    return job
+        name = datastore.upload_training_set(job.spec, job.owner, holder)
+    else:
+        name = datastore.upload_eval_set(job.spec, job.owner, holder)
+    write_state(job, read_state(job).model_copy(update={"dataset": name}))
+    return job.model_copy(update={"dataset": name})
 
 
 async def accompany(job: NemoJob, say: Say) -> None:
@@ -123,13 +132,13 @@ async def end(job: NemoJob, say: Say) -> None:
             if state.evaluation is not None:
                 await Evaluator(services, job).cancel(state.evaluation)
         finally:
-            await Nims(services, job).release()
+            await Nims(services, job.claim).release()
 
 
 async def _customize(services: Services, job: NemoJob) -> None:
     customizer = Customizer(services, job)
     state = await asyncio.to_thread(read_state, job)
-    if state.trained is not None:
+    if state.trained is not None and await find_adapter(services, job.output_model):
         return
     try:
         job_id = await customizer.start(state.customization)
@@ -179,9 +188,9 @@ async def _answers(
 ) -> Answers:
     """Have the student's NIM answer the held-out prompts; it is let go of, however that ends."""
     model = await asyncio.to_thread(results.model_of, spec)
-    nims = Nims(services, job)
+    nims = Nims(services, job.claim)
     try:
-        served = await nims.obtain(model)
+        served, _ = await nims.obtain(model)
         services.say(f"{served} answers {len(records)} prompts")
         answers = await answer(services, nims, served, job, [record["messages"][:-1] for record in records])
     except Exception as error:

@@ -1,0 +1,32 @@
+"""# The champion on NeMo
+
+With runtime `nemo`, has a champion served by a NIM whenever it has changed: promoted by a person, or rolled
+back. A run of the flywheel does that for its own champion by itself; then there is nothing to do here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import dag
+
+from flywheel.orchestration import CHAMPION_ASSET, notify_failure, read_config, runs_on_nemo, serve
+
+
+@dag(
+    dag_display_name="flywheel serving",
+    schedule=[CHAMPION_ASSET],
+    catchup=False,
+    max_active_runs=1,
+    default_args={"owner": "flywheel", "retries": 2, "retry_delay": timedelta(seconds=10)},
+    on_failure_callback=notify_failure,
+    doc_md=__doc__,
+    tags=["flywheel"],
+)
+def flywheel_serving() -> None:
+    """Serve what is in force."""
+    serve()
+
+
+if runs_on_nemo(read_config()):
+    flywheel_serving()

@@ -1,0 +1,90 @@
+"""The operators of NeMo beside the jobs' own: what serves the champion, and what a run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from flywheel.config import load_config
+from flywheel.runtimes.base import RefusedJobError, log_job_line
+from flywheel.runtimes.nemo.serving import ServingOrder, serves_champions
+from flywheel.runtimes.nemo.sweep import clean_up, sweep
+from flywheel.runtimes.nemo.trigger import ServingTrigger, check
+
+# The last two parts of it are a workload's and a client's ids; see flywheel.orchestration.tasks.champion_uri.
+_CHAMPION = "/champion/"
+
+
+class NemoServeOperator(BaseOperator):
+    """Has the champion served by a NIM, and the serving alias point to it.
+
+    In a run of the flywheel that is the champion of its workload and client; in a run that champions' asset
+    events have started, it is each champion that they tell of. This task holds no slot while a NIM starts.
+    """
+
+    ui_color = "#e8f0e4"
+
+    def execute(self, context: Any) -> None:
+        """Hand the first order to the triggerer."""
+        self._go_on(list(self._orders(context)))
+
+    def resume(self, context: Any, event: dict[str, Any]) -> None:
+        """Go on with the next order, once one has ended well."""
+        try:
+            check(event)
+        except RefusedJobError as error:  # it would be refused again: no retry
+            raise AirflowFailException(str(error)) from None
+        orders = list(self._orders(context))
+        done = ServingOrder.model_validate(event["order"])
+        self._go_on(orders[orders.index(done) + 1 :] if done in orders else [])
+
+    def _go_on(self, orders: list[ServingOrder]) -> None:
+        if orders:
+            self.defer(trigger=ServingTrigger(orders[0].model_dump(mode="json")), method_name="resume")
+
+    def _orders(self, context: Any) -> Iterator[ServingOrder]:
+        events = context.get("triggering_asset_events") or {}
+        uris = {asset.uri for asset in events if _CHAMPION in getattr(asset, "uri", "")}
+        if context["dag"].dag_id == "flywheel":
+            from flywheel.orchestration.context import run_of
+
+            run = run_of(context)
+            plan = run.plan
+            if serves_champions(plan.config):
+                yield ServingOrder.of(plan.config, plan.workload_id, plan.client_id, run.run_id)
+        else:
+            config = load_config()
+            for uri in sorted(uris) if serves_champions(config) else ():
+                workload, client = uri.rpartition(_CHAMPION)[2].split("/")
+                yield ServingOrder.of(config, unquote(workload), unquote(client))
+
+
+class NemoSweepOperator(BaseOperator):
+    """Lets go of all that a run's jobs have held, and of its data sets where they are not to be kept."""
+
+    def execute(self, context: Any) -> None:
+        """Sweep, once all of the run's jobs have ended."""
+        from flywheel.orchestration.context import run_of
+
+        run = run_of(context)
+        config = run.plan.config
+        if config.runtime.type == "nemo":
+            sweep(run, config, partial(log_job_line, self.log))
+
+
+class NemoCleanUpOperator(BaseOperator):
+    """Takes away what a run has made and nobody needs: adapters by the config, NIMs always."""
+
+    def execute(self, context: Any) -> None:
+        """Clean up, once the run has ended otherwise."""
+        from flywheel.orchestration.context import run_of
+
+        run = run_of(context)
+        config = run.plan.config
+        if config.runtime.type == "nemo":
+            clean_up(run, config, partial(log_job_line, self.log))
