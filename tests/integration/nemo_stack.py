@@ -89,10 +89,15 @@ class NemoServer:
         answer.raise_for_status()
         return answer.json()
 
-    def ask_champion(self, alias: str = "champion-") -> str:
-        """Return what the model that a champion's alias points to answers."""
+    def champion(self) -> dict[str, str]:
+        """Return where the champion's alias points: {"url", "model_id"}."""
         models = self.get("/nemo/v1/models", page_size=200)["data"]
-        (endpoint,) = [model["api_endpoint"] for model in models if model["name"].startswith(alias)]
+        (endpoint,) = [model["api_endpoint"] for model in models if model["name"].startswith("champion-")]
+        return dict(endpoint)
+
+    def ask_champion(self) -> str:
+        """Return what the model that the champion's alias points to answers."""
+        endpoint = self.champion()
         body = {
             "model": endpoint["model_id"],
             "messages": [{"role": "user", "content": "Shares fell"}],

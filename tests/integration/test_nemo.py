@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -71,26 +72,26 @@ def blueprint_stack(nemo: NemoServer, tmp_path_factory: pytest.TempPathFactory) 
             stack.stop()
 
 
-def turn(stack: Stack, run_id: str, folder: Path, **sections: Any) -> None:
+def turn(stack: Stack, run_id: str, **sections: Any) -> None:
     """Start a run of the blueprint's experiment on our headlines."""
-    headlines = {"path": "headlines.csv", "columns": {"human_label": "human_label"}}
-    overrides = apart(
-        folder,
-        source=[headlines],
-        teacher={"model": "stand-in", "concurrency": 4},
-        promotion={"within": 1.0},
+    overrides = {
+        "source": [{"path": "headlines.csv", "columns": {"human_label": "human_label"}}],
+        "teacher": {"model": "stand-in", "concurrency": 4},
+        "promotion": {"within": 1.0},
         **sections,
-    )
+    }
     stack.trigger(run_id, overrides, students=[], sizes=SIZES)
 
 
-def on(nemo: NemoServer) -> dict[str, Any]:
-    """Return the sections that say to run on some services."""
-    urls = {f"{name}_base_url": f"{nemo.url}/{name}" for name in ("nemo", "nim", "datastore")}
-    return {
-        "runtime": {"type": "nemo", "nemo": {"poll_seconds": 0.5}},
-        "nmp_config": {**urls, "nmp_namespace": "mdfd"},
-    }
+def on(nemo: NemoServer, folder: Path) -> dict[str, Any]:
+    """Return the sections that say to run on some services, with data in a folder of its own."""
+    urls = {f"{name}_base_url": f"{nemo.url}/{name}" for name in ("nemo", "nim")}
+    urls["datastore_base_url"] = f"{nemo.url}/datastore"
+    return apart(
+        folder,
+        runtime={"type": "nemo", "nemo": {"poll_seconds": 0.5}},
+        nmp_config={**urls, "nmp_namespace": "mdfd"},
+    )
 
 
 def table(folder: Path, run_id: str) -> dict[str, Any]:
@@ -105,14 +106,11 @@ def table(folder: Path, run_id: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    blueprint_stack: Stack, nemo: NemoServer, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """Give the table of a run without faults; its settings are the file's, but for the polls."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    turn(blueprint_stack, "nemo", folder, runtime={"nemo": {"poll_seconds": 0.5}})
+def undisturbed(blueprint_stack: Stack) -> dict[str, Any]:
+    """Give the table of a run without faults, with all that the file says."""
+    turn(blueprint_stack, "nemo")
     assert blueprint_stack.wait("nemo", 1200) == "success", blueprint_stack.explain("nemo")
-    return table(folder, "nemo")
+    return table(blueprint_stack.folder, "nemo")
 
 
 def test_the_table_is_that_of_runtime_local(
@@ -124,9 +122,32 @@ def test_the_table_is_that_of_runtime_local(
     assert stats["counts"]["customizations made"] == len(SIZES) * STUDENTS
     assert stats["counts"]["datasets made"] == len(SIZES) + 1  # and that of all evaluations
     nims = with_weights(yaml.safe_load((blueprint_stack.folder / "config.yaml").read_text())["nims"])
-    turn(blueprint_stack, "here", data, runtime={"type": "local"}, nims=nims)
+    turn(blueprint_stack, "here", **apart(data, runtime={"type": "local"}, nims=nims))
     assert blueprint_stack.wait("here", 1200) == "success", blueprint_stack.explain("here")
     assert table(data, "here") == undisturbed
+
+
+def test_the_alias_follows_a_person_who_promotes_and_rolls_back(
+    blueprint_stack: Stack, nemo: NemoServer, undisturbed: dict[str, Any]
+) -> None:
+    student, size, _ = undisturbed["choice"]
+    rows = report_of(blueprint_stack.folder, "nemo")["candidates"]
+    other = next(row for row in rows if (row["student"], row["size"]) != (student, size))
+    before = nemo.champion()["model_id"]
+    api = httpx.Client(
+        base_url=f"{blueprint_stack.api.url}/flywheel/api",
+        headers={"Authorization": blueprint_stack.http.headers["Authorization"]},
+        timeout=60,
+        trust_env=False,
+    )
+    asked = {"run_id": "nemo", "student": other["student"], "size": other["size"]}
+    assert api.post("/champion", json=asked).is_success
+    wait_for(lambda: nemo.champion()["model_id"] != before, 240)
+    assert nemo.ask_champion()
+    assert api.post("/champion/rollback", json={"comment": "not good"}).is_success
+    wait_for(lambda: nemo.champion()["model_id"] == before, 240)
+    wait_for(lambda: len(nemo.stats()["deployed"]) == 1, 240)
+    assert nemo.ask_champion()
 
 
 @pytest.fixture
@@ -171,7 +192,7 @@ def test_kills_at_every_step_change_nothing(
 ) -> None:
     fresh.behave(faults=[{**seam, "times": 1, "seconds": HANG, "status": 0} for seam in SEAMS])
     left = {f"fault {seam['name']}" for seam in SEAMS}
-    turn(blueprint_stack, "killed", data, **on(fresh))
+    turn(blueprint_stack, "killed", **on(fresh, data))
 
     def reached() -> set[str]:
         return left & set(fresh.stats()["counts"])
@@ -195,7 +216,7 @@ def test_kills_at_every_step_change_nothing(
 def test_services_that_go_down_in_the_middle_change_nothing(
     blueprint_stack: Stack, fresh: NemoServer, undisturbed: dict[str, Any], data: Path
 ) -> None:
-    turn(blueprint_stack, "down", data, **on(fresh))
+    turn(blueprint_stack, "down", **on(fresh, data))
     wait_for(lambda: fresh.stats()["counts"].get("customizations made"), 600)
     fresh.kill()
     fresh.start()
@@ -208,7 +229,7 @@ def test_a_run_that_is_stopped_by_a_person_leaves_nothing(
     blueprint_stack: Stack, fresh: NemoServer, data: Path
 ) -> None:
     long = {"epochs": 200, "batch_size": 16}
-    turn(blueprint_stack, "stopped", data, training_config=long, **on(fresh))
+    turn(blueprint_stack, "stopped", training_config=long, **on(fresh, data))
 
     def running() -> Any:
         query = {"filter[status]": "running"}

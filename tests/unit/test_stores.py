@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_a_writer_that_waits_too_long_says_what_holds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flywheel.stores.sqlite.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("flywheel.stores.sqlite_file.BUSY_SECONDS", 0.2)
     path = tmp_path / "records.sqlite"
     with SqliteStore(path) as store, sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -10,11 +10,7 @@ another store.
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -34,13 +30,12 @@ from flywheel.stores.prompts import (
     digest,
     skeleton_and_text,
 )
+from flywheel.stores.sqlite_file import SqliteFile
 
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 120.0
 # Records in a transaction. A killed writer loses at most these; other writers wait for so many.
 WRITE_BATCH = 2000
 READ_BATCH = 500
-_APPLICATION_ID = 0x666C7977  # "flyw"
 
 # The column `response` is NULL where the response holds the answer and nothing else.
 _SCHEMA = (
@@ -73,27 +68,12 @@ class SqliteStore:
 
     def __init__(self, path: str | Path, *, cache_mb: int = 64) -> None:
         self.path = Path(path)
-        self._cache_mb = cache_mb
-        # One connection, so one statement at a time; other processes have their own.
-        self._lock = threading.RLock()
         self._compressor = Compressor()
         self._scopes: dict[tuple[str, str], int] = {}
         self._scope_names: dict[int, tuple[str, str]] = {}
         self._frame = lru_cache(maxsize=1024)(self._read_frame)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"{self.path}: its folder cannot be made: {error}") from None
-        with self._errors():
-            self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        try:
-            with self._errors():
-                self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
+        self._file = SqliteFile(self.path, _SCHEMA, SCHEMA_VERSION, cache_mb, self._forget)
+        self._connection = self._file.connection
 
     # -- records -------------------------------------------------------------------------------------
 
@@ -105,7 +85,7 @@ class SqliteStore:
         iterator = iter(records)
         while batch := list(islice(iterator, WRITE_BATCH)):
             total += len(batch)
-            with self._transaction():
+            with self._file.transaction():
                 written += self._write_batch(batch)
         return WriteSummary(written=written, already_there=total - written)
 
@@ -114,7 +94,7 @@ class SqliteStore:
         # Pages instead of one long statement: a reader that takes its time pins no old pages in the log.
         after = (-1, b"")
         while True:
-            rows = self._select(
+            rows = self._file.select(
                 f"SELECT {_COLUMNS} FROM records WHERE scope = ? AND timestamp < ? "  # noqa: S608
                 "AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
                 (self._scope(workload_id, client_id), before, *after, READ_BATCH),
@@ -129,7 +109,7 @@ class SqliteStore:
         """Stream the ids of the records that `read` would give, in its order."""
         after = (-1, b"")
         while True:
-            rows = self._select(
+            rows = self._file.select(
                 "SELECT timestamp, id FROM records WHERE scope = ? AND timestamp < ? "
                 "AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
                 (self._scope(workload_id, client_id), before, *after, 20 * READ_BATCH),
@@ -146,7 +126,7 @@ class SqliteStore:
         while batch := list(islice(iterator, READ_BATCH)):
             keys = [self._key(record_id) for record_id in batch]
             places = ",".join("?" * len(keys))
-            rows = self._select(f"SELECT {_COLUMNS} FROM records WHERE id IN ({places})", keys)  # noqa: S608
+            rows = self._file.select(f"SELECT {_COLUMNS} FROM records WHERE id IN ({places})", keys)  # noqa: S608
             found = {row[0]: row for row in rows}
             for key in keys:
                 if key not in found:
@@ -155,7 +135,7 @@ class SqliteStore:
 
     def count(self, workload_id: str, client_id: str, before: int) -> int:
         """Return the number of records with timestamp < before."""
-        rows = self._select(
+        rows = self._file.select(
             "SELECT count(*) FROM records WHERE scope = ? AND timestamp < ?",
             (self._scope(workload_id, client_id), before),
         )
@@ -163,7 +143,7 @@ class SqliteStore:
 
     def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
         """Return the number of records with timestamp < before of each label, the labels sorted."""
-        rows = self._select(
+        rows = self._file.select(
             "SELECT label, count(*) FROM records WHERE scope = ? AND timestamp < ? "
             "GROUP BY label ORDER BY label",
             (self._scope(workload_id, client_id), before),
@@ -172,7 +152,7 @@ class SqliteStore:
 
     def scopes(self) -> list[tuple[str, str]]:
         """Return the pairs of workload and client that have records, sorted."""
-        rows = self._select(
+        rows = self._file.select(
             "SELECT workload_id, client_id FROM scopes WHERE EXISTS "
             "(SELECT 1 FROM records WHERE scope = scopes.number) ORDER BY workload_id, client_id",
             (),
@@ -187,7 +167,7 @@ class SqliteStore:
         for start in range(0, len(keys), READ_BATCH):
             batch = keys[start : start + READ_BATCH]
             places = ",".join("?" * len(batch))
-            rows = self._select(
+            rows = self._file.select(
                 f"SELECT key, content, model, created, usage FROM answers WHERE key IN ({places})",  # noqa: S608
                 batch,
             )
@@ -201,14 +181,14 @@ class SqliteStore:
             (key, answer.content, answer.model, answer.created, orjson.dumps(answer.usage))
             for key, answer in answers
         ]
-        with self._transaction():
+        with self._file.transaction():
             self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
 
     def read_answers(self) -> Iterator[tuple[str, Answer]]:
         """Stream all answers with their keys, ordered by key."""
         after = ""
         while True:
-            rows = self._select(
+            rows = self._file.select(
                 "SELECT key, content, model, created, usage FROM answers WHERE key > ? ORDER BY key LIMIT ?",
                 (after, READ_BATCH),
             )
@@ -222,8 +202,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file; closing twice is no error."""
-        with self._lock, self._errors():
-            self._connection.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -233,81 +212,10 @@ class SqliteStore:
     ) -> None:
         self.close()
 
-    def _prepare(self) -> None:
-        """Set the connection up and make the tables where there are none."""
-        connection = self._connection
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        if tables and application != _APPLICATION_ID:
-            raise StoreError(f"{self.path}: another program's SQLite file; choose another store.path")
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path}: a newer flywheel made this store (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}); install that version, or choose another store.path"
-            )
-        self._use_write_ahead_log()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA cache_size = {-1024 * self._cache_mb}")
-        with self._transaction():
-            # Asked again under the lock: another process may have made the tables meanwhile.
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _use_write_ahead_log(self) -> None:
-        # SQLite does not wait for its busy timeout when two processes switch a new file at once.
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock, self._errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                # Rows that were rolled back may be remembered here.
-                self._compressor = Compressor()
-                self._scopes.clear()
-                raise
-
-    def _select(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
-        with self._lock, self._errors():
-            return self._connection.execute(statement, parameters).fetchall()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into a `StoreError` that says what to do."""
-        try:
-            yield
-        except sqlite3.ProgrammingError as error:
-            raise StoreError(f"{self.path}: {error}") from error
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise StoreError(
-                    f"{self.path}: another process has been writing for {BUSY_SECONDS:.0f} s; run this again"
-                ) from error
-            raise StoreError(
-                f"{self.path}: {error}; check the path, its permissions, and the space on its disk"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{self.path}: damaged or not a record store ({error}); restore a copy, or move the file "
-                "away together with its -wal and -shm files to begin a new one"
-            ) from error
+    def _forget(self) -> None:
+        """Forget what is remembered of rows: they may have been rolled back."""
+        self._compressor = Compressor()
+        self._scopes.clear()
 
     # -- rows ----------------------------------------------------------------------------------------
 
@@ -379,7 +287,7 @@ class SqliteStore:
         )
 
     def _read_frame(self, prompt: int) -> Frame:
-        rows = self._select("SELECT skeleton, text FROM prompts WHERE number = ?", (prompt,))
+        rows = self._file.select("SELECT skeleton, text FROM prompts WHERE number = ?", (prompt,))
         if not rows:
             raise StoreError(f"{self.path}: damaged: prompt {prompt} of a record is missing; restore a copy")
         return Frame(*rows[0])
@@ -388,7 +296,7 @@ class SqliteStore:
         """Return the number of a workload's client; 0, which no record has, where there is none."""
         key = (workload_id, client_id)
         if key not in self._scopes:
-            rows = self._select("SELECT number FROM scopes WHERE workload_id = ? AND client_id = ?", key)
+            rows = self._file.select("SELECT number FROM scopes WHERE workload_id = ? AND client_id = ?", key)
             if not rows:
                 return 0
             self._scopes[key] = rows[0][0]
@@ -405,7 +313,7 @@ class SqliteStore:
 
     def _scope_name(self, number: int) -> tuple[str, str]:
         if number not in self._scope_names:
-            rows = self._select("SELECT workload_id, client_id FROM scopes WHERE number = ?", (number,))
+            rows = self._file.select("SELECT workload_id, client_id FROM scopes WHERE number = ?", (number,))
             self._scope_names[number] = rows[0]
         return self._scope_names[number]
 
