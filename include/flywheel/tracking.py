@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +30,7 @@ from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.champion import RegistryEntry
 from flywheel.config import resolve_path
 from flywheel.config.schema import MlflowConfig
-from flywheel.errors import FlywheelError
+from flywheel.mlflow_client import TrackingError, open_client, public, tracking_uri
 from flywheel.plan import Plan
 from flywheel.report.model import CandidatePart, Report, TrackingPart
 
@@ -50,36 +48,8 @@ ADAPTER_TAG = "flywheel.adapter"
 ALIAS = "champion"
 ROOT_NODE = "run"
 
-# A server that is down is known to be down after some seconds, not after MLflow's default of minutes.
-_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 _BATCH = 1000  # metrics; MLflow's own limit for one call
 _LOSS_POINTS = 400  # of a loss curve: more are not seen in a chart
-
-
-class TrackingError(FlywheelError):
-    """MLflow cannot be reached or refuses; the message says which server, and what to check."""
-
-
-def tracking_uri(config: MlflowConfig) -> str:
-    """Return the tracking URI: the config's, else MLFLOW_TRACKING_URI, else SQLite in the state folder."""
-    uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"sqlite:///{resolve_path('state/mlflow.db')}"
-
-
-def prepare(config: MlflowConfig | None = None) -> None:
-    """Create the SQLite file with its tables, so that the first run need not; a server needs nothing."""
-    uri = tracking_uri(config or MlflowConfig())
-    if uri.startswith("sqlite"):
-        with _client(uri) as client:
-            client.search_experiments(max_results=1)
 
 
 def experiment_name(plan: Plan) -> str:
@@ -160,7 +130,7 @@ def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult])
     """
     config = plan.config.mlflow_config
     uri = tracking_uri(config)
-    with _client(uri) as client:
+    with open_client(uri) as client:
         tree = _open_tree(client, plan)
         tree.node(ROOT_NODE, None, plan.run_id, _run_tags(plan, report))
         choice = report.decision.choice
@@ -183,7 +153,7 @@ def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult])
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
         top = tree.ids[ROOT_NODE]
         return TrackingPart(
-            uri=_public(uri),
+            uri=public(uri),
             experiment=experiment_name(plan),
             run_id=top,
             artifact_uri=client.get_run(top).info.artifact_uri,
@@ -209,7 +179,7 @@ def track_files(plan: Plan, tracked: TrackingPart, files: list[Path]) -> None:
         except OSError as error:
             raise TrackingError(f"{folder}: {error}; check mlflow_config.artifact_location") from None
         return
-    with _client(tracking_uri(plan.config.mlflow_config)) as client:
+    with open_client(tracking_uri(plan.config.mlflow_config)) as client:
         for path in files:
             client.log_artifact(tracked.run_id, str(path))
 
@@ -228,7 +198,7 @@ def register(plan: Plan, row: CandidatePart, decided: str) -> RegistryEntry:
     """
     assert row.adapter is not None
     uri, name = tracking_uri(plan.config.mlflow_config), model_name(plan)
-    with _client(uri) as client:
+    with open_client(uri) as client:
         tree = _open_tree(client, plan)
         tree.node(ROOT_NODE, None, plan.run_id, {})
         tree.node(row.student, ROOT_NODE, row.student, {})
@@ -254,7 +224,7 @@ def point_alias(config: MlflowConfig, entry: RegistryEntry) -> None:
     Raises:
         TrackingError: MLflow cannot be reached or refuses.
     """
-    with _client(tracking_uri(config)) as client:
+    with open_client(tracking_uri(config)) as client:
         client.set_registered_model_alias(entry.model, ALIAS, entry.version)
 
 
@@ -264,7 +234,7 @@ def forget_run(plan: Plan) -> None:
     Raises:
         TrackingError: MLflow cannot be reached or refuses.
     """
-    with _client(tracking_uri(plan.config.mlflow_config)) as client:
+    with open_client(tracking_uri(plan.config.mlflow_config)) as client:
         if client.get_experiment_by_name(experiment_name(plan)) is None:
             return
         for run_id in _open_tree(client, plan).ids.values():
@@ -396,28 +366,3 @@ def _loss_steps(made: CustomizeResult | None) -> list[tuple[str, float, int]]:
     steps = [("train_loss", point.loss, point.step) for point in made.losses[::every]]
     steps += [("val_loss", point.val_loss, point.step) for point in made.losses if point.val_loss is not None]
     return steps
-
-
-@contextmanager
-def _client(uri: str) -> Iterator[MlflowClient]:
-    """Give a client; whatever MLflow raises inside becomes a TrackingError."""
-    for key, value in _SETTINGS.items():
-        os.environ.setdefault(key, value)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    from mlflow import MlflowClient
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    try:
-        yield MlflowClient(uri, registry_uri=uri)
-    except Exception as error:  # MLflow, SQLAlchemy, requests and OS errors alike
-        text = _public(str(error).strip().split("\n", 1)[0])[:500]
-        raise TrackingError(
-            f"MLflow at {_public(uri)}: {type(error).__name__}: {text}; "
-            "check mlflow_config.tracking_uri and that its server runs"
-        ) from None
-
-
-def _public(uri: str) -> str:
-    """Return a text without the user and password that a URI in it may hold."""
-    return re.sub(r"//[^/@\s]+@", "//", uri)

@@ -10,9 +10,9 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import RegistryEntry, champion_history, read_champion
 from flywheel.config import Config
 from flywheel.errors import ArtifactError
+from flywheel.mlflow_client import TrackingError
 from flywheel.report import read_report
 from flywheel.stages.promote import PromoteResult
-from flywheel.tracking import TrackingError
 from tests.unit.finished_run import TABLE_1, config_of, finish, plan_of
 
 WORKLOAD = ("news_classifier", "default")

@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def no_tracking(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Without MLflow, which has its own tests."""
-    from flywheel.tracking import TrackingError
+    from flywheel.mlflow_client import TrackingError
 
     def unreachable(*_: object) -> None:
         raise TrackingError("MLflow at nowhere: not asked for")

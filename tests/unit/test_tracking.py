@@ -10,9 +10,10 @@ from mlflow.entities import Run as MlflowRun
 
 from flywheel import tracking, wheel
 from flywheel.config.schema import MlflowConfig
+from flywheel.mlflow_client import TrackingError, prepare, tracking_uri
 from flywheel.plan import Plan
 from flywheel.report import read_report
-from flywheel.tracking import TrackingError, model_name, prepare, register, tracking_uri
+from flywheel.tracking import model_name, register
 from tests.unit.finished_run import TABLE_1, config_of, finish, plan_of
 
 

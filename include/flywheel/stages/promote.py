@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, RegistryEntry, champion_history, read_champion, replace_champion
 from flywheel.errors import ArtifactError
+from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.report import figures
 from flywheel.report.files import HTML_FILE, write_report
@@ -24,7 +25,7 @@ from flywheel.report.model import REPORT_FILE, CandidatePart, Report
 from flywheel.report.selection import f1_of, overlap
 from flywheel.report.verdict import verdict_of
 from flywheel.stages.score import ScoreResult, production_part
-from flywheel.tracking import TrackingError, register, track_files
+from flywheel.tracking import register, track_files
 
 log = logging.getLogger(__name__)
 

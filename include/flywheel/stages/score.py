@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, read_champion
 from flywheel.errors import FlywheelError
+from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.report.baseline import baseline
 from flywheel.report.build import build_report
@@ -24,7 +25,7 @@ from flywheel.report.model import ChampionPart, Remeasured, Report
 from flywheel.report.outcomes import Outcomes, gather
 from flywheel.report.verdict import verdict_of
 from flywheel.runs import Run
-from flywheel.tracking import TrackingError, track, track_files
+from flywheel.tracking import track, track_files
 
 __all__ = ["Outcomes", "ScoreResult", "gather", "production_part", "score"]
 

@@ -16,10 +16,11 @@ from flywheel.champion import (
     read_champion,
     replace_champion,
 )
+from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.report.model import CandidatePart, Report
 from flywheel.stages.promote import champion_of
-from flywheel.tracking import TrackingError, point_alias, register
+from flywheel.tracking import point_alias, register
 from flywheel.web import airflow_actions, settings
 from flywheel.web.problems import Problem
 from flywheel.web.run_files import side_by_side
