@@ -19,12 +19,14 @@ class Simulation:
     """An endpoint with places and a queue, or one that refuses what finds no place.
 
     Attributes:
+        ill: share of the calls that get a place and are refused after all, after a while.
         slowdown: factor of the latency when so many calls are worked at.
         limits: the limit at each second.
     """
 
     places: int
     refuses: bool = False
+    ill: float = 0.0
     slowdown: Callable[[int], float] = lambda _: 1.0
     seed: int = 0
     now: float = 0.0
@@ -35,7 +37,7 @@ class Simulation:
     def __post_init__(self) -> None:
         self.limiter = Limiter(256, clock=lambda: self.now)
         self._dice = random.Random(self.seed)
-        self._events: list[tuple[float, int, float, bool]] = []
+        self._events: list[tuple[float, int, float, bool, bool]] = []
         self._queue: list[float] = []
         self._busy = self._number = 0
 
@@ -47,33 +49,33 @@ class Simulation:
                 if self._busy < self.places:
                     self._serve(self.now)
                 elif self.refuses:
-                    self._after(0.005, self.now, answered=False)
+                    self._after(0.005, self.now, answered=False, had_place=False)
                 else:
                     self._queue.append(self.now)
             if self._events[0][0] > until:
                 return
-            self.now, _, sent_at, answered = heapq.heappop(self._events)
+            self.now, _, sent_at, answered, had_place = heapq.heappop(self._events)
             while len(self.limits) <= self.now:
                 self.limits.append(self.limiter.limit)
             self.limiter.leave()
-            if not answered:
+            if answered:
+                self.answered += 1
+                self.limiter.answered(self.now - sent_at)
+            else:
                 self.refused += 1
                 self.limiter.refused(sent_at)
-                continue
-            self._busy -= 1
-            self.answered += 1
-            self.limiter.answered(self.now - sent_at)
+            self._busy -= had_place
             if self._queue and self._busy < self.places:
                 self._serve(self._queue.pop(0))
 
     def _serve(self, sent_at: float) -> None:
         self._busy += 1
         latency = MEDIAN * math.exp(self._dice.gauss(0, SIGMA)) * self.slowdown(self._busy)
-        self._after(latency, sent_at, answered=True)
+        self._after(latency, sent_at, answered=self._dice.random() >= self.ill, had_place=True)
 
-    def _after(self, seconds: float, sent_at: float, *, answered: bool) -> None:
+    def _after(self, seconds: float, sent_at: float, *, answered: bool, had_place: bool) -> None:
         self._number += 1
-        heapq.heappush(self._events, (self.now + seconds, self._number, sent_at, answered))
+        heapq.heappush(self._events, (self.now + seconds, self._number, sent_at, answered, had_place))
 
 
 @pytest.mark.parametrize("places", [4, 16, 54, 128])
@@ -114,6 +116,23 @@ def test_it_stays_below_where_it_was_refused() -> None:
     assert simulation.refused < 0.01 * simulation.answered
     assert simulation.answered > 0.9 * 150 * 54 / MEAN
     assert max(simulation.limits[10:]) <= 60
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1])
+@pytest.mark.parametrize("seed", range(3))
+def test_refusals_that_do_not_depend_on_it_leave_no_place_empty(share: float, seed: int) -> None:
+    simulation = Simulation(54, ill=share, seed=seed)
+    simulation.run(300)
+    assert simulation.answered > 0.9 * 300 * 54 / MEAN * (1 - share)
+    assert max(simulation.limits[100:]) <= 3 * 54 + 10
+
+
+def test_it_yields_to_a_lack_of_places_beside_refusals_that_do_not_depend_on_it() -> None:
+    simulation = Simulation(54, refuses=True, ill=0.05)
+    simulation.run(300)
+    assert simulation.refused < 0.15 * simulation.answered
+    assert simulation.answered > 0.85 * 300 * 54 / MEAN * 0.95
+    assert sorted(simulation.limits[100:])[-30] <= 66
 
 
 def test_it_settles_at_the_knee_of_an_endpoint_that_is_slower_the_more_it_does() -> None:

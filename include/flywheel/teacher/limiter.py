@@ -18,6 +18,12 @@ It begins with one call alone, after which the endpoint has the prompts' common 
 with eight, and one more for each answer, which doubles them each round (TCP's slow start), until the latency
 rises or a call is refused. Refusals (429, 503, 529) cut the limit by a twentieth, once a round; from then on
 it grows by one call a round, and does not pass the place where it was cut for CEILING_SECONDS.
+
+An endpoint may refuse a share of all calls whatever their number (one of its servers is ill, or others use up
+its rate); cuts do not help there, and would go on to a call or two. So every few cuts the limit is halved for
+two rounds as above, and the share that is refused even then is taken for the endpoint's own: up to twice as
+many cut nothing. (That not every loss is congestion is BBR's thought as well; its second version bears 2 %,
+draft-cardwell-iccrg-bbr-congestion-control-02.)
 """
 
 from __future__ import annotations
@@ -34,6 +40,9 @@ MIN_ROUND = 16
 PROBE_ROUNDS = (10, 100)
 REFUSED_FACTOR = 0.95
 CEILING_SECONDS = 30.0
+PROBE_CUTS = 5
+# What is refused beyond this share at half the limit is no share of its own but too many calls still.
+MAX_OWN_REFUSALS = 0.2
 # An endpoint that refused a call so lately is approached one call a round.
 CAREFUL_SECONDS = 300.0
 
@@ -64,6 +73,9 @@ class Limiter:
         self._probing = 0
         self._sum = 0.0
         self._count = 0
+        self._refusals = 0
+        self._cuts = 0
+        self._own_refusals = 0.0
         self._round = MIN_ROUND
         self._busiest = 0
         self._cut_at = -math.inf
@@ -108,12 +120,18 @@ class Limiter:
         """Note that the endpoint said it has too much to do. Calls sent before the last cut cut no more."""
         if not self._adaptive or sent_at < self._cut_at:
             return
+        self._refusals += 1
+        if self._probing or self._refusals <= self._tolerated:
+            return
         now = self._clock()
         self._slow_start = False
         if self._limit >= self._ceiling or now - self._ceiling_at > CEILING_SECONDS:
             self._ceiling, self._ceiling_at = self._limit, now
         self._cut_at = now
         self._limit = max(1.0, self._limit * REFUSED_FACTOR)
+        self._cuts += 1
+        if self._cuts >= PROBE_CUTS:
+            self._rounds, self._probing = 0, 2
         self._begin_round()
 
     def restart(self) -> None:
@@ -121,17 +139,24 @@ class Limiter:
         if self._adaptive:
             self._limit = float(min(FIRST_LIMIT, self._most))
             self._slow_start = True
-            self._base, self._probing, self._rounds = None, 0, 0
+            self._base, self._probing, self._rounds, self._cuts = None, 0, 0, 0
+            self._own_refusals = 0.0
             self._probe_after = PROBE_ROUNDS[0]
             self._begin_round()
 
+    @property
+    def _tolerated(self) -> int:
+        """Refusals in a round that are the endpoint's own."""
+        return math.ceil(2 * self._own_refusals * self._round) + 1 if self._own_refusals else 0
+
     def _end_round(self, latency: float) -> None:
         used = self._busiest >= self.limit
+        refused = self._refusals / (self._refusals + self._count)
         self._begin_round()
         if self._probing:
             self._probing -= 1
             if not self._probing:
-                self._end_probe(latency)
+                self._end_probe(latency, refused)
             return
         # A lower latency than the base is news; half of it, for a part of it is chance.
         if self._base is None:
@@ -155,11 +180,20 @@ class Limiter:
         else:
             self._grow(wanted - self._limit)
 
-    def _end_probe(self, latency: float) -> None:
-        assert self._base is not None
-        changed = abs(latency - self._base) > 0.2 * self._base
+    def _end_probe(self, latency: float, refused: float) -> None:
+        changed = self._base is None or abs(latency - self._base) > 0.2 * self._base
         self._base = latency
         self._probe_after = PROBE_ROUNDS[0] if changed else min(2 * self._probe_after, PROBE_ROUNDS[1])
+        own = refused if refused <= MAX_OWN_REFUSALS else 0.0
+        if own and not self._own_refusals:  # what was cut was cut in vain
+            self._own_refusals = own
+            self._limit = min(max(self._limit, self._ceiling), float(self._most))
+            self._cut_at = self._ceiling_at = -math.inf
+        else:
+            self._own_refusals += SMOOTHING * (own - self._own_refusals)
+            if self._own_refusals < 0.001:
+                self._own_refusals = 0.0
+        self._cuts = 0
 
     def _grow(self, by: float) -> None:
         now = self._clock()
@@ -169,7 +203,7 @@ class Limiter:
         self._limit = min(limit, float(self._most))
 
     def _begin_round(self) -> None:
-        self._sum, self._count, self._busiest = 0.0, 0, self.in_flight
+        self._sum, self._count, self._refusals, self._busiest = 0.0, 0, 0, self.in_flight
         self._round = max(MIN_ROUND, int(self._limit))
 
 
