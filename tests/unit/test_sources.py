@@ -18,6 +18,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from flywheel.config.schema import SourceConfig
 from flywheel.errors import SourceError
@@ -394,6 +395,47 @@ def test_log_records_are_validated_and_bad_ones_set_aside(tmp_path: Path) -> Non
         (7, "not valid JSON"),
     ]
     assert counts == {"used": 1, "quarantined": 4, "later": 1, "other_workload": 1}
+
+
+@pytest.mark.parametrize("form", ["structs", "JSON text"])
+def test_log_records_of_parquet_are_those_of_json_lines(tmp_path: Path, form: str) -> None:
+    named = {"model": "m", "messages": [{"role": "user", "content": "Bolt", "name": "desk"}]}
+    lines = [log_record(), log_record(request=named), log_record(response=None)]
+    columns: dict[str, Any] = {name: [line[name] for line in lines] for name in lines[0]}
+    if form == "JSON text":
+        for name in ("request", "response"):
+            columns[name] = [json.dumps(value) for value in columns[name]]
+        lines.append(log_record())
+        columns = {name: [*values, log_record()[name]] for name, values in columns.items()}
+        columns["request"][3] = "{"
+        columns["response"][3] = "{}"
+    else:
+        columns["timestamp"] = pa.array([datetime.fromtimestamp(MARCH_1, UTC)] * 3, pa.timestamp("ns", "UTC"))
+    pq.write_table(pa.table(columns), tmp_path / "app.parquet", row_group_size=1)
+    counts: Counter[str] = Counter()
+    config = source(tmp_path / "app.parquet", kind="log_records")
+    with Quarantine(tmp_path / "q.jsonl") as quarantine:
+        records = list(read_log_records(config, quarantine, WORKLOAD, counts=counts))
+    bad = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    expected, _, _ = read_logs(tmp_path, b"\n".join(json.dumps(line).encode() for line in lines[:2]))
+    assert records == expected
+    assert [(entry["line"], entry["reason"].split(":")[0]) for entry in bad] == [
+        (3, "response"),
+        (4, "request"),
+    ][: len(lines) - 2]
+    assert all(entry["raw"].startswith('{"request":') for entry in bad)
+
+
+def test_a_log_of_parquet_without_a_column_is_an_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"request": ["{}"], "answer": ["{}"]}), tmp_path / "app.parquet")
+    config = source(tmp_path / "app.parquet", kind="log_records")
+    with Quarantine(tmp_path / "q") as quarantine, pytest.raises(SourceError, match="no column 'response'"):
+        list(read_log_records(config, quarantine, WORKLOAD))
+
+
+def test_a_log_is_not_read_as_csv(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="jsonl or parquet for log_records"):
+        source(tmp_path / "app.csv", kind="log_records", format="csv")
 
 
 def test_a_missing_log_is_an_error(tmp_path: Path) -> None:

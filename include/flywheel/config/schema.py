@@ -11,7 +11,7 @@ import re
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from flywheel.config.api import ApiConfig
 from flywheel.config.kubernetes import KubernetesConfig
@@ -193,6 +193,13 @@ class SourceConfig(Section):
     format: Literal["auto", "csv", "jsonl", "parquet"] = Field("auto", description="auto: by the name's end.")
     columns: Columns = Columns()
     time_zone: str = Field("UTC", description="Of times that name none.")
+
+    @field_validator("format")
+    @classmethod
+    def _format_fits(cls, format: str, info: ValidationInfo) -> str:
+        if format == "csv" and info.data.get("kind") == "log_records":
+            raise ValueError("jsonl or parquet for log_records; csv is for headlines")
+        return format
 
     @field_validator("time_zone")
     @classmethod

@@ -158,7 +158,7 @@ def _format(source: SourceConfig, path: str, key: str) -> Format:
         name = name.removesuffix(ending)
     for ending, kind in _FORMATS.items():
         if name.endswith(ending):
-            return "jsonl" if source.kind == "log_records" else kind
+            return "jsonl" if source.kind == "log_records" and kind == "csv" else kind
     if source.kind == "log_records":
         return "jsonl"
     endings = ", ".join(_FORMATS)

@@ -1,17 +1,29 @@
-"""The log records of an application that already calls the teacher: they need no labelling."""
+"""The log records of an application that already calls the teacher: they need no labelling.
+
+They come as JSON lines, or as rows of a Parquet file with the columns of COLUMNS. There `request` and
+`response` are structs, or the JSON of them as text, and `timestamp` may be a date-time. A struct has all
+fields of its type in each row: one that is null is taken for one that is not there.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import orjson
 
 from flywheel.config.schema import SourceConfig
 from flywheel.errors import RecordError
 from flywheel.quarantine import Quarantine
 from flywheel.records import Record
-from flywheel.sources.files import files_of
-from flywheel.sources.rows import json_rows
+from flywheel.sources.files import SourceFile, files_of
+from flywheel.sources.rows import Row, json_rows, parquet_rows
 from flywheel.workload import Workload
+
+COLUMNS = ("request", "response", "workload_id", "client_id", "timestamp")
+_OBJECTS = ("request", "response")
 
 
 def read_log_records(
@@ -24,7 +36,7 @@ def read_log_records(
     before: int | None = None,
     counts: Counter[str] | None = None,
 ) -> Iterator[Record]:
-    """Yield the valid log records of a source of kind `log_records`: JSON lines, one record a line.
+    """Yield the valid log records of a source of kind `log_records`: one record a line or row.
 
     Args:
         workload: its classes and aliases read the answers.
@@ -34,13 +46,13 @@ def read_log_records(
         counts: counts lines by what became of them: `used`, `later`, `other_workload`, `quarantined`.
 
     Raises:
-        SourceError: no such file, or an unreadable one.
+        SourceError: no such file, an unreadable one, or one of Parquet that lacks a column.
     """
     counts = Counter() if counts is None else counts
     workload_id = workload_id or workload.id
     for file in files_of(source, key):
         with file.open() as opened:
-            for row in json_rows(opened):
+            for row in _rows(file, opened):
                 reason = row.problem
                 if not reason:
                     other = row.values.get("workload_id")
@@ -60,3 +72,33 @@ def read_log_records(
                 else:
                     counts["used"] += 1
                     yield record
+
+
+def _rows(file: SourceFile, opened: BinaryIO) -> Iterator[Row]:
+    if file.format == "jsonl":
+        yield from json_rows(opened)
+        return
+    for row in parquet_rows(file, opened, dict.fromkeys(COLUMNS, file.key)):
+        yield row if row.problem else _of_parquet(row)
+
+
+def _of_parquet(row: Row) -> Row:
+    """Return a row with the values that a line of JSON has."""
+    values = {name: _without_nulls(value) for name, value in row.values.items()}
+    if isinstance(values["timestamp"], datetime):
+        time = values["timestamp"]
+        values["timestamp"] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    read = orjson.dumps(values, default=str)
+    for name in _OBJECTS:
+        if isinstance(values[name], str):
+            try:
+                values[name] = orjson.loads(values[name])
+            except orjson.JSONDecodeError as error:
+                return Row(row.line, {}, f"{name}: not valid JSON: {error}", read)
+    return Row(row.line, values, "", read)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -64,7 +64,7 @@ def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[Row]:
         elif file.format == "jsonl":
             yield from _checked_json_rows(file, opened, columns)
         else:
-            yield from _parquet_rows(file, opened, columns)
+            yield from parquet_rows(file, opened, columns)
 
 
 def json_rows(opened: BinaryIO) -> Iterator[Row]:
@@ -215,7 +215,8 @@ def _csv_header(file: SourceFile, lines: _CsvLines, columns: dict[str, str]) -> 
     return best
 
 
-def _parquet_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+def parquet_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, reading a part of a row group at a time."""
     # Imported here: only the orchestrator has it, and only Parquet needs it.
     import pyarrow as pa
     import pyarrow.parquet as pq
