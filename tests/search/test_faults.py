@@ -107,6 +107,7 @@ def _with_source(document: dict[str, object]) -> dict[str, object]:
 
 NEXT = Schema(
     RECORDS.name,
+    RECORDS.time,
     RECORDS.key,
     RECORDS.version + 1,
     {**RECORDS.properties, "source": {"type": "keyword"}},
@@ -114,9 +115,11 @@ NEXT = Schema(
 )
 
 
+@pytest.mark.parametrize("window", [10_000, 50])
 def test_a_newer_schema_brings_the_documents_along_and_an_older_flywheel_is_told(
-    store: ElasticsearchStore,
+    store: ElasticsearchStore, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", window)
     store.write(records(700))
     ids = list(store.read_ids(*SCOPE, ALWAYS))
     reading = store.read(*SCOPE, ALWAYS)

@@ -7,7 +7,7 @@ import pytest
 
 from flywheel.config.store import ElasticsearchConfig
 from flywheel.errors import StoreError
-from flywheel.stores import RecordStore
+from flywheel.stores import Answer, RecordStore
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from tests.unit.news_records import news_record
 from tests.unit.store_contract import ALWAYS, SCOPE, StoreContract, records
@@ -45,6 +45,26 @@ def test_windows_of_time_lie_side_by_side_wherever_the_records_are(
         assert list(store.read_ids(*SCOPE, ALWAYS)) == ordered
         assert [record.id for record in store.read(*SCOPE, ALWAYS)] == ordered
         assert list(store.read_ids(*SCOPE, 1_700_000_000)) == ordered[:1]
+
+
+def test_answers_are_read_in_windows_too(store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", 50)
+    answers = [(f"{i * 7919 % 1000:04d}", Answer(str(i), "m", 1_700_000_000 + i // 3)) for i in range(1000)]
+    store.put_answers(answers)
+    client = store._cluster.client
+    search, found = client.search, []
+
+    def counted(**named: Any) -> Any:
+        if "pit" in named:
+            index = f"{store.config.index}-answers"
+            found.append(client.count(index=index, query=named["query"])["count"])
+        return search(**named)
+
+    monkeypatch.setattr(client, "search", counted)
+    assert sorted(store.read_answers()) == sorted(answers)
+    # For each page the server looks at all that its query finds.
+    assert len(found) >= 15
+    assert sum(found) < 3 * len(answers)
 
 
 def test_records_that_were_read_are_not_asked_for_again(

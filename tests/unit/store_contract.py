@@ -158,10 +158,12 @@ class StoreContract:
         store.write([*records(2), *records(1, client_id="other"), *records(1, workload_id="another")])
         assert store.scopes() == [("another", "desk"), SCOPE, ("news_classifier", "other")]
 
-    def test_all_answers_stream_in_the_order_of_their_keys(self, store: RecordStore) -> None:
-        answers = [(f"{i:04d}", Answer(str(i), "m", i, {"n": i})) for i in range(1100)]
+    def test_all_answers_stream_each_once(self, store: RecordStore) -> None:
+        answers = [(f"{i * 7919 % 1100:04d}", Answer(str(i), "m", i // 3, {"n": i})) for i in range(1100)]
         store.put_answers(answers[::-1])
-        assert list(store.read_answers()) == answers
+        read = list(store.read_answers())
+        assert len(read) == len(answers)
+        assert dict(read) == dict(answers)
 
     def test_threads_may_share_a_store(self, store: RecordStore) -> None:
         def write(part: int) -> None:

@@ -120,7 +120,10 @@ class RecordStore(Protocol):
         ...
 
     def read_answers(self) -> Iterator[tuple[str, Answer]]:
-        """Stream all answers with their keys, ordered by key; others that are put meanwhile may be missed."""
+        """Stream all answers with their keys, in an order of the store's own.
+
+        None comes twice; others that are put meanwhile may be missed.
+        """
         ...
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from flywheel.errors import StoreError
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
 from flywheel.stores.elasticsearch.client import Cluster, reason_of
 from flywheel.stores.elasticsearch.paging import pages
+from flywheel.stores.elasticsearch.windows import windows
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,14 @@ class Schema:
     """A kind of documents: the name of its alias behind the prefix, and its mappings.
 
     Attributes:
-        key: a keyword field, the same as the document's id, that documents can be sorted by.
+        time: a date field that every document has.
+        key: a keyword field, the same as the document's id, that documents of one time are sorted by.
         version: raised when `properties` change.
         upgrades: by version, what makes a document of it one of the next version.
     """
 
     name: str
+    time: str
     key: str
     version: int
     properties: Mapping[str, Any]
@@ -55,6 +58,7 @@ class Schema:
 # `request` holds what differs from a prompt (see flywheel.stores.prompts), `response` is as logged.
 RECORDS = Schema(
     "records",
+    time="timestamp",
     key="id",
     version=1,
     properties={
@@ -70,6 +74,7 @@ RECORDS = Schema(
 )
 PROMPTS = Schema(
     "prompts",
+    time="created",
     key="id",
     version=1,
     properties={
@@ -81,6 +86,7 @@ PROMPTS = Schema(
 )
 ANSWERS = Schema(
     "answers",
+    time="created",
     key="key",
     version=1,
     properties={
@@ -237,7 +243,8 @@ class Indexes:
         log.info("%s is at version %d: %d documents", alias, schema.version, counts[1])
 
     def _upgraded(self, schema: Schema, old: str, version: int) -> Iterator[Document]:
-        for page in pages(self._cluster, old, [{"match_all": {}}], [schema.key]):
+        queries = windows(self._cluster, old, schema.time)
+        for page in pages(self._cluster, old, queries, [schema.time, schema.key]):
             for hit in page:
                 source = hit["_source"]
                 for step in range(version, schema.version):

@@ -21,10 +21,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from elastic_transport import TransportError
-from elasticsearch import ApiError, NotFoundError
+from elasticsearch import ApiError
 
-from flywheel.errors import StoreError
-from flywheel.stores.elasticsearch.client import Cluster
+from flywheel.stores.elasticsearch.client import Cluster, Patience
 
 Hit = dict[str, Any]
 Query = dict[str, Any]
@@ -37,6 +36,8 @@ PAGE_BYTES = 4_000_000
 KEEP_ALIVE = "10m"
 # Queries that are on their way at once: while one answer is read here, the server makes the next.
 AT_ONCE = 2
+_NOT_FOUND = 404
+_NO_SHARD = "no_shard_available_action_exception"
 
 
 def pages(
@@ -74,6 +75,14 @@ def pages(
                 page.cancel()
 
 
+class _LostError(Exception):
+    """The server does not know the point in time any more."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _PointInTime:
     """What the index holds at one moment, for several searches; taken anew where the server lost it."""
 
@@ -87,30 +96,36 @@ class _PointInTime:
 
     def search(self, size: int, arguments: dict[str, Any]) -> Any:
         """Return the server's answer."""
+        patience = Patience(self._cluster, "read documents")
         while True:
             with self._lock:
                 if not self._id:
                     self._open()
                 id = self._id
             try:
-                answer = self._cluster.call(
-                    "read documents",
-                    self._cluster.client.search,
-                    pit={"id": id, "keep_alive": KEEP_ALIVE},
-                    size=size,
-                    **arguments,
-                )
-            except StoreError as error:
-                if not isinstance(error.__cause__, NotFoundError):
-                    raise
+                answer = self._cluster.call("read documents", self._search, id, size, arguments)
+            except _LostError as lost:
                 with self._lock:
-                    if self._id == id:  # the node that knew it is gone
+                    if self._id == id:
                         self._id = ""
+                if lost.error.status_code != _NOT_FOUND:
+                    patience.wait(lost.error)
                 continue
             with self._lock:
                 if self._id == id:
                     self._id = answer["pit_id"]
             return answer
+
+    def _search(self, id: str, size: int, arguments: dict[str, Any]) -> Any:
+        try:
+            return self._cluster.client.search(
+                pit={"id": id, "keep_alive": KEEP_ALIVE}, size=size, **arguments
+            )
+        except ApiError as error:
+            # Its node has restarted; or its index was removed, as that of the next version took its place.
+            if error.status_code == _NOT_FOUND or _NO_SHARD in str(error.body):
+                raise _LostError(error) from error
+            raise
 
     def learn(self, hits: int, length: int) -> None:
         """Choose the size of the next pages by one of so many bytes."""

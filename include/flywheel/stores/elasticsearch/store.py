@@ -30,7 +30,7 @@ from flywheel.stores.elasticsearch.client import connect
 from flywheel.stores.elasticsearch.indexes import ANSWERS, PROMPTS, RECORDS, SCHEMAS, Indexes, Schema
 from flywheel.stores.elasticsearch.paging import pages
 from flywheel.stores.elasticsearch.shelf import Shelf
-from flywheel.stores.elasticsearch.windows import records_before, windows
+from flywheel.stores.elasticsearch.windows import record_windows, records_before, windows
 from flywheel.stores.prompts import (
     MAX_REFERENCES,
     Compressor,
@@ -206,9 +206,11 @@ class ElasticsearchStore:
                 writer.add(Document(key, orjson.dumps(content)))
 
     def read_answers(self) -> Iterator[tuple[str, Answer]]:
-        """Stream all answers with their keys, ordered by key."""
+        """Stream all answers with their keys, the older ones first."""
         self._refresh(ANSWERS)
-        for page in pages(self._cluster, self._alias(ANSWERS), [{"match_all": {}}], [ANSWERS.key]):
+        index = self._alias(ANSWERS)
+        queries = windows(self._cluster, index, ANSWERS.time)
+        for page in pages(self._cluster, index, queries, [ANSWERS.time, ANSWERS.key]):
             for hit in page:
                 yield hit["_source"]["key"], _answer(hit["_source"])
 
@@ -243,8 +245,8 @@ class ElasticsearchStore:
     ) -> Iterator[list[dict[str, Any]]]:
         self._refresh(RECORDS)
         index = self._alias(RECORDS)
-        queries = windows(self._cluster, index, workload_id, client_id, before)
-        return pages(self._cluster, index, queries, ["timestamp", RECORDS.key], source=source)
+        queries = record_windows(self._cluster, index, workload_id, client_id, before)
+        return pages(self._cluster, index, queries, [RECORDS.time, RECORDS.key], source=source)
 
     def _get(self, ids: Iterable[str]) -> Iterator[Record]:
         """Ask the cluster for records."""
