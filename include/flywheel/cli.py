@@ -208,7 +208,11 @@ def promote(
     """Put the chosen candidate into production."""
     from flywheel import wheel
 
-    _print(wheel.promote(_open(run, artifacts), approved=not reject, comment=comment))
+    opened = _open(run, artifacts)
+    result = wheel.promote(opened, approved=not reject, comment=comment)
+    if opened.plan.config.runtime.type == "nemo":
+        _serve(opened)
+    _print(result)
 
 
 # -- jobs ----------------------------------------------------------------------------------------------
@@ -362,6 +366,18 @@ def _run_job(run: Run, kind: JobKind, spec: str) -> None:
     from flywheel.job_command import run_job
 
     run_job(kind, spec)
+
+
+def _serve(run: Run) -> None:
+    """Have the champion served on NeMo."""
+    import asyncio
+
+    from flywheel.runtimes.nemo.serving import ServingOrder, serve, serves_champions
+
+    plan = run.plan
+    if serves_champions(plan.config):
+        order = ServingOrder.of(plan.config, plan.workload_id, plan.client_id, run.run_id)
+        asyncio.run(serve(order, lambda line: typer.echo(line, err=True)))
 
 
 def _print(result: BaseModel) -> None:
