@@ -138,7 +138,7 @@ def _peer(shape: str, sizes: Sequence[int], held_out: int) -> dict[str, Any]:
     from flywheel.students.gpu.shapes import SHAPES
 
     setting = {"batch": TRL_BATCH[shape], "gradient_checkpointing": False, "use_liger_kernel": True}
-    (run,) = trl_steps(shape, 3, [setting])
+    (run,) = trl_steps(shape, 2, [setting])
     model = common.peer_model(shape, torch.bfloat16).eval()
     _, samples = common.make_samples(64, SHAPES[shape].vocabulary)
     batch_s = timed(lambda: generate(model, [sample.prompt for sample in samples], 64), 3)

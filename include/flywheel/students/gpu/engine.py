@@ -69,6 +69,8 @@ class Engine:
             if space is not None:
                 tokens, answers = max(tokens, space.tokens), max(answers, space.answers)
             self._workspace = None  # the old ones go before the new ones come
+            # Rows of a job differ a little in length, and new buffers cost the graphs of the old ones.
+            tokens, answers = tokens + tokens // 16, answers + answers // 16
             embedding = self.weights.embedding
             space = Workspace(self.arch, self.rank, tokens, answers, embedding.dtype, embedding.device)
             self._workspace = space

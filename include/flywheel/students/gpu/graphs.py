@@ -66,7 +66,7 @@ class GraphedEngine:
     def _capture(self, row: DeviceRow) -> _Captured:
         static = clone_row(row)
         graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
+        if not self._captured:  # a pool ends with its last graph
             self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize()
         with torch.no_grad(), torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):

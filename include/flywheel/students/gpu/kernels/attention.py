@@ -24,19 +24,7 @@ from flywheel.students.gpu.kernels.library import prefix_attention, prefix_atten
 from flywheel.students.gpu.plan import TILE, AttentionPlan
 
 LOG2E = tl.constexpr(1.4426950408889634)
-ONE = tl.constexpr(1.0)
-
-
-@triton.jit
-def _exp(x, IEEE: tl.constexpr):
-    # Scores are kept in base 2, which is one instruction; in fp32 in base e, whose conversions would cost an
-    # error of their own.
-    return tl.exp(x) if IEEE else tl.exp2(x)
-
-
-@triton.jit
-def _log(x, IEEE: tl.constexpr):
-    return tl.log(x) if IEEE else tl.log2(x)
+LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
@@ -52,7 +40,6 @@ def _forward(
     HAS_PREFIX: tl.constexpr, HAS_TREE: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     IEEE: tl.constexpr,
 ):  # fmt: skip
-    unit: tl.constexpr = ONE if IEEE else LOG2E
     tile, head = tl.program_id(0), tl.program_id(1)
     first, count = tl.load(tiles + tile * 4), tl.load(tiles + tile * 4 + 1)
     key, keys = tl.load(tiles + tile * 4 + 2), tl.load(tiles + tile * 4 + 3)
@@ -68,7 +55,7 @@ def _forward(
         total = tl.zeros([BM], tl.float32)
         acc = tl.zeros([BM, D], tl.float32)
         if HAS_PREFIX:
-            top = tl.load(before_log_sum + head * queries + own, mask=real, other=0.0) * unit
+            top = tl.load(before_log_sum + head * queries + own, mask=real, other=0.0) * LOG2E
             total += 1.0
             at_before = own[:, None] * sbt + head * sbh + d[None, :]
             acc = tl.load(before + at_before, mask=real[:, None], other=0.0).to(tl.float32)
@@ -78,15 +65,15 @@ def _forward(
             at = (key + cols).to(tl.int64)[:, None] * sk + (head // G) * D + d[None, :]
             inside = cols < keys
             right = tl.load(k + at, mask=inside[:, None], other=0.0)
-            scores = _dot(query, tl.trans(right), IEEE) * (scale * unit)
+            scores = _dot(query, tl.trans(right), IEEE) * (scale * LOG2E)
             seen = inside[None, :] & (cols[None, :] <= place[:, None])
             if HAS_TREE:
                 seen &= place[:, None] < tl.load(until + key + cols, mask=inside, other=0)[None, :]
             scores = tl.where(seen, scores, float("-inf"))
             higher = tl.maximum(top, tl.max(scores, 1))
             safe = tl.where(higher == float("-inf"), 0.0, higher)
-            p = _exp(scores - safe[:, None], IEEE)
-            shrink = _exp(top - safe, IEEE)
+            p = tl.exp2(scores - safe[:, None])
+            shrink = tl.exp2(top - safe)
             total = total * shrink + tl.sum(p, 1)
             value = tl.load(v + at, mask=inside[:, None], other=0.0)
             acc = acc * shrink[:, None] + _dot(p.to(value.dtype), value, IEEE)
@@ -95,7 +82,7 @@ def _forward(
         acc = acc / tl.where(some, total, 1.0)[:, None]
         at_out = rows[:, None] * so + head * D + d[None, :]
         tl.store(out + at_out, acc.to(out.dtype.element_ty), mask=real[:, None])
-        lse = tl.where(some, (top + _log(tl.where(some, total, 1.0), IEEE)) / unit, 0.0)
+        lse = tl.where(some, (top + tl.log2(tl.where(some, total, 1.0))) * LN2, 0.0)
         tl.store(log_sum + head * queries + own, lse, mask=real)
 
 
@@ -105,7 +92,6 @@ def _query_gradient(
     scale, HAS_PREFIX: tl.constexpr, G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     IEEE: tl.constexpr,
 ):  # fmt: skip
-    unit: tl.constexpr = ONE if IEEE else LOG2E
     tile, head = tl.program_id(0), tl.program_id(1)
     first, count = tl.load(tiles + tile * 4), tl.load(tiles + tile * 4 + 1)
     key, keys = tl.load(tiles + tile * 4 + 2), tl.load(tiles + tile * 4 + 3)
@@ -121,7 +107,7 @@ def _query_gradient(
         inner = tl.sum(d_out.to(tl.float32) * o.to(tl.float32), 1)
         where = head * queries + rows - skipped
         tl.store(delta + where, inner, mask=real)
-        lse = tl.load(log_sum + where, mask=real, other=0.0) * unit
+        lse = tl.load(log_sum + where, mask=real, other=0.0) * LOG2E
         acc = tl.zeros([BM, D], tl.float32)
         end = tl.minimum(keys, tl.max(place, 0) + 1)
         for start in range(0, end, BN):
@@ -130,9 +116,9 @@ def _query_gradient(
             inside = cols < keys
             right = tl.load(k + at, mask=inside[:, None], other=0.0)
             value = tl.load(v + at, mask=inside[:, None], other=0.0)
-            scores = _dot(query, tl.trans(right), IEEE) * (scale * unit)
+            scores = _dot(query, tl.trans(right), IEEE) * (scale * LOG2E)
             seen = inside[None, :] & (cols[None, :] <= place[:, None])
-            p = tl.where(seen, _exp(scores - lse[:, None], IEEE), 0.0)
+            p = tl.where(seen, tl.exp2(scores - lse[:, None]), 0.0)
             ds = p * (_dot(d_out, tl.trans(value), IEEE) - inner[:, None])
             acc += _dot(ds.to(right.dtype), right, IEEE)
         acc *= scale
@@ -150,7 +136,6 @@ def _key_gradient(
     BM: tl.constexpr, BN: tl.constexpr, IEEE: tl.constexpr,
 ):  # fmt: skip
     # WHOLE: the tile is a whole sample, so its queries' gradients are complete here too.
-    unit: tl.constexpr = ONE if IEEE else LOG2E
     tile, kv_head = tl.program_id(0), tl.program_id(1)
     first, count = tl.load(tiles + tile * 5), tl.load(tiles + tile * 5 + 1)
     sample = tl.load(tiles + tile * 5 + 2)
@@ -173,14 +158,14 @@ def _key_gradient(
             query = tl.load(q + rows[:, None] * sq + head * D + d[None, :], mask=real[:, None], other=0.0)
             d_out = tl.load(grad + rows[:, None] * sg + head * D + d[None, :], mask=real[:, None], other=0.0)
             where = head * queries + rows - skipped
-            lse = tl.load(log_sum + where, mask=real, other=0.0) * unit
+            lse = tl.load(log_sum + where, mask=real, other=0.0) * LOG2E
             if WHOLE:
                 o = tl.load(out + rows[:, None] * so + head * D + d[None, :], mask=real[:, None], other=0.0)
                 inner = tl.sum(d_out.to(tl.float32) * o.to(tl.float32), 1)
             else:
                 inner = tl.load(delta + where, mask=real, other=0.0)
-            scores = _dot(right, tl.trans(query), IEEE) * (scale * unit)  # [BN, BM]
-            p = tl.where(seen, _exp(scores - lse[None, :], IEEE), 0.0)
+            scores = _dot(right, tl.trans(query), IEEE) * (scale * LOG2E)  # [BN, BM]
+            p = tl.where(seen, tl.exp2(scores - lse[None, :]), 0.0)
             acc_v += _dot(p.to(d_out.dtype), d_out, IEEE)
             ds = (p * (_dot(value, tl.trans(d_out), IEEE) - inner[None, :])).to(query.dtype)
             acc_k += _dot(ds, query, IEEE)
