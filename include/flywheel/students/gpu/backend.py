@@ -101,14 +101,14 @@ class GpuEngine:
         drawn = 0
         for number in seed:
             drawn = spread(drawn ^ spread(number))
-        loss: Tensor = self._step.step(place_row(row, self.device), scale, drawn)
-        return loss * scale
+        losses: Tensor = self._step.step(place_row(row, self.device), scale, drawn)
+        return losses[0] * scale
 
     def loss(self, row: Row) -> Tensor:
         """Return the loss, summed over the answers' tokens, without dropout."""
         self._check(row)
         self.adapter.pack_into(self.weights)
-        return self._engine.loss(place_row(row, self.device))
+        return self._engine.loss(place_row(row, self.device))[0]
 
     def _check(self, row: Row) -> None:
         if int(row.positions.max()) >= len(self.weights.cos):

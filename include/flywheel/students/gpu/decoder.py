@@ -19,6 +19,9 @@ from flywheel.students.gpu.plan import DeviceRow, place_row
 from flywheel.students.gpu.workspace import Workspace
 from flywheel.students.rows import Sample, Tokens, build_row
 
+# The rows of the one adapter.
+ALL = (slice(None),)
+
 
 class Decoder:
     """Answers prompts greedily.
@@ -152,7 +155,7 @@ class Decoder:
             head, tail = here.heads[layer], here.tails[layer]
             ops.add_norm(x, y, w.norm1[layer], arch.eps, head.x, head.normed[:, : arch.hidden], head.rstd)
             qkv = head.qkv[:, : engine.groups["qkv"].outputs]
-            engine._linear("qkv", layer, head.normed, qkv)
+            engine._linear("qkv", layer, head.normed, qkv, ALL)
             ops.rotate(
                 qkv[:, : arch.q_width + arch.kv_width], state["positions"], w.cos, w.sin, arch.head_dim, 1
             )
@@ -175,14 +178,14 @@ class Decoder:
                 out,
             )
             y = here.y
-            engine._linear("o", layer, tail.out, y)
+            engine._linear("o", layer, tail.out, y, ALL)
             ops.add_norm(
                 head.x, y, w.norm2[layer], arch.eps, tail.middle, tail.normed[:, : arch.hidden], tail.rstd
             )
             gate_up = tail.gate_up[:, : 2 * arch.intermediate]
-            engine._linear("gu", layer, tail.normed, gate_up)
-            engine._swiglu(layer, gate_up, tail.hidden)
-            engine._linear("down", layer, tail.hidden, y, has_u=True)
+            engine._linear("gu", layer, tail.normed, gate_up, ALL)
+            engine._swiglu(layer, gate_up, tail.hidden, ALL)
+            engine._linear("down", layer, tail.hidden, y, ALL, has_u=True)
             x = tail.middle
         ops.add_norm(x, y, w.norm, arch.eps, here.final, here.final_normed, here.final_rstd)
         state["tokens"].copy_(self._pick(here.final_normed))

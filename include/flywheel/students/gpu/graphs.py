@@ -8,13 +8,14 @@ graphs; a row whose shape has not been seen is run plainly and captured when it 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flywheel.students.gpu.engine import Engine, spread
+from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.plan import DeviceRow
 
 # Graphs kept at once; each holds its step's temporary tensors in a shared pool.
@@ -38,7 +39,7 @@ class GraphedEngine:
         self._workspaces = 0
         self._pool: Any = None
 
-    def step(self, row: DeviceRow, scale: float, seed: int = 0) -> Tensor:
+    def step(self, row: DeviceRow, scale: float | Sequence[float], seed: int | Sequence[int] = 0) -> Tensor:
         """See `Engine.step`."""
         engine = self.engine
         engine.workspace(len(row.tokens), len(row.loss_rows))
@@ -50,8 +51,7 @@ class GraphedEngine:
         if captured is None and key not in self._seen:
             self._seen.add(key)
             return engine.step(row, scale, seed)
-        engine._seed.fill_(spread(seed))
-        engine._scale.fill_(scale)
+        engine._prepare(scale, seed)
         if captured is None:
             captured = self._capture(row)
             self._captured[key] = captured
@@ -81,22 +81,28 @@ def shape_of(row: DeviceRow) -> tuple[Any, ...]:
         value = getattr(row, item.name)
         if isinstance(value, Tensor):
             key.append(tuple(value.shape))
-    for plan in (row.full, row.last):
-        # Samples of up to a tile take one kernel, longer ones two: their exact length does not matter.
-        key += [plan.prefix, plan.prefix_queries, plan.queries, plan.is_short]
-        key += [tuple(plan.query_tiles.shape), tuple(plan.key_tiles.shape)]
+    for part in row.parts:
+        key += [part.tokens.stop, part.asked.stop]
+        for plan in (part.full, part.last):
+            # Samples of up to a tile take one kernel, longer ones two: their exact length does not matter.
+            key += [plan.prefix, plan.prefix_queries, plan.queries, plan.is_short]
+            key += [tuple(plan.query_tiles.shape), tuple(plan.key_tiles.shape)]
     return tuple(key)
 
 
 def clone_row(row: DeviceRow) -> DeviceRow:
     """Return a copy of a row with tensors of its own."""
-    copied: DeviceRow = replace(_cloned(row), full=_cloned(row.full), last=_cloned(row.last))
+    parts = tuple(replace(part, full=_cloned(part.full), last=_cloned(part.last)) for part in row.parts)
+    copied: DeviceRow = replace(_cloned(row), parts=parts)
     return copied
 
 
 def copy_row(source: DeviceRow, target: DeviceRow) -> None:
     """Copy a row into another of the same shape."""
-    for here, there in ((source, target), (source.full, target.full), (source.last, target.last)):
+    pairs: list[tuple[Any, Any]] = [(source, target)]
+    for mine, others in zip(source.parts, target.parts, strict=True):
+        pairs += [(mine.full, others.full), (mine.last, others.last)]
+    for here, there in pairs:
         for item in fields(here):
             value = getattr(here, item.name)
             if isinstance(value, Tensor):

@@ -8,6 +8,8 @@ nothing else:
     N rows   [     W       |  s*B, block-diagonal, then a bias column ]
     E rows   [  A, stacked |  0                                       ]
 
+Several adapters trained side by side each have such columns and rows, one adapter's after another's.
+
 forward    u = x A^T;  y  = [x, u] [W, s*B]^T          K + E columns in one matmul
 backward   v = dy s*B; dx = [dy, v] [W; A]             N + E columns in one matmul
 
@@ -149,6 +151,7 @@ class Weights:
         norm: The last RMSNorm's weight, [d].
         embedding, head: [vocabulary, d]; one tensor when the model ties them.
         cos, sin: RoPE tables, fp32 [positions, head_dim / 2].
+        adapters: Adapters that there is room for.
     """
 
     arch: Architecture
@@ -161,6 +164,7 @@ class Weights:
     head: Tensor
     cos: Tensor
     sin: Tensor
+    adapters: int = 1
 
     @classmethod
     def pack(
@@ -171,6 +175,7 @@ class Weights:
         dtype: torch.dtype,
         device: torch.device,
         release: bool = False,
+        adapters: int = 1,
     ) -> Weights:
         """Pack a transformers causal LM (not wrapped by PEFT, or `peft_model.get_base_model()`).
 
@@ -181,12 +186,13 @@ class Weights:
             dtype: bf16 or fp32.
             device: Where the packed weights go.
             release: Free each linear layer's own weight once it is packed (3B and 8B need the memory).
+            adapters: Of that rank, to be trained side by side.
         """
         arch = Architecture.of(model.config)
         decoder = model.model
         packed = {}
         for group in arch.groups:
-            extra = group.padding(rank)
+            extra = group.padding(rank * adapters)
             matrix = torch.zeros(
                 arch.layers, group.outputs + extra, group.columns + extra, dtype=dtype, device=device
             )
@@ -197,7 +203,7 @@ class Weights:
                     linear = getattr(linear, "base_layer", linear)
                     matrix[index, start : start + rows, : group.columns].copy_(linear.weight.data)
                     if group.bias:
-                        column = group.columns + len(group.modules) * rank
+                        column = group.columns + len(group.modules) * rank * adapters
                         matrix[index, start : start + rows, column].copy_(linear.bias.data)
                     if release:
                         linear.weight.data = torch.empty(0, dtype=dtype, device=device)
@@ -226,6 +232,7 @@ class Weights:
             head=embedding if tied else put(head_weight),
             cos=(angles.cos() * scaling).to(device),
             sin=(angles.sin() * scaling).to(device),
+            adapters=adapters,
         )
 
 
@@ -316,15 +323,21 @@ class Adapter:
             )
 
     @torch.no_grad()
-    def pack_into(self, weights: Weights) -> None:
-        """Copy A and s*B into the packed matrices: 11 copies for all layers. Call it after each step."""
+    def pack_into(self, weights: Weights, place: int = 0) -> None:
+        """Copy A and s*B into the packed matrices: 11 copies for all layers. Call it after each step.
+
+        Args:
+            weights: The packed weights.
+            place: Which of the adapters that there is room for this one is.
+        """
         rank = self.rank
         for group in self.arch.groups:
             matrix = weights.packed[group.name]
             count = len(group.modules) * rank
-            matrix[:, group.outputs : group.outputs + count, : group.columns].copy_(self.a[group.name])
+            first = group.outputs + place * count
+            matrix[:, first : first + count, : group.columns].copy_(self.a[group.name])
             start = 0
             for index, (rows, b) in enumerate(zip(group.rows, self.b[group.name], strict=True)):
-                column = group.columns + index * rank
+                column = group.columns + place * count + index * rank
                 matrix[:, start : start + rows, column : column + rank].copy_(b * self.scale)
                 start += rows

@@ -7,7 +7,8 @@ that part's work, so its kernels compute no pair of two samples and need no padd
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,6 +68,24 @@ class AttentionPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class RowPart:
+    """A stretch of a row that sees only itself: a prefix and its samples, all of one adapter.
+
+    Attributes:
+        tokens, asked: Its range among the row's T tokens, and among its N places of the loss.
+        full: Attention of all layers but the last: all its tokens ask.
+        last: Attention of the last layer: only its places of the loss ask.
+        answers: Answer tokens that count, without padding.
+    """
+
+    tokens: slice
+    asked: slice
+    full: AttentionPlan
+    last: AttentionPlan
+    answers: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRow:
     """A row on its device.
 
@@ -74,18 +93,40 @@ class DeviceRow:
         tokens, positions: int64, int32 [T], T = P + own tokens + padding.
         loss_rows: int64 [N]: the rows of the last layer that the loss looks at, padded with row T - 1.
         targets: int64 [N]; -1 in padding.
-        full: Attention of all layers but the last: all T tokens ask.
-        last: Attention of the last layer: only `loss_rows` ask.
-        answers: Answer tokens that count, N without padding.
+        parts: One, or several that are computed side by side (`join_rows`).
     """
 
     tokens: Tensor
     positions: Tensor
     loss_rows: Tensor
     targets: Tensor
-    full: AttentionPlan
-    last: AttentionPlan
-    answers: int
+    parts: tuple[RowPart, ...]
+
+    @property
+    def answers(self) -> int:
+        """Answer tokens that count."""
+        return sum(part.answers for part in self.parts)
+
+
+def join_rows(rows: Sequence[DeviceRow]) -> DeviceRow:
+    """Return rows as one, whose parts see nothing of each other: one pass over the weights serves all."""
+    parts: list[RowPart] = []
+    token = asked = 0
+    loss_rows = []
+    for row in rows:
+        loss_rows.append(row.loss_rows + token)
+        for part in row.parts:
+            tokens = slice(part.tokens.start + token, part.tokens.stop + token)
+            places = slice(part.asked.start + asked, part.asked.stop + asked)
+            parts.append(replace(part, tokens=tokens, asked=places))
+        token, asked = token + len(row.tokens), asked + len(row.loss_rows)
+    return DeviceRow(
+        tokens=torch.cat([row.tokens for row in rows]),
+        positions=torch.cat([row.positions for row in rows]),
+        loss_rows=torch.cat(loss_rows),
+        targets=torch.cat([row.targets for row in rows]),
+        parts=tuple(parts),
+    )
 
 
 def place_row(row: Row, device: torch.device, tile: int = TILE, bucket: int = BUCKET) -> DeviceRow:
@@ -157,9 +198,15 @@ def place_row(row: Row, device: torch.device, tile: int = TILE, bucket: int = BU
         positions=padded(row.positions, total, 0, torch.int32),
         loss_rows=padded(row.predicting, asked, total - 1, torch.int64),
         targets=padded(row.targets, asked, -1, torch.int64),
-        full=plan(full, places, key_sample, prefix),
-        last=plan(last, last_places, last_sample, 0),
-        answers=answers,
+        parts=(
+            RowPart(
+                tokens=slice(0, total),
+                asked=slice(0, asked),
+                full=plan(full, places, key_sample, prefix),
+                last=plan(last, last_places, last_sample, 0),
+                answers=answers,
+            ),
+        ),
     )
 
 

@@ -21,11 +21,12 @@ def random_weights(
     device: torch.device,
     dtype: torch.dtype = torch.bfloat16,
     positions: int = 4096,
+    adapters: int = 1,
 ) -> Weights:
     """Make random weights of a shape, straight into the packed layout."""
     packed = {}
     for group in arch.groups:
-        extra = group.padding(rank)
+        extra = group.padding(rank * adapters)
         matrix = torch.zeros(
             arch.layers, group.outputs + extra, group.columns + extra, dtype=dtype, device=device
         )
@@ -40,6 +41,7 @@ def random_weights(
     return Weights(
         arch=arch, rank=rank, packed=packed, norm1=ones, norm2=ones.clone(), norm=ones[0].clone(),
         embedding=embedding, head=head, cos=angles.cos().to(device), sin=angles.sin().to(device),
+        adapters=adapters,
     )  # fmt: skip
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-# In fp32 (gradient checks, never a job) so many products are summed at once. A sum that goes through all of them
-# one by one, as cuBLAS's does, loses more digits the more there are: the gradients' error was twice the loop's.
+# In fp32 (gradient checks, never a job) so many products are summed at once. A sum that goes through all of
+# them one by one, as cuBLAS's does, loses more digits the more there are.
 BLOCK = 128
 
 
 def matmul(left: Tensor, right: Tensor, out: Tensor) -> None:
     """out = left @ right."""
     if left.dtype == torch.float32:
-        blocks = zip(left.split(BLOCK, 1), right.split(BLOCK, 0), strict=True)
+        blocks = zip(torch.split(left, BLOCK, 1), torch.split(right, BLOCK, 0), strict=True)
         out.copy_(torch.stack([a @ b for a, b in blocks]).sum(0))
     else:
         torch.mm(left, right, out=out)
