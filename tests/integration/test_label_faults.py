@@ -54,10 +54,15 @@ class CallLog:
     def __init__(self, path: Path) -> None:
         path.touch()
         self._file = path.open("rb")
+        self._begun = b""
         self.texts: dict[str, Counter[str]] = {"call": Counter(), "answer": Counter(), "fault": Counter()}
 
     def read(self) -> None:
         while line := self._file.readline():
+            line, self._begun = self._begun + line, b""
+            if not line.endswith(b"\n"):  # the rest is being written
+                self._begun = line
+                return
             what, _, text = line.decode().rstrip("\n").partition(" ")
             self.texts[what][text] += 1
 

@@ -2,7 +2,8 @@
 
 It is fetched when tests need it and kept in a cache outside the repository: /var/cache/flywheel for root (the
 node runs as another user, who must be able to read it), else ~/.cache/flywheel. The distribution is under the
-AGPL and, for its x-pack modules, the Elastic License: it is no part of the project.
+AGPL and, for its x-pack modules, the Elastic License: it is no part of the project. FLYWHEEL_ELASTICSEARCH names
+another version than the usual one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-VERSION = "8.19.21"
+VERSION = os.environ.get("FLYWHEEL_ELASTICSEARCH", "8.19.21")
 _ARTIFACT = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{VERSION}:zip"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
-_PACKAGES = {"java": "openjdk-17-jre-headless", "mvn": "maven"}
-_OLDEST_JAVA = 17
+_OLDEST_JAVA = 17 if VERSION.startswith("8.") else 21
+_PACKAGES = {"java": f"openjdk-{_OLDEST_JAVA}-jre-headless", "mvn": "maven"}
 
 
 class UnavailableError(Exception):

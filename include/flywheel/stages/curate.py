@@ -29,7 +29,7 @@ import orjson
 from numpy.typing import NDArray
 
 from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.curation.reading import own_workload, reduced
+from flywheel.curation.reading import own_workload, rare_collections, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.splits import Split, split
@@ -62,7 +62,7 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     config = plan.config.data_split_config
     workload = own_workload(plan)
     root = ArtifactRoot(plan.config.artifacts.root)
-    with open_store(plan.config.store, cache_mb=CACHE_MB, rereads=True) as store:
+    with open_store(plan.config.store, cache_mb=CACHE_MB, rereads=True) as store, rare_collections():
         ids = list(store.read_ids(plan.workload_id, plan.client_id, plan.cutoff))
         ids = ids[-config.limit :] if config.limit else ids
         key = key_of(
