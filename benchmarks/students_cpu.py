@@ -6,7 +6,8 @@ Ours: rows of 64 samples after one copy of the prompt's 1,146 shared tokens, as 
 The peer: the same model, adapter, batch of 64 and optimizer; the Hugging Face model's own forward, one sample
 at a time (padded batches of 2, 4 and 8 were no faster), loss on the answers' tokens, gradients accumulated.
 Answers: `generate` of transformers in batches of 16, beside ours in batches of 64. Both start from the same
-adapter; `loss_difference` is that of the first batch, without dropout. Each runs in a process of its own with
+adapter; `loss_difference` is that of the first batch, without dropout. Where TRL is installed, its SFTTrainer
+is measured, too: no checkpointing, batches of one sample, 16 a step. Each runs in a process of its own with
 one thread and is timed in CPU seconds, so that other work on the machine counts little. `ratio` is ours by
 the peer's, in records a second of training.
 """
@@ -14,12 +15,14 @@ the peer's, in records a second of training.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -50,15 +53,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few steps")
     parser.add_argument("--student", choices=["small", "medium", "large"], default="medium")
-    parser.add_argument("--part", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=["ours", "peer", "trl"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
         torch.set_num_threads(1)
-        part = measure_ours if arguments.part == "ours" else measure_peer
-        print(json.dumps(part(arguments.student, arguments.quick)))
+        parts = {"ours": measure_ours, "peer": measure_peer, "trl": measure_trl}
+        print(json.dumps(parts[arguments.part](arguments.student, arguments.quick)))
         return
     results = {}
-    for part_name in ("ours", "peer"):
+    has_trl = importlib.util.find_spec("trl") is not None
+    for part_name in ("ours", "peer", *(["trl"] if has_trl else [])):
         command = [sys.executable, "-m", "benchmarks.students_cpu", "--student", arguments.student]
         command += ["--part", part_name, *(["--quick"] if arguments.quick else [])]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -73,6 +77,8 @@ def main() -> None:
         "peak_rss_mb": ours["peak_rss_mb"],
         "peer_peak_rss_mb": peer["peak_rss_mb"],
         "answers": {"ours": ours["answers"], "peer": peer["answers"], "unit": "prompts/s"},
+        "trl": results.get("trl"),
+        "ratio_to_trl": round(ours["train"] / results["trl"], 1) if has_trl else None,
         "loss_difference": abs(ours["loss"] - peer["loss"]),
         "student": arguments.student,
         "machine": f"{platform.processor() or platform.machine()}, 1 thread, torch {torch.__version__}",
@@ -143,6 +149,65 @@ def measure_peer(name: str, quick: bool) -> dict[str, Any]:
             pad_token_id=0,
         )
     return report_of(train, count / (time.process_time() - started), loss)
+
+
+def measure_trl(name: str, quick: bool) -> float:
+    """Return TRL's records a second of training: CPU time of whole optimizer steps after the first."""
+    from datasets import Dataset
+    from peft import LoraConfig as PeftConfig
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.started = time.process_time()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.times.append(time.process_time() - self.started)
+
+    steps, batch = (2 if quick else 4), 16
+    student, model, samples = prepare(name, steps * batch)
+    base = model.unload()
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SFTTrainer(
+            model=base,
+            args=SFTConfig(
+                output_dir=folder,
+                max_steps=steps,
+                per_device_train_batch_size=MICRO_BATCH,
+                gradient_accumulation_steps=batch // MICRO_BATCH,
+                use_cpu=True,
+                bf16=False,
+                gradient_checkpointing=False,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                max_length=None,
+                dataset_kwargs={"skip_prepare_dataset": True},
+                disable_tqdm=True,
+                optim="adamw_torch_fused",
+            ),
+            train_dataset=Dataset.from_list(
+                [
+                    {
+                        "input_ids": np.concatenate([s.prompt, s.answer]).tolist(),
+                        "labels": [-100] * len(s.prompt) + s.answer.tolist(),
+                    }
+                    for s in samples
+                ]
+            ),
+            processing_class=student.chat.tokenizer,
+            peft_config=PeftConfig(
+                r=16, lora_alpha=32, lora_dropout=DROPOUT, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
+            callbacks=[clock],
+        )
+        trainer.train()
+    return round(batch * len(clock.times[1:]) / sum(clock.times[1:]), 2)
 
 
 def padded_loss(model: Any, samples: list[Sample]) -> torch.Tensor:
