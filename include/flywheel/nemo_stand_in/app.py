@@ -173,6 +173,8 @@ class _Faults:
             state.count(f"fault {fault.name}")
         await asyncio.sleep(fault.seconds)
         if fault.status == 0:
+            # A server that dies in the middle of an answer: uvicorn closes what has begun and does not end.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
             raise ClientDisconnect
         headers = {"Retry-After": f"{fault.retry_after:g}"} if fault.retry_after else None
         body = {"detail": f"the stand-in's {service} fails, as it was told to"}

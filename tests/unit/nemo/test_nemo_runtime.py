@@ -155,10 +155,11 @@ SERVICES = [*TRAINING, "evaluator", "deployment", "nim"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_that_fails_and_is_busy_changes_nothing(start: Start, service: str) -> None:
+def test_a_service_that_fails_is_busy_and_hangs_up_changes_nothing(start: Start, service: str) -> None:
     faults = [
         Fault(service, status=500, times=2),
         Fault(service, status=429, times=1, retry_after=0.2),
+        Fault(service, status=0, times=1),  # the connection is closed
         Fault(service, status=503, share=0.3, times=4),
     ]
     flywheel = start(Behaviour(faults=faults, seed=3))
