@@ -101,6 +101,9 @@ class Entities:
         namespace = request.query_params.get("filter[namespace]")
         if namespace is not None:
             shown = [entity for entity in shown if entity["namespace"] == namespace]
+        peft = request.query_params.get("filter[peft]")
+        if peft is not None:  # of models: those that have that property, or those that have not
+            shown = [entity for entity in shown if ("peft" in entity) == (peft == "true")]
         return reply(page_of([check_answer(self.answers, entity) for entity in shown], request))
 
     async def _update(self, request: Request) -> Response:

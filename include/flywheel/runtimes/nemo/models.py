@@ -55,15 +55,15 @@ def alias_name(template: str, workload_id: str, client_id: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{key_of(name)[:8]}"
 
 
-async def models(services: Services, namespace: str) -> list[Model]:
-    """Return all models of a namespace."""
+async def models(services: Services, namespace: str, *, adapters: bool) -> list[Model]:
+    """Return the models of a namespace: its adapters, of which there may be thousands, or all others."""
     found: list[Model] = []
     page = 1
     while True:
         listed = await services.ask(
             SERVICE,
             lambda page=page: services.nemo.models.list(  # type: ignore[misc]  # mypy sees no type in a lambda's default
-                filter={"namespace": namespace}, page=page, page_size=100
+                filter={"namespace": namespace, "peft": adapters}, page=page, page_size=100
             ),
         )
         found += [model for model in listed.data if model.namespace == namespace]
@@ -79,7 +79,7 @@ async def find_adapter(services: Services, output_model: str) -> list[str]:
         output_model: NAMESPACE/NAME; the store may add a version to it: `@cust-…`.
     """
     namespace, _, name = output_model.partition("/")
-    there = [model.name or "" for model in await models(services, namespace)]
+    there = [model.name or "" for model in await models(services, namespace, adapters=True)]
     return [one for one in there if one == name or one.startswith(f"{name}@")]
 
 
@@ -92,7 +92,8 @@ async def remove_adapter(services: Services, output_model: str) -> None:
 
 async def serving_deployments(services: Services, namespace: str) -> set[str]:
     """Return the names of the NIMs that aliases of any flywheel point to."""
-    fields = [model.custom_fields or {} for model in await models(services, namespace)]
+    aliases = await models(services, namespace, adapters=False)
+    fields = [model.custom_fields or {} for model in aliases]
     return {str(one["deployment"]) for one in fields if OWNER in one and one.get("deployment")}
 
 
