@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
@@ -34,7 +35,9 @@ class Champion(BaseModel):
     Attributes:
         model_name: the student's Hugging Face name; `weights` is where its weights are read from.
         adapter: key of the LoRA adapter; `adapter_path` is its path in the artifact root.
-        f1_weighted: against the teacher, on the eval set of `run_id`.
+        metric: the name of the metric that it was chosen by; `score` against the teacher, on the eval set of
+            `run_id`.
+        f1_weighted: the same by class, or by function; None of free texts.
         cutoff: unix seconds; it was made from records before that.
         promoted_at: ISO 8601, UTC.
     """
@@ -52,7 +55,10 @@ class Champion(BaseModel):
     adapter_path: str
     dataset: str | None
     evaluation: str | None
-    f1_weighted: float
+    metric: str = "f1_weighted"
+    score: float | None = None
+    score_ci95: tuple[float, float] | None = None
+    f1_weighted: float | None
     f1_weighted_ci95: tuple[float, float] | None
     run_id: str
     cutoff: int
@@ -60,6 +66,14 @@ class Champion(BaseModel):
     reason: str
     comment: str = ""
     registry: RegistryEntry | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _score_of_older_files(cls, data: Any) -> Any:
+        """Give a champion that was written when F1 was the one metric its score."""
+        if isinstance(data, dict) and data.get("score") is None and data.get("f1_weighted") is not None:
+            data = {**data, "score": data["f1_weighted"], "score_ci95": data.get("f1_weighted_ci95")}
+        return data
 
     @property
     def name(self) -> str:

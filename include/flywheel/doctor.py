@@ -79,7 +79,8 @@ def findings() -> Iterator[Finding]:
 
 def _workload(config: Config) -> Iterator[Finding]:
     workload = Workload.load(config.workload)
-    yield Finding("workload", "ok", f"{workload.id}, {len(workload.classes)} classes ({config.workload})")
+    what = f"{len(workload.classes)} classes" if workload.classes else "records that applications log"
+    yield Finding("workload", "ok", f"{workload.id}, {what} ({config.workload})")
 
 
 def _sources(config: Config) -> Iterator[Finding]:

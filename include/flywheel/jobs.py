@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flywheel.artifacts import key_of
-from flywheel.config.schema import EvaluationConfig, LoraConfig, Student, TrainingConfig
+from flywheel.config.evaluation import EvaluationConfig, WorkloadType
+from flywheel.config.icl import IclConfig
+from flywheel.config.schema import LoraConfig, Student, TrainingConfig
 from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
@@ -117,10 +119,12 @@ class EvaluateSpec(_Model):
     Attributes:
         adapter: key of the adapter; None evaluates the student itself.
         size: of the candidate; None where there is no adapter.
-        classes: the workload's classes, which answers are parsed into.
+        classes: the workload's classes, which answers of a classification are parsed into.
         aliases: other spellings of classes.
         answers: the classes' answers as the teacher writes them; the student chooses among them. None: it
             answers freely.
+        icl: how examples are put into the prompts (icl-eval); None for none.
+        evaluation: with the workload's type, told from its records where the config leaves that open.
     """
 
     artifact_root: str
@@ -128,10 +132,23 @@ class EvaluateSpec(_Model):
     dataset: str
     adapter: str | None = None
     size: int | None = None
-    classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[str, ...] = ()
     aliases: dict[str, str] = Field(default_factory=dict)
     answers: tuple[str, ...] | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
+    icl: IclConfig | None = None
+
+    @model_validator(mode="after")
+    def _types_have_what_they_need(self) -> EvaluateSpec:
+        if self.evaluation.workload_type in ("auto", "classification") and not self.classes:
+            raise ValueError("classes, as evaluation.workload_type is classification")
+        return self
+
+    @property
+    def workload_type(self) -> WorkloadType:
+        """The workload's type; without one it is a classification."""
+        given = self.evaluation.workload_type
+        return "classification" if given == "auto" else given
 
     @property
     def key(self) -> str:
@@ -141,12 +158,15 @@ class EvaluateSpec(_Model):
             StudentError: the base weights cannot be found.
         """
         # Whether answers are chosen or free is in `answers`.
-        evaluation = self.evaluation.model_dump(mode="json", exclude={"decoding"})
+        typed = self.evaluation.of_type(self.workload_type)
+        evaluation = typed.model_dump(mode="json", exclude={"decoding"})
         base = [weights_hash(self.student.weights), self.student.context_length]
         labels: list[Any] = [list(self.classes), self.aliases]
         if self.answers is not None:
             labels.append(list(self.answers))
-        return key_of("evaluation", EVALUATE_VERSION, base, self.dataset, self.adapter, labels, evaluation)
+        icl = [self.icl.model_dump(mode="json")] if self.icl else []
+        parts = [base, self.dataset, self.adapter, labels, evaluation, *icl]
+        return key_of("evaluation", EVALUATE_VERSION, *parts)
 
 
 class ClassScore(_Model):
@@ -180,10 +200,16 @@ class EvaluateResult(_Model):
     """How a student's answers agree with the teacher's.
 
     Attributes:
-        f1_weighted: mean F1 of the classes, weighted by the teacher's labels.
+        workload_type: classification, tool_calling or generic.
+        scores: by metric, all that the type has (see `flywheel.metrics`); `intervals` by metric, too: 95 %
+            percentile bootstrap over the records.
+        f1_weighted: mean F1 of the classes (of tool calls: of the functions), weighted by the teacher's
+            labels; None of free texts, as is all that goes by class.
         f1_macro: plain mean F1 of the classes that teacher or student named.
         f1_weighted_ci95: percentile bootstrap over the records.
-        unparsable: answers that name no class. Each counts as wrong: a miss of its class, right for none.
+        unparsable: answers that name no class, or hold a call that is not whole. Each counts as wrong: a
+            miss of its class, right for none.
+        icl_examples: examples in a prompt on average; None where none were asked for.
         seconds: answering all prompts, without loading.
         parameters: of the student with its adapter; None where the runtime does not say.
         predictions: path of predictions.jsonl, relative to the artifact root.
@@ -195,12 +221,16 @@ class EvaluateResult(_Model):
     size: int | None
     adapter: str | None
     records: int
-    f1_weighted: float
-    f1_macro: float
-    f1_weighted_ci95: tuple[float, float]
+    workload_type: WorkloadType = "classification"
+    scores: dict[str, float] = Field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    f1_weighted: float | None
+    f1_macro: float | None
+    f1_weighted_ci95: tuple[float, float] | None
     per_class: dict[str, ClassScore]
-    accuracy: float
+    accuracy: float | None
     unparsable: int
+    icl_examples: float | None = None
     seconds: float
     records_per_second: float
     latency_ms: Latency
@@ -210,6 +240,19 @@ class EvaluateResult(_Model):
     found: bool
     device: str
     parts: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scores_of_old_results(cls, data: Any) -> Any:
+        """Give the results of classifications that were written without `scores` what they are."""
+        if isinstance(data, dict) and not data.get("scores") and data.get("f1_weighted") is not None:
+            names = ("f1_weighted", "f1_macro", "accuracy")
+            data = {
+                **data,
+                "scores": {name: data[name] for name in names if data.get(name) is not None},
+                "intervals": {"f1_weighted": data["f1_weighted_ci95"]},
+            }
+        return data
 
 
 @dataclass(frozen=True, slots=True)

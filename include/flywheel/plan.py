@@ -87,6 +87,7 @@ def make_plan(
     if overrides or sizes:
         config = override_config(config, {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})})
     workload = Workload.load(config.workload)
+    _check_type(config, workload)
     names = [student.name for student in config.students]
     chosen = list(dict.fromkeys(students)) if students else names
     for name in chosen:
@@ -110,6 +111,22 @@ def make_plan(
         candidates=tuple(candidates),
         approval=approval or config.promotion.approval,
     )
+
+
+def _check_type(config: Config, workload: Workload) -> None:
+    """Refuse a workload without classes where classes are needed."""
+    if workload.classes:
+        return
+    if config.evaluation_config.workload_type == "classification":
+        raise ConfigError(
+            f"evaluation_config.workload_type: classification needs classes, but {config.workload} has none"
+        )
+    for index, source in enumerate(config.source):
+        if source.kind == "headlines":
+            raise ConfigError(
+                f"source.{index}.kind: headlines are labelled with the workload's prompt, but "
+                f"{config.workload} has none; expected log_records"
+            )
 
 
 def override_config(config: Config, overrides: dict[str, Any]) -> Config:

@@ -9,8 +9,10 @@ from typing import Any
 
 import orjson
 
+from flywheel.config.evaluation import WorkloadType
 from flywheel.errors import RecordError
 from flywheel.labels import parse_label
+from flywheel.tool_calls import ToolCall, check_tools, functions, read_calls
 
 Message = dict[str, Any]
 
@@ -18,6 +20,8 @@ MAX_CONTENT_CHARACTERS = 1_000_000
 # Unix seconds of the year 3000: beyond it, a log gave milliseconds or nonsense.
 _LATEST_TIMESTAMP = 32_503_680_000
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+# The label of answers that are neither of a class nor of a function.
+FREE_TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,9 @@ class Record:
     Attributes:
         id: 32 hex digits made from the content, so that the same record written twice is one record.
         timestamp: unix seconds.
-        request: `{"model": ..., "messages": [...], ...}` as logged.
+        request: `{"model": ..., "messages": [...], ...}` as logged; `tools` are the functions it offers.
         response: `{"choices": [{"message": {...}}], ...}` as logged.
-        label: the class named by the answer.
+        label: the class named by the answer; of calls, the functions: `get_quote()`; else `text`.
         origin: file and line that it was read from, where known; no part of the record.
     """
 
@@ -50,9 +54,19 @@ class Record:
 
     @property
     def answer(self) -> str:
-        """The teacher's answer, as text."""
-        content: str = self.response["choices"][0]["message"]["content"]
-        return content
+        """The teacher's answer, as text; empty where it only calls functions."""
+        content: str | None = self.response["choices"][0]["message"].get("content")
+        return content or ""
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls of the teacher's answer, as logged."""
+        return self.response["choices"][0]["message"].get("tool_calls") or []
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The functions that the request offers."""
+        return self.request.get("tools") or []
 
     def to_json(self) -> dict[str, Any]:
         """Return the record in the log format."""
@@ -71,14 +85,20 @@ class Record:
         classes: Sequence[str],
         aliases: Mapping[str, str],
         origin: tuple[str, int] | None = None,
+        *,
+        workload_type: WorkloadType = "auto",
+        parse_arguments: bool = True,
     ) -> Record:
         """Validate a log record.
 
         Args:
             data: the decoded JSON of one record.
-            classes: the workload's classes; the answer must name one of them.
+            classes: the workload's classes; the answer must name one of them, unless there are none.
             aliases: other spellings of classes.
             origin: file and line that it was read from.
+            workload_type: what answers may be; auto: calls of functions, and texts that name a class if
+                there are classes.
+            parse_arguments: the arguments of the answer's calls must be JSON objects.
 
         Raises:
             RecordError: the message names the key that is wrong and what was expected.
@@ -96,15 +116,21 @@ class Record:
         if not isinstance(request, dict):
             raise RecordError("request: expected an object with model and messages")
         messages = _check_messages(request.get("messages"))
-        answer = _check_answer(response)
-        label = parse_label(answer, classes, aliases)
-        if label is None:
-            raise RecordError(
-                f"response.choices.0.message.content: names none of the classes: {answer!r:.200}"
-            )
+        tools = check_tools(request.get("tools") or [], "request.tools")
+        answer, calls = _check_answer(response, tools, parse_arguments)
+        label = _label(answer, calls, bool(tools), classes, aliases, workload_type)
         assert isinstance(response, dict)
         return cls(
-            id=record_id(workload_id, client_id, int(timestamp), request.get("model"), messages, answer),
+            id=record_id(
+                workload_id,
+                client_id,
+                int(timestamp),
+                request.get("model"),
+                messages,
+                answer,
+                offered=request.get("tools") or None,
+                calls=calls,
+            ),
             workload_id=workload_id,
             client_id=client_id,
             timestamp=int(timestamp),
@@ -116,13 +142,27 @@ class Record:
 
 
 def record_id(
-    workload_id: str, client_id: str, timestamp: int, model: Any, messages: list[Message], answer: str
+    workload_id: str,
+    client_id: str,
+    timestamp: int,
+    model: Any,
+    messages: list[Message],
+    answer: str,
+    *,
+    offered: list[Any] | None = None,
+    calls: Sequence[ToolCall] = (),
 ) -> str:
     """Return the id of a record with that content: 32 hex digits of a SHA-256.
 
     What varies between two logs of one call (ids, usage, finish reasons) takes no part in it.
+
+    Args:
+        offered: the tools of the request.
+        calls: of the answer.
     """
     content = [workload_id, client_id, timestamp, model, messages, answer]
+    if offered or calls:
+        content += [offered, [call.to_json() for call in calls]]
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
@@ -175,21 +215,71 @@ def _check_messages(messages: Any) -> list[Message]:
         if message.get("role") not in _ROLES:
             raise RecordError(f"{where}.role: expected one of {', '.join(sorted(_ROLES))}")
         content = message.get("content")
+        if message["role"] == "assistant" and message.get("tool_calls"):
+            # Of an earlier turn: what it called was answered, whatever its arguments look like.
+            read_calls(message["tool_calls"], f"{where}.tool_calls", parse_arguments=False)
+            if content is None and index < len(messages) - 1:
+                continue
         if not isinstance(content, str):
             raise RecordError(f"{where}.content: expected a text, got {type(content).__name__}")
         _check_content(content, f"{where}.content")
     return messages
 
 
-def _check_answer(response: Any) -> str:
+def _check_answer(
+    response: Any, tools: Sequence[str], parse_arguments: bool
+) -> tuple[str, tuple[ToolCall, ...]]:
+    """Return text and calls of an answer, of which there is at least one."""
+    where = "response.choices.0.message"
     try:
-        content = response["choices"][0]["message"]["content"]
-    except (TypeError, KeyError, IndexError):
+        message = response["choices"][0]["message"]
+        content, logged = message.get("content"), message.get("tool_calls")
+    except (TypeError, KeyError, IndexError, AttributeError):
         raise RecordError("response: expected an object with choices[0].message.content") from None
-    if not isinstance(content, str) or not content.strip():
-        raise RecordError("response.choices.0.message.content: expected a text that is not empty")
-    _check_content(content, "response.choices.0.message.content")
-    return content
+    if logged:
+        calls = read_calls(logged, f"{where}.tool_calls", parse_arguments=parse_arguments)
+        for index, call in enumerate(calls):
+            if tools and call.name not in tools:
+                raise RecordError(
+                    f"{where}.tool_calls.{index}.function.name: {call.name!r:.80} is none of request.tools: "
+                    f"{', '.join(tools):.200}"
+                )
+        if content is None:
+            return "", calls
+    elif "content" not in message:
+        raise RecordError("response: expected an object with choices[0].message.content")
+    else:
+        calls = ()
+    if not isinstance(content, str) or (not content.strip() and not calls):
+        raise RecordError(f"{where}.content: expected a text that is not empty")
+    _check_content(content, f"{where}.content")
+    return content, calls
+
+
+def _label(
+    answer: str,
+    calls: Sequence[ToolCall],
+    offers_tools: bool,
+    classes: Sequence[str],
+    aliases: Mapping[str, str],
+    workload_type: WorkloadType,
+) -> str:
+    """Return what an answer is counted by."""
+    where = "response.choices.0.message"
+    if calls:
+        if workload_type in ("classification", "generic"):
+            raise RecordError(
+                f"{where}.tool_calls: calls functions, but evaluation_config.workload_type is {workload_type}"
+            )
+        return functions(calls)
+    if workload_type == "tool_calling" or (workload_type == "auto" and offers_tools):
+        return functions(())
+    if workload_type == "generic" or (workload_type == "auto" and not classes):
+        return FREE_TEXT
+    label = parse_label(answer, classes, aliases)
+    if label is None:
+        raise RecordError(f"{where}.content: names none of the classes: {answer!r:.200}")
+    return label
 
 
 def _check_content(content: str, where: str) -> None:

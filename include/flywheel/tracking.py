@@ -32,7 +32,7 @@ from flywheel.config import resolve_path
 from flywheel.config.schema import MlflowConfig
 from flywheel.mlflow_client import TrackingError, open_client, public, tracking_uri
 from flywheel.plan import Plan
-from flywheel.report.model import CandidatePart, Report, TrackingPart
+from flywheel.report.model import BasePart, CandidatePart, Report, TrackingPart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -133,17 +133,16 @@ def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult])
     with open_client(uri) as client:
         tree = _open_tree(client, plan)
         tree.node(ROOT_NODE, None, plan.run_id, _run_tags(plan, report))
-        choice = report.decision.choice
-        tree.log(ROOT_NODE, _run_params(plan), {"f1_weighted": choice.f1_weighted if choice else None}, [])
+        tree.log(ROOT_NODE, _run_params(plan), _choice_metrics(report), [])
         for student in report.students:
             base = next((row for row in report.base if row.student == student), None)
             tree.node(student, ROOT_NODE, student, {})
             steps = [
-                ("f1_weighted_by_records", row.f1_weighted, row.size)
+                (f"{report.metric.name}_by_records", row.score, row.size)
                 for row in report.scored
-                if row.student == student and row.f1_weighted is not None
+                if row.student == student and row.score is not None
             ]
-            metrics = {} if base is None else {"f1_weighted": base.f1_weighted, "f1_macro": base.f1_macro}
+            metrics = _base_metrics(report, base)
             tree.log(student, {"student": student}, metrics, steps)
             for row in report.candidates:
                 if row.student == student:
@@ -322,6 +321,22 @@ def _run_tags(plan: Plan, report: Report) -> dict[str, str]:
     return tags
 
 
+def _choice_metrics(report: Report) -> dict[str, float | None]:
+    choice = report.decision.choice
+    return {report.metric.name: choice.score if choice else None}
+
+
+def _base_metrics(report: Report, base: BasePart | None) -> dict[str, float | None]:
+    """Return what an untrained student reached, by metric; with examples in its prompts as `icl_METRIC`."""
+    if base is None:
+        return {}
+    metrics: dict[str, float | None] = {"f1_weighted": base.f1_weighted, "f1_macro": base.f1_macro}
+    metrics |= {name: value for name, value in base.scores.items() if name != "accuracy"}
+    if base.icl_score is not None:
+        metrics[f"icl_{report.metric.name}"] = base.icl_score
+    return metrics
+
+
 def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: CustomizeResult | None) -> None:
     student, training = plan.config.student(row.student), plan.config.training_config
     tags: dict[str, str] = {"flywheel.state": row.state}
@@ -342,6 +357,7 @@ def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: Customiz
         "adapter_dim": plan.config.lora_config.adapter_dim,
     }
     metrics = {
+        **row.scores,
         "f1_weighted": row.f1_weighted,
         "f1_macro": row.f1_macro,
         "f1_weighted_low": row.f1_weighted_ci95[0] if row.f1_weighted_ci95 else None,

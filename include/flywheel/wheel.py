@@ -89,8 +89,8 @@ def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSp
         size=size,
         classes=plan.workload.classes,
         aliases=plan.workload.aliases,
-        answers=_closed_answers(plan) if adapter is not None else None,
-        evaluation=plan.config.evaluation_config,
+        answers=_closed_answers(plan, curated) if adapter is not None else None,
+        evaluation=plan.config.evaluation_config.of_type(curated.workload_type),
     )
 
 
@@ -121,14 +121,14 @@ def champion_spec(run: Run) -> EvaluateSpec:
         size=champion.size,
         classes=plan.workload.classes,
         aliases=plan.workload.aliases,
-        answers=_closed_answers(plan),
-        evaluation=plan.config.evaluation_config,
+        answers=_closed_answers(plan, curated),
+        evaluation=plan.config.evaluation_config.of_type(curated.workload_type),
     )
 
 
-def _closed_answers(plan: Plan) -> tuple[str, ...] | None:
+def _closed_answers(plan: Plan, curated: CurateResult) -> tuple[str, ...] | None:
     """Return the answers that a candidate chooses among; None where it answers freely."""
-    if plan.config.evaluation_config.decoding == "free":
+    if plan.config.evaluation_config.decoding == "free" or curated.workload_type != "classification":
         return None
     return tuple(plan.workload.answer_for(label) for label in plan.workload.classes)
 

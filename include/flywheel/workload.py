@@ -1,8 +1,9 @@
 """A workload: the prompt that the teacher answers and the students learn, its classes and their aliases.
 
-It is read from one YAML file that users edit (include/workloads/news_classifier.yaml). All prompts of a
-workload begin with the same instructions and examples and end with the text and a short tail, which is what
-makes the shared-prefix training of flywheel.students possible.
+It is read from one YAML file that users edit (include/workloads/news_classifier.yaml). One whose records an
+application logs needs no prompt and, unless it is a classification, no classes: `workload_id` is then
+enough. All prompts of a workload begin with the same instructions and examples and end with the text and a
+short tail, which is what makes the shared-prefix training of flywheel.students possible.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ PLACEHOLDER = "{text}"
 MAX_PROMPT_CHARACTERS = 200_000
 _REQUIRED = {"workload_id", "template", "classes"}
 _KEYS = sorted({*_REQUIRED, "system", "aliases", "examples"})
+# With these a workload is one that applications log, and that the teacher is not asked for.
+_LOGGED_KEYS = frozenset({"workload_id"})
 _PLACEHOLDERS = re.compile(r"\{(classes|examples)\}")
 
 
@@ -42,6 +45,7 @@ class Workload:
         system: the system message; empty for none.
         before: the user message up to the text.
         after: the user message from the text on.
+        has_prompt: False of a workload that applications log: there are no classes and no prompt then.
     """
 
     id: str
@@ -50,6 +54,7 @@ class Workload:
     system: str
     before: str
     after: str
+    has_prompt: bool = True
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Workload:
@@ -73,6 +78,8 @@ class Workload:
 
     def text_of(self, messages: list[dict[str, Any]]) -> str | None:
         """Return the text that `messages` made these messages from; None if they are not of this prompt."""
+        if not self.has_prompt:
+            return None
         expected = 2 if self.system else 1
         if len(messages) < expected or (self.system and messages[0].get("content") != self.system):
             return None
@@ -122,10 +129,13 @@ class _Reader:
 
     def workload(self) -> Workload:
         """Return the validated workload."""
-        self._check_keys((), self.data, _KEYS, _REQUIRED)
+        is_logged = isinstance(self.data, dict) and _LOGGED_KEYS.issuperset(self.data)
+        self._check_keys((), self.data, _KEYS, {"workload_id"} if is_logged else _REQUIRED)
         workload_id = self._text(("workload_id",))
         if not re.fullmatch(r"[\w.-]{1,128}", workload_id):
             self._fail(("workload_id",), "1 to 128 letters, digits, '.', '_' or '-'", workload_id)
+        if is_logged:
+            return Workload(workload_id, (), {}, "", "", "", has_prompt=False)
         classes = self._classes()
         aliases = self._aliases(tuple(classes))
         examples = list(self._examples(tuple(classes), aliases))

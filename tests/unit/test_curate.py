@@ -273,8 +273,8 @@ from pathlib import Path
 from flywheel.stages import curate as stage
 from tests.unit.news_records import news_plan
 write = stage._write
-def slow(path, records):
-    write(path, records)
+def slow(path, records, **settings):
+    write(path, records, **settings)
     print("wrote", path, flush=True)
     time.sleep(60)
 stage._write = slow

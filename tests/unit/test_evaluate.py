@@ -12,7 +12,8 @@ from tiny_students import CLASSES, save_dataset, save_student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flywheel.config import Student
-from flywheel.config.schema import EvaluationConfig, LoraConfig, TrainingConfig
+from flywheel.config.evaluation import EvaluationConfig
+from flywheel.config.schema import LoraConfig, TrainingConfig
 from flywheel.errors import StudentError
 from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateSpec, Progress
 from flywheel.stages.customize import customize

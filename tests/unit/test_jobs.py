@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from flywheel.config import Student
-from flywheel.config.schema import CustomizerConfig, EvaluationConfig, LoraConfig, TrainingConfig
+from flywheel.config.evaluation import EvaluationConfig
+from flywheel.config.schema import CustomizerConfig, LoraConfig, TrainingConfig
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 
 

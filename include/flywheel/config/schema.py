@@ -14,7 +14,11 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AliasChoices, BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from flywheel.config.api import ApiConfig
+from flywheel.config.evaluation import EvaluationConfig
+from flywheel.config.icl import IclConfig
+from flywheel.config.judge import JudgeConfig
 from flywheel.config.kubernetes import KubernetesConfig
+from flywheel.config.metrics import MetricName
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.section import Section
 from flywheel.config.store import StoreConfig
@@ -23,10 +27,12 @@ from flywheel.config.teacher import TeacherConfig
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
 IGNORED_KEYS = (
     "nims.*.model_type",
-    "data_split_config.parse_function_arguments",
-    "evaluation_config.tool_eval_type",
-    "llm_judge_config",
-    "icl_config",
+    "llm_judge_config.context_length",
+    "llm_judge_config.gpus",
+    "llm_judge_config.pvc_size",
+    "llm_judge_config.tag",
+    "llm_judge_config.registry_base",
+    "icl_config.similarity_config.embedding_nim_config",
     "embedding_config",
 )
 
@@ -92,7 +98,11 @@ class DataSplitConfig(Section):
     min_total_records: int = Field(50, ge=1, description="With fewer the run stops with an error.")
     random_seed: int = Field(42, description="Of the split, the training and the bootstrap.")
     limit: int | None = Field(None, ge=1, description="Use at most so many records; null: all.")
-    parse_function_arguments: bool = True
+    parse_function_arguments: bool = Field(
+        True,
+        description="Arguments of the teacher's calls must be JSON objects, and are learned and compared as "
+        "such; false: arguments that are no JSON are kept as the text they are.",
+    )
     stratify_enabled: bool = Field(True, description="Keep the class shares in all splits and sizes.")
     min_samples_per_class: int = Field(
         2, ge=1, description="A class with fewer makes the split random; the result says so."
@@ -134,24 +144,6 @@ class LoraConfig(Section):
     )
     # flywheel's own
     alpha: float | None = Field(None, gt=0, description="Scale is alpha / r; default 2 r.")
-
-
-class EvaluationConfig(Section):
-    """How a student's answers are generated and scored."""
-
-    workload_type: Literal["auto", "classification"] = Field(
-        "classification", description="auto: told from the workload, which is a classification."
-    )
-    tool_eval_type: str | None = None
-    # flywheel's own
-    batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
-    max_new_tokens: int = Field(12, ge=1, description="Longest answer, in tokens.")
-    decoding: Literal["free", "labels"] = Field(
-        "free",
-        description="free: candidates may write anything. labels: greedily one of the classes' answers, in "
-        "one pass; base students still answer freely. Not on NeMo.",
-    )
-    bootstrap_samples: int = Field(1000, ge=100, description="Resamples behind a 95 % interval.")
 
 
 class MlflowConfig(Section):
@@ -210,9 +202,15 @@ class SourceConfig(Section):
 class PromotionConfig(Section):
     """When a candidate replaces the champion."""
 
-    within: float = Field(0.1, ge=0, le=1, description="Largest distance in weighted F1.")
+    within: float = Field(0.1, ge=0, le=1, description="Largest distance in the metric.")
+    metric: MetricName | None = Field(
+        None,
+        description="What candidates are compared by; null: the workload type's own: f1_weighted; "
+        "function_name_and_args_accuracy, with a judge tool_calling_correctness; judge_rating, without a "
+        "judge similarity.",
+    )
     of: Literal["teacher", "best"] = Field(
-        "teacher", description="Distance from the teacher (F1 1.0) or from the best candidate."
+        "teacher", description="Distance from the teacher (1.0) or from the best candidate."
     )
     approval: Literal["automatic", "human"] = Field(
         "automatic", description="human: a person approves in the Airflow UI."
@@ -311,8 +309,8 @@ class Config(Section):
     logging_config: LoggingConfig = LoggingConfig()
     api: ApiConfig = ApiConfig()
     nmp_config: NmpConfig = NmpConfig()
-    llm_judge_config: dict[str, Any] = Field(default_factory=dict)
-    icl_config: dict[str, Any] = Field(default_factory=dict)
+    llm_judge_config: JudgeConfig | None = None
+    icl_config: IclConfig | None = None
     embedding_config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -325,6 +323,18 @@ class Config(Section):
         if data["nmp_config"].get("nemo_base_url") and isinstance(runtime, dict) and "type" not in runtime:
             return {**data, "runtime": {**runtime, "type": "nemo"}}
         return data
+
+    @model_validator(mode="after")
+    def _the_judge_is_there(self) -> Config:
+        judge = self.llm_judge_config
+        if judge is None:
+            if self.evaluation_config.tool_eval_type == "tool-calling-judge":
+                raise ValueError(
+                    "llm_judge_config, as evaluation_config.tool_eval_type is tool-calling-judge"
+                )
+        elif judge.type == "local" and self.nmp_config.nim_base_url is None:
+            raise ValueError("nmp_config.nim_base_url, as llm_judge_config.type is local")
+        return self
 
     @model_validator(mode="after")
     def _nemo_has_addresses(self) -> Config:

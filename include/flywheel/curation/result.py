@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from flywheel.config.evaluation import WorkloadType
+
 
 class ClassCounts(BaseModel):
     """Records of a class, and where they went."""
@@ -42,6 +44,7 @@ class CurateResult(BaseModel):
         total: records before the cutoff, or `limit` of them.
         duplicates: left out, with the same words as an earlier record.
         near_duplicates: left out, with nearly the same words as an earlier record.
+        workload_type: classification, tool_calling (any answer calls a function) or generic.
         stratified: classes have their shares in train, val and eval; else the split is random.
         notes: what the user should know of the split, such as why it is random.
         per_class: by class, of the records used.
@@ -61,6 +64,7 @@ class CurateResult(BaseModel):
     train: int
     val: int
     eval: int
+    workload_type: WorkloadType = "classification"
     stratified: bool
     notes: tuple[str, ...]
     per_class: dict[str, ClassCounts]

@@ -132,7 +132,10 @@ def _to_space(text: str) -> str:
 
 
 def _last_user_text(record: Record) -> str:
+    """Return the last user message with what came after it: what its calls returned tells turns apart."""
+    after: list[str] = []
     for message in reversed(record.messages):
+        after.append(str(message.get("content") or ""))
         if message["role"] == "user":
-            return str(message["content"])
-    return str(record.messages[-1]["content"])
+            return "\n".join(reversed(after)) if len(after) > 1 else after[0]
+    return after[0]

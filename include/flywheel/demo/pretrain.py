@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from flywheel.demo.call_lessons import CallLessons
 from flywheel.demo.headlines import generate
 from flywheel.demo.lessons import Lessons
 from flywheel.demo.tokenizer import ROLES, train_tokenizer, wrap
@@ -54,6 +55,8 @@ SIZES = {
     "small": Size(96, 2, 2, 1, 256, 1000, 6e-3),
     "medium": Size(192, 3, 3, 1, 512, 1500, 4e-3),
     "large": Size(256, 3, 4, 2, 768, 2000, 3e-3),
+    # Goes on from the medium one, with `--go-on --calls`.
+    "caller": Size(192, 3, 3, 1, 512, 4000, 2e-3),
 }
 
 
@@ -102,12 +105,12 @@ def _encode(tokenizer: PreTrainedTokenizerFast, chat: list[dict[str, str]]) -> t
     return tokens, weights
 
 
-def _rows(job: tuple[str, int, int, float]) -> tuple[np.ndarray, np.ndarray]:
+def _rows(job: tuple[str, int, int, float, bool]) -> tuple[np.ndarray, np.ndarray]:
     """Pack chats of one seed into `count` rows: tokens [count, ROW + 1] and their weights."""
-    folder, seed, count, listing = job
+    folder, seed, count, listing, calls = job
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    chats = Lessons(seed, listing).chats()
+    chats = (CallLessons if calls else Lessons)(seed, listing).chats()
     tokens: list[int] = []
     weights: list[float] = []
     while len(tokens) < count * (ROW + 1):
@@ -123,12 +126,12 @@ def _rows(job: tuple[str, int, int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_rows(
-    folder: Path, rows: int, seed: int, workers: int, listing: float
+    folder: Path, rows: int, seed: int, workers: int, listing: float, *, calls: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return training rows as tokens and weights, each [rows, ROW + 1], made by `workers` processes."""
     block = 128
     blocks = range(math.ceil(rows / block))
-    jobs = [(str(folder), seed * 1_000_003 + number, block, listing) for number in blocks]
+    jobs = [(str(folder), seed * 1_000_003 + number, block, listing, calls) for number in blocks]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         parts = pool.map(_rows, jobs, chunksize=1)
     tokens, weights = (np.concatenate([part[side] for part in parts])[:rows] for side in (0, 1))
@@ -209,7 +212,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "students")
-    parser.add_argument("--students", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--students", nargs="+", default=["small", "medium", "large"], choices=list(SIZES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, help="optimizer steps of each student, instead of its own")
     parser.add_argument("--learning-rate", type=float, help="peak rate of each student, instead of its own")
@@ -217,6 +220,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="rows of training data, instead of one for each row used")
     parser.add_argument("--rows-a-step", type=int, default=ROWS, help="rows of an optimizer step")
     parser.add_argument("--listing", type=float, default=0.25, help="share of chats about lists of classes")
+    parser.add_argument("--calls", action="store_true", help="chats with function calls, too")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--prompt", type=Path, nargs="*", default=[], help="text files for the tokenizer")
     options = parser.parse_args()
@@ -244,7 +248,7 @@ def main() -> None:
         tokenizer = train_tokenizer(tokenizer_texts(prompts))
         tokenizer.save_pretrained(first, save_jinja_files=False)
     rows = options.rows or options.rows_a_step * max(size.steps for size in sizes.values())
-    data = make_rows(first, rows, seed, options.workers, options.listing)
+    data = make_rows(first, rows, seed, options.workers, options.listing, calls=options.calls)
     log.info("%d rows of %d tokens, %.0f s", len(data[0]), ROW, time.perf_counter() - started)
     for name, size in sizes.items():
         folder = options.out / name

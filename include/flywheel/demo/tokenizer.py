@@ -19,9 +19,19 @@ SPECIAL = [PAD, BEGIN, END, *(f"<|{role}|>" for role in ROLES)]
 _SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 # Each message is one role token, its text and the end token; an answer begins right after <|assistant|>.
+# Tools are a system message of their own, calls are JSON, one a line; what a tool returned is a user's text.
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}"
+    "{{ bos_token }}"
+    "{% if tools %}{{ '<|system|>Functions:' }}{% for tool in tools %}"
+    "{{ '\n' + ((tool.function if tool.function is defined else tool) | tojson) }}"
+    "{% endfor %}{{ eos_token }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|' + ('user' if message['role'] == 'tool' else message['role']) + '|>' }}"
+    "{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}{{ '' if loop.first else '\n' }}"
+    "{{ '{\"name\": ' + (call.function.name | tojson) + ', \"arguments\": ' }}"
+    "{{ call.function.arguments if call.function.arguments is string else call.function.arguments | tojson }}"
+    "{{ '}' }}{% endfor %}{{ eos_token }}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult
 from flywheel.laptop.api import TaskState
+from flywheel.metrics import main_metric
 from flywheel.plan import Plan
 from flywheel.runs import Run
 
@@ -52,6 +53,7 @@ class Progress:
         self._plan: Plan | None = None
         self._jobs_began: float | None = None
         self._scores: dict[str, float] = {}
+        self._metric = main_metric("classification")
         self._said = ""
         self._told: set[tuple[str, int, str, int]] = set()
         self._live = (
@@ -121,11 +123,12 @@ class Progress:
             folder = task.index.replace(" @ ", "@")
             result = self.run.find(f"jobs/{folder}/evaluate", EvaluateResult)
             if result:
-                self._scores[task.index] = result.f1_weighted
+                self._metric = main_metric(result.workload_type)
+                self._scores[task.index] = result.scores[self._metric.name]
 
     def _tell(self, task: TaskState) -> None:
         seconds = f" ({task.seconds:.1f} s)" if task.seconds else ""
-        score = f", F1 {self._scores[task.index]:.3f}" if task.index in self._scores else ""
+        score = f", {self._metric.short} {self._scores[task.index]:.3f}" if task.index in self._scores else ""
         words = {
             "success": "done",
             "upstream_failed": "not started: what it needs failed",
@@ -181,7 +184,7 @@ class Progress:
 
         plan = self.plan()
         assert plan is not None
-        table = Table("training records", *plan.students, title="Weighted F1", title_justify="left")
+        table = Table("training records", *plan.students, title=self._metric.title, title_justify="left")
         for size in plan.config.sizes:
             names = [f"{student} @ {size}" for student in plan.students]
             cells = [f"{self._scores[name]:.3f}" if name in self._scores else "…" for name in names]

@@ -34,6 +34,8 @@ def announce(context: Any, run: Run, result: Any) -> None:
             "student": champion.student,
             "size": champion.size,
             "adapter": champion.adapter,
+            "metric": champion.metric,
+            "score": champion.score,
             "f1_weighted": champion.f1_weighted,
         }
         context["outlet_events"][CHAMPION].add(

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from flywheel.config.evaluation import WorkloadType
+from flywheel.errors import ConfigError
+from flywheel.metrics import METRICS, Metric, main_metric, metrics_of
 from flywheel.plan import Plan
 from flywheel.report.model import (
     BasePart,
@@ -18,6 +21,7 @@ from flywheel.report.model import (
     DecisionPart,
     DisagreementPart,
     HumanClassPart,
+    MetricPart,
     Report,
     State,
     TeacherPart,
@@ -34,9 +38,11 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
     """Return the report with all candidates and the choice among them, still undecided."""
     data = _data(outcomes)
     order = {student: index for index, student in enumerate(plan.students)}
-    rows = [_candidate(job, data.train) for job in outcomes.candidates]
+    workload_type: WorkloadType = outcomes.curate.get("workload_type", "classification")
+    metric = metric_of(plan, workload_type, judged=outcomes.judge is not None)
+    rows = [_candidate(job, data.train, metric) for job in outcomes.candidates]
     rows.sort(key=lambda row: (order.get(row.student, len(order)), row.size))
-    choice = choose(rows, plan.config.promotion)
+    choice = choose(rows, plan.config.promotion, metric.title)
     chosen = choice.candidate
     return Report(
         run_id=plan.run_id,
@@ -44,8 +50,11 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
         client_id=plan.client_id,
         cutoff=plan.cutoff,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        workload_type=workload_type,
+        metric=MetricPart(name=metric.name, title=metric.title, short=metric.short),
+        judge=outcomes.judge,
         teacher=_teacher(plan, outcomes.label),
-        base=[_base(job) for job in outcomes.base],
+        base=[_base(job, metric) for job in outcomes.base],
         candidates=rows,
         best=_best(best_of(rows), outcomes.candidates),
         decision=DecisionPart(
@@ -66,19 +75,40 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
 STAGES = ("label", "ingest", "curate", "base_eval", "customize", "evaluate", "score", "promote")
 
 
+def metric_of(plan: Plan, workload_type: WorkloadType, *, judged: bool) -> Metric:
+    """Return the metric that the candidates are compared by: the config's, else the workload type's own.
+
+    Raises:
+        ConfigError: the config's metric is none of this type of workload.
+    """
+    own, asked = main_metric(workload_type, judged=judged), plan.config.promotion.metric
+    if asked is None:
+        return own
+    there = metrics_of(workload_type, judged=judged)
+    if asked not in there:
+        raise ConfigError(
+            f"promotion.metric: {asked} is not measured here, in a workload of type {workload_type}"
+            f"{'' if judged else ' without a judge'}; expected one of {', '.join(there)}"
+        )
+    return METRICS[asked]
+
+
 def champion_part(row: CandidatePart, reason: str) -> ChampionPart:
     """Return a candidate as the report's choice or champion."""
     return ChampionPart(
         student=row.student,
         size=row.size,
         reason=reason,
+        score=row.score,
+        score_ci95=row.score_ci95,
         f1_weighted=row.f1_weighted,
+        f1_weighted_ci95=row.f1_weighted_ci95,
         parameters=row.parameters,
         adapter=row.adapter,
     )
 
 
-def _candidate(job: JobOutcome, train: int | None) -> CandidatePart:
+def _candidate(job: JobOutcome, train: int | None, metric: Metric) -> CandidatePart:
     assert job.size is not None
     row = CandidatePart(student=job.student, size=job.size)
     made, found = job.customize, job.evaluate
@@ -86,12 +116,16 @@ def _candidate(job: JobOutcome, train: int | None) -> CandidatePart:
         row.parameters, row.adapter, row.found = made.parameters, made.adapter, made.steps_run == 0
         row.train_seconds, row.records_per_second = made.train_seconds, made.records_per_second
     if made is not None and found is not None and found.adapter == made.adapter:
+        row.score, row.score_ci95 = found.scores.get(metric.name), found.intervals.get(metric.name)
+        row.scores = found.scores
         row.f1_weighted, row.f1_macro = found.f1_weighted, found.f1_macro
         row.f1_weighted_ci95, row.accuracy = found.f1_weighted_ci95, found.accuracy
         row.unparsable, row.eval_records = found.unparsable, found.records
         row.answers_per_second, row.evaluation = found.records_per_second, found.key
         row.latency_p50_ms, row.latency_p95_ms = found.latency_ms.p50, found.latency_ms.p95
         row.parameters = found.parameters
+        if row.score is None:
+            row.state, row.reason = "failed", f"judge: no usable rating of its answers ({metric.title})"
         return row
     row.state, row.reason = _state(job, train)
     return row
@@ -106,23 +140,33 @@ def _state(job: JobOutcome, train: int | None) -> tuple[State, str]:
     return "missing", "its jobs did not end"
 
 
-def _base(job: JobOutcome) -> BasePart:
-    found = job.evaluate
+def _base(job: JobOutcome, metric: Metric) -> BasePart:
+    found, icl = job.evaluate, job.icl
     if found is None:
         state, reason = _state(job, None)
-        return BasePart(student=job.student, state=state, reason=reason)
-    return BasePart(
-        student=job.student,
-        parameters=found.parameters,
-        f1_weighted=found.f1_weighted,
-        f1_macro=found.f1_macro,
-        f1_weighted_ci95=found.f1_weighted_ci95,
-        unparsable=found.unparsable,
-    )
+        part = BasePart(student=job.student, state=state, reason=reason)
+    else:
+        part = BasePart(
+            student=job.student,
+            parameters=found.parameters,
+            score=found.scores.get(metric.name),
+            score_ci95=found.intervals.get(metric.name),
+            scores=found.scores,
+            f1_weighted=found.f1_weighted,
+            f1_macro=found.f1_macro,
+            f1_weighted_ci95=found.f1_weighted_ci95,
+            unparsable=found.unparsable,
+        )
+    if icl is not None:
+        part.icl_score, part.icl_score_ci95 = icl.scores.get(metric.name), icl.intervals.get(metric.name)
+        part.icl_examples = icl.icl_examples
+    elif job.icl_failure is not None:
+        part.icl_reason = job.icl_failure.reason
+    return part
 
 
 def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:
-    if row is None or row.f1_weighted is None:
+    if row is None:
         return None
     found = next(job.evaluate for job in jobs if (job.student, job.size) == (row.student, row.size))
     assert found is not None
@@ -130,9 +174,12 @@ def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:
     return BestPart(
         student=row.student,
         size=row.size,
+        score=row.score,
+        score_ci95=row.score_ci95,
         f1_weighted=row.f1_weighted,
+        f1_weighted_ci95=row.f1_weighted_ci95,
         per_class=sorted(classes, key=lambda part: -part.support),
-        confusion=_confusion(found.confusion.labels, found.confusion.matrix),
+        confusion=_confusion(found.confusion.labels, found.confusion.matrix) if classes else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""The learning curve: weighted F1 over training records, one line for each student; as PNG and as SVG.
+"""The learning curve: the score over training records, one line for each student; as PNG and as SVG.
 
 Both are drawn from the same series. Sizes are on a logarithmic axis; what has no size (a student before
 training) stands in a lane of its own at the left. A student keeps colour and marker in both.
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flywheel.report import figures
 from flywheel.report.model import Report
 
 # Told apart also by people who see few colours, on white and on black alike; after six they start again,
@@ -31,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A student's line, or the baseline's; `base` is its weighted F1 without training, where known."""
+    """A student's line, or the baseline's; `base` is its score without training, where known."""
 
     name: str
     index: int
@@ -54,11 +55,11 @@ def series_of(report: Report) -> list[Series]:
     found = []
     for index, student in enumerate(report.students):
         points = [
-            Point(row.size, row.f1_weighted, *(row.f1_weighted_ci95 or (row.f1_weighted, row.f1_weighted)))
+            Point(row.size, row.score, *(row.score_ci95 or (row.score, row.score)))
             for row in sorted(report.scored, key=lambda row: row.size)
-            if row.student == student and row.f1_weighted is not None
+            if row.student == student and row.score is not None
         ]
-        base = next((row.f1_weighted for row in report.base if row.student == student), None)
+        base = next((row.score for row in report.base if row.student == student), None)
         if points or base is not None:
             found.append(Series(student, index, points, base))
     return found
@@ -109,7 +110,7 @@ def draw_png(report: Report, path: Path) -> None:
     axes.set_xticks([lane, *sizes], ["untrained", *(f"{size:,}" for size in sizes)])
     axes.minorticks_off()
     axes.set_xlabel("training records")
-    axes.set_ylabel("weighted F1 against the teacher")
+    axes.set_ylabel(f"{figures.in_sentence(report.metric.title)} against the teacher")
     axes.set_title("Learning curve, with 95 % intervals", loc="left", fontsize=11)
     axes.grid(axis="y", color="#d8dee4", linewidth=0.8)
     axes.set_axisbelow(True)

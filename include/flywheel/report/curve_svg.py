@@ -21,7 +21,7 @@ def draw_svg(report: Report) -> str:
     lines, baseline = series_of(report), baseline_of(report)
     axis = _Axis(report.sizes or [1], lane=any(line.base is not None for line in lines))
     chosen = report.decision.choice
-    parts = [*_grid(axis, [(size, axis.x(size)) for size in axis.sizes])]
+    parts = [*_grid(axis, [(size, axis.x(size)) for size in axis.sizes], report.metric.title)]
     if baseline.points:
         parts.append(f'<g class="baseline">{_polyline(axis, baseline.points)}')
         parts += [
@@ -60,7 +60,7 @@ class _Axis:
         return TOP + (1.04 - f1) / 1.04 * (HEIGHT - TOP - BOTTOM)
 
 
-def _grid(axis: _Axis, ticks: list[tuple[int, float]]) -> list[str]:
+def _grid(axis: _Axis, ticks: list[tuple[int, float]], title: str) -> list[str]:
     parts = []
     for step in range(6):
         f1 = step / 5
@@ -68,9 +68,10 @@ def _grid(axis: _Axis, ticks: list[tuple[int, float]]) -> list[str]:
         style = "teacher" if step == 5 else "grid"
         parts.append(f'<line class="{style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{f1:.1f}</text>')
+    what = escape(f"{figures.in_sentence(title)} against the teacher")
     parts.append(
         f'<text class="tick" x="{WIDTH - RIGHT + 12}" y="{axis.y(1) + 4:.1f}">teacher</text>'
-        f'<text class="axis" x="{LEFT - 44}" y="12">weighted F1 against the teacher</text>'
+        f'<text class="axis" x="{LEFT - 44}" y="12">{what}</text>'
         f'<text class="axis" x="{(axis.start + axis.end) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
         "training records (logarithmic)</text>"
     )

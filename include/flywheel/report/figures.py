@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 
+def asked(title: str) -> str:
+    """Return a metric's title inside a sentence, with its article: `a weighted F1`, `an accuracy`."""
+    words = in_sentence(title)
+    if words.endswith("s") or words.startswith("calls") or "'" in words:
+        return words
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def in_sentence(title: str) -> str:
+    """Return a metric's title inside a sentence: `weighted F1`."""
+    return title[:1].lower() + title[1:]
+
+
 def f1(value: float | None) -> str:
     """Return an F1 value: `0.931`; three digits, so that a distance of 0.01 is never a matter of rounding."""
     return "–" if value is None else f"{value:.3f}"

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from flywheel.metrics import METRICS, Metric
 from flywheel.report import figures
 from flywheel.report.curve_svg import draw_svg
 from flywheel.report.model import CandidatePart, ConfusionPart, Report
@@ -29,6 +30,8 @@ def render_html(report: Report) -> str:
         base={row.student: row for row in report.base},
         costs=sorted(report.scored, key=cost_of),
         troubles=_troubles(report),
+        others=_other_metrics(report),
+        lower=figures.in_sentence,
         mark=lambda row: _mark(report, row),
         state=_STATES.get,
         heat=_heat(report.best.confusion) if report.best and report.best.confusion else [],
@@ -40,6 +43,14 @@ def render_html(report: Report) -> str:
         stages=[(name, figures.duration(seconds)) for name, seconds in report.stages.items()],
         time=_time,
     )
+
+
+def _other_metrics(report: Report) -> list[Metric]:
+    """Return the further metrics of the candidates' table."""
+    own = {name for row in report.scored for name in row.scores} - {report.metric.name, "accuracy"}
+    if report.workload_type == "classification" and report.metric.name != "f1_macro":
+        return [METRICS["f1_macro"]]
+    return [metric for name, metric in METRICS.items() if name in own]
 
 
 def headline(report: Report) -> str:

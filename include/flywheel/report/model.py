@@ -1,16 +1,19 @@
 """The report of a run, as `report.json` holds it; the table, the curve and the HTML are drawn from it alone.
 
-F1 values compare a student's answers with the teacher's labels on the held-out eval set, so the teacher has
-1.0 by definition. Times are in seconds, latencies in milliseconds, `cutoff` in unix seconds.
+Scores compare a student's answers with the teacher's on the held-out eval set by the report's metric, so
+the teacher has 1.0 by definition. F1 values are by class; of tool calls, by function. Times are in seconds,
+latencies in milliseconds, `cutoff` in unix seconds.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flywheel.config.evaluation import WorkloadType
 
 REPORT_FILE = "report.json"
 
@@ -23,6 +26,36 @@ class ReportPart(BaseModel):
     """A part of the report; what a later version adds is read over."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class MetricPart(ReportPart):
+    """The metric that candidates are compared by; see `flywheel.metrics`."""
+
+    name: str = "f1_weighted"
+    title: str = "Weighted F1"
+    short: str = "F1"
+
+
+class ScoredPart(ReportPart):
+    """What was measured on an eval set.
+
+    Attributes:
+        score: by the report's metric; None where nothing was measured.
+        score_ci95: its 95 % interval.
+        f1_weighted: of classes or functions; None of free texts.
+    """
+
+    score: float | None = None
+    score_ci95: tuple[float, float] | None = None
+    f1_weighted: float | None = None
+    f1_weighted_ci95: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _score_of_older_reports(self) -> Self:
+        """Give a part that was written when F1 was the one metric its score."""
+        if self.score is None and self.f1_weighted is not None:
+            self.score, self.score_ci95 = self.f1_weighted, self.f1_weighted_ci95
+        return self
 
 
 class ConfusionPart(ReportPart):
@@ -84,24 +117,34 @@ class TeacherPart(ReportPart):
     left: int = 0
 
 
-class BasePart(ReportPart):
-    """A student as it is before any training."""
+class BasePart(ScoredPart):
+    """A student as it is before any training.
+
+    Attributes:
+        scores: by metric, all that were measured.
+        icl_score: with examples in the prompt (icl-eval), by the report's metric; None where that was not
+            asked for. `icl_examples`: how many a prompt has on average.
+    """
 
     student: str
     state: State = "scored"
     reason: str = ""
     parameters: int | None = None
-    f1_weighted: float | None = None
     f1_macro: float | None = None
-    f1_weighted_ci95: tuple[float, float] | None = None
     unparsable: int | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
+    icl_score: float | None = None
+    icl_score_ci95: tuple[float, float] | None = None
+    icl_examples: float | None = None
+    icl_reason: str = ""
 
 
-class CandidatePart(ReportPart):
+class CandidatePart(ScoredPart):
     """A student fine-tuned on `size` records: what it reached and what it cost.
 
     Attributes:
-        unparsable: eval answers that name no class; they count as wrong.
+        scores: by metric, all that were measured.
+        unparsable: eval answers that name no class, or hold a broken call; they count as wrong.
         train_seconds: of the training itself, also where an earlier run had done it.
         records_per_second: in training.
         answers_per_second: in evaluation, in batches; latencies are of one answer.
@@ -114,10 +157,9 @@ class CandidatePart(ReportPart):
     size: int
     state: State = "scored"
     reason: str = ""
-    f1_weighted: float | None = None
     f1_macro: float | None = None
-    f1_weighted_ci95: tuple[float, float] | None = None
     accuracy: float | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
     unparsable: int | None = None
     eval_records: int | None = None
     train_seconds: float | None = None
@@ -153,12 +195,11 @@ class ClassPart(ReportPart):
     support: int
 
 
-class BestPart(ReportPart):
-    """The candidate with the highest weighted F1, class by class."""
+class BestPart(ScoredPart):
+    """The candidate with the highest score, class by class."""
 
     student: str
     size: int
-    f1_weighted: float
     per_class: list[ClassPart] = Field(default_factory=list)
     confusion: ConfusionPart | None = None
 
@@ -191,13 +232,12 @@ class DataPart(ReportPart):
     reasons: dict[str, int] = Field(default_factory=dict)
 
 
-class ChampionPart(ReportPart):
+class ChampionPart(ScoredPart):
     """A candidate that serves, or is to serve, in production."""
 
     student: str
     size: int
     reason: str = ""
-    f1_weighted: float | None = None
     parameters: int | None = None
     adapter: str | None = None
     run_id: str | None = None
@@ -205,12 +245,10 @@ class ChampionPart(ReportPart):
     registry: str | None = None
 
 
-class Remeasured(ReportPart):
+class Remeasured(ScoredPart):
     """A champion from an earlier run, on this run's eval set."""
 
     adapter: str
-    f1_weighted: float
-    f1_weighted_ci95: tuple[float, float] | None = None
 
 
 class DecisionPart(ReportPart):
@@ -220,7 +258,7 @@ class DecisionPart(ReportPart):
         state: pending: not decided yet. promoted: it is the new champion. in place: it was the champion
             already. rejected: a person said no. none: no candidate was good enough. outdated: the champion
             was made from newer records.
-        threshold: the weighted F1 that a candidate had to reach; None where nothing was scored.
+        threshold: the score that a candidate had to reach; None where nothing was scored.
         choice: the cheapest candidate that reached it.
         reason: why it was chosen, or why none was.
         outcome: what that means for production; empty until it is decided.
@@ -235,6 +273,25 @@ class DecisionPart(ReportPart):
     outcome: str = ""
     comment: str = ""
     worse: bool = False
+
+
+class JudgePart(ReportPart):
+    """The LLM that rated answers.
+
+    Attributes:
+        asked: ratings asked for in this run; `found` were there before, `given` follow without asking.
+        unusable: pairs of answers without a rating, which are in no mean.
+        consistent: share of the pairs whose two orders were rated equally, to within one step of the scale.
+        first_shown: mean rating with the teacher's answer first less that with the student's first.
+    """
+
+    model: str
+    asked: int = 0
+    found: int = 0
+    given: int = 0
+    unusable: int = 0
+    consistent: float | None = None
+    first_shown: float | None = None
 
 
 class TrackingPart(ReportPart):
@@ -256,6 +313,9 @@ class Report(ReportPart):
     """All that a run found out.
 
     Attributes:
+        workload_type: classification, tool_calling or generic.
+        metric: what scores are.
+        judge: the judge that rated the answers, and what became of its ratings; None without one.
         champion: this run's choice once it is in production; None where it is not, for whatever reason.
         production: what is in production after this run, from whatever run.
         remeasured: the champion that was there before, on this run's eval set.
@@ -269,6 +329,9 @@ class Report(ReportPart):
     client_id: str
     cutoff: int
     created_at: str
+    workload_type: WorkloadType = "classification"
+    metric: MetricPart = MetricPart()
+    judge: JudgePart | None = None
     teacher: TeacherPart
     base: list[BasePart] = Field(default_factory=list)
     candidates: list[CandidatePart] = Field(default_factory=list)

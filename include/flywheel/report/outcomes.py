@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.jobs import CustomizeResult, EvaluateResult
+from flywheel.report.model import JudgePart
 from flywheel.runs import Run, seconds_of
 from flywheel.wheel import CHAMPION
 
@@ -25,13 +26,19 @@ class Failure(BaseModel):
 
 
 class JobOutcome(BaseModel):
-    """What became of a candidate, or of a student before training (size None)."""
+    """What became of a candidate, or of a student before training (size None).
+
+    Attributes:
+        icl: the student before training with examples in its prompts; None where that was not asked for.
+    """
 
     student: str
     size: int | None = None
     customize: CustomizeResult | None = None
     evaluate: EvaluateResult | None = None
     failure: Failure | None = None
+    icl: EvaluateResult | None = None
+    icl_failure: Failure | None = None
 
 
 class Outcomes(BaseModel):
@@ -41,6 +48,7 @@ class Outcomes(BaseModel):
         label, ingest, curate: LabelResult, IngestResult and CurateResult as they are in the run's folder, so
             that a report needs none of these stages' libraries; {} where a stage did not run.
         champion: the champion in force, on this run's eval set; None where there is none.
+        judge: the judge that rated the answers, whose scores are then among the evaluations'.
         seconds: by stage; overlapping jobs of a stage count once.
     """
 
@@ -50,6 +58,7 @@ class Outcomes(BaseModel):
     base: list[JobOutcome] = Field(default_factory=list)
     candidates: list[JobOutcome] = Field(default_factory=list)
     champion: EvaluateResult | None = None
+    judge: JudgePart | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
 
 
@@ -69,6 +78,8 @@ def gather(run: Run) -> Outcomes:
                 student=student,
                 evaluate=run.find(f"jobs/{student}/base_eval", EvaluateResult),
                 failure=_failure(run, student),
+                icl=run.find(f"jobs/{student}/icl_eval", EvaluateResult),
+                icl_failure=_failure(run, student, "icl_failure.json"),
             )
             for student in plan.students
         ],
@@ -97,6 +108,6 @@ def _stage(run: Run, name: str) -> dict[str, Any]:
     return found
 
 
-def _failure(run: Run, folder: str) -> Failure | None:
-    path = f"{run.path}/jobs/{folder}/failure.json"
+def _failure(run: Run, folder: str, name: str = "failure.json") -> Failure | None:
+    path = f"{run.path}/jobs/{folder}/{name}"
     return Failure.model_validate(run.root.read_json(path)) if run.root.exists(path) else None

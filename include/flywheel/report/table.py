@@ -46,6 +46,10 @@ def render_markdown(report: Report) -> str:
     lines.append("|---:" * (len(students) + 2) + "|")
     bases = {row.student: row for row in report.base}
     lines.append(f"| untrained | {' | '.join(_base(bases.get(student)) for student in students)} | – |")
+    if has_icl(report):
+        lines.append(
+            f"| with examples | {' | '.join(_icl(bases.get(student)) for student in students)} | – |"
+        )
     baseline = {row.size: row.f1_weighted for row in report.baseline}
     for size in report.sizes:
         cells = [_cell(report, report.candidate(student, size)).plain for student in students]
@@ -58,7 +62,9 @@ def _table_1(report: Report) -> Table:
     from rich.table import Table
 
     table = Table(
-        title="Weighted F1 against the teacher (teacher = 1.0)", title_justify="left", box=SIMPLE_HEAD
+        title=f"{report.metric.title} against the teacher (teacher = 1.0)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
     )
     table.add_column("training records", justify="right")
     for student in report.students:
@@ -67,6 +73,8 @@ def _table_1(report: Report) -> Table:
     if report.base:
         bases = {row.student: row for row in report.base}
         table.add_row("untrained", *(_base(bases.get(student)) for student in report.students), "–")
+        if has_icl(report):
+            table.add_row("with examples", *(_icl(bases.get(student)) for student in report.students), "–")
     baseline = {row.size: row.f1_weighted for row in report.baseline}
     for size in report.sizes:
         cells = [_cell(report, report.candidate(student, size)) for student in report.students]
@@ -77,7 +85,18 @@ def _table_1(report: Report) -> Table:
 def _base(row: BasePart | None) -> str:
     if row is None:
         return "–"
-    return figures.f1(row.f1_weighted) if row.state == "scored" else _STATES[row.state]
+    return figures.f1(row.score) if row.state == "scored" else _STATES[row.state]
+
+
+def has_icl(report: Report) -> bool:
+    """Return whether the untrained students were measured with examples in their prompts, too."""
+    return any(row.icl_score is not None or row.icl_reason for row in report.base)
+
+
+def _icl(row: BasePart | None) -> str:
+    if row is None or (row.icl_score is None and not row.icl_reason):
+        return "–"
+    return figures.f1(row.icl_score) if row.icl_score is not None else _STATES["failed"]
 
 
 def _cell(report: Report, row: CandidatePart | None) -> Text:
@@ -89,7 +108,7 @@ def _cell(report: Report, row: CandidatePart | None) -> Text:
         return Text(_STATES[row.state], style="yellow")
     choice = report.decision.choice
     chosen = choice is not None and (choice.student, choice.size) == (row.student, row.size)
-    return Text(figures.f1(row.f1_weighted) + (" ◀" if chosen else ""), style="bold green" if chosen else "")
+    return Text(figures.f1(row.score) + (" ◀" if chosen else ""), style="bold green" if chosen else "")
 
 
 def _costs(report: Report) -> Table:
@@ -99,7 +118,7 @@ def _costs(report: Report) -> Table:
     table = Table(title="Cost beside quality, cheapest first", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("candidate", no_wrap=True)
-    for name in ("parameters", "F1", "95 %", "training", "answers/s", "p50"):
+    for name in ("parameters", report.metric.short, "95 %", "training", "answers/s", "p50"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in sorted(report.scored, key=cost_of):
         table.add_row(*_cost_row(row))
@@ -110,8 +129,8 @@ def _cost_row(row: CandidatePart) -> tuple[str, ...]:
     return (
         row.name,
         figures.parameters(row.parameters),
-        figures.f1(row.f1_weighted),
-        figures.interval(row.f1_weighted_ci95).replace(" to ", "–"),
+        figures.f1(row.score),
+        figures.interval(row.score_ci95).replace(" to ", "–"),
         "found" if row.found else figures.duration(row.train_seconds),
         figures.rate(row.answers_per_second),
         f"{figures.milliseconds(row.latency_p50_ms)} ms",

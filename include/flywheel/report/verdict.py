@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flywheel.report import figures
 from flywheel.report.model import Report
-from flywheel.report.selection import f1_of
+from flywheel.report.selection import score_of
 
 
 def verdict_of(report: Report) -> list[str]:
@@ -27,12 +27,12 @@ def _against_baseline(report: Report) -> str:
     baseline = next((b.f1_weighted for b in report.baseline if row and b.size == row.size), None)
     if row is None or baseline is None:
         return ""
-    gain = f1_of(row) - baseline
+    gain = score_of(row) - baseline
     text = (
         f"TF-IDF with logistic regression reaches {figures.f1(baseline)} "
         f"on the same {figures.count(row.size)} records"
     )
-    low = row.f1_weighted_ci95
+    low = row.score_ci95
     if gain <= 0:
         return f"{text}, as much as {row.name} or more: for this task a student is not worth its cost yet."
     if low is not None and low[0] <= baseline:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from flywheel.config.evaluation import WorkloadType
 from flywheel.config.schema import SourceConfig
 from flywheel.errors import RecordError
 from flywheel.quarantine import Quarantine
@@ -32,6 +33,8 @@ def read_log_records(
     workload: Workload,
     *,
     workload_id: str | None = None,
+    workload_type: WorkloadType = "auto",
+    parse_arguments: bool = True,
     key: str = "source",
     before: int | None = None,
     counts: Counter[str] | None = None,
@@ -42,6 +45,7 @@ def read_log_records(
         workload: its classes and aliases read the answers.
         workload_id: whose records to take, default the workload's; a log may hold those of others as well,
             which are passed over.
+        workload_type, parse_arguments: what their answers may be; see `Record.from_json`.
         before: unix seconds; records from then on are left for later runs.
         counts: counts lines by what became of them: `used`, `later`, `other_workload`, `quarantined`.
 
@@ -61,7 +65,14 @@ def read_log_records(
                         continue
                     try:
                         origin = file.name, row.line
-                        record = Record.from_json(row.values, workload.classes, workload.aliases, origin)
+                        record = Record.from_json(
+                            row.values,
+                            workload.classes,
+                            workload.aliases,
+                            origin,
+                            workload_type=workload_type,
+                            parse_arguments=parse_arguments,
+                        )
                     except RecordError as error:
                         reason = str(error)
                 if reason:

@@ -4,7 +4,9 @@
     out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, eval.jsonl, summary.json
 
 A line is `{"id", "timestamp", "label", "messages"}`, the messages those of the request and the teacher's
-answer as logged. The first N lines of train.jsonl are a stratified sample for every N, so training sets of
+answer as logged; `tools` are there where the request offers any, and the arguments of calls are then objects
+(data_split_config.parse_function_arguments). The workload's type is told from the labels, unless the config
+names it. The first N lines of train.jsonl are a stratified sample for every N, so training sets of
 different sizes are nested; one eval set serves all sizes and students. Of near-duplicate texts the earliest
 record is kept, so none straddles train and eval. `limit` takes the newest records. The same records and
 settings give the same key, and a dataset that is there is not built again.
@@ -18,17 +20,20 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.reading import own_workload, rare_collections, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
@@ -37,6 +42,7 @@ from flywheel.errors import NotEnoughRecordsError
 from flywheel.plan import Plan
 from flywheel.records import Record
 from flywheel.stores import RecordStore, open_store
+from flywheel.tool_calls import is_functions, with_arguments
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +85,7 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     summary = orjson.loads((dataset / "summary.json").read_bytes())
     sizes = _sizes(plan, dataset / "train.jsonl", summary["train"])
     result = CurateResult(
-        **{**summary, "cutoff": plan.cutoff},
+        **{**summary, "cutoff": plan.cutoff, "workload_type": _workload_type(plan, summary["per_class"])},
         found=found,
         sizes=sizes,
         seconds=round(time.monotonic() - started, 3),
@@ -96,6 +102,16 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
             "add data, or lower `sizes`"
         )
     return result
+
+
+def _workload_type(plan: Plan, labels: Iterable[str]) -> WorkloadType:
+    """Return the type that the config names, else what the labels of the records say."""
+    given = plan.config.evaluation_config.workload_type
+    if given != "auto":
+        return given
+    if any(is_functions(label) for label in labels):
+        return "tool_calling"
+    return "classification" if plan.workload.classes else "generic"
 
 
 def _build(
@@ -137,7 +153,8 @@ def _build(
     }
     with root.build("datasets", key) as folder:
         for name, places in (("train", parts.train), ("val", parts.val), ("eval", parts.eval)):
-            _write(folder / f"{name}.jsonl", store.get(samples.ids[place] for place in places.tolist()))
+            records = store.get(samples.ids[place] for place in places.tolist())
+            _write(folder / f"{name}.jsonl", records, parse_arguments=config.parse_function_arguments)
         (folder / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
@@ -177,11 +194,12 @@ def _per_class(samples: Samples, parts: Split) -> dict[str, dict[str, int]]:
     }
 
 
-def _write(path: Path, records: Iterator[Record]) -> None:
+def _write(path: Path, records: Iterator[Record], *, parse_arguments: bool) -> None:
     """Write the lines; a thread hands them to the disk, which takes a third of the time, as they are made."""
     with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="curate-write") as disk:
         written: Future[int] | None = None
-        while lines := b"".join(map(_line, islice(records, WRITE_BATCH))):
+        line = partial(_line, parse_arguments=parse_arguments)
+        while lines := b"".join(map(line, islice(records, WRITE_BATCH))):
             if written is not None:
                 written.result()  # one batch on its way at most: memory stays flat
             written = disk.submit(file.write, lines)
@@ -189,13 +207,20 @@ def _write(path: Path, records: Iterator[Record]) -> None:
             written.result()
 
 
-def _line(record: Record) -> bytes:
-    line = {
+def _line(record: Record, *, parse_arguments: bool) -> bytes:
+    answer: dict[str, Any] = {"role": "assistant", "content": record.answer}
+    line: dict[str, Any] = {
         "id": record.id,
         "timestamp": record.timestamp,
         "label": record.label,
-        "messages": [*record.messages, {"role": "assistant", "content": record.answer}],
+        "messages": [*record.messages, answer],
     }
+    if record.tools or record.tool_calls:
+        if record.tool_calls:
+            answer["tool_calls"] = record.tool_calls
+        if parse_arguments:
+            line["messages"] = with_arguments(line["messages"], as_text=False)
+        line["tools"] = record.tools
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -72,6 +72,17 @@ def read_records(path: Path, most: int | None = None) -> list[dict[str, Any]]:
     return records
 
 
+def _chats(
+    records: list[dict[str, Any]], longest: int
+) -> tuple[list[list[dict[str, Any]]], int, list[list[dict[str, Any]] | None]]:
+    """Return what `Chat.samples` takes of a dataset's records."""
+    return (
+        [record["messages"] for record in records],
+        longest,
+        [record.get("tools") for record in records],
+    )
+
+
 def watched_records(size: int) -> int:
     """Return how many validation records are watched in a training on `size` records."""
     return min(_MOST_VAL, max(_LEAST_VAL, round(size * _VAL_SHARE)))
@@ -107,8 +118,8 @@ def _train(
         device = prepare_process()
         student = load_student(spec.student, device)
         longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
-        samples, dropped = student.chat.samples([record["messages"] for record in train], longest)
-        val_samples, _ = student.chat.samples([record["messages"] for record in val], longest)
+        samples, dropped = student.chat.samples(*_chats(train, longest))
+        val_samples, _ = student.chat.samples(*_chats(val, longest))
         if dropped.count:
             log.warning("%d of %d training records are left out: %s", dropped.count, len(train), dropped)
         model = add_adapter(student.model, spec.lora, student.base_name, spec.seed)
@@ -187,7 +198,7 @@ flywheel from the first {spec.size} training records of dataset `{spec.dataset}`
 
 | | |
 |---|---|
-| records | {result.train_records} ({result.dropped} left out as too long) |
+| records | {result.train_records} ({result.dropped} left out) |
 | optimizer steps | {result.steps} of {outcome.steps}{" (stopped early)" if result.stopped_early else ""} |
 | batch size, epochs | {training.batch_size}, {training.epochs} |
 | learning rate | {training.learning_rate:g}, warmup {training.warmup_ratio:g}, cosine |

@@ -1,4 +1,4 @@
-"""Stage 5, evaluate: have a student answer the held-out prompts and compare its labels with the teacher's."""
+"""Stage 5, evaluate: have a student answer the held-out prompts, compare its answers with the teacher's."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import orjson
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
-from flywheel.jobs import EvaluateResult, EvaluateSpec, Latency, Progress, ProgressCallback
-from flywheel.labels import parse_label
+from flywheel.jobs import Confusion, EvaluateResult, EvaluateSpec, Latency, Progress, ProgressCallback
+from flywheel.metrics import main_metric
 from flywheel.parts import Parts
 from flywheel.stages.customize import RESULT, device_name, read_records
 
@@ -51,7 +51,7 @@ def own_texts(messages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
     from flywheel.students.common_text import common_text
 
     texts = [
-        next((message["content"] for message in reversed(request) if message["role"] == "user"), "")
+        next((message["content"] or "" for message in reversed(request) if message["role"] == "user"), "")
         for request in messages
     ]
     if len(set(texts)) < 2:
@@ -114,8 +114,8 @@ def _answer_and_score(
             model = load_adapter(model, root.fetch("adapters", spec.adapter))
     requests = [record["messages"][:-1] for record in records]
     started = time.perf_counter()
-    prompts = student.chat.prompts(requests)
-    longest = spec.student.context_length - spec.evaluation.max_new_tokens
+    prompts = student.chat.prompts(requests, [record.get("tools") for record in records])
+    longest = spec.student.context_length - spec.evaluation.answer_tokens
     fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= longest]
     if len(fitting) < len(prompts):
         log.warning(
@@ -131,7 +131,7 @@ def _answer_and_score(
     settings: dict[str, Any] = {"batch_size": spec.evaluation.batch_size, "progress": tell}
     with compile_cache(root, device.type):
         if spec.answers is None:
-            longest_answer = spec.evaluation.max_new_tokens
+            longest_answer = spec.evaluation.answer_tokens
             answers = _answer(model, asked, student.chat.stops, max_new_tokens=longest_answer, **settings)
         else:
             trie = LabelTrie(student.chat.answers(requests[0], spec.answers))
@@ -190,15 +190,11 @@ def keep_evaluation(
         waits: milliseconds that each prompt waited for its answer.
         parameters: of the student with its adapter.
     """
-    from flywheel.students.scoring import score_labels
+    from flywheel.students.comparing import compare
 
-    labels = [parse_label(text, spec.classes, spec.aliases) or "" for text in texts]
-    scores = score_labels(
-        [record["label"] for record in records],
-        labels,
-        spec.classes,
-        bootstrap_samples=spec.evaluation.bootstrap_samples,
-    )
+    evaluation = spec.evaluation.of_type(spec.workload_type)
+    compared = compare(records, texts, evaluation, spec.classes, spec.aliases)
+    labels = compared.labels
     p50, p95 = np.percentile(waits, [50, 95])
     result = EvaluateResult(
         key=key,
@@ -206,35 +202,45 @@ def keep_evaluation(
         size=spec.size,
         adapter=spec.adapter,
         records=len(records),
-        f1_weighted=scores.f1_weighted,
-        f1_macro=scores.f1_macro,
-        f1_weighted_ci95=scores.f1_weighted_ci95,
-        per_class=scores.per_class,
-        accuracy=scores.accuracy,
-        unparsable=scores.unparsable,
+        workload_type=spec.workload_type,
+        scores=compared.scores,
+        intervals=compared.intervals,
+        f1_weighted=labels.f1_weighted if labels else None,
+        f1_macro=labels.f1_macro if labels else None,
+        f1_weighted_ci95=labels.f1_weighted_ci95 if labels else None,
+        per_class=labels.per_class if labels else {},
+        accuracy=labels.accuracy if labels else None,
+        unparsable=compared.unparsable,
         seconds=seconds,
         records_per_second=len(records) / max(seconds, 1e-9),
         latency_ms=Latency(p50=float(p50), p95=float(p95)),
         parameters=parameters,
         predictions=f"evaluations/{key}/{PREDICTIONS}",
-        confusion=scores.confusion,
+        confusion=labels.confusion if labels else Confusion(labels=(), matrix=()),
         found=False,
         device=device,
     )
     own = own_texts([record["messages"][:-1] for record in records])
     with root.build("evaluations", key) as folder:
         with (folder / PREDICTIONS).open("wb") as file:
-            for record, text_of_its_own, label, text in zip(records, own, labels, texts, strict=True):
+            answers = zip(compared.teacher, compared.student, texts, strict=True)
+            for index, (record, (teacher, answer, text)) in enumerate(zip(records, answers, strict=True)):
                 line = {
                     "id": record["id"],
-                    "text": text_of_its_own,
-                    "teacher": record["label"],
-                    "student": label,
+                    "text": own[index],
+                    "teacher": teacher,
+                    "student": answer,
                     "answer": text,
+                    **{name: values[index] for name, values in compared.each.items()},
                 }
                 file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
         (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
+    main = main_metric(result.workload_type)
     log.info(
-        "evaluation %s: weighted F1 %.3f, %.0f records/s", key, result.f1_weighted, result.records_per_second
+        "evaluation %s: %s %.3f, %.0f records/s",
+        key,
+        main.title[0].lower() + main.title[1:],
+        result.scores[main.name],
+        result.records_per_second,
     )
     return result

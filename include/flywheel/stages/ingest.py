@@ -90,6 +90,8 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
                         quarantine,
                         workload,
                         workload_id=plan.workload_id,
+                        workload_type=plan.config.evaluation_config.workload_type,
+                        parse_arguments=plan.config.data_split_config.parse_function_arguments,
                         key=key,
                         before=plan.cutoff,
                         counts=counts,

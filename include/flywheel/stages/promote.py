@@ -22,7 +22,7 @@ from flywheel.plan import Plan
 from flywheel.report import figures
 from flywheel.report.files import HTML_FILE, write_report
 from flywheel.report.model import REPORT_FILE, CandidatePart, Report
-from flywheel.report.selection import f1_of, overlap
+from flywheel.report.selection import overlap, score_of
 from flywheel.report.verdict import verdict_of
 from flywheel.stages.score import ScoreResult, production_part
 from flywheel.tracking import register, track_files
@@ -166,7 +166,10 @@ def champion_of(
         adapter_path=f"adapters/{row.adapter}",
         dataset=report.data.dataset,
         evaluation=row.evaluation,
-        f1_weighted=f1_of(row),
+        metric=report.metric.name,
+        score=score_of(row),
+        score_ci95=row.score_ci95,
+        f1_weighted=row.f1_weighted,
         f1_weighted_ci95=row.f1_weighted_ci95,
         run_id=plan.run_id,
         cutoff=plan.cutoff,
@@ -220,8 +223,13 @@ def _words(
 def _replacement(report: Report, row: CandidatePart, previous: Champion | None) -> str:
     if previous is None:
         return f"{row.name} is the first champion here."
-    now, same = _f1_now(report, previous)
-    change = f1_of(row) - now
+    now, same = _score_now(report, previous)
+    if now is None:
+        return (
+            f"{row.name} follows the champion before it, {previous.name} of run {previous.run_id}, which was "
+            f"measured by another metric, {previous.metric}."
+        )
+    change = score_of(row) - now
     than = f"{figures.f1(abs(change))} {'higher' if change > 0 else 'lower'} than"
     if abs(change) < 0.0005:
         than = "as high as"
@@ -233,40 +241,49 @@ def _replacement(report: Report, row: CandidatePart, previous: Champion | None) 
             text += f"; {row.student} has {figures.times(ratio)} the parameters of {previous.student}"
         else:
             text += f"; {previous.student} has {figures.times(1 / ratio)} the parameters of {row.student}"
-    if change and overlap(row.f1_weighted_ci95, previous.f1_weighted_ci95):
+    if change and overlap(row.score_ci95, previous.score_ci95):
         text += "; the 95 % intervals overlap, so the difference may be chance"
     return f"{text}{'.' if same else '; two eval sets differ, so compare with care.'}"
 
 
-def _f1_now(report: Report, champion: Champion) -> tuple[float, bool]:
-    """Return a champion's weighted F1: measured in this run where it was, else as recorded; and which."""
+def _score_now(report: Report, champion: Champion) -> tuple[float | None, bool]:
+    """Return a champion's score: measured in this run where it was, else as recorded; and which.
+
+    One that was recorded by another metric is no score here: None.
+    """
     anew = report.remeasured
-    if anew is not None and anew.adapter == champion.adapter:
-        return anew.f1_weighted, True
+    if anew is not None and anew.adapter == champion.adapter and anew.score is not None:
+        return anew.score, True
     for row in report.scored:
         if row.adapter == champion.adapter:
-            return f1_of(row), True
-    return champion.f1_weighted, report.data.dataset is not None and champion.dataset == report.data.dataset
+            return score_of(row), True
+    recorded = champion.score if champion.metric == report.metric.name else None
+    return recorded, report.data.dataset is not None and champion.dataset == report.data.dataset
 
 
 def _measured(report: Report, champion: Champion) -> str:
-    f1, same = _f1_now(report, champion)
+    score, same = _score_now(report, champion)
+    if score is None:
+        return f"it was measured by another metric, {champion.metric}"
     where = "on the same eval set" if same else f"recorded on the eval set of run {champion.run_id}"
-    return f"its weighted F1 is {figures.f1(f1)}, {where}"
+    return f"its {figures.in_sentence(report.metric.title)} is {figures.f1(score)}, {where}"
 
 
 def _is_worse(report: Report, champion: Champion | None, previous: Champion | None) -> bool:
     """Return whether production lost quality: by the replacement, or measured anew where nothing changed."""
     if champion is None or previous is None:
         return False
+    now = _score_now(report, champion)[0]
     if champion.adapter != previous.adapter:
-        before = _f1_now(report, previous)[0]
-    elif champion.f1_weighted_ci95 is not None:
+        before = _score_now(report, previous)[0]
+    elif champion.metric != report.metric.name:
+        before = None
+    elif champion.score_ci95 is not None:
         # Each night's eval set is another sample: only what is below the interval is more than chance.
-        before = champion.f1_weighted_ci95[0]
+        before = champion.score_ci95[0]
     else:
-        before = champion.f1_weighted
-    return _f1_now(report, champion)[0] < before - 1e-9
+        before = champion.score
+    return now is not None and before is not None and now < before - 1e-9
 
 
 def _track_report(plan: Plan, folder: Path, report: Report) -> None:

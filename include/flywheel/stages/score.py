@@ -39,10 +39,11 @@ class ScoreResult(BaseModel):
         report: path of report.json relative to the artifact root; report.html and learning_curve.png are
             beside it.
         scored, failed: candidates with a result, and without one for whatever reason.
-        best: the candidate with the highest weighted F1, as `3b @ 25000`.
+        best: the candidate with the highest score, as `3b @ 25000`.
         chosen: the candidate that is to be promoted; None where none is good enough.
         adapter: key of its adapter.
-        f1_weighted: of the chosen candidate.
+        metric: the name of the metric; `score` of the chosen candidate by it.
+        f1_weighted: of the chosen candidate; None of free texts.
         reason: why it was chosen, or why none was, in words.
     """
 
@@ -54,6 +55,8 @@ class ScoreResult(BaseModel):
     best: str | None
     chosen: str | None
     adapter: str | None
+    metric: str = "f1_weighted"
+    score: float | None = None
     f1_weighted: float | None
     reason: str
 
@@ -78,6 +81,8 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
     if outcomes.champion is not None and outcomes.champion.adapter is not None:
         report.remeasured = Remeasured(
             adapter=outcomes.champion.adapter,
+            score=outcomes.champion.scores.get(report.metric.name),
+            score_ci95=outcomes.champion.intervals.get(report.metric.name),
             f1_weighted=outcomes.champion.f1_weighted,
             f1_weighted_ci95=outcomes.champion.f1_weighted_ci95,
         )
@@ -105,6 +110,8 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
         best=f"{report.best.student} @ {report.best.size}" if report.best else None,
         chosen=f"{choice.student} @ {choice.size}" if choice else None,
         adapter=choice.adapter if choice else None,
+        metric=report.metric.name,
+        score=choice.score if choice else None,
         f1_weighted=choice.f1_weighted if choice else None,
         reason=report.decision.reason,
     )
@@ -117,7 +124,10 @@ def production_part(champion: Champion) -> ChampionPart:
         student=champion.student,
         size=champion.size,
         reason=champion.reason,
+        score=champion.score,
+        score_ci95=champion.score_ci95,
         f1_weighted=champion.f1_weighted,
+        f1_weighted_ci95=champion.f1_weighted_ci95,
         parameters=champion.parameters,
         adapter=champion.adapter,
         run_id=champion.run_id,
@@ -127,7 +137,9 @@ def production_part(champion: Champion) -> ChampionPart:
 
 
 def _add_baseline(root: ArtifactRoot, plan: Plan, report: Report) -> None:
-    if report.data.dataset is None:
+    if report.data.dataset is None or report.metric.name != "f1_weighted":
+        return  # it tells classes apart, and can neither call nor write
+    if report.workload_type != "classification":
         return
     try:
         sizes = sorted({row.size for row in report.candidates})

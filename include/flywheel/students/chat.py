@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 
 from flywheel.errors import StudentError
 from flywheel.students.common_text import common_text
@@ -21,6 +22,8 @@ from flywheel.students.rows import Sample, Tokens
 log = logging.getLogger(__name__)
 
 Messages = Sequence[dict[str, Any]]
+# The functions that a request offers, as in OpenAI's chat API; None for none.
+Tools = Sequence[dict[str, Any]] | None
 
 # Llama 3's template writes today's date into the prompt. A fixed one (the template's own default) keeps a
 # training that runs over midnight, and its answers the next day, on one prompt.
@@ -72,15 +75,22 @@ class Chat:
         self.tokenizer = tokenizer
         self.stops = stops
 
-    def prompts(self, requests: Sequence[Messages]) -> list[Tokens]:
-        """Return the prompts of requests, each with the generation prompt, as token ids [p]."""
-        return self._encode(self._render(requests, add_generation_prompt=True))
+    def prompts(self, requests: Sequence[Messages], tools: Sequence[Tools] | None = None) -> list[Tokens]:
+        """Return the prompts of requests, each with the generation prompt, as token ids [p].
 
-    def samples(self, chats: Sequence[Messages], longest: int) -> tuple[list[Sample], Dropped]:
+        Args:
+            tools: what each request offers; None: none of them offers any.
+        """
+        return self._encode(self._render(requests, tools, add_generation_prompt=True))
+
+    def samples(
+        self, chats: Sequence[Messages], longest: int, tools: Sequence[Tools] | None = None
+    ) -> tuple[list[Sample], Dropped]:
         """Return training examples of chats that end with the teacher's answer.
 
         Args:
             longest: prompt and answer together, in tokens; what is longer is dropped.
+            tools: what each chat's request offers; None: none of them offers any.
 
         Returns:
             The examples in the order of the chats, and what was dropped.
@@ -88,13 +98,14 @@ class Chat:
         Raises:
             StudentError: the template does not continue a prompt by its answer.
         """
+        samples, dropped = [], Dropped()
+        chats, tools = self._renderable(chats, tools, dropped)
         if not chats:
-            return [], Dropped()
-        prompt_texts = self._render([chat[:-1] for chat in chats], add_generation_prompt=True)
-        whole_texts = self._render(chats, add_generation_prompt=False)
+            return [], dropped
+        prompt_texts = self._render([chat[:-1] for chat in chats], tools, add_generation_prompt=True)
+        whole_texts = self._render(chats, tools, add_generation_prompt=False)
         prompts = self._encode(prompt_texts)
         answers = self._answers(prompt_texts, prompts, whole_texts)
-        samples, dropped = [], Dropped()
         for prompt, answer in zip(prompts, answers, strict=True):
             if len(prompt) + len(answer) > longest:
                 dropped.reasons[f"longer than {longest} tokens"] += 1
@@ -155,13 +166,50 @@ class Chat:
         end = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else min(self.stops)
         return np.append(answer, np.int32(end))
 
-    def _render(self, chats: Sequence[Messages], *, add_generation_prompt: bool) -> list[str]:
+    def _renderable(
+        self, chats: Sequence[Messages], tools: Sequence[Tools] | None, dropped: Dropped
+    ) -> tuple[Sequence[Messages], Sequence[Tools] | None]:
+        """Leave out chats with calls that the template cannot write: Llama 3's knows one call a message."""
+        good = []
+        for index, chat in enumerate(chats):
+            if any(len(message.get("tool_calls") or ()) > 1 for message in chat):
+                try:
+                    self._render([chat], None, add_generation_prompt=False)
+                except StudentError as error:
+                    dropped.reasons[f"refused by the chat template: {error.__cause__}"] += 1
+                    continue
+            good.append(index)
+        if len(good) == len(chats):
+            return chats, tools
+        return [chats[index] for index in good], tools and [tools[index] for index in good]
+
+    def _render(
+        self, chats: Sequence[Messages], tools: Sequence[Tools] | None, *, add_generation_prompt: bool
+    ) -> list[str]:
+        if tools is None or not any(tools):
+            return self._render_with(chats, None, add_generation_prompt)
+        # A call of the template takes one list of tools; most workloads have one, or a few.
+        groups: dict[bytes, list[int]] = {}
+        for index, offered in enumerate(tools):
+            groups.setdefault(orjson.dumps(offered), []).append(index)
+        texts = [""] * len(chats)
+        for places in groups.values():
+            rendered = self._render_with(
+                [chats[at] for at in places], tools[places[0]], add_generation_prompt
+            )
+            for at, text in zip(places, rendered, strict=True):
+                texts[at] = text
+        return texts
+
+    def _render_with(self, chats: Sequence[Messages], tools: Tools, add_generation_prompt: bool) -> list[str]:
+        offered = {"tools": list(tools)} if tools else {}
         try:
             texts: list[str] = self.tokenizer.apply_chat_template(
                 [list(chat) for chat in chats],
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 date_string=TEMPLATE_DATE,
+                **offered,
             )
         except Exception as error:  # whatever a template raises
             raise StudentError(

@@ -123,6 +123,8 @@ def tell_of_champion(user: Any, champion: Champion, why: str) -> None:
         "student": champion.student,
         "size": champion.size,
         "adapter": champion.adapter,
+        "metric": champion.metric,
+        "score": champion.score,
         "f1_weighted": champion.f1_weighted,
     }
     asset = SerializedAsset(name=uri, uri=uri, group="asset", extra={}, watchers=[])

@@ -124,12 +124,14 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Evaluation(BaseModel):
-    """An evaluation of a student: before training (`base-eval`) or fine-tuned (`customized-eval`)."""
+    """An evaluation of a student: untrained (`base-eval`, with examples `icl-eval`) or fine-tuned."""
 
-    eval_type: str = Field(examples=["base-eval", "customized-eval"])
+    eval_type: str = Field(examples=["base-eval", "icl-eval", "customized-eval"])
     scores: dict[str, float] = Field(
         default_factory=dict,
-        description="f1_weighted, f1_macro, accuracy against the teacher; training_records of a candidate.",
+        description="Against the teacher, by metric: f1_weighted, f1_macro, accuracy; of tool calls "
+        "function_name_accuracy, function_name_and_args_accuracy; of free texts similarity; training_records "
+        "of a candidate.",
         examples=[{"f1_weighted": 0.95, "f1_macro": 0.93, "accuracy": 0.95, "training_records": 5000}],
     )
     started_at: datetime

@@ -197,13 +197,14 @@ def _evaluation(job: live.StudentJobs, mlflow: str | None) -> Evaluation:
     evaluate = job.evaluate
     assert evaluate.started_at is not None
     scores = {
+        **evaluate.scores,
         "f1_weighted": evaluate.f1_weighted,
         "f1_macro": evaluate.f1_macro,
         "accuracy": evaluate.accuracy,
-        "training_records": job.size if evaluate.f1_weighted is not None else None,
+        "training_records": job.size if evaluate.score is not None else None,
     }
     return Evaluation(
-        eval_type="base-eval" if job.kind == "base" else "customized-eval",
+        eval_type={"base": "base-eval", "icl": "icl-eval"}.get(job.kind, "customized-eval"),
         scores={name: float(score) for name, score in scores.items() if score is not None},
         started_at=evaluate.started_at,
         finished_at=evaluate.ended_at,

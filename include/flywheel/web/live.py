@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from flywheel.jobs import EvaluateResult
+from flywheel.metrics import main_metric
 from flywheel.plan import Candidate, Plan
 from flywheel.runs import Run
 from flywheel.web import run_files
@@ -81,6 +83,9 @@ class Customize(Job):
 class Evaluate(Job):
     """An evaluation job, with its scores as soon as they are known."""
 
+    score: float | None = Field(None, description="By the metric of the workload's type.")
+    score_ci95: tuple[float, float] | None = None
+    scores: dict[str, float] = Field(default_factory=dict, description="By metric.")
     f1_weighted: float | None = None
     f1_weighted_ci95: tuple[float, float] | None = None
     f1_macro: float | None = None
@@ -92,7 +97,7 @@ class Evaluate(Job):
 class StudentJobs(BaseModel):
     """The jobs of a candidate, of a student before training, or of the champion in force."""
 
-    kind: Literal["candidate", "base", "champion"]
+    kind: Literal["candidate", "base", "icl", "champion"]
     student: str
     size: int | None = None
     name: str = Field(description="For people: `1b @ 5000`.")
@@ -129,6 +134,8 @@ def jobs_of(run: Run, plan: Plan, tasks: list[AirflowTask], *, cancelled: bool) 
     found = {(task.task_id.rsplit(".", 1)[-1], task.map_index): task for task in tasks}
     reader = _Reader(run.run_id, files, found, cancelled)
     rows = [reader.base(student, index) for index, student in enumerate(plan.students)]
+    if plan.config.icl_config is not None:
+        rows += [reader.icl(student, index) for index, student in enumerate(plan.students)]
     index_of = {candidate: index for index, candidate in enumerate(plan.candidates)}
     rows += [reader.candidate(candidate, index_of[candidate]) for candidate in candidates]
     champion = reader.champion()
@@ -162,7 +169,8 @@ def stages_of(run: Run, tasks: list[AirflowTask], *, cancelled: bool) -> list[St
 
 def _file_names(plan: Plan, candidates: list[Candidate]) -> list[str]:
     folders: list[tuple[str, tuple[str, ...]]] = [(CHAMPION, ("champion_eval",))]
-    folders += [(student, ("base_eval",)) for student in plan.students]
+    before = ("base_eval", "icl_eval") if plan.config.icl_config else ("base_eval",)
+    folders += [(student, before) for student in plan.students]
     folders += [(candidate.folder, ("customize", "evaluate")) for candidate in candidates]
     names = []
     for folder, stages in folders:
@@ -192,6 +200,17 @@ class _Reader:
         evaluate = self._evaluate(student, "base_eval", self._task("base_eval", index))
         return StudentJobs(
             kind="base", student=student, name=student, state=evaluate.state, evaluate=evaluate
+        )
+
+    def icl(self, student: str, index: int) -> StudentJobs:
+        """Return the job of a student before training, with examples in its prompts."""
+        evaluate = self._evaluate(student, "icl_eval", self._task("icl_eval", index))
+        return StudentJobs(
+            kind="icl",
+            student=student,
+            name=f"{student} with examples",
+            state=evaluate.state,
+            evaluate=evaluate,
         )
 
     def champion(self) -> StudentJobs | None:
@@ -251,12 +270,15 @@ class _Reader:
         job = Evaluate.model_validate(self._job(folder, stage, task))
         result = self._result(folder, stage)
         if result is not None and job.state == "done":
-            made = result["result"]
-            job.f1_weighted, job.f1_macro = made["f1_weighted"], made["f1_macro"]
-            job.f1_weighted_ci95, job.accuracy = tuple(made["f1_weighted_ci95"]), made["accuracy"]
-            job.unparsable, job.evaluation = made["unparsable"], made["key"]
-            job.found, job.records_per_second = made["found"], made["records_per_second"]
-            job.step = job.steps = made["records"]
+            made = EvaluateResult.model_validate(result["result"])
+            main = main_metric(made.workload_type).name
+            job.score, job.score_ci95 = made.scores.get(main), made.intervals.get(main)
+            job.scores = made.scores
+            job.f1_weighted, job.f1_macro = made.f1_weighted, made.f1_macro
+            job.f1_weighted_ci95, job.accuracy = made.f1_weighted_ci95, made.accuracy
+            job.unparsable, job.evaluation = made.unparsable, made.key
+            job.found, job.records_per_second = made.found, made.records_per_second
+            job.step = job.steps = made.records
         return job
 
     def _job(self, folder: str, stage: str, task: AirflowTask | None) -> dict[str, Any]:

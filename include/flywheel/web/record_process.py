@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.config.evaluation import WorkloadType
 from flywheel.config.store import StoreConfig
 from flywheel.connections import as_variable, find_connection
 from flywheel.errors import FlywheelError, StoreError
@@ -43,11 +44,14 @@ class Task(BaseModel):
     Attributes:
         root: URL of the artifact root.
         workload: of the configuration: a file, or the name of one that comes with flywheel.
+        workload_type, parse_arguments: of the configuration; see `Record.from_json`.
     """
 
     store: StoreConfig
     root: str
     workload: str
+    workload_type: WorkloadType = "auto"
+    parse_arguments: bool = True
     workload_id: str | None = None
     client_id: str | None = None
     tell_accepted: bool = True
@@ -151,6 +155,8 @@ def main(arguments: list[str]) -> None:
                 store=task.store,
                 root=ArtifactRoot(task.root),
                 workload=Workload.load(task.workload),
+                workload_type=task.workload_type,
+                parse_arguments=task.parse_arguments,
                 workload_id=task.workload_id,
                 client_id=task.client_id,
                 tell_accepted=task.tell_accepted,

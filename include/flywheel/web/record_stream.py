@@ -20,6 +20,7 @@ from uuid import uuid4
 import orjson
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.config.evaluation import WorkloadType
 from flywheel.config.loading import resolve_path
 from flywheel.config.store import StoreConfig
 from flywheel.errors import RecordError, StoreError
@@ -165,6 +166,8 @@ def take(
     store: StoreConfig,
     root: ArtifactRoot,
     workload: Workload,
+    workload_type: WorkloadType = "auto",
+    parse_arguments: bool = True,
     workload_id: str | None = None,
     client_id: str | None = None,
     tell_accepted: bool = True,
@@ -173,6 +176,7 @@ def take(
 
     Args:
         workload: its classes and aliases read the answers.
+        workload_type, parse_arguments: what their answers may be; see `Record.from_json`.
         workload_id, client_id: whose records alone to take; None: anybody's.
         tell_accepted: answer every line; else those that are set aside.
 
@@ -204,7 +208,13 @@ def take(
                 reason = row.problem
                 if not reason:
                     try:
-                        record = Record.from_json(row.values, workload.classes, workload.aliases)
+                        record = Record.from_json(
+                            row.values,
+                            workload.classes,
+                            workload.aliases,
+                            workload_type=workload_type,
+                            parse_arguments=parse_arguments,
+                        )
                         _check_owner(record, workload_id, client_id)
                         batch.append((row.line, record))
                     except RecordError as error:

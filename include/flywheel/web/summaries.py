@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from flywheel.errors import FlywheelError
 from flywheel.web import airflow_runs, run_files
@@ -30,15 +30,27 @@ RunState = Literal["queued", "running", "review", "success", "failed", "cancelle
 _FRESH_SECONDS = 1.0
 
 
-class Pick(BaseModel):
+class _Scored(BaseModel):
+    """A candidate's line with its score, which reports of the time when F1 was the one metric have not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _score_of_older_reports(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("score") is None and data.get("f1_weighted") is not None:
+            data = {**data, "score": data["f1_weighted"], "score_ci95": data.get("f1_weighted_ci95")}
+        return data
+
+
+class Pick(_Scored):
     """A candidate that stands out."""
 
     student: str
     size: int
+    score: float | None = Field(None, description="By the metric of the run.")
     f1_weighted: float | None = None
 
 
-class CandidateLine(BaseModel):
+class CandidateLine(_Scored):
     """A candidate of a run, in lists."""
 
     student: str
@@ -46,6 +58,8 @@ class CandidateLine(BaseModel):
     state: str = Field(
         description="scored, failed, unavailable or missing; planned before the run is scored."
     )
+    score: float | None = Field(None, description="By the metric of the run.")
+    score_ci95: tuple[float, float] | None = None
     f1_weighted: float | None = None
     f1_weighted_ci95: tuple[float, float] | None = None
     f1_macro: float | None = None
@@ -71,7 +85,7 @@ class RunLine(BaseModel):
     started_at: datetime
     ended_at: datetime | None = None
     champion: Pick | None = Field(None, description="What the run put into production.")
-    best: Pick | None = Field(None, description="The candidate with the highest weighted F1.")
+    best: Pick | None = Field(None, description="The candidate with the highest score.")
     decision: str | None = Field(None, description="pending, promoted, in place, rejected, none or outdated.")
     scored: int = Field(0, description="Candidates with a result.")
     candidates: int = Field(0, description="Candidates of the plan.")

@@ -54,7 +54,7 @@ async def answer(
     assert isinstance(job.spec, EvaluateSpec)
     texts, waits = [""] * len(requests), [0.0] * len(requests)
     places = asyncio.Semaphore(services.config.parallel_requests)
-    limit = job.spec.evaluation.max_new_tokens
+    limit = job.spec.evaluation.answer_tokens
     started = renewed = said = time.monotonic()
     done = 0
 

@@ -151,8 +151,8 @@ class ConfusionMatrix(BaseModel):
     student: str
     size: int | None
     records: int
-    f1_weighted: float
-    f1_macro: float
+    f1_weighted: float | None
+    f1_macro: float | None
     labels: list[str]
     columns: list[str] = Field(description="The labels and, last, `no class`: answers that name none.")
     matrix: list[list[int]]
@@ -193,8 +193,9 @@ class ComparedCandidate(BaseModel):
 
     student: str
     size: int
+    score: list[float | None]
     f1_weighted: list[float | None]
-    change: float | None = Field(description="The last run's F1 less the first's.")
+    change: float | None = Field(description="The last run's score less the first's, by the same metric.")
     significant: bool = Field(description="Their 95 % intervals do not overlap.")
 
 
@@ -250,16 +251,24 @@ def _compared(reports: list[Report]) -> list[ComparedCandidate]:
     found = []
     for student, size in names:
         rows = [report.candidate(student, size) for report in reports]
-        values = [row.f1_weighted if row else None for row in rows]
+        values = [row.score if row else None for row in rows]
+        same = reports[0].metric.name == reports[-1].metric.name
         first, last = rows[0], rows[-1]
-        change = None if values[0] is None or values[-1] is None else values[-1] - values[0]
+        change = None
+        if same and values[0] is not None and values[-1] is not None:
+            change = values[-1] - values[0]
         apart = False
-        if first and last and first.f1_weighted_ci95 and last.f1_weighted_ci95:
-            (low, high), (other_low, other_high) = first.f1_weighted_ci95, last.f1_weighted_ci95
+        if same and first and last and first.score_ci95 and last.score_ci95:
+            (low, high), (other_low, other_high) = first.score_ci95, last.score_ci95
             apart = high < other_low or other_high < low
         found.append(
             ComparedCandidate(
-                student=student, size=size, f1_weighted=values, change=change, significant=apart
+                student=student,
+                size=size,
+                score=values,
+                f1_weighted=[row.f1_weighted if row else None for row in rows],
+                change=change,
+                significant=apart,
             )
         )
     return found
@@ -273,7 +282,7 @@ class CandidateLines(BaseModel):
 
 
 Sort = Literal[
-    "started_at", "f1_weighted", "size", "student", "parameters", "latency_p50_ms", "train_seconds"
+    "started_at", "score", "f1_weighted", "size", "student", "parameters", "latency_p50_ms", "train_seconds"
 ]
 
 
@@ -281,6 +290,7 @@ Sort = Literal[
 def list_candidates(
     student: Annotated[str | None, Query(max_length=40)] = None,
     size: Size = None,
+    min_score: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
     min_f1: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
     state: Annotated[Literal["scored", "failed", "unavailable", "missing", "planned"] | None, Query()] = None,
     workload: Text = None,
@@ -301,6 +311,7 @@ def list_candidates(
         and (student is None or row.student == student)
         and (size is None or row.size == size)
         and (state is None or row.state == state)
+        and (min_score is None or (row.score is not None and row.score >= min_score))
         and (min_f1 is None or (row.f1_weighted is not None and row.f1_weighted >= min_f1))
     ]
     value = attrgetter(sort)
