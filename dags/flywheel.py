@@ -10,6 +10,7 @@ puts the cheapest good one into production.
 * A run sees records before its **cutoff**: the end of its data interval, else its logical date, else the
   moment it was asked for. So a backfill gives what that night's run would have given.
 * `plan` freezes the config and the params of the run; later edits of the file do not reach it.
+* `icl_eval`, where the config has `icl_config`: each untrained student with examples in its prompts.
 * A candidate that fails is a line of the table, with the reason. The run fails when nothing could be scored.
 * All work is found again by what it was made from: a cleared or repeated task does only what is missing.
 """  # noqa: E501
@@ -73,6 +74,8 @@ def flywheel() -> None:
     base_eval = JobOperator.each("base_eval").expand(student=students)
     champion_eval = JobOperator.of("champion_eval", student=CHAMPION)
     jobs = [base_eval, champion_eval, candidate.expand_kwargs(candidates)]
+    if config is not None and config.icl_config is not None:
+        jobs.append(JobOperator.each("icl_eval").expand(student=students))
 
     students >> label() >> ingest() >> candidates >> jobs
     promoted = promote()

@@ -38,6 +38,13 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")
 RootOption = Annotated[str, typer.Option("--artifacts", help="The artifact root; default: the config's.")]
 
 
+class DemoTask(StrEnum):
+    """A demo workload of an application's log records."""
+
+    calls = "calls"
+    briefs = "briefs"
+
+
 class Approval(StrEnum):
     """Who decides about a promotion."""
 
@@ -183,6 +190,9 @@ def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
         _run_job(opened, "evaluate", wheel.write_spec(opened, "base_eval", student))
     if read_champion(opened.root, opened.plan.workload_id, opened.plan.client_id):
         _run_job(opened, "evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
+    if opened.plan.config.icl_config is not None:
+        for student in opened.plan.students:
+            _run_job(opened, "evaluate", wheel.write_spec(opened, "icl_eval", student))
     for candidate in opened.plan.candidates:
         _run_job(
             opened, "customize", wheel.write_spec(opened, "customize", candidate.student, candidate.size)
@@ -260,6 +270,36 @@ def headlines(
 
     out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(out, count, seed=seed)
+
+
+@app.command("demo-records", rich_help_panel=DEMO)
+def demo_records(
+    task: Annotated[DemoTask, typer.Argument(metavar="TASK", help="calls (tool calls) or briefs (texts).")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to write.")],
+    count: Annotated[int, typer.Option(min=1)] = 1500,
+    seed: Annotated[int, typer.Option()] = 42,
+) -> None:
+    """Write log records of our own making, of an application that calls functions or writes briefs."""
+    from flywheel.demo.tasks import write_jsonl
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out, task.value, count, seed=seed)
+
+
+@app.command("stand-in-judge", rich_help_panel=DEMO)
+def stand_in_judge(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8398,
+    position_bias: Annotated[int, typer.Option(help="Points for the place of the longer answer.")] = 0,
+    garbage_rate: Annotated[float, typer.Option(help="Share of answers without a rating.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of that share.")] = 0,
+) -> None:
+    """Serve ratings computed from the texts as an OpenAI-compatible judge named 'stand-in-judge'."""
+    from flywheel.judge.stand_in import JudgeBehaviour, StandInJudge
+    from flywheel.teacher.stand_in import announced
+
+    application = StandInJudge(JudgeBehaviour(position_bias, garbage_rate, seed)).app
+    announced(application, host, port, lambda url: f"stand-in judge: {url}")
 
 
 @app.command("stand-in-teacher", rich_help_panel=DEMO)

@@ -28,6 +28,10 @@ class TeacherError(FlywheelError):
     """The teacher endpoint cannot be used, or failed the gate against human labels."""
 
 
+class JudgeError(FlywheelError):
+    """The judge that rates answers cannot be asked."""
+
+
 class BudgetError(TeacherError):
     """What the configuration allows to be spent on the teacher is spent; what was answered is kept."""
 

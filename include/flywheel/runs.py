@@ -115,7 +115,11 @@ class Run:
         for job in self.root.list(f"{self.path}/jobs"):
             files += [(f"jobs/{job}", name) for name in self.root.list(f"{self.path}/jobs/{job}")]
         for folder, name in files:
-            if name.endswith(".json") and "." not in name.removesuffix(".json") and name != "failure.json":
+            if (
+                name.endswith(".json")
+                and "." not in name.removesuffix(".json")
+                and not name.endswith("failure.json")
+            ):
                 data: dict[str, Any] = self.root.read_json(f"{self.path}/{folder}/{name}")
                 found.setdefault(name.removesuffix(".json"), []).append(
                     (data["started_at"], data["ended_at"])

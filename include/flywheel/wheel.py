@@ -71,8 +71,14 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
     )
 
 
-def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSpec:
-    """Return what an evaluation job is asked to do: of a candidate, or of the base student (no size)."""
+def evaluate_spec(
+    run: Run, student: str, size: int | None = None, *, with_examples: bool = False
+) -> EvaluateSpec:
+    """Return what an evaluation job is asked to do: of a candidate, or of the base student (no size).
+
+    Args:
+        with_examples: put examples into the prompts, as `icl_config` says.
+    """
     from flywheel.curation.result import CurateResult
     from flywheel.jobs import CustomizeResult, EvaluateSpec
 
@@ -90,6 +96,7 @@ def evaluate_spec(run: Run, student: str, size: int | None = None) -> EvaluateSp
         classes=plan.workload.classes,
         aliases=plan.workload.aliases,
         answers=_closed_answers(plan, curated) if adapter is not None else None,
+        icl=plan.config.icl_config if with_examples else None,
         evaluation=plan.config.evaluation_config.of_type(curated.workload_type),
     )
 
@@ -137,7 +144,7 @@ def write_spec(run: Run, kind: str, student: str, size: int | None = None) -> st
     """Write the spec of a job and return its URL, which `flywheel customize` and `flywheel evaluate` take.
 
     Args:
-        kind: customize, evaluate, base_eval or champion_eval.
+        kind: customize, evaluate, base_eval, icl_eval or champion_eval.
         student: short name; CHAMPION for champion_eval.
     """
     if kind == "customize":
@@ -146,7 +153,7 @@ def write_spec(run: Run, kind: str, student: str, size: int | None = None) -> st
     elif kind == "champion_eval":
         spec = champion_spec(run)
     else:
-        spec = evaluate_spec(run, student, size)
+        spec = evaluate_spec(run, student, size, with_examples=kind == "icl_eval")
     folder = Candidate(student=student, size=size).folder if size is not None else student
     path = f"{run.path}/jobs/{folder}/{kind}.spec.json"
     run.root.write_json(path, spec.model_dump(mode="json"))

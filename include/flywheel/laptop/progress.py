@@ -22,6 +22,7 @@ STAGES = (
     "ingest",
     "curate",
     "base_eval",
+    "icl_eval",
     "champion_eval",
     "customize",
     "evaluate",
@@ -149,6 +150,8 @@ class Progress:
 
         table = Table.grid(padding=(0, 2))
         for stage in STAGES:
+            if stage == "icl_eval" and not any(task.task == stage for task in self.tasks):
+                continue  # of configs with icl_config alone
             table.add_row(*self._stage(stage))
         left = self.seconds_left()
         note = f", about {left:.0f} s of jobs left" if left and left > 1 else ""

@@ -23,7 +23,7 @@ from flywheel.runs import Run
 from flywheel.runtimes import Job, RefusedJobError, open_runtime
 from flywheel.runtimes.base import JobKind, log_job_line
 
-Stage = Literal["base_eval", "champion_eval", "customize", "evaluate"]
+Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]
 
 # A network file system may keep what is in a folder for so long before it looks again.
 NFS_SECONDS = 60.0
@@ -37,6 +37,11 @@ _CANDIDATE = "{{ task.student }} @ {{ task.size }}"
 _DESCRIBED = {
     "base_eval": _described(
         "base_eval", "Measure each student as it is, without training.", "{{ task.student }}"
+    ),
+    "icl_eval": _described(
+        "icl_eval",
+        "Measure each student as it is, with examples in its prompts.",
+        "{{ task.student }}",
     ),
     "champion_eval": _described(
         "champion_eval", "Measure the champion in force on this run's eval set.", None
@@ -207,6 +212,8 @@ class JobOperator(BaseOperator):
             plan = run.plan
             if read_champion(run.root, plan.workload_id, plan.client_id) is None:
                 raise AirflowSkipException("no champion yet: nothing to measure anew")
+        if self.stage == "icl_eval" and run.plan.config.icl_config is None:
+            raise AirflowSkipException("this run has no icl_config: no examples in prompts")
         if self.size is None:
             return
         from flywheel.curation.result import CurateResult
@@ -236,7 +243,8 @@ class JobOperator(BaseOperator):
         return f"{run.path}/jobs/{self._folder}/{self.stage}.json"
 
     def _failure_path(self, run: Run) -> str:
-        return f"{run.path}/jobs/{self._folder}/failure.json"
+        name = "icl_failure" if self.stage == "icl_eval" else "failure"
+        return f"{run.path}/jobs/{self._folder}/{name}.json"
 
     def _record_failure(self, run: Run, stage: str, reason: str) -> None:
         run.root.write_json(self._failure_path(run), {"stage": stage, "reason": reason})

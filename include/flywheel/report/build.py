@@ -72,7 +72,7 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
     )
 
 
-STAGES = ("label", "ingest", "curate", "base_eval", "customize", "evaluate", "score", "promote")
+STAGES = ("label", "ingest", "curate", "base_eval", "icl_eval", "customize", "evaluate", "score", "promote")
 
 
 def metric_of(plan: Plan, workload_type: WorkloadType, *, judged: bool) -> Metric:

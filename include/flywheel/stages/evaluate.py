@@ -12,6 +12,7 @@ import orjson
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
+from flywheel.icl import MOST_RECORDS, own_texts, with_examples
 from flywheel.jobs import Confusion, EvaluateResult, EvaluateSpec, Latency, Progress, ProgressCallback
 from flywheel.metrics import main_metric
 from flywheel.parts import Parts
@@ -44,21 +45,6 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
         # The size is a name of the candidate and no part of the work.
         return result.model_copy(update={"found": True, "student": spec.student.name, "size": spec.size})
     return _answer_and_score(root, key, spec, progress)
-
-
-def own_texts(messages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
-    """Return of each request what its last user message has of its own: without what all share around it."""
-    from flywheel.students.common_text import common_text
-
-    texts = [
-        next((message["content"] or "" for message in reversed(request) if message["role"] == "user"), "")
-        for request in messages
-    ]
-    if len(set(texts)) < 2:
-        return texts
-    head = len(common_text(texts))
-    tail = len(common_text([text[head:][::-1] for text in texts]))
-    return [text[head : len(text) - tail].strip() for text in texts]
 
 
 def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers:
@@ -113,8 +99,19 @@ def _answer_and_score(
         if spec.adapter is not None:
             model = load_adapter(model, root.fetch("adapters", spec.adapter))
     requests = [record["messages"][:-1] for record in records]
+    tools = [record.get("tools") for record in records]
+    examples: float | None = None
+    if spec.icl is not None:
+        requests, examples = with_examples(
+            records,
+            read_training_records(root, spec),
+            spec.icl,
+            context_length=spec.student.context_length,
+            answer_tokens=spec.evaluation.answer_tokens,
+            measure=lambda chats, offered: [len(ids) for ids in student.chat.prompts(chats, offered)],
+        )
     started = time.perf_counter()
-    prompts = student.chat.prompts(requests, [record.get("tools") for record in records])
+    prompts = student.chat.prompts(requests, tools)
     longest = spec.student.context_length - spec.evaluation.answer_tokens
     fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= longest]
     if len(fitting) < len(prompts):
@@ -153,6 +150,7 @@ def _answer_and_score(
             waits=waits,
             parameters=count_parameters(model)[0],
             device=device_name(device.type),
+            examples=examples,
         )
     return result.model_copy(update={"parts": parts.seconds})
 
@@ -169,6 +167,15 @@ def read_eval_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, 
     return records
 
 
+def read_training_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, Any]]:
+    """Return the training records that examples are taken from.
+
+    Raises:
+        ArtifactError: the dataset is missing or damaged.
+    """
+    return read_records(root.fetch("datasets", spec.dataset) / "train.jsonl", MOST_RECORDS)
+
+
 def keep_evaluation(
     root: ArtifactRoot,
     key: str,
@@ -180,6 +187,7 @@ def keep_evaluation(
     waits: Sequence[float],
     parameters: int | None,
     device: str,
+    examples: float | None = None,
 ) -> EvaluateResult:
     """Score a student's answers and keep them, wherever it answered.
 
@@ -189,6 +197,7 @@ def keep_evaluation(
         seconds: answering all prompts.
         waits: milliseconds that each prompt waited for its answer.
         parameters: of the student with its adapter.
+        examples: in a prompt on average; None where none were asked for.
     """
     from flywheel.students.comparing import compare
 
@@ -211,6 +220,7 @@ def keep_evaluation(
         per_class=labels.per_class if labels else {},
         accuracy=labels.accuracy if labels else None,
         unparsable=compared.unparsable,
+        icl_examples=examples,
         seconds=seconds,
         records_per_second=len(records) / max(seconds, 1e-9),
         latency_ms=Latency(p50=float(p50), p95=float(p95)),

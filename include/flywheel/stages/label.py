@@ -256,7 +256,7 @@ def _run(
         max_tokens=teacher.max_tokens,
         logprobs=teacher.logprobs,
     )
-    if requests.shared_before < 0.5:
+    if plan.workload.has_prompt and requests.shared_before < 0.5:
         log.warning(
             "only %.0f %% of the prompt stand before the text: put the text late in the workload's template, "
             "so that the endpoint's prefix cache finds the rest",

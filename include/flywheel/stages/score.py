@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, read_champion
 from flywheel.errors import FlywheelError
+from flywheel.judge.outcomes import judged
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.report.baseline import baseline
@@ -71,9 +72,12 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
 
     Raises:
         ArtifactError: the artifact root cannot be written, or the champion file is damaged.
+        ConfigError: promotion.metric is none of this type of workload.
+        JudgeError: the judge cannot be asked.
     """
     started = time.monotonic()
     root = ArtifactRoot(plan.config.artifacts.root)
+    outcomes = judged(plan, outcomes)
     report = build_report(plan, outcomes)
     _add_baseline(root, plan, report)
     standing = read_champion(root, plan.workload_id, plan.client_id)
@@ -86,6 +90,9 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
             f1_weighted=outcomes.champion.f1_weighted,
             f1_weighted_ci95=outcomes.champion.f1_weighted_ci95,
         )
+    if report.judge is not None and report.judge.unusable:
+        judge = report.judge
+        _warn(report, f"{judge.model} gave no usable rating of {judge.unusable} pairs; they count nowhere")
     report.verdict = verdict_of(report)
     made = {f"{job.student} @ {job.size}": job.customize for job in outcomes.candidates if job.customize}
     try:

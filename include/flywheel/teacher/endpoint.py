@@ -63,7 +63,7 @@ def resolve_endpoint(config: TeacherConfig) -> Endpoint:
             )
         base_url, password = connection
         key = key or password
-    return Endpoint(_chat_url(base_url, origin), _usable(key))
+    return Endpoint(chat_url(base_url, origin), _usable(key))
 
 
 def resolve_endpoints(config: TeacherConfig) -> list[Endpoint]:
@@ -88,7 +88,7 @@ def resolve_endpoints(config: TeacherConfig) -> list[Endpoint]:
         else:
             origin, base_url = f"{where}.base_url", str(further.base_url)
             key = _key_in(further.key_variable, where) if further.key_variable else None
-        endpoint = Endpoint(_chat_url(base_url, origin), _usable(key))
+        endpoint = Endpoint(chat_url(base_url, origin), _usable(key))
         if endpoint.url in [other.url for other in found]:
             raise TeacherError(f"{where}: {endpoint.url} is there already; name each endpoint once")
         found.append(endpoint)
@@ -108,7 +108,7 @@ def _usable(key: str | None) -> str | None:
     return key
 
 
-def _chat_url(base_url: str, origin: str) -> str:
+def chat_url(base_url: str, origin: str) -> str:
     """Return the chat-completions URL of a base URL; one without a path gets the customary /v1."""
     try:
         parts = urlsplit(base_url)

@@ -18,7 +18,7 @@ import gzip
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,14 +179,25 @@ def serve(
     Raises:
         TeacherError: the address cannot be had.
     """
+    application = StandIn(labels, behaviour).app
+    announced(application, host, port, lambda url: f"stand-in teacher: {url} answers for {len(labels)} texts")
+
+
+def announced(application: Starlette, host: str, port: int, line: Callable[[str], str]) -> None:
+    """Serve an application until interrupted.
+
+    Args:
+        line: makes what is said once it answers, of its address.
+
+    Raises:
+        TeacherError: the address cannot be had.
+    """
     listening = listen(host, port, TeacherError)
     port = listening.getsockname()[1]
-    application = StandIn(labels, behaviour).app
 
     @asynccontextmanager
     async def announce(_: Starlette) -> AsyncIterator[None]:
-        line = f"stand-in teacher: http://{host}:{port}/v1 answers for {len(labels)} texts"
-        print(line, flush=True)  # noqa: T201  what was started by hand says where it is
+        print(line(f"http://{host}:{port}/v1"), flush=True)  # noqa: T201  what was started by hand says where it is
         yield
 
     application.router.lifespan_context = announce

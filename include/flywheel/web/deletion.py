@@ -74,7 +74,7 @@ def _made_by(run: Run) -> set[tuple[str, str]]:
             path = f"jobs/{folder}/{name}"
             if name == "customize.json":
                 made.add(("adapters", run_files.read_json(run, path)["result"]["adapter"]))
-            elif name in ("evaluate.json", "base_eval.json", "champion_eval.json"):
+            elif name in ("evaluate.json", "base_eval.json", "icl_eval.json", "champion_eval.json"):
                 made.add(("evaluations", run_files.read_json(run, path)["result"]["key"]))
             elif name == "customize.spec.json":
                 made |= _checkpoints(run, path)

@@ -174,7 +174,7 @@ def _file_names(plan: Plan, candidates: list[Candidate]) -> list[str]:
     folders += [(candidate.folder, ("customize", "evaluate")) for candidate in candidates]
     names = []
     for folder, stages in folders:
-        names.append(f"jobs/{folder}/failure.json")
+        names += [f"jobs/{folder}/failure.json", f"jobs/{folder}/icl_failure.json"]
         for stage in stages:
             names += [f"jobs/{folder}/{stage}.json", f"jobs/{folder}/{stage}.progress.json"]
     return names
@@ -303,7 +303,8 @@ class _Reader:
             job["progress"] = min(1.0, progress.get("step", 0) / steps) if steps else 0.0
             job["seconds_left"] = progress.get("seconds_left")
             job["records_per_second"] = progress.get("records_per_second")
-        failure = self._files.get(f"jobs/{folder}/failure.json")
+        failed = "icl_failure.json" if stage == "icl_eval" else "failure.json"
+        failure = self._files.get(f"jobs/{folder}/{failed}")
         if isinstance(failure, dict) and state != "done" and failure.get("stage") in (stage, "curate"):
             job["error"] = str(failure.get("reason"))
         return job

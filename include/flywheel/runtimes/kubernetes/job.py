@@ -20,7 +20,7 @@ SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
 # Annotation: the run as Airflow calls it, which a label cannot hold.
 RUN_ID = "flywheel/run-id"
 
-Stage = Literal["base_eval", "champion_eval", "customize", "evaluate"]
+Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]
 
 
 @dataclass(frozen=True)

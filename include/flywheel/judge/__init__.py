@@ -1,0 +1,1 @@
+"""An LLM that rates how well a student's answers agree with the teacher's (docs/workloads.md)."""
