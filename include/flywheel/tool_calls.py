@@ -133,6 +133,11 @@ def calls_text(calls: Sequence[ToolCall]) -> str:
     )
 
 
+def normal_text(calls: Sequence[ToolCall]) -> str:
+    """Return calls as a text that is the same for answers that agree; `no call` for none."""
+    return "\n".join(sorted(f"{name} {arguments}" for name, arguments in map(_normal_call, calls))) or NO_CALL
+
+
 def with_arguments(messages: Sequence[dict[str, Any]], *, as_text: bool) -> list[dict[str, Any]]:
     """Return messages whose calls have their arguments as texts, or as objects where they are JSON objects.
 

@@ -19,6 +19,7 @@ from flywheel.nemo_stand_in.checks import check_answer, check_request
 from flywheel.nemo_stand_in.entities import Entities
 from flywheel.nemo_stand_in.state import Behaviour, Entity, State, new_id, problem, reply
 from flywheel.nemo_stand_in.students import Students
+from flywheel.tool_calls import parse_calls, with_arguments
 
 GATHER_SECONDS = 0.03
 _MOST_AT_ONCE = 64
@@ -103,7 +104,7 @@ class Nim:
         self._students = students
         self._root = root
         self._loaded: dict[str, tuple[Any, Any]] = {}
-        self._waiting: dict[str, list[tuple[Any, int, asyncio.Future[str]]]] = {}
+        self._waiting: dict[str, list[tuple[Any, Any, int, asyncio.Future[str]]]] = {}
         self._torch = asyncio.Lock()
 
     def routes(self) -> list[Route]:
@@ -121,21 +122,26 @@ class Nim:
         return reply({"object": "list", "data": models})
 
     async def _complete(self, request: Request) -> Response:
-        body = check_request(
-            completion_create_params.CompletionCreateParamsNonStreaming, await request.json()
-        )
+        asked = await request.json()
+        # OpenAI's objects, as NIMs take them; the client's type of this one field is a list of texts.
+        tools = asked.pop("tools", None)
+        body = check_request(completion_create_params.CompletionCreateParamsNonStreaming, asked)
         model = body["model"]
         if model not in self._served():
             return problem(404, f"the model `{model}` does not exist")
-        text = await self._answer(model, body["messages"], body.get("max_tokens", 16))
+        messages = with_arguments(body["messages"], as_text=False)
+        text = await self._answer(model, messages, tools, body.get("max_tokens", 16))
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        calls = parse_calls(text) if tools else ()
+        if calls:
+            logged = [{"id": new_id("call"), **call.to_json()} for call in calls]
+            message = with_arguments([{**message, "content": None, "tool_calls": logged}], as_text=True)[0]
         completion = {
             "id": new_id("chat"),
             "object": "chat.completion",
             "created": int(time.time()),
             "model": model,
-            "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            ],
+            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
             "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
         }
         self._deployments.state.count("prompts answered")
@@ -146,11 +152,11 @@ class Nim:
         adapters = [name for name, (base, _) in self._adapters().items() if base in ready]
         return [*sorted(ready), *adapters]
 
-    async def _answer(self, model: str, messages: list[dict[str, Any]], most: int) -> str:
+    async def _answer(self, model: str, messages: list[dict[str, Any]], tools: Any, most: int) -> str:
         """Answer a request together with those for the same model that come in the next moment."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(model, [])
-        waiting.append((messages, most, answer))
+        waiting.append((messages, tools, most, answer))
         if len(waiting) == 1:
             asyncio.get_running_loop().call_later(GATHER_SECONDS, self._begin, model)
         return await answer
@@ -165,23 +171,23 @@ class Nim:
             try:
                 texts = await asyncio.to_thread(self._generate, model, batch)
             except Exception as error:
-                for _, _, answer in batch:
+                for *_, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)
                 raise
-        for (_, _, answer), text in zip(batch, texts, strict=True):
+        for (*_, answer), text in zip(batch, texts, strict=True):
             if not answer.done():
                 answer.set_result(text)
 
-    def _generate(self, model: str, batch: list[tuple[Any, int, Any]]) -> list[str]:
+    def _generate(self, model: str, batch: list[tuple[Any, Any, int, Any]]) -> list[str]:
         from flywheel.students.generation import generate
 
         chat, decoder = self._load(model)
         answers = generate(
             decoder,
-            chat.prompts([messages for messages, _, _ in batch]),
+            chat.prompts([messages for messages, *_ in batch], [tools for _, tools, *_ in batch]),
             chat.stops,
-            max_new_tokens=max(most for _, most, _ in batch),
+            max_new_tokens=max(most for *_, most, _ in batch),
             batch_size=_MOST_AT_ONCE,
         )
         return [chat.text(tokens) for tokens in answers.tokens]

@@ -198,7 +198,7 @@ def _write(path: Path, records: Iterator[Record], *, parse_arguments: bool) -> N
     """Write the lines; a thread hands them to the disk, which takes a third of the time, as they are made."""
     with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="curate-write") as disk:
         written: Future[int] | None = None
-        line = partial(_line, parse_arguments=parse_arguments)
+        line = partial(line_of, parse_arguments=parse_arguments)
         while lines := b"".join(map(line, islice(records, WRITE_BATCH))):
             if written is not None:
                 written.result()  # one batch on its way at most: memory stays flat
@@ -207,7 +207,8 @@ def _write(path: Path, records: Iterator[Record], *, parse_arguments: bool) -> N
             written.result()
 
 
-def _line(record: Record, *, parse_arguments: bool) -> bytes:
+def line_of(record: Record, *, parse_arguments: bool) -> bytes:
+    """Return a record as a line of a dataset."""
     answer: dict[str, Any] = {"role": "assistant", "content": record.answer}
     line: dict[str, Any] = {
         "id": record.id,

@@ -261,7 +261,10 @@ class Datastore:
 
 def _lines(records: list[dict[str, Any]]) -> Iterator[bytes]:
     for record in records:
-        yield orjson.dumps({"messages": record["messages"]}, option=orjson.OPT_APPEND_NEWLINE)
+        line = {"messages": record["messages"]}
+        if record.get("tools"):
+            line["tools"] = record["tools"]
+        yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _is_transient(error: Exception) -> bool:

@@ -16,12 +16,12 @@ from nemo_microservices.types.evaluation import EvaluationJob, EvaluationJobFilt
 
 from flywheel.errors import JobError
 from flywheel.jobs import EvaluateSpec
-from flywheel.labels import parse_label
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS
 from flywheel.runtimes.nemo.job import OWNER, NemoJob
 from flywheel.runtimes.nemo.nims import Nims
 from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
+from flywheel.tool_calls import calls_text, read_calls, with_arguments
 
 SERVICE = "Evaluator"
 TASK, METRIC = "agreement", "accuracy"
@@ -43,9 +43,17 @@ class Answers:
 
 
 async def answer(
-    services: Services, nims: Nims, model: str, job: NemoJob, requests: Sequence[list[dict[str, Any]]]
+    services: Services,
+    nims: Nims,
+    model: str,
+    job: NemoJob,
+    requests: Sequence[list[dict[str, Any]]],
+    tools: Sequence[list[dict[str, Any]] | None],
 ) -> Answers:
-    """Have a model answer requests, some at once.
+    """Have a model answer requests, some at once; calls of functions come as text, as students write them.
+
+    Args:
+        tools: what each request offers.
 
     Raises:
         RefusedJobError: the NIM says that a request is wrong.
@@ -68,9 +76,11 @@ async def answer(
                         "NIM",
                         lambda: services.nim.chat.completions.create(
                             model=model,
-                            messages=requests[index],  # type: ignore[arg-type]  # messages as they were logged
+                            messages=with_arguments(requests[index], as_text=True),  # type: ignore[arg-type]  # as they were logged
                             max_tokens=limit,
                             temperature=0.0,
+                            # The client's type of `tools` is a list of texts; NIMs take OpenAI's objects.
+                            extra_body={"tools": tools[index]} if tools[index] else None,
                         ),
                     )
                     break
@@ -78,7 +88,12 @@ async def answer(
                     if attempt:
                         raise JobError(f"the NIM does not know {model}: {error}") from None
                     await nims.obtain(model)
-            texts[index] = completion.choices[0].message.content or ""
+            message = completion.choices[0].message
+            texts[index] = message.content or ""
+            if message.tool_calls:
+                logged = [call.model_dump(mode="json") for call in message.tool_calls]
+                calls = read_calls(logged, "tool_calls", parse_arguments=False)
+                texts[index] = "\n".join(part for part in (texts[index], calls_text(calls)) if part)
             now = time.monotonic()
             waits[index] = 1e3 * (now - began)
             done += 1
@@ -110,8 +125,12 @@ class Evaluator:
         self._job = job
         self._spec = job.spec
 
-    async def start(self, known: str | None, labels: Sequence[str], texts: Sequence[str]) -> str:
-        """Return the id of the job that scores answers: the one of an earlier try, or a new one."""
+    async def start(self, known: str | None, teacher: Sequence[str], student: Sequence[str]) -> str:
+        """Return the id of the job that scores answers: the one of an earlier try, or a new one.
+
+        Args:
+            teacher, student: what is compared of each record: classes, calls or texts.
+        """
         if known is not None and await self._retrieve(known) is not None:
             self._services.say(f"going on with evaluation job {known}")
             return known
@@ -121,7 +140,7 @@ class Evaluator:
             if found is not None:
                 return found
             try:
-                return await self._create(labels, texts)
+                return await self._create(teacher, student)
             except Unsure as unsure:  # it may have been made: look again before a second try
                 await patience.wait(unsure)
 
@@ -170,11 +189,9 @@ class Evaluator:
             "dataset": f"{self._job.namespace}/{self._job.dataset}",
         }
 
-    async def _create(self, labels: Sequence[str], texts: Sequence[str]) -> str:
-        spec = self._spec
+    async def _create(self, teacher: Sequence[str], student: Sequence[str]) -> str:
         rows: list[dict[str, object]] = [
-            {"teacher": label, "student": parse_label(text, spec.classes, spec.aliases) or "-"}
-            for label, text in zip(labels, texts, strict=True)
+            {"teacher": label, "student": given or "-"} for label, given in zip(teacher, student, strict=True)
         ]
         check = ["{{teacher}}", "equals", "{{student}}"]
         made = await self._services.ask_once(

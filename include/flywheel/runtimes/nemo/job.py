@@ -160,8 +160,11 @@ def evaluation_key(spec: EvaluateSpec) -> str:
     """Return the key of an evaluation that NeMo's NIMs answered."""
     base = [spec.student.model_name, spec.student.tag, spec.student.context_length]
     labels = [list(spec.classes), spec.aliases]
-    evaluation = spec.evaluation.model_dump(mode="json", exclude={"batch_size"})
-    return key_of("nemo-evaluation", EVALUATE_VERSION, base, spec.dataset, spec.adapter, labels, evaluation)
+    typed = spec.evaluation.of_type(spec.workload_type)
+    evaluation = typed.model_dump(mode="json", exclude={"batch_size", "decoding"})
+    icl = [spec.icl.model_dump(mode="json")] if spec.icl else []
+    parts = [base, spec.dataset, spec.adapter, labels, evaluation, *icl]
+    return key_of("nemo-evaluation", EVALUATE_VERSION, *parts)
 
 
 def steps_of(spec: CustomizeSpec) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import orjson
 from nemo_microservices.types.customization import CustomizationStatusDetails
@@ -17,11 +18,14 @@ from pydantic import BaseModel
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, JobError
+from flywheel.icl import estimate, with_examples
 from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
 from flywheel.stages.customize import RESULT
-from flywheel.stages.evaluate import keep_evaluation, read_eval_records
+from flywheel.stages.evaluate import keep_evaluation, read_eval_records, read_training_records
+from flywheel.students.comparing import compare, teacher_calls
+from flywheel.tool_calls import normal_text, parse_calls
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class Answered(BaseModel):
     Attributes:
         parameters: of the student; 0 where NeMo does not say.
         evaluator: the Evaluator's accuracy of the same answers; None where it was not asked.
+        examples: in a prompt on average; None where none were asked for.
     """
 
     texts: list[str]
@@ -57,6 +62,7 @@ class Answered(BaseModel):
     seconds: float
     parameters: int
     evaluator: float | None = None
+    examples: float | None = None
 
 
 class State(BaseModel):
@@ -127,6 +133,38 @@ def keep(job: NemoJob) -> None:
         name,
         {"result": result.model_dump(mode="json"), "started_at": job.started_at, "ended_at": time.time()},
     )
+
+
+def requests_of(
+    spec: EvaluateSpec, records: list[dict[str, Any]]
+) -> tuple[list[list[dict[str, Any]]], float | None]:
+    """Return the prompts of an evaluation, and how many examples they have on average, if it asks for any.
+
+    The tokenizer is NeMo's, so whether examples have room is estimated.
+    """
+    if spec.icl is None:
+        return [record["messages"][:-1] for record in records], None
+    return with_examples(
+        records,
+        read_training_records(ArtifactRoot(spec.artifact_root), spec),
+        spec.icl,
+        context_length=spec.student.context_length,
+        answer_tokens=spec.evaluation.answer_tokens,
+        measure=estimate,
+    )
+
+
+def compared(
+    spec: EvaluateSpec, records: list[dict[str, Any]], texts: list[str]
+) -> tuple[list[str], list[str]]:
+    """Return what NeMo Evaluator compares of each record: classes, or calls in one form, or texts."""
+    if spec.workload_type == "tool_calling":
+        return (
+            [normal_text(teacher_calls(record)) for record in records],
+            [normal_text(parse_calls(text)) if text.strip() else "" for text in texts],
+        )
+    found = compare(records, texts, spec.evaluation.of_type(spec.workload_type), spec.classes, spec.aliases)
+    return found.teacher, found.student
 
 
 def split(url: str) -> tuple[ArtifactRoot, str]:
@@ -232,7 +270,9 @@ def _evaluation(
         waits=answered.milliseconds,
         parameters=answered.parameters or None,
         device=DEVICE,
+        examples=answered.examples,
     )
     if answered.evaluator is not None:
-        log.info("NeMo Evaluator's accuracy %.4f, ours %.4f", answered.evaluator, result.accuracy)
+        ours = result.scores.get("exact_match") if result.accuracy is None else result.accuracy
+        log.info("NeMo Evaluator's accuracy %.4f, ours %.4f", answered.evaluator, ours)
     return result

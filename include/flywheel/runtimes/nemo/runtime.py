@@ -160,10 +160,12 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
     state = await asyncio.to_thread(read_state, job)
     records = await asyncio.to_thread(read_eval_records, root, spec)
     if state.answered is None:
-        answers = await _answers(services, job, spec, records)
+        requests, examples = await asyncio.to_thread(results.requests_of, spec, records)
+        answers = await _answers(services, job, spec, requests, [record.get("tools") for record in records])
         parameters = await parameters_of(services, job)
         answered = Answered(
             texts=answers.texts,
+            examples=examples,
             milliseconds=answers.milliseconds,
             seconds=answers.seconds,
             parameters=parameters,
@@ -174,8 +176,8 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
         answered = state.answered
     if job.nemo.evaluator and answered.evaluator is None:
         evaluator = Evaluator(services, job)
-        labels = [record["label"] for record in records]
-        job_id = await evaluator.start(state.evaluation, labels, answered.texts)
+        teacher, student = await asyncio.to_thread(results.compared, spec, records, answered.texts)
+        job_id = await evaluator.start(state.evaluation, teacher, student)
         state = state.model_copy(update={"evaluation": job_id})
         await asyncio.to_thread(write_state, job, state)
         accuracy = await evaluator.accuracy(job_id)
@@ -184,15 +186,19 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
 
 
 async def _answers(
-    services: Services, job: NemoJob, spec: EvaluateSpec, records: list[dict[str, Any]]
+    services: Services,
+    job: NemoJob,
+    spec: EvaluateSpec,
+    requests: list[list[dict[str, Any]]],
+    tools: list[list[dict[str, Any]] | None],
 ) -> Answers:
     """Have the student's NIM answer the held-out prompts; it is let go of, however that ends."""
     model = await asyncio.to_thread(results.model_of, spec)
     nims = Nims(services, job.claim)
     try:
         served, _ = await nims.obtain(model)
-        services.say(f"{served} answers {len(records)} prompts")
-        answers = await answer(services, nims, served, job, [record["messages"][:-1] for record in records])
+        services.say(f"{served} answers {len(requests)} prompts")
+        answers = await answer(services, nims, served, job, requests, tools)
     except Exception as error:
         with suppress(JobError):  # the first error says more
             await nims.release()

@@ -1,0 +1,111 @@
+"""Tool calls and free texts on NeMo: the same prompts, answers and scores as in a local process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.config.evaluation import EvaluationConfig, WorkloadType
+from flywheel.config.icl import IclConfig
+from flywheel.config.schema import LoraConfig, TrainingConfig
+from flywheel.demo.tasks import Task, records
+from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.records import Record
+from flywheel.runtimes.nemo.runtime import prepare
+from flywheel.stages.curate import line_of
+from flywheel.stages.evaluate import evaluate
+from tests.unit.nemo.nemo_jobs import Flywheel
+from tests.unit.nemo.nemo_server import SMALL, running
+
+WEIGHTS = Path("include/flywheel/demo/students").resolve()
+
+
+def save_demo(root: ArtifactRoot, name: str, task: Task, train: int, held_out: int) -> None:
+    """Write a dataset of a demo task, as curate writes it."""
+    made = [
+        line_of(Record.from_json(record, (), {}), parse_arguments=True)
+        for record in records(task, train + held_out)
+    ]
+    with root.build("datasets", name) as folder:
+        (folder / "train.jsonl").write_bytes(b"".join(made[:train]))
+        (folder / "val.jsonl").write_bytes(b"")
+        (folder / "eval.jsonl").write_bytes(b"".join(made[train:]))
+
+
+@pytest.fixture
+def flywheel(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Flywheel]:
+    with running(tmp_path / "nemo", {SMALL: str(WEIGHTS / request.param)}) as server:
+        material = tmp_path / "material"
+        (material / "artifacts" / "datasets" / "d1").mkdir(parents=True)
+        opened = Flywheel(server, material, tmp_path / "artifacts")
+        yield opened
+        assert server.wrong == []
+
+
+def spec_of(flywheel: Flywheel, dataset: str, kind: WorkloadType, **more: object) -> EvaluateSpec:
+    return EvaluateSpec(
+        artifact_root=flywheel.root.url,
+        student=flywheel.config.students[0],
+        dataset=dataset,
+        evaluation=EvaluationConfig(workload_type=kind, max_new_tokens=48, bootstrap_samples=100),
+        **more,
+    )
+
+
+def locally(spec: EvaluateSpec, weights: str) -> dict[str, float]:
+    student = spec.student.model_copy(update={"weights": str(WEIGHTS / weights), "gpus": 0})
+    return evaluate(spec.model_copy(update={"student": student})).scores
+
+
+@pytest.mark.parametrize("flywheel", ["caller"], indirect=True)
+def test_calls_are_learned_and_answered_on_nemo_as_in_a_local_process(flywheel: Flywheel) -> None:
+    save_demo(flywheel.root, "calls", "calls", train=32, held_out=8)
+    base = spec_of(flywheel, "calls", "tool_calling")
+    found = flywheel.run(base)
+    assert found.workload_type == "tool_calling"
+    assert found.scores == pytest.approx(locally(base, "caller"))
+    training = TrainingConfig(epochs=2, batch_size=16, learning_rate=5e-3, validations=0)
+    job = CustomizeSpec(
+        artifact_root=flywheel.root.url,
+        student=base.student,
+        dataset="calls",
+        size=32,
+        training=training,
+        lora=LoraConfig(adapter_dim=8, adapter_dropout=0.0),
+    )
+    adapter = flywheel.run(job).adapter
+    customized = flywheel.run(base.model_copy(update={"adapter": adapter, "size": 32}))
+    assert customized.scores["function_name_accuracy"] >= found.scores["function_name_accuracy"]
+    answers = ArtifactRoot(flywheel.root.url).fetch("evaluations", customized.key) / "predictions.jsonl"
+    texts = [json.loads(line)["answer"] for line in answers.read_text().splitlines()]
+    assert any('"name"' in text for text in texts)
+
+
+@pytest.mark.parametrize("flywheel", ["small"], indirect=True)
+def test_free_texts_are_scored_on_nemo_with_and_without_examples(flywheel: Flywheel) -> None:
+    save_demo(flywheel.root, "briefs", "briefs", train=24, held_out=6)
+    plain = spec_of(flywheel, "briefs", "generic")
+    icl = spec_of(flywheel, "briefs", "generic", icl=IclConfig(max_examples=2, reserved_tokens=100))
+    assert flywheel.run(plain).scores == pytest.approx(locally(plain, "small"))
+    found = flywheel.run(icl)
+    assert found.icl_examples == 2
+    assert found.scores == pytest.approx(locally(icl, "small"))
+
+
+@pytest.mark.parametrize("flywheel", ["small"], indirect=True)
+def test_what_is_uploaded_for_the_customizer_names_the_functions(flywheel: Flywheel) -> None:
+    save_demo(flywheel.root, "calls", "calls", train=8, held_out=2)
+    job = CustomizeSpec(
+        artifact_root=flywheel.root.url, student=flywheel.config.students[0], dataset="calls", size=8
+    )
+    prepared = prepare(flywheel.job(job), flywheel.lines.append)
+    assert prepared is not None and prepared.dataset is not None
+    files = [path.read_bytes() for path in flywheel.server.folder.rglob("*") if path.is_file()]
+    (uploaded,) = (data for data in files if data.count(b"\n") == 8)
+    first = json.loads(uploaded.splitlines()[0])
+    assert set(first) == {"messages", "tools"}
+    assert first["tools"][0]["function"]["name"] == "file_results"
