@@ -8,13 +8,15 @@ facts the grammar knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
+from flywheel.config import resolve_path
 from flywheel.demo.grammar import Event
 from flywheel.demo.headlines import DEFAULT_END, DEFAULT_SEED, DEFAULT_START, generate_events
 
@@ -22,6 +24,10 @@ Task = Literal["calls", "briefs"]
 
 CALLS_WORKLOAD, BRIEFS_WORKLOAD = "desk_calls", "desk_briefs"
 TEACHER = "demo-teacher"
+
+# Where the demo's configurations look for records, and how many `make run` writes there.
+DEMO_FILES: dict[str, Task] = {"state/demo/calls.jsonl": "calls", "state/demo/briefs.jsonl": "briefs"}
+DEMO_RECORDS = 1500
 
 _CALLS_SYSTEM = "You file news for a desk. Call the function that fits the headline; call none if none does."
 _BRIEFS_SYSTEM = "You write for a news desk. Say in one short sentence what the headline means for whom."
@@ -83,6 +89,17 @@ def write_jsonl(path: Path | str, task: Task, count: int, seed: int = DEFAULT_SE
         for record in records(task, count, seed):
             file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
     return count
+
+
+def write_missing(paths: Iterable[str]) -> None:
+    """Write those of the demo's files that are asked for and not there."""
+    for name in paths:
+        path = Path(resolve_path(name))
+        if name in DEMO_FILES and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(".aside")
+            write_jsonl(aside, DEMO_FILES[name], DEMO_RECORDS, seed=42)
+            os.replace(aside, path)
 
 
 def tools() -> list[dict[str, Any]]:

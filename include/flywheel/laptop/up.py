@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config, load_config
 from flywheel.config.loading import resolve_path
+from flywheel.demo.tasks import write_missing
 from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.laptop import home
 from flywheel.laptop.api import DAG, DONE, AirflowApi, wait_until_it_answers
@@ -174,6 +175,7 @@ class _Wheel:
 
         Both are empty where the config, or the environment, names a teacher of its own.
         """
+        write_missing(source.path for source in self.config.source)
         variable = f"AIRFLOW_CONN_{self.config.teacher.connection.upper()}"
         given = (self.config.teacher.base_url, os.environ.get(variable), os.environ.get(URL_VARIABLE))
         if self.config.teacher.model != STAND_IN or any(given):
