@@ -246,7 +246,7 @@ def test_two_runs_are_put_side_by_side(stack: Stack, page: Page) -> None:
     for run_id in ("page-1", "page-2"):
         page.get_by_label(f"Mark {run_id} for comparison").check()
     page.get_by_role("button", name="Compare two runs").click()
-    table = page.get_by_role("table", name="F1 of each candidate in both runs")
+    table = page.get_by_role("table", name="Score of each candidate in both runs")
     expect(table.get_by_role("row").filter(has_text="small @ 120")).to_contain_text("chance")
     expect(page.get_by_text("same held-out records")).to_be_visible()
     before = ["page-1", "page-2"]
@@ -259,7 +259,7 @@ def test_two_runs_are_put_side_by_side(stack: Stack, page: Page) -> None:
 def test_the_champions_over_the_nights(stack: Stack, page: Page) -> None:
     visit(stack, page)
     page.get_by_role("navigation", name="Results").get_by_role("link", name="Champion").click()
-    expect(page.get_by_role("application", name=re.compile("F1 of the champion"))).to_be_visible()
+    expect(page.get_by_role("application", name=re.compile("Score of the champion"))).to_be_visible()
     history = page.get_by_role("table", name="Champions, the latest first")
     expect(history).to_contain_text("page-1")
 

@@ -207,3 +207,14 @@ def test_on_nemo_another_dag_follows_a_persons_champion(
         dag = bag.dags["flywheel_serving"]
         assert dag.timetable.asset_condition == AssetAll(CHAMPION_ASSET)
         assert dag.task_ids == ["serve"]
+
+
+def test_examples_in_prompts_are_a_task_where_the_config_has_them(
+    dag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "icl_eval" not in dag.task_ids
+    write_config(tmp_path, monkeypatch, icl_config={"max_examples": 2})
+    with_examples = load().dags["flywheel"]
+    task = with_examples.get_task("icl_eval")
+    assert task.upstream_task_ids == {"plan", "curate"}
+    assert "score" in task.downstream_task_ids

@@ -1,9 +1,18 @@
 """The choice: the cheapest candidate within the distance, with a reason that has the figures."""
 
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from flywheel.config.loading import validate_config
 from flywheel.config.schema import PromotionConfig
+from flywheel.errors import ConfigError
+from flywheel.metrics import METRICS, main_metric, metrics_of
+from flywheel.plan import Plan, make_plan
 from flywheel.report import figures
+from flywheel.report.build import metric_of
 from flywheel.report.model import CandidatePart
 from flywheel.report.selection import best_of, choose
 
@@ -86,3 +95,35 @@ def test_failed_candidates_take_no_part() -> None:
 )
 def test_figures_are_written_in_one_way(text: str, expected: str) -> None:
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    "kind, judged, own",
+    [
+        ("classification", False, "f1_weighted"),
+        ("tool_calling", False, "function_name_and_args_accuracy"),
+        ("tool_calling", True, "tool_calling_correctness"),
+        ("generic", False, "similarity"),
+        ("generic", True, "judge_rating"),
+    ],
+)
+def test_each_type_of_workload_has_its_metric(kind: Any, judged: bool, own: str) -> None:
+    assert main_metric(kind, judged=judged).name == own
+    assert own in metrics_of(kind, judged=judged)
+    assert set(metrics_of(kind, judged=judged)) <= set(METRICS)
+
+
+def test_the_config_chooses_another_metric_of_the_same_type(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"metric": "function_name_accuracy"})
+    assert metric_of(plan, "tool_calling", judged=False).short == "functions right"
+    with pytest.raises(
+        ConfigError, match=r"promotion\.metric: function_name_accuracy is not measured here.*f1_macro"
+    ):
+        metric_of(plan, "classification", judged=False)
+    with pytest.raises(ConfigError, match="without a judge"):
+        metric_of(plan_of(tmp_path, {"metric": "judge_rating"}), "generic", judged=False)
+
+
+def plan_of(folder: Path, promotion: dict[str, str]) -> Plan:
+    config = validate_config({"nims": [{"model_name": "a/b"}], "promotion": promotion}, "test")
+    return make_plan(config, run_id="r", cutoff=datetime(2026, 1, 1, tzinfo=UTC))

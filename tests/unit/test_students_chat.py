@@ -140,3 +140,51 @@ def test_common_text() -> None:
     assert common_text(["abcd", "abxy", "abc"]) == "ab"
     assert common_text(["ab", "abc"]) == "ab"
     assert common_text(["x", "y"]) == ""
+
+
+TOOL_TEMPLATE = (
+    "<|begin|>{% if tools %}<|head|>{{ tools | tojson }}<|/head|>{% endif %}"
+    "{% for m in messages %}<|head|>{{ m['role'] }}<|/head|>{{ m['content'] }}"
+    "{% if m['tool_calls'] and m['tool_calls'] | length > 1 %}{{ raise_exception('one call at once') }}{% endif %}"
+    "{% for c in m['tool_calls'] or [] %}{{ c.function | tojson }}{% endfor %}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|head|>assistant<|/head|>{% endif %}"
+)
+
+
+def call_chat(number: int, calls: int = 1) -> list[dict[str, Any]]:
+    function = {"name": "file", "arguments": {"company": f"Acme {number}", "n": number}}
+    answer = {"role": "assistant", "content": "", "tool_calls": [{"function": function}] * calls}
+    return [
+        {"role": "system", "content": "Rules. " * 80},
+        {"role": "user", "content": f"No. {number}"},
+        answer,
+    ]
+
+
+def test_chats_with_tools_are_those_of_the_template_whatever_each_offers() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TOOL_TEMPLATE
+    offered = [
+        [{"type": "function", "function": {"name": name, "parameters": {}}}] for name in ("file", "send")
+    ]
+    chats = [call_chat(number) for number in range(12)]
+    tools = [offered[number % 3] if number % 3 < 2 else None for number in range(12)]
+    chat = Chat(tokenizer, STOP)
+    samples, dropped = chat.samples(chats, 10_000, tools)
+    assert dropped.count == 0
+    for messages, given, sample in zip(chats, tools, samples, strict=True):
+        text = tokenizer.apply_chat_template(messages, tools=given, tokenize=False)
+        assert [*sample.prompt, *sample.answer] == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert '"Acme' in tokenizer.decode(sample.answer.tolist())
+    prompts = chat.prompts([messages[:-1] for messages in chats], tools)
+    assert [prompt.tolist() for prompt in prompts] == [sample.prompt.tolist() for sample in samples]
+
+
+def test_calls_that_the_template_cannot_write_are_left_out_and_counted() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TOOL_TEMPLATE
+    samples, dropped = Chat(tokenizer, STOP).samples(
+        [call_chat(1), call_chat(2, calls=2), call_chat(3)], 10_000
+    )
+    assert len(samples) == 2
+    assert dict(dropped.reasons) == {"refused by the chat template: one call at once": 1}

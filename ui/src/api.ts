@@ -5,10 +5,17 @@ import type { Interval } from "./logic/format";
 export type RunState = "queued" | "running" | "review" | "success" | "failed" | "cancelled";
 export type JobState = "waiting" | "queued" | "running" | "retrying" | "done" | "failed" | "skipped" | "cancelled";
 
+/** What candidates are compared by. */
+export interface Metric {
+  name: string;
+  title: string;
+  short: string;
+}
+
 export interface Pick {
   student: string;
   size: number;
-  f1_weighted: number | null;
+  score: number | null;
 }
 
 export interface RunLine {
@@ -38,9 +45,9 @@ export interface Candidate {
   state: "scored" | "failed" | "unavailable" | "missing";
   reason: string;
   parameters: number | null;
-  f1_weighted: number | null;
-  f1_macro: number | null;
-  f1_weighted_ci95: Interval | null;
+  score: number | null;
+  score_ci95: Interval | null;
+  scores: Record<string, number>;
   accuracy: number | null;
   unparsable: number | null;
   train_seconds: number | null;
@@ -56,8 +63,11 @@ export interface Base {
   student: string;
   state: string;
   reason: string;
-  f1_weighted: number | null;
-  f1_weighted_ci95: Interval | null;
+  score: number | null;
+  score_ci95: Interval | null;
+  icl_score: number | null;
+  icl_score_ci95: Interval | null;
+  icl_examples: number | null;
 }
 
 export interface ChampionPart extends Pick {
@@ -68,6 +78,8 @@ export interface ChampionPart extends Pick {
 
 export interface Report {
   created_at: string;
+  workload_type: string;
+  metric: Metric;
   teacher: { model: string; human_f1_weighted: number | null; human_records: number | null };
   base: Base[];
   candidates: Candidate[];
@@ -117,8 +129,8 @@ export interface Job {
   error: string | null;
   task: { url: string; state: string; try_number: number } | null;
   losses?: Loss[];
-  f1_weighted?: number | null;
-  f1_weighted_ci95?: Interval | null;
+  score?: number | null;
+  score_ci95?: Interval | null;
 }
 
 export interface StudentJobs {
@@ -165,8 +177,8 @@ export interface Run extends RunLine {
 
 export interface Confusion {
   records: number;
-  f1_weighted: number;
-  f1_macro: number;
+  f1_weighted: number | null;
+  f1_macro: number | null;
   labels: string[];
   columns: string[];
   matrix: number[][];
@@ -186,8 +198,9 @@ export interface Champion {
   student: string;
   size: number;
   parameters: number | null;
-  f1_weighted: number;
-  f1_weighted_ci95: Interval | null;
+  metric: string;
+  score: number;
+  score_ci95: Interval | null;
   run_id: string;
   cutoff: number;
   promoted_at: string;
@@ -217,7 +230,7 @@ export interface Me {
 }
 
 export interface CandidateLines {
-  candidates: { student: string; size: number; f1_weighted: number | null }[];
+  candidates: { student: string; size: number; score: number | null }[];
   total: number;
 }
 
@@ -231,7 +244,7 @@ export interface ComparedRun extends RunLine {
 export interface Comparison {
   runs: ComparedRun[];
   same_eval_set: boolean;
-  candidates: { student: string; size: number; f1_weighted: (number | null)[]; change: number | null; significant: boolean }[];
+  candidates: { student: string; size: number; score: (number | null)[]; change: number | null; significant: boolean }[];
 }
 
 /** An answer of the API that is not what was asked for (RFC 9457), or none at all. */

@@ -21,7 +21,7 @@ export function Picked({ pick }: { pick: Pick | null }) {
   if (!pick) return <span class="faint">–</span>;
   return (
     <>
-      {pickName(pick)} <span class="figure strong">{f1(pick.f1_weighted)}</span>
+      {pickName(pick)} <span class="figure strong">{f1(pick.score)}</span>
     </>
   );
 }

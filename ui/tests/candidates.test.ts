@@ -13,7 +13,7 @@ const jobs = (student: string, size: number | null, customize: string, evaluate:
     name: size === null ? student : `${student} @ ${size}`,
     state: evaluate,
     customize: size === null ? null : job(customize, more),
-    evaluate: job(evaluate, evaluate === "done" ? { f1_weighted: 0.5 } : {}),
+    evaluate: job(evaluate, evaluate === "done" ? { score: 0.5 } : {}),
   }) as unknown as StudentJobs;
 
 test("a candidate's key leads back to it, also where the student's name has an @", () => {
@@ -35,7 +35,7 @@ test("the table has students in the order of the config and sizes rising", () =>
 });
 
 test("the best candidate is looked into where none, or one without a result, is asked for", () => {
-  const run = { jobs: [jobs("a", 5, "done", "done"), jobs("b", 5, "done", "done"), jobs("c", 5, "failed", "skipped")], best: { student: "b", size: 5, f1_weighted: 1 } };
+  const run = { jobs: [jobs("a", 5, "done", "done"), jobs("b", 5, "done", "done"), jobs("c", 5, "failed", "skipped")], best: { student: "b", size: 5, score: 1 } };
   expect(chosen(run, "")).toEqual({ student: "b", size: 5 });
   expect(chosen(run, "a@5")).toEqual({ student: "a", size: 5 });
   expect(chosen(run, "c@5")).toEqual({ student: "b", size: 5 });
@@ -44,7 +44,7 @@ test("the best candidate is looked into where none, or one without a result, is 
 
 test("before the report the table is made of the jobs", () => {
   const run = { report: null, jobs: [jobs("a", null, "", "done"), jobs("a", 5, "done", "done"), jobs("a", 9, "failed", "skipped")] };
-  expect(candidatesOf(run).map((one) => [one.size, one.state, one.f1_weighted])).toEqual([
+  expect(candidatesOf(run).map((one) => [one.size, one.state, one.score])).toEqual([
     [5, "scored", 0.5],
     [9, "skipped" === run.jobs[2]?.state ? "unavailable" : "failed", null],
   ]);

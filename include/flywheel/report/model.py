@@ -171,6 +171,13 @@ class CandidatePart(ScoredPart):
     evaluation: str | None = None
     found: bool = False
 
+    @model_validator(mode="after")
+    def _scores_of_older_reports(self) -> Self:
+        if not self.scores:
+            older = {"f1_weighted": self.f1_weighted, "f1_macro": self.f1_macro, "accuracy": self.accuracy}
+            self.scores = {name: value for name, value in older.items() if value is not None}
+        return self
+
     @property
     def name(self) -> str:
         """The name in texts: `1b @ 5000`."""

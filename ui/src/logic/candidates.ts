@@ -55,16 +55,16 @@ export function candidatesOf(run: Pick<Run, "jobs" | "report">): Candidate[] {
 }
 
 function unreported(one: StudentJobs, size: number): Candidate {
-  const isScored = one.evaluate.state === "done" && typeof one.evaluate.f1_weighted === "number";
+  const isScored = one.evaluate.state === "done" && typeof one.evaluate.score === "number";
   return {
     student: one.student,
     size,
     state: isScored ? "scored" : one.state === "failed" ? "failed" : one.state === "skipped" ? "unavailable" : "missing",
     reason: one.customize?.error ?? one.evaluate.error ?? "",
     parameters: null,
-    f1_weighted: one.evaluate.f1_weighted ?? null,
-    f1_macro: null,
-    f1_weighted_ci95: one.evaluate.f1_weighted_ci95 ?? null,
+    score: one.evaluate.score ?? null,
+    scores: {},
+    score_ci95: one.evaluate.score_ci95 ?? null,
     accuracy: null,
     unparsable: null,
     train_seconds: null,

@@ -1,5 +1,7 @@
 /** Figures as people read them. Numbers are grouped and rounded to what they carry. */
 
+import type { Metric } from "../api";
+
 const grouped = new Intl.NumberFormat("en");
 
 /** What stands where there is no figure. */
@@ -12,12 +14,38 @@ export function isKnown<T>(value: Maybe<T>): value is T {
   return value !== null && value !== undefined && !Number.isNaN(value);
 }
 
-/** An F1 value, three places. */
+/** What a run's candidates are compared by; before it is scored, and of older runs, weighted F1. */
+export function metricOf(report: Maybe<{ metric?: Metric }>): Metric {
+  return report?.metric ?? METRICS.f1_weighted;
+}
+
+export const METRICS: Record<string, Metric> & { f1_weighted: Metric } = {
+  f1_weighted: { name: "f1_weighted", title: "Weighted F1", short: "F1" },
+  f1_macro: { name: "f1_macro", title: "Macro F1", short: "macro F1" },
+  accuracy: { name: "accuracy", title: "Accuracy", short: "accuracy" },
+  function_name_accuracy: { name: "function_name_accuracy", title: "Calls of the right functions", short: "functions right" },
+  function_name_and_args_accuracy: {
+    name: "function_name_and_args_accuracy",
+    title: "Calls with the right arguments",
+    short: "calls right",
+  },
+  tool_calling_correctness: { name: "tool_calling_correctness", title: "Calls right by the judge", short: "calls right" },
+  similarity: { name: "similarity", title: "Similarity", short: "similarity" },
+  exact_match: { name: "exact_match", title: "Equal answers", short: "equal" },
+  judge_rating: { name: "judge_rating", title: "Judge's rating", short: "rating" },
+};
+
+/** A metric's title inside a sentence, or at an axis. */
+export function inSentence(title: string): string {
+  return title.charAt(0).toLowerCase() + title.slice(1);
+}
+
+/** A score, three places. */
 export function f1(value: Maybe<number>): string {
   return isKnown(value) ? value.toFixed(3) : NONE;
 }
 
-/** A 95 % interval of an F1 value. */
+/** A 95 % interval of a score. */
 export function interval(value: Maybe<Interval>): string {
   return isKnown(value) ? `${value[0].toFixed(3)} to ${value[1].toFixed(3)}` : "";
 }

@@ -4,7 +4,7 @@ import { type Champion, type History, Problem, query } from "../api";
 import { Chart, type Point } from "../charts/chart";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
-import { day, f1, interval, moment, parameters } from "../logic/format";
+import { METRICS, day, f1, interval, moment, parameters } from "../logic/format";
 import { Missing, Pager, Section, pickName } from "../parts";
 import { Decide } from "./decide";
 
@@ -34,7 +34,7 @@ function InProduction({ champion }: { champion: Champion }) {
     <>
       <b>{pickName(champion)}</b>
       <span>
-        F1 <b class="figure">{f1(champion.f1_weighted)}</b> <span class="faint">({interval(champion.f1_weighted_ci95)})</span>
+        {(METRICS[champion.metric] ?? METRICS.f1_weighted).short} <b class="figure">{f1(champion.score)}</b> <span class="faint">({interval(champion.score_ci95)})</span>
       </span>
       <span>{parameters(champion.parameters)} parameters</span>
       <span>
@@ -90,15 +90,15 @@ export function ChampionView() {
   );
 }
 
-/** The F1 of what was in production, from one promotion to the next; a series for each student. */
+/** The score of what was in production, from one promotion to the next; a series for each student. */
 function HistoryChart({ champions }: { champions: Champion[] }) {
   const { go } = usePage();
   const rising = [...champions].reverse();
   const point = (one: Champion): Point => ({
     x: Date.parse(one.promoted_at),
-    y: one.f1_weighted,
-    interval: one.f1_weighted_ci95,
-    text: `${day(one.promoted_at)}: ${pickName(one)}, F1 ${f1(one.f1_weighted)}`,
+    y: one.score,
+    interval: one.score_ci95,
+    text: `${day(one.promoted_at)}: ${pickName(one)}, ${(METRICS[one.metric] ?? METRICS.f1_weighted).short} ${f1(one.score)}`,
     id: one.run_id,
   });
   const students = [...new Set(rising.map((one) => one.student))];
@@ -111,9 +111,9 @@ function HistoryChart({ champions }: { champions: Champion[] }) {
   }));
   return (
     <Chart
-      title="F1 of the champion, on the held-out headlines of its own night"
+      title="Score of the champion, on the held-out records of its own night"
       x={{ label: "promoted", kind: "time", read: (value) => moment(new Date(value)) }}
-      y={{ label: "weighted F1", whole: [0, 1] }}
+      y={{ label: "score against the teacher", whole: [0, 1] }}
       series={series}
       under={line}
       onPick={(run) => go(to({ view: "run", run }))}
@@ -131,7 +131,7 @@ function HistoryTable({ champions }: { champions: Champion[] }) {
             <th scope="col">Promoted</th>
             <th scope="col">Candidate</th>
             <th scope="col" class="figure">
-              F1
+              Score
             </th>
             <th scope="col">95 % interval</th>
             <th scope="col">Run</th>
@@ -143,8 +143,8 @@ function HistoryTable({ champions }: { champions: Champion[] }) {
             <tr key={`${one.promoted_at} ${one.run_id}`}>
               <td class="figure-left">{moment(one.promoted_at)}</td>
               <th scope="row">{pickName(one)}</th>
-              <td class="figure">{f1(one.f1_weighted)}</td>
-              <td class="figure-left">{interval(one.f1_weighted_ci95)}</td>
+              <td class="figure">{f1(one.score)}</td>
+              <td class="figure-left">{interval(one.score_ci95)}</td>
               <td>
                 <PlaceLink place={to({ view: "run", run: one.run_id })}>{one.run_id}</PlaceLink>
               </td>

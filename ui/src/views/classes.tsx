@@ -27,7 +27,9 @@ export function ClassesTab({ run }: { run: Run }) {
           </span>
         )}
       </div>
-      {data ? (
+      {data && !data.labels.length ? (
+        <p class="note">Answers of this workload are free texts: there are no classes to tell apart.</p>
+      ) : data ? (
         <>
           <Section title="F1 by class">
             <PerClass data={data} candidate={candidate} />

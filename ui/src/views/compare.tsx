@@ -92,7 +92,7 @@ function Candidates({ data, one, other }: { data: Comparison; one: ComparedRun; 
   return (
     <Scroll label="Candidates of both runs">
       <table class="wide">
-        <caption class="unseen">F1 of each candidate in both runs</caption>
+        <caption class="unseen">Score of each candidate in both runs</caption>
         <thead>
           <tr>
             <th scope="col">Candidate</th>
@@ -112,8 +112,8 @@ function Candidates({ data, one, other }: { data: Comparison; one: ComparedRun; 
                 const candidate = grid.at(row.student, row.size);
                 return (
                   <td key={index} class="figure-left">
-                    {candidate?.state === "scored" ? f1(candidate.f1_weighted) : <Badge state={candidate?.state ?? "not planned"} />}{" "}
-                    <span class="faint">{interval(candidate?.f1_weighted_ci95)}</span>
+                    {candidate?.state === "scored" ? f1(candidate.score) : <Badge state={candidate?.state ?? "not planned"} />}{" "}
+                    <span class="faint">{interval(candidate?.score_ci95)}</span>
                   </td>
                 );
               })}
@@ -137,17 +137,17 @@ function Curves({ runs }: { runs: [ComparedRun, ComparedRun] }) {
       line: true,
       dash: index === 0 ? 1 : 0,
       points: run.rows.flatMap((row) =>
-        row.student === student && row.f1_weighted !== null
-          ? [{ x: row.size, y: row.f1_weighted, interval: row.f1_weighted_ci95, text: `${run.run_id}, ${pickName(row)}: F1 ${f1(row.f1_weighted)}` }]
+        row.student === student && row.score !== null
+          ? [{ x: row.size, y: row.score, interval: row.score_ci95, text: `${run.run_id}, ${pickName(row)}: ${f1(row.score)}` }]
           : [],
       ),
     })),
   );
   return (
     <Chart
-      title="F1 by number of training records; dashed: the first run"
+      title="Score by number of training records; dashed: the first run"
       x={{ label: "training records", kind: "log", ticks: sizes, read: count }}
-      y={{ label: "weighted F1", whole: [0, 1] }}
+      y={{ label: "score against the teacher", whole: [0, 1] }}
       series={series}
     />
   );

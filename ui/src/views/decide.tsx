@@ -87,7 +87,7 @@ function Promote({ workload, client, standing, onCancel, onDone }: Asked) {
   const [run, setRun] = useState("");
   const [candidate, setCandidate] = useState("");
   const runs = useAnswer<RunLines>(query("runs", { limit: RUNS_OFFERED, state: "success", workload, client }));
-  const scored = { run, state: "scored", sort: "f1_weighted", limit: 1000 };
+  const scored = { run, state: "scored", sort: "score", limit: 1000 };
   const candidates = useAnswer<CandidateLines>(run ? query("candidates", scored) : null);
   const lines = candidates.data?.candidates ?? [];
   const chosen = lines.find((line) => keyOf(line) === candidate);
@@ -110,7 +110,7 @@ function Promote({ workload, client, standing, onCancel, onDone }: Asked) {
         <Select
           label="Candidate"
           value={candidate}
-          options={[["", "choose …"], ...lines.map((line) => [keyOf(line), `${pickName(line)}, F1 ${f1(line.f1_weighted)}`] as const)]}
+          options={[["", "choose …"], ...lines.map((line) => [keyOf(line), `${pickName(line)}, ${f1(line.score)}`] as const)]}
           onChange={setCandidate}
         />
         <p>
@@ -140,8 +140,8 @@ function RollBack({ workload, client, standing, before, onCancel, onDone }: Aske
         onDone={onDone}
       >
         <p>
-          <b>{pickName(before)}</b> of run {before.run_id}, F1 {f1(before.f1_weighted)}, then answers in place of {pickName(standing)}, F1{" "}
-          {f1(standing.f1_weighted)}, for {workload} · {client}.
+          <b>{pickName(before)}</b> of run {before.run_id}, {f1(before.score)}, then answers in place of {pickName(standing)},{" "}
+          {f1(standing.score)}, for {workload} · {client}.
         </p>
       </Confirm>
     </Dialog>

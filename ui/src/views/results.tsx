@@ -4,20 +4,22 @@ import type { Base, Candidate, Run, StudentJobs } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { PlaceLink, usePage } from "../context";
 import { candidatesOf, gridOf, keyOf } from "../logic/candidates";
-import { count, duration, f1, interval, isKnown, percent } from "../logic/format";
+import { count, duration, f1, inSentence, interval, isKnown, metricOf, percent } from "../logic/format";
 import { Section, Scroll, pickName } from "../parts";
 
 export function ResultsTab({ run }: { run: Run }) {
   const candidates = candidatesOf(run);
   if (!candidates.length) return <p class="note">The run has no candidates yet: they are known once it is planned.</p>;
+  const metric = metricOf(run.report);
+  const isClasses = (run.report?.workload_type ?? "classification") === "classification";
   return (
     <>
       {run.report && <Verdict run={run} />}
-      <Section title="F1 against the teacher">
+      <Section title={`${metric.short.charAt(0).toUpperCase()}${metric.short.slice(1)} against the teacher`}>
         <ResultTable run={run} candidates={candidates} />
         <p class="faint">
-          Weighted F1 on the held-out headlines, with its 95 % interval; the teacher has 1.000 by definition. ★ the run's choice, ▲ the
-          best.
+          {metric.title} on the held-out {isClasses ? "headlines" : "records"}, with its 95 % interval; the teacher has 1.000 by
+          definition. ★ the run's choice, ▲ the best.
         </p>
       </Section>
       <Section title="Learning curve">
@@ -47,12 +49,13 @@ function Verdict({ run }: { run: Run }) {
 
 function ResultTable({ run, candidates }: { run: Run; candidates: Candidate[] }) {
   const grid = gridOf(candidates);
+  const metric = metricOf(run.report);
   const baseline = run.report?.baseline ?? [];
   const jobs = new Map(run.jobs.map((one) => [`${one.kind} ${keyOf(one)}`, one]));
   return (
-    <Scroll label="F1 of each student and size">
+    <Scroll label={`${metric.short.charAt(0).toUpperCase()}${metric.short.slice(1)} of each student and size`}>
       <table class="grid">
-        <caption class="unseen">Weighted F1 by student and number of training records</caption>
+        <caption class="unseen">{metric.title} by student and number of training records</caption>
         <thead>
           <tr>
             <th scope="col">Student</th>
@@ -99,12 +102,17 @@ function ResultTable({ run, candidates }: { run: Run; candidates: Candidate[] })
 }
 
 function BaseCell({ base, job }: { base: Base | undefined; job: StudentJobs | undefined }) {
-  const value = base?.f1_weighted ?? job?.evaluate.f1_weighted;
+  const value = base?.score ?? job?.evaluate.score;
   if (!isKnown(value)) return <td>{job ? <JobCell job={job} /> : <span class="faint">{base?.state ?? "–"}</span>}</td>;
   return (
     <td>
       <span class="value">{f1(value)}</span>
-      <span class="faint sub">{interval(base?.f1_weighted_ci95 ?? job?.evaluate.f1_weighted_ci95)}</span>
+      <span class="faint sub">{interval(base?.score_ci95 ?? job?.evaluate.score_ci95)}</span>
+      {isKnown(base?.icl_score) && (
+        <span class="faint sub" title={interval(base?.icl_score_ci95)}>
+          with examples {f1(base?.icl_score)}
+        </span>
+      )}
     </td>
   );
 }
@@ -123,16 +131,16 @@ function Cell({ run, candidate, job }: { run: Run; candidate: Candidate | undefi
   const isChoice = isSame(run.report?.decision.choice, candidate);
   const isBest = isSame(run.best, candidate);
   return (
-    <td style={{ "--share": percent(candidate.f1_weighted).replace(" ", "") }} class={`scored ${isChoice ? "is-choice" : ""}`}>
+    <td style={{ "--share": percent(candidate.score).replace(" ", "") }} class={`scored ${isChoice ? "is-choice" : ""}`}>
       <PlaceLink
         place={{ ...place, tab: "classes", candidate: keyOf(candidate) }}
-        label={`${pickName(candidate)}: F1 ${f1(candidate.f1_weighted)}${isChoice ? ", the run's choice" : ""}${isBest ? ", the best" : ""}; show its classes`}
+        label={`${pickName(candidate)}: ${metricOf(run.report).short} ${f1(candidate.score)}${isChoice ? ", the run's choice" : ""}${isBest ? ", the best" : ""}; show its classes`}
       >
-        <span class="value">{f1(candidate.f1_weighted)}</span>
+        <span class="value">{f1(candidate.score)}</span>
         {isChoice && <span class="star"> ★</span>}
         {isBest && <span class="star"> ▲</span>}
       </PlaceLink>
-      <span class="faint sub">{interval(candidate.f1_weighted_ci95)}</span>
+      <span class="faint sub">{interval(candidate.score_ci95)}</span>
     </td>
   );
 }
@@ -161,15 +169,16 @@ function JobCell({ job }: { job: StudentJobs }) {
 function LearningCurve({ run, candidates }: { run: Run; candidates: Candidate[] }) {
   const { place, go } = usePage();
   const grid = gridOf(candidates);
+  const metric = metricOf(run.report);
   const series: Series[] = grid.students.map((student, look) => ({
     name: student,
     look: look % 6,
     line: true,
     points: grid.sizes.flatMap((size) => {
       const one = grid.at(student, size);
-      if (one?.state !== "scored" || one.f1_weighted === null) return [];
-      const text = `${pickName(one)}: F1 ${f1(one.f1_weighted)} (${interval(one.f1_weighted_ci95)})`;
-      return [{ x: size, y: one.f1_weighted, interval: one.f1_weighted_ci95, text, id: keyOf(one), marked: isSame(run.report?.decision.choice, one) }];
+      if (one?.state !== "scored" || one.score === null) return [];
+      const text = `${pickName(one)}: ${metric.short} ${f1(one.score)} (${interval(one.score_ci95)})`;
+      return [{ x: size, y: one.score, interval: one.score_ci95, text, id: keyOf(one), marked: isSame(run.report?.decision.choice, one) }];
     }),
   }));
   series.push({
@@ -187,9 +196,9 @@ function LearningCurve({ run, candidates }: { run: Run; candidates: Candidate[] 
   const threshold = run.report?.decision.threshold;
   return (
     <Chart
-      title="F1 by number of training records"
+      title={`${metric.short.charAt(0).toUpperCase()}${metric.short.slice(1)} by number of training records`}
       x={{ label: "training records", kind: "log", ticks: grid.sizes, read: count }}
-      y={{ label: "weighted F1", whole: [0, 1] }}
+      y={{ label: inSentence(metric.title), whole: [0, 1] }}
       series={series}
       references={isKnown(threshold) ? [{ y: threshold, label: `asked for: ${f1(threshold)}` }] : []}
       onPick={(candidate) => go({ ...place, tab: "classes", candidate })}

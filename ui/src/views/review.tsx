@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 
 import { type Me, Problem, type Run, post, runPath } from "../api";
 import { useAnswer } from "../hooks";
-import { f1, isKnown, moment } from "../logic/format";
+import { f1, isKnown, metricOf, moment } from "../logic/format";
 import { Badge, Section, pickName } from "../parts";
 
 export function ReviewTab({ run, reload }: { run: Run; reload: () => void }) {
@@ -17,7 +17,7 @@ export function ReviewTab({ run, reload }: { run: Run; reload: () => void }) {
             <p>
               {decision.choice ? (
                 <>
-                  <b>{pickName(decision.choice)}</b>, F1 <b class="figure">{f1(decision.choice.f1_weighted)}</b>
+                  <b>{pickName(decision.choice)}</b>, {metricOf(run.report).short} <b class="figure">{f1(decision.choice.score)}</b>
                 </>
               ) : (
                 <b>No candidate</b>

@@ -86,7 +86,7 @@ function Table({ runs, marked, onMark }: TableProps) {
             <th scope="col">Run</th>
             <th scope="col">State</th>
             <th scope="col">Data before</th>
-            <th scope="col">Best candidate, F1</th>
+            <th scope="col">Best candidate, score</th>
             <th scope="col">Promotion</th>
             <th scope="col" class="figure">
               Scored

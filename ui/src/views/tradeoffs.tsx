@@ -4,7 +4,7 @@ import type { Candidate, Run } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { PlaceLink, usePage } from "../context";
 import { candidatesOf, keyOf } from "../logic/candidates";
-import { type Maybe, count, duration, f1, interval, isKnown, milliseconds, parameters, short } from "../logic/format";
+import { type Maybe, count, duration, f1, inSentence, interval, isKnown, METRICS, metricOf, milliseconds, parameters, short } from "../logic/format";
 import { paretoFront } from "../logic/pareto";
 import { Scroll, Section, Select, pickName } from "../parts";
 
@@ -29,6 +29,8 @@ export function TradeoffsTab({ run }: { run: Run }) {
   const cost = COSTS[place.cost] ?? (COSTS["parameters"] as Measure);
   const latency = LATENCIES["p50"] as Measure;
   if (!candidates.length) return <p class="note">No candidate is scored yet.</p>;
+  const { short: quality } = metricOf(run.report);
+  const name = `${quality.charAt(0).toUpperCase()}${quality.slice(1)}`;
   return (
     <>
       <div class="side-by-side">
@@ -43,14 +45,14 @@ export function TradeoffsTab({ run }: { run: Run }) {
             />
           }
         >
-          <Tradeoff run={run} candidates={candidates} measure={cost} title={`F1 against ${cost.name}`} />
+          <Tradeoff run={run} candidates={candidates} measure={cost} title={`${name} against ${cost.name}`} />
         </Section>
         <Section title="Quality against latency">
-          <Tradeoff run={run} candidates={candidates} measure={latency} title="F1 against the latency of an answer" />
+          <Tradeoff run={run} candidates={candidates} measure={latency} title={`${name} against the latency of an answer`} />
         </Section>
       </div>
       <Section title="All figures">
-        <Figures candidates={candidates} cost={cost} latency={latency} />
+        <Figures run={run} candidates={candidates} cost={cost} latency={latency} />
       </Section>
     </>
   );
@@ -60,7 +62,7 @@ function frontOf(candidates: readonly Candidate[], measure: Measure) {
   return paretoFront(
     candidates.flatMap((one) => {
       const cost = measure.of(one);
-      return isKnown(cost) && isKnown(one.f1_weighted) ? [{ cost, quality: one.f1_weighted, candidate: one }] : [];
+      return isKnown(cost) && isKnown(one.score) ? [{ cost, quality: one.score, candidate: one }] : [];
     }),
   );
 }
@@ -81,8 +83,8 @@ function Tradeoff({ run, candidates, measure, title }: TradeoffProps) {
   const point = (one: Candidate) => {
     const value = measure.of(one) as number;
     const place = onFront.has(one) ? ", on the Pareto front" : "";
-    const text = `${pickName(one)}: F1 ${f1(one.f1_weighted)}, ${measure.read(value)}${place}`;
-    return { x: value, y: one.f1_weighted as number, interval: one.f1_weighted_ci95, text, marked: onFront.has(one), id: keyOf(one) };
+    const text = `${pickName(one)}: ${metricOf(run.report).short} ${f1(one.score)}, ${measure.read(value)}${place}`;
+    return { x: value, y: one.score as number, interval: one.score_ci95, text, marked: onFront.has(one), id: keyOf(one) };
   };
   const students = [...new Set(candidates.map((one) => one.student))];
   const series: Series[] = students.map((student, look) => ({
@@ -96,7 +98,7 @@ function Tradeoff({ run, candidates, measure, title }: TradeoffProps) {
       <Chart
         title={title}
         x={{ label: measure.name, kind: "log", read: measure.read }}
-        y={{ label: "weighted F1", whole: [0, 1] }}
+        y={{ label: inSentence(metricOf(run.report).title), whole: [0, 1] }}
         series={series}
         under={{ name: "Pareto front", look: 6, line: true, dash: 1, markers: false, points: front.map((one) => point(one.candidate)) }}
         references={isKnown(threshold) ? [{ y: threshold, label: `asked for: ${f1(threshold)}` }] : []}
@@ -109,14 +111,15 @@ function Tradeoff({ run, candidates, measure, title }: TradeoffProps) {
   );
 }
 
-function Figures({ candidates, cost, latency }: { candidates: Candidate[]; cost: Measure; latency: Measure }) {
+function Figures({ run, candidates, cost, latency }: { run: Run; candidates: Candidate[]; cost: Measure; latency: Measure }) {
   const { place } = usePage();
   const fronts = [cost, latency].map((measure) => new Set(frontOf(candidates, measure).map((one) => one.candidate)));
+  const metric = metricOf(run.report);
+  const others = Object.values(METRICS).filter(({ name }) => name !== metric.name && candidates.some((one) => isKnown(one.scores?.[name])));
   const columns: [string, (one: Candidate) => string][] = [
-    ["F1", (one) => f1(one.f1_weighted)],
-    ["95 % interval", (one) => interval(one.f1_weighted_ci95)],
-    ["Macro F1", (one) => f1(one.f1_macro)],
-    ["Accuracy", (one) => f1(one.accuracy)],
+    [metric.name === "f1_weighted" ? "F1" : metric.title, (one) => f1(one.score)],
+    ["95 % interval", (one) => interval(one.score_ci95)],
+    ...others.map(({ name, title }): [string, (one: Candidate) => string] => [title, (one) => f1(one.scores?.[name])]),
     ["Unparsable", (one) => count(one.unparsable)],
     ["Parameters", (one) => parameters(one.parameters)],
     ["Trained in", (one) => duration(one.train_seconds)],
