@@ -26,7 +26,10 @@ def planned(folder: Path, task: Task, records: int, **changes: Any) -> Run:
         "source": [{"path": str(folder / "log.jsonl"), "kind": "log_records"}],
         "store": {"path": str(folder / "records.sqlite")},
         "artifacts": {"root": str(folder / "artifacts")},
-        "mlflow_config": {"tracking_uri": f"sqlite:///{folder}/mlflow.db"},
+        "mlflow_config": {
+            "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+            "artifact_location": str(folder / "mlruns"),
+        },
         "lora_config": {"adapter_dropout": 0.0},
         "training_config": {
             "batch_size": 32,

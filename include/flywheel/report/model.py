@@ -361,6 +361,11 @@ class Report(ReportPart):
         return [row for row in self.candidates if row.state == "scored"]
 
     @property
+    def has_icl(self) -> bool:
+        """Whether the untrained students were measured with examples in their prompts, too."""
+        return any(row.icl_score is not None or row.icl_reason for row in self.base)
+
+    @property
     def sizes(self) -> list[int]:
         """The sizes of the table, rising."""
         return sorted({row.size for row in self.candidates} | {row.size for row in self.baseline})

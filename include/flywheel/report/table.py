@@ -46,7 +46,7 @@ def render_markdown(report: Report) -> str:
     lines.append("|---:" * (len(students) + 2) + "|")
     bases = {row.student: row for row in report.base}
     lines.append(f"| untrained | {' | '.join(_base(bases.get(student)) for student in students)} | – |")
-    if has_icl(report):
+    if report.has_icl:
         lines.append(
             f"| with examples | {' | '.join(_icl(bases.get(student)) for student in students)} | – |"
         )
@@ -73,7 +73,7 @@ def _table_1(report: Report) -> Table:
     if report.base:
         bases = {row.student: row for row in report.base}
         table.add_row("untrained", *(_base(bases.get(student)) for student in report.students), "–")
-        if has_icl(report):
+        if report.has_icl:
             table.add_row("with examples", *(_icl(bases.get(student)) for student in report.students), "–")
     baseline = {row.size: row.f1_weighted for row in report.baseline}
     for size in report.sizes:
@@ -86,11 +86,6 @@ def _base(row: BasePart | None) -> str:
     if row is None:
         return "–"
     return figures.f1(row.score) if row.state == "scored" else _STATES[row.state]
-
-
-def has_icl(report: Report) -> bool:
-    """Return whether the untrained students were measured with examples in their prompts, too."""
-    return any(row.icl_score is not None or row.icl_reason for row in report.base)
 
 
 def _icl(row: BasePart | None) -> str:
