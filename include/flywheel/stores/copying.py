@@ -16,8 +16,8 @@ from flywheel.stores.base import RecordStore
 
 log = logging.getLogger(__name__)
 
-# Answers are kept in one transaction each.
-ANSWER_BATCH = 2000
+# Answers are kept in one transaction each, or as some bulk requests, several of them on their way.
+ANSWER_BATCH = 10_000
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
 
