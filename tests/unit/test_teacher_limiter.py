@@ -127,6 +127,18 @@ def test_refusals_that_do_not_depend_on_it_leave_no_place_empty(share: float, se
     assert max(simulation.limits[100:]) <= 3 * 54 + 10
 
 
+def test_it_gives_up_its_places_where_all_calls_are_refused() -> None:
+    simulation = Simulation(54)
+    simulation.run(60)
+    assert simulation.limits[-1] >= 54
+    simulation.ill = 1.0
+    simulation.run(240)
+    assert simulation.limits[-1] <= 3
+    simulation.ill = 0.0
+    simulation.run(400)
+    assert simulation.limits[-1] >= 54
+
+
 def test_it_yields_to_a_lack_of_places_beside_refusals_that_do_not_depend_on_it() -> None:
     simulation = Simulation(54, refuses=True, ill=0.05)
     simulation.run(300)

@@ -121,8 +121,10 @@ class Limiter:
         if not self._adaptive or sent_at < self._cut_at:
             return
         self._refusals += 1
-        if self._probing or self._refusals <= self._tolerated:
+        if self._refusals <= (self._round if self._probing else self._tolerated):
             return
+        if self._probing:  # a whole round of refusals, and the answers that would end the probe do not come
+            self._probing = self._cuts = 0
         now = self._clock()
         self._slow_start = False
         if self._limit >= self._ceiling or now - self._ceiling_at > CEILING_SECONDS:
