@@ -211,6 +211,15 @@ def test_without_a_champion_there_is_nothing_to_measure_anew(
         JobOperator.of("champion_eval", student="champion").execute(context_of(run))
 
 
+def test_without_icl_config_a_student_is_not_measured_with_examples(
+    available: None, run: Run, runtime: FakeRuntime
+) -> None:
+    with pytest.raises(AirflowSkipException, match="no icl_config"):
+        JobOperator.of("icl_eval", student="1b").execute(context_of(run))
+    assert failure_of(run, "1b") is None  # the student's own measurement did not fail
+    assert not runtime.jobs
+
+
 def test_a_task_that_is_killed_ends_its_job(available: None, run: Run, runtime: FakeRuntime) -> None:
     operator = customize()
     operator.on_kill()  # before there is a job
@@ -297,7 +306,7 @@ def test_nobody_is_asked_about_nothing(
     for candidate in run.plan.candidates:
         path = f"{run.path}/jobs/{candidate.folder}/evaluate.json"
         value = run.root.read_json(path)
-        value["result"]["f1_weighted"] = 0.1
+        value["result"]["scores"]["f1_weighted"] = 0.1
         run.root.write_json(path, value)
     score(run)
     assert ReviewOperator(task_id="review").execute(context_of(run))["approved"]
@@ -398,6 +407,8 @@ def test_a_promotion_is_an_asset_event_and_told(run: Run) -> None:
         "student": "1b",
         "size": 25,
         "adapter": result.champion.adapter,
+        "metric": "f1_weighted",
+        "score": 0.90,
         "f1_weighted": 0.90,
     }
     ((text, flywheel),) = told  # and the notifier that fails keeps nothing from going on

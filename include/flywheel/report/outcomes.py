@@ -79,7 +79,7 @@ def gather(run: Run) -> Outcomes:
                 evaluate=run.find(f"jobs/{student}/base_eval", EvaluateResult),
                 failure=_failure(run, student),
                 icl=run.find(f"jobs/{student}/icl_eval", EvaluateResult),
-                icl_failure=_failure(run, student, "icl_failure.json"),
+                icl_failure=_failure(run, student, "icl_failure.json") if plan.config.icl_config else None,
             )
             for student in plan.students
         ],
