@@ -241,6 +241,7 @@ def keep_evaluation(
                     "teacher": teacher,
                     "student": answer,
                     "answer": text,
+                    **({"label": record["label"]} if compared.each else {}),
                     **{name: values[index] for name, values in compared.each.items()},
                 }
                 file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))

@@ -125,7 +125,8 @@ def get_disagreements(
     chosen = [
         row
         for row in rows
-        if (label is None or row.teacher == label) and (answered is None or row.student == answered)
+        if (label is None or label in (row.group, row.teacher))
+        and (answered is None or row.student == answered)
     ]
     return Disagreements.model_construct(
         disagreements=chosen[offset : offset + limit],
