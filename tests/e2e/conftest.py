@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -40,12 +41,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Give the cluster; skip, or fail in CI, where there is none and none can be built."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     images = [name for name in ("drill", "student") if f"{name}_image" in wanted]
-    try:
+    with _skipped_where_the_machine_cannot():
         found = open_cluster(images)
-    except ClusterUnavailableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no Kubernetes cluster: {error}")
     connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": found.kubeconfig}}
     os.environ[f"AIRFLOW_CONN_{CONNECTION.upper()}"] = json.dumps(connection)
     yield found
@@ -117,10 +114,22 @@ def object_store(own_cluster: OwnCluster, airflow: Airflow) -> Iterator[ObjectSt
     store.stop()
 
 
+@contextmanager
+def _skipped_where_the_machine_cannot() -> Iterator[None]:
+    """Skip, or fail in CI, where this machine cannot have a cluster, or an image on it."""
+    try:
+        yield
+    except ClusterUnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no Kubernetes cluster: {error}")
+
+
 def _image(cluster: Cluster, name: str) -> str:
     given = os.environ.get(f"{name.upper()}_IMAGE")
     if not given and isinstance(cluster, OwnCluster):
-        return ensure_image(cluster, name)
+        with _skipped_where_the_machine_cannot():
+            return ensure_image(cluster, name)
     if not given:
         pytest.skip(f"on a cluster of yours, push the image and name it by {name.upper()}_IMAGE")
     return given

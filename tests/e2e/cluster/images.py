@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tests.e2e.cluster.programs import content_hash
+from tests.e2e.cluster.programs import ClusterUnavailableError, content_hash
 
 if TYPE_CHECKING:
     from tests.e2e.cluster.node import OwnCluster
@@ -37,23 +38,40 @@ INPUTS = {
     "drill": ("tests/e2e/drill",),
 }
 DOCKERFILES = {"drill": "tests/e2e/drill/Dockerfile"}
+# Of free disk, to build an image and bring it onto the node: it is there up to four times for a while.
+ROOM_GB = {"student": 24, "airflow": 5, "drill": 1}
 
 
 def ensure_image(cluster: OwnCluster, name: str) -> str:
-    """Build an image of docker/ where it is new, bring it onto the node and return its name."""
+    """Build an image of docker/ where it is new, bring it onto the node and return its name.
+
+    Raises:
+        ClusterUnavailableError: the disk is too full for that.
+    """
     image = image_name(name)
     there = cluster.images()
     if image in there:
         return image
+    family = image.partition(":")[0]
+    known = any(old.partition(":")[0] == family for old in there)  # then mostly its last layer is new
+    check_room(cluster.home, 1 if known else ROOM_GB[name], f"the image {name}")
     build(name, image)
     push(cluster, image)
     # What older sources gave is not asked for again; layers that the new one shares stay.
-    family = image.partition(":")[0]
     cluster.drop_images([old for old in there if old.partition(":")[0] == family])
     drop = [f"{family}:{tag}" for tag in _tags(family) if f"{family}:{tag}" != image]
     if drop:
         buildah("rmi", "--force", *drop)
     return image
+
+
+def check_room(folder: Path, gigabytes: int, what: str) -> None:
+    """Raise where the disk is too full for something."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < gigabytes:
+        raise ClusterUnavailableError(
+            f"{what} needs {gigabytes} GB of free disk while it is built, and {folder} has {free:.0f} GB"
+        )
 
 
 def image_name(name: str) -> str:
