@@ -108,6 +108,18 @@ def test_a_template_adds_what_flywheel_does_not_know(tmp_path: Path) -> None:
     assert pod["spec"]["containers"][0]["image"] == "flywheel-student:latest"
 
 
+def test_a_template_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    made = config(pod_template="include/pod.yaml")
+    with pytest.raises(ConfigError, match="there is no file"):
+        manifest(made)
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/pod.yaml").write_text(
+        "spec: {dnsPolicy: None, containers: [{name: base, image: x}]}"
+    )
+    assert manifest(made)["spec"]["dnsPolicy"] == "None"
+
+
 def test_a_task_hands_on_which_job_it_is_and_the_triggerer_describes_its_pod() -> None:
     made = config()
     spec = "/home/me/artifacts/runs/r/jobs/1b@5000/customize.spec.json"

@@ -18,6 +18,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config
+from flywheel.errors import FlywheelError
 from flywheel.runtimes.kubernetes.job import PodJob
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class JobTrigger(BaseTrigger):
             pod = self._pod = await asyncio.to_thread(self._describe)
         except Exception as error:
             log.exception("the pod cannot be described")
-            sentence = f"{type(error).__name__}: {error}"
+            sentence = str(error) if isinstance(error, FlywheelError) else f"{type(error).__name__}: {error}"
             yield TriggerEvent({"good": False, "sentence": sentence, "refused": False})  # type: ignore[no-untyped-call]
             return
         # The task takes an earlier try's result away before it defers: one that is there is this try's, whose

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from kubernetes.client import models as k8s
 
 from flywheel.config import Config, Student
 from flywheel.config.kubernetes import KubernetesConfig, Toleration
+from flywheel.config.loading import resolve_path
 from flywheel.errors import ConfigError
 from flywheel.runtimes.kubernetes.job import MANAGED_BY, RUN_ID, PodJob, root_label
 
@@ -31,7 +33,7 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
     """Return the arguments of a KubernetesPodOperator for a job.
 
     Raises:
-        ConfigError: the job's spec is not in the artifact root of the config.
+        ConfigError: the job's spec is not in the artifact root of the config, or there is no pod template.
     """
     pods, student = config.runtime.kubernetes, job.student
     own = pods.students.get(student.name)
@@ -83,7 +85,7 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
         ),
         "volumes": _volumes(pods),
         "volume_mounts": _mounts(pods, root),
-        "pod_template_file": (own and own.pod_template) or pods.pod_template,
+        "pod_template_file": _template((own and own.pod_template) or pods.pod_template),
         "full_pod_spec": k8s.V1Pod(
             metadata=k8s.V1ObjectMeta(), spec=k8s.V1PodSpec(containers=[], enable_service_links=False)
         ),
@@ -137,6 +139,16 @@ def spec_in_pod(job: PodJob, root: str) -> str:
     if not job.spec.startswith(f"{job.root}/"):
         raise ConfigError(f"{job.spec}: not in the artifact root {job.root}")
     return f"{root}/{job.spec.removeprefix(job.root).lstrip('/')}"
+
+
+def _template(path: str | None) -> str | None:
+    """Return the file of a pod template; of one that is not there Airflow would only warn."""
+    if path is None:
+        return None
+    file = resolve_path(path)
+    if not Path(file).is_file():
+        raise ConfigError(f"runtime.kubernetes, pod_template {path!r}: there is no file {file}")
+    return file
 
 
 def _root_in_pod(root: str) -> str:
