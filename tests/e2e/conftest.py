@@ -18,7 +18,7 @@ from tests.e2e.experiment import FirstRun, Ground, open_airflow, run_first
 from tests.e2e.installation import Airflow
 from tests.e2e.pods import CONNECTION
 
-# Of the scale drill. 300 take about five minutes more.
+# Of the scale drill. 300 take about four minutes more.
 CANDIDATES = int(os.environ.get("SCALE_CANDIDATES", "60"))
 
 

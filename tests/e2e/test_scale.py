@@ -12,11 +12,14 @@ import psutil
 import pytest
 
 from tests.e2e.cluster import OwnCluster
+from tests.e2e.cluster.processes import wait_until
 from tests.e2e.conftest import CANDIDATES
-from tests.e2e.experiment import pods
 from tests.e2e.installation import COMPONENTS, Airflow
 
 pytestmark = pytest.mark.drill
+
+# A candidate; one took a second on two cores that had ten other things to do.
+LIMIT_SECONDS = 4.0
 
 
 def test_many_candidates_leave_the_dag_usable(own_cluster: OwnCluster, airflow: Airflow) -> None:
@@ -30,7 +33,7 @@ def test_many_candidates_leave_the_dag_usable(own_cluster: OwnCluster, airflow: 
         states = [task["state"] for task in airflow.tasks("scale", "scale")]
         slowest = max(slowest, time.monotonic() - asked)
         deferred = max(deferred, states.count("deferred"))
-        assert time.monotonic() - began < 2400
+        assert time.monotonic() - began < 60 + LIMIT_SECONDS * CANDIDATES
         time.sleep(5)
     seconds = time.monotonic() - began
     done = [task for task in airflow.tasks("scale", "scale") if task["state"] == "success"]
@@ -44,7 +47,12 @@ def test_many_candidates_leave_the_dag_usable(own_cluster: OwnCluster, airflow: 
     now = seconds_of_cpu(own_cluster, airflow)
     print("CPU seconds: " + ", ".join(f"{name} {now[name] - spent[name]:.0f}" for name in now))
     assert len(done) == CANDIDATES
-    assert pods(own_cluster, airflow.drills) == []
+    wait_until("the last pod to go", lambda: not left(own_cluster, airflow.drills), 60)
+
+
+def left(cluster: OwnCluster, namespace: str) -> list[str]:
+    """Return the names of the drill's pods."""
+    return cluster.kubectl("-n", namespace, "get", "pods", "-l", "dag_id=scale", "-o", "name").split()
 
 
 def requests(cluster: OwnCluster) -> float:
