@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from flywheel import wheel
 from flywheel.champion import read_champion
 from flywheel.judge.stand_in import JudgeBehaviour, StandInJudge
@@ -15,7 +17,9 @@ from tests.unit.test_workload_types import student
 from tests.unit.turned_wheel import planned, turn
 
 
-def test_a_judge_rates_a_whole_run_and_is_asked_once(tmp_path: Path) -> None:
+def test_a_judge_rates_a_whole_run_and_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_DEVICE", "cpu")
+    monkeypatch.setenv("FLYWHEEL_THREADS", "1")
     judge = StandInJudge(JudgeBehaviour(position_bias=1))
     with served(judge.app) as url:
         run = planned(

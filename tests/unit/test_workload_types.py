@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flywheel.champion import read_champion
 from flywheel.report.html import render_html
 from flywheel.report.table import render_markdown
 from tests.unit.turned_wheel import STUDENTS, planned, turn
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_DEVICE", "cpu")
+    monkeypatch.setenv("FLYWHEEL_THREADS", "1")  # tests run side by side
 
 
 def student(name: str) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def test_free_texts_from_the_log_to_the_champion(tmp_path: Path) -> None:
     (base,) = report.base
     few, many = report.candidates
     assert base.score is not None and few.score is not None and many.score is not None
-    assert base.score < few.score < many.score
+    assert max(base.score, few.score) + 0.2 < many.score  # three steps teach nothing yet
     assert report.best is not None and report.best.per_class == []
     champion = read_champion(run.root, "desk_briefs", "demo")
     assert champion is not None and champion.metric == "similarity" and champion.f1_weighted is None
