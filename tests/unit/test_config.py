@@ -1,13 +1,17 @@
 """The configuration: blueprint files load unchanged, and a mistake names file, line, key and the nearest key."""
 
+import json
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from flywheel.config import load_config
+from flywheel.demo.tasks import write_missing
 from flywheel.errors import ConfigError
-from flywheel.plan import override_config
+from flywheel.plan import make_plan, override_config
+from flywheel.records import Record
 
 BLUEPRINT = """\
 nims:
@@ -71,6 +75,25 @@ def test_keys_without_effect_are_named_in_one_log_line(write, caplog) -> None:
     lines = [record.getMessage() for record in caplog.records if "without effect" in record.getMessage()]
     assert len(lines) == 1
     assert "nims.*.model_type" in lines[0]
+
+
+@pytest.mark.parametrize("name, kind", [("tool_calling", "auto"), ("generic", "generic")])
+def test_the_demos_of_other_workloads_are_valid_and_have_their_records(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(f"include/{name}.yaml")
+    plan = make_plan(config, run_id="r", cutoff=datetime(2026, 1, 1, tzinfo=UTC))
+    assert plan.workload.classes == ()
+    assert config.evaluation_config.workload_type == kind
+    (source,) = config.source
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    write_missing([source.path, "another/file.jsonl"])
+    (written,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written == tmp_path / source.path
+    assert (
+        Record.from_json(json.loads(written.read_bytes().splitlines()[0]), (), {}).workload_id
+        == plan.workload_id
+    )
 
 
 def test_the_shipped_config_is_valid() -> None:
