@@ -192,11 +192,19 @@ def test_a_service_that_stays_down_is_a_clear_sentence(start: Start) -> None:
         flywheel.run(flywheel.customize_spec())
 
 
-def test_a_call_without_an_answer_in_time_is_made_again(start: Start) -> None:
-    faults = [Fault("deployment", method="GET", status=500, times=1, seconds=12)]
+@pytest.mark.parametrize("service", [*TRAINING, "evaluator", "deployment", "nim"])
+def test_a_call_without_an_answer_in_time_is_made_again(start: Start, service: str) -> None:
+    method = "POST" if service in ("datastore", "nim") else "GET"
+    faults = [Fault(service, method=method, status=500, times=1, seconds=12)]
     flywheel = start(Behaviour(faults=faults), nemo={"timeout_seconds": 10})
-    assert flywheel.run(flywheel.evaluate_spec()).records == 24
-    assert any("no answer in time" in line for line in flywheel.lines)
+    if service in TRAINING:
+        assert flywheel.run(flywheel.customize_spec()).steps == 3
+        assert flywheel.server.counts["customizations made"] == flywheel.server.counts["datasets made"] == 1
+    else:
+        assert flywheel.run(flywheel.evaluate_spec()).records == 24
+    assert flywheel.server.counts[f"faults of {service}"] == 1
+    # The Hub's client tells nobody of a call that it makes again.
+    assert service == "datastore" or any("no answer in time" in line for line in flywheel.lines)
 
 
 def test_the_services_restart_in_the_middle_of_a_job(start: Start) -> None:
