@@ -29,6 +29,13 @@ class RegistryEntry(BaseModel):
     version: str
 
 
+def with_score(data: Any) -> Any:
+    """Return what was written when F1 was the one metric with that as its score; anything else as it is."""
+    if isinstance(data, dict) and data.get("score") is None and data.get("f1_weighted") is not None:
+        return {**data, "score": data["f1_weighted"], "score_ci95": data.get("f1_weighted_ci95")}
+    return data
+
+
 class Champion(BaseModel):
     """A candidate in production, with all that is needed to load it and to judge the next one against it.
 
@@ -71,9 +78,7 @@ class Champion(BaseModel):
     @classmethod
     def _score_of_older_files(cls, data: Any) -> Any:
         """Give a champion that was written when F1 was the one metric its score."""
-        if isinstance(data, dict) and data.get("score") is None and data.get("f1_weighted") is not None:
-            data = {**data, "score": data["f1_weighted"], "score_ci95": data.get("f1_weighted_ci95")}
-        return data
+        return with_score(data)
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
+from flywheel.champion import with_score
 from flywheel.errors import FlywheelError
 from flywheel.web import airflow_runs, run_files
 from flywheel.web.airflow_runs import AirflowRun
@@ -36,9 +37,7 @@ class _Scored(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _score_of_older_reports(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("score") is None and data.get("f1_weighted") is not None:
-            data = {**data, "score": data["f1_weighted"], "score_ci95": data.get("f1_weighted_ci95")}
-        return data
+        return with_score(data)
 
 
 class Pick(_Scored):
