@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.runtimes.kubernetes.job import PodJob
+from flywheel.runtimes.kubernetes.watch import Namespace
 from tests.e2e.cluster import Cluster
 from tests.e2e.pods import Outcome, accompany, drill_job, drill_job_trigger, drill_trigger, run_pod
 
@@ -259,6 +260,23 @@ def test_a_retry_makes_a_new_pod_where_the_old_one_failed(
     done = run_pod(namespace, drill_image, "say:second", attempt=2)
     assert done.good
     assert done.said("second")
+
+
+def test_a_late_word_of_the_deletion_of_an_earlier_pod_does_not_end_the_one_that_runs(
+    cluster: Cluster, namespace: str, drill_image: str
+) -> None:
+    async def told_late() -> Outcome:
+        trigger = drill_trigger(namespace, drill_image, "sleep:6,say:done")
+        async with Namespace.shared(trigger.connection, namespace) as shared:
+            task = asyncio.create_task(accompany(trigger))
+            while trigger.name not in shared._wakers:  # it waits for its pod from here on
+                await asyncio.sleep(0.1)
+            shared._note("DELETED", {"metadata": {"name": trigger.name, "uid": "of-an-earlier-pod"}})
+            return await task
+
+    done = asyncio.run(told_late())
+    assert done.good, done.sentence
+    assert done.said("done")
 
 
 def test_a_retry_waits_for_the_end_of_a_pod_that_is_being_deleted(

@@ -231,9 +231,12 @@ class PodTrigger(BaseTrigger):
     async def _next(self, cluster: Namespace, pod: Pod) -> Pod | None:
         """Return the pod's state after a while, or as soon as it changed; None when it is gone."""
         if await cluster.changed(self.name, min(self.patience.log, 5.0)):
-            self._asked_at = time.monotonic()
-            return cluster.latest(self.name)
-        if time.monotonic() - self._asked_at < ASK_SECONDS:
+            seen = cluster.latest(self.name)
+            if seen is not None and seen["metadata"]["uid"] == pod["metadata"]["uid"]:
+                self._asked_at = time.monotonic()
+                return seen
+            # Gone, or the watch is behind and tells of the pod that had this name before: the cluster knows.
+        elif time.monotonic() - self._asked_at < ASK_SECONDS:
             return pod
         latest = await self._ask(cluster, lambda: cluster.read(self.name))
         self._asked_at = time.monotonic()
