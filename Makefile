@@ -3,7 +3,7 @@
 #   make run                       install, start Airflow, turn the wheel once, leave the UI up
 #   make run-nemo                  the same with the jobs on a stand-in for the NeMo microservices
 #   make test                      install, lint, type-check, all tests
-#   make test-kubernetes           the tests on a cluster alone: KUBECONFIG's, else one built here (needs root and Go)
+#   make test-kubernetes           of these, the tests on a cluster: KUBECONFIG's, else one built here (needs root and Go)
 #   make install                   the set-up alone
 #   make ui                        build the results page anew (Node; users need none: the bundle is committed)
 #   make bench NAME=curate ARGS=--quick
@@ -44,7 +44,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(INSTALL) requirements-dev.txt
 	@touch $@
 
-test: lint test-unit test-search test-integration
+test: lint test-unit test-search test-integration test-kubernetes
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -28,7 +28,8 @@ import orjson
 from benchmarks import gpu_common as common
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Student, resolve_path
-from flywheel.config.schema import EvaluationConfig, LoraConfig, RuntimeConfig, TrainingConfig
+from flywheel.config.schema import EvaluationConfig, RuntimeConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.demo.headlines import generate as make_headlines
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import Job, JobKind
@@ -66,7 +67,8 @@ def measure(shape: str, records: int, held_out: int, folder: Path) -> dict[str, 
     warm = runs["warm"]
     runtime = LocalRuntime(RuntimeConfig())
     # Its first job starts the server that the others are forks of: an adapter that is there already.
-    run_job("customize", json.loads((folder / "customize-1.spec.json").read_text()), folder / "first", runtime)
+    known = json.loads((folder / "customize-1.spec.json").read_text())
+    run_job("customize", known, folder / "first", runtime)
     runs["forked"] = run_jobs(root, student, records, classes, 2, folder, runtime)
     return {
         "name": "job",

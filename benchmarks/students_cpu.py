@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from flywheel.config import Student, resolve_path
-from flywheel.config.schema import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.demo.headlines import generate as make_headlines
 from flywheel.students.adapter import add_adapter, trainable
 from flywheel.students.decoder import Decoder

@@ -70,7 +70,7 @@ def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: 
     """Train and evaluate one shape at all sizes; return the seconds of each part."""
     import torch
 
-    from flywheel.config.schema import LoraConfig, TrainingConfig
+    from flywheel.config.training import LoraConfig, TrainingConfig
     from flywheel.students.adapter import add_adapter
     from flywheel.students.gpu.backend import gpu_answers
     from flywheel.students.gpu.shapes import SHAPES

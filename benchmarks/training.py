@@ -6,7 +6,8 @@ Random weights of a Llama's shape, bf16, LoRA r = 16 on all linear layers, dropo
 shared and 70 own tokens and an answer of 6, on which alone the loss is. `ratio` is the fastest TRL's time
 by ours, both at steps of 64 samples. `share` is the arithmetic that is needed (see `needed_flops`) over the
 bf16 matmul rate measured in the same run. `wide` is ours with 256 samples a step, given for 64 of them: not
-the same step, but what a batch of 256 costs.
+the same step, but what a batch of 256 costs. `fp8` is ours with `training_config.fp8_base`, an option;
+`gradient_error` in it is |gradient - that of bf16| / |that of bf16|.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks import gpu_common as common
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.graphs import GraphedEngine
 from flywheel.students.gpu.layout import Adapter
-from flywheel.students.gpu.plan import place_row
+from flywheel.students.gpu.plan import DeviceRow, place_row
 from flywheel.students.gpu.shapes import SHAPES, needed_flops, random_weights
 from flywheel.students.rows import build_row
 
@@ -59,6 +60,7 @@ def measure(shape: str, samples: int, peers: list[str], steps: int) -> dict[str,
         "ours_detail": ours,
         "wide": our_step(shape, 4 * BATCH, steps=steps, ceiling=ceiling) if shape == "1b" else None,
         "with_dropout": our_step(shape, samples, dropout=0.1, steps=steps, ceiling=ceiling),
+        "fp8": our_step(shape, samples, steps=steps, ceiling=ceiling, fp8=True),
         "ceiling_tflops": round(ceiling, 1),
     }
     if "trl" in peers:
@@ -72,16 +74,23 @@ def measure(shape: str, samples: int, peers: list[str], steps: int) -> dict[str,
 
 
 def our_step(
-    shape: str, samples: int, steps: int = 5, dropout: float = 0.0, ceiling: float | None = None
+    shape: str,
+    samples: int,
+    steps: int = 5,
+    dropout: float = 0.0,
+    ceiling: float | None = None,
+    fp8: bool = False,
 ) -> dict[str, Any]:
     """Time our step and give its memory back."""
     try:
-        return _our_step(shape, samples, steps, dropout, ceiling)
+        return _our_step(shape, samples, steps, dropout, ceiling, fp8)
     finally:
         clear()
 
 
-def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: float | None) -> dict[str, Any]:
+def _our_step(
+    shape: str, samples: int, steps: int, dropout: float, ceiling: float | None, fp8: bool
+) -> dict[str, Any]:
     """Time our step: gradients to zero, forward, backward, clipping, AdamW, packing the adapter."""
     arch, device = SHAPES[shape], torch.device("cuda")
     torch.cuda.reset_peak_memory_stats()
@@ -90,9 +99,10 @@ def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: flo
     for matrices in adapter.a.values():
         matrices.normal_(0, 0.02)
     adapter.pack_into(weights)
-    engine = GraphedEngine(Engine(weights, adapter, dropout))
     prefix, data = common.make_samples(samples, arch.vocabulary)
     row = place_row(build_row(prefix, data), device)
+    engine = GraphedEngine(Engine(weights, adapter, dropout, fp8=fp8))
+    error = _fp8_error(engine.engine, row) if fp8 else None
     optimizer = torch.optim.AdamW([adapter.values], lr=1e-4, fused=True)
 
     def step(index: int) -> None:
@@ -113,6 +123,7 @@ def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: flo
     return {
         "samples": samples,
         "dropout": dropout,
+        "gradient_error": error,
         "ms": round(ms, 2),
         "ms_per_64": round(ms * BATCH / samples, 2),
         "tflops_needed": round(rate, 1),
@@ -120,6 +131,18 @@ def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: flo
         "first_step_s": round(first, 2),
         "peak_gpu_gb": round(torch.cuda.max_memory_allocated() / 2**30, 1),
     }
+
+
+def _fp8_error(engine: Engine, row: DeviceRow) -> float:
+    """Return how far fp8's gradient is from bf16's, by the length of bf16's."""
+    found = []
+    for fp8 in (engine.fp8, None):
+        engine.fp8, kept = fp8, engine.fp8
+        engine.adapter.gradients.zero_()
+        engine.step(row, 1 / row.answers)
+        engine.fp8 = kept
+        found.append(engine.adapter.gradients.clone())
+    return round(float(torch.linalg.norm(found[0] - found[1]) / torch.linalg.norm(found[1])), 4)
 
 
 # What is tried for TRL: its defaults (gradient checkpointing), then without it and with Liger's kernels.

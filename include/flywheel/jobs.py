@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flywheel.artifacts import key_of
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
-from flywheel.config.schema import LoraConfig, Student, TrainingConfig
+from flywheel.config.schema import Student
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
@@ -51,8 +52,9 @@ class CustomizeSpec(_Model):
         Raises:
             StudentError: the base weights cannot be found.
         """
-        # How often a job saves its state has no part in the adapter.
-        training = self.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        # How often a job saves its state has no part in the adapter; without fp8 it is as before fp8 was.
+        left_out = {"checkpoint_seconds"} if self.training.fp8_base else {"checkpoint_seconds", "fp8_base"}
+        training = self.training.model_dump(mode="json", exclude=left_out)
         limits = [self.student.context_length, self.student.customizer_configs.max_seq_length]
         lora = self.lora.model_dump(mode="json")
         base = weights_hash(self.student.weights)

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Student
-from flywheel.config.schema import CustomizerConfig, LoraConfig, TrainingConfig
+from flywheel.config.schema import CustomizerConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.errors import ArtifactError, JobError, NotEnoughRecordsError, StudentError
 from flywheel.jobs import CustomizeSpec, Progress
 from flywheel.stages import customize as stage

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.config.schema import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.errors import StudentError
 from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateSpec, Progress
 from flywheel.stages.customize import customize

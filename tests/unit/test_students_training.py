@@ -17,7 +17,7 @@ import pytest
 import torch
 from tiny_students import make_model, make_samples, with_adapter
 
-from flywheel.config.schema import TrainingConfig
+from flywheel.config.training import TrainingConfig
 from flywheel.errors import JobError, StudentError
 from flywheel.jobs import Progress
 from flywheel.students.adapter import trainable

@@ -6,7 +6,7 @@ import orjson
 from nemo_microservices.types import Model
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.config.schema import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.jobs import CustomizeSpec
 from flywheel.nemo_stand_in.checks import BadRequestError, check_answer
 from flywheel.nemo_stand_in.datastore import Datastore

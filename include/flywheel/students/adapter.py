@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flywheel.config.schema import LoraConfig
+from flywheel.config.training import LoraConfig
 from flywheel.errors import StudentError
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flywheel.config.schema import TrainingConfig
+from flywheel.config.training import TrainingConfig
 from flywheel.errors import JobError, StudentError
 from flywheel.jobs import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
@@ -152,7 +152,7 @@ class _Trainer:
         seed: int,
         most_tokens: int | None,
     ) -> None:
-        self.engine = engine_for(model, dropout)
+        self.engine = engine_for(model, dropout, config.fp8_base)
         self.weights = trainable(model)
         self.train, self.config, self.seed = train, config, seed
         self.most_tokens = most_tokens or MOST_TOKENS.get(self.engine.device.type, MOST_TOKENS["cpu"])

@@ -12,7 +12,7 @@ from tiny_students import CLASSES
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.config.schema import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec
 from flywheel.runtimes import Job, open_runtime
 from flywheel.runtimes.nemo.job import NemoJob

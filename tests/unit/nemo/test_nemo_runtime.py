@@ -12,7 +12,7 @@ import pytest
 from nemo_microservices import NeMoMicroservices
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.config.schema import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.errors import ConfigError, JobError, NotEnoughRecordsError
 from flywheel.jobs import CustomizeSpec
 from flywheel.nemo_stand_in.state import Behaviour, Fault

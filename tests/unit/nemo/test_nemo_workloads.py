@@ -11,7 +11,7 @@ import pytest
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
-from flywheel.config.schema import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.demo.tasks import Task, records
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.records import Record
