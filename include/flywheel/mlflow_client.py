@@ -39,14 +39,6 @@ def tracking_uri(config: MlflowConfig) -> str:
     return uri or f"sqlite:///{resolve_path('state/mlflow.db')}"
 
 
-def prepare(config: MlflowConfig | None = None) -> None:
-    """Create the SQLite file with its tables, so that the first run need not; a server needs nothing."""
-    uri = tracking_uri(config or MlflowConfig())
-    if uri.startswith("sqlite"):
-        with open_client(uri) as client:
-            client.search_experiments(max_results=1)
-
-
 @contextmanager
 def open_client(uri: str) -> Iterator[MlflowClient]:
     """Give a client; whatever MLflow raises inside becomes a TrackingError."""

@@ -10,7 +10,7 @@ from mlflow.entities import Run as MlflowRun
 
 from flywheel import tracking, wheel
 from flywheel.config.schema import MlflowConfig
-from flywheel.mlflow_client import TrackingError, prepare, tracking_uri
+from flywheel.mlflow_client import TrackingError, open_client, tracking_uri
 from flywheel.plan import Plan
 from flywheel.report import read_report
 from flywheel.tracking import model_name, register
@@ -21,7 +21,8 @@ from tests.unit.finished_run import TABLE_1, config_of, finish, plan_of
 def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A SQLite file for all tests here: its tables take 2 s to make."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/state/mlflow.db"
-    prepare(MlflowConfig(tracking_uri=uri))
+    with open_client(uri) as client:
+        client.search_experiments(max_results=1)
     yield uri
 
 
@@ -168,5 +169,8 @@ def test_the_uri_is_the_configs_then_the_environments_then_a_file(monkeypatch: p
 
 def test_a_file_that_is_no_database_is_a_tracking_error(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to look like a file of one")
-    with pytest.raises(TrackingError, match=r"MLflow at sqlite:///.*mlflow\.db"):
-        prepare(MlflowConfig(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"))
+    with (
+        pytest.raises(TrackingError, match=r"MLflow at sqlite:///.*mlflow\.db"),
+        open_client(f"sqlite:///{tmp_path}/mlflow.db") as client,
+    ):
+        client.search_experiments(max_results=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,38 +48,38 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
 
 
 def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers:
-    """Return the answers to prompts out of a closed set, by the GPU path where it applies."""
+    """Return the answers to prompts out of a closed set."""
     from flywheel.students.choosing import choose
-    from flywheel.students.decoder import Decoder
+    from flywheel.students.gpu.backend import gpu_choices
 
-    decoder = Decoder(model)
-    if decoder.device.type == "cpu":
-        decoder.merge()
-    else:
-        from flywheel.students.gpu.backend import gpu_choices
-
-        answers = gpu_choices(model, prompts, trie, **settings)
-        if answers is not None:
-            return answers
-    return choose(decoder, prompts, trie, **settings)
+    return _by_the_fastest(gpu_choices, choose, model, prompts, trie, **settings)
 
 
 def _answer(model: Any, prompts: Sequence[Any], stops: frozenset[int], **settings: Any) -> Answers:
-    """Return the free answers to prompts, by the GPU path where it applies."""
-    from flywheel.students.decoder import Decoder
+    """Return the free answers to prompts."""
     from flywheel.students.generation import generate
+    from flywheel.students.gpu.backend import gpu_answers
+
+    return _by_the_fastest(gpu_answers, generate, model, prompts, stops, **settings)
+
+
+def _by_the_fastest(
+    gpu_path: Callable[..., Answers | None],
+    clear_path: Callable[..., Answers],
+    model: Any,
+    *arguments: Any,
+    **settings: Any,
+) -> Answers:
+    """Answer by the GPU path where it applies, else by the clear one."""
+    from flywheel.students.decoder import Decoder
 
     decoder = Decoder(model)
     if decoder.device.type == "cpu":
         # In bf16 the sum W + s B A would round the adapter away; there the adapter stays beside the weights.
         decoder.merge()
-    else:
-        from flywheel.students.gpu.backend import gpu_answers
-
-        answers = gpu_answers(model, prompts, stops, **settings)
-        if answers is not None:
-            return answers
-    return generate(decoder, prompts, stops, **settings)
+        return clear_path(decoder, *arguments, **settings)
+    answers = gpu_path(model, *arguments, **settings)
+    return answers if answers is not None else clear_path(decoder, *arguments, **settings)
 
 
 def _answer_and_score(
