@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.e2e.cluster import Cluster, ClusterUnavailableError, OwnCluster, open_cluster
-from tests.e2e.cluster.images import ensure_image
+from tests.e2e.cluster.images import PROJECT, ensure_image
 from tests.e2e.cluster.objects import ObjectStore
 from tests.e2e.experiment import FirstRun, Ground, open_airflow, run_first
 from tests.e2e.installation import Airflow
@@ -91,6 +91,15 @@ def ground(own_cluster: OwnCluster) -> Iterator[Ground]:
 
 
 @pytest.fixture(scope="session")
+def policies(own_cluster: OwnCluster) -> None:
+    """See that the cluster enforces NetworkPolicies; skip where the kernel cannot, which no set-up mends."""
+    try:
+        own_cluster.enforce_policies()
+    except ClusterUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def airflow(own_cluster: OwnCluster, ground: Ground, drill_image: str) -> Iterator[Airflow]:
     """Give an Airflow whose jobs run in pods; DAGs are flywheel's and those of tests/e2e/dags."""
     with open_airflow(own_cluster, ground, drill_image, CANDIDATES) as started:
@@ -108,6 +117,8 @@ def object_store(own_cluster: OwnCluster, airflow: Airflow) -> Iterator[ObjectSt
     """Give an S3 server with a bucket, whose keys Airflow and a secret of its namespace have."""
     store = ObjectStore(own_cluster, airflow.home / "objects")
     store.start("bucket")
+    policy = PROJECT / "docker/kubernetes/overlays/s3/s3.yaml"
+    own_cluster.kubectl("-n", airflow.namespace, "apply", "-f", str(policy))
     literals = [f"--from-literal={name}={value}" for name, value in store.environment.items()]
     own_cluster.kubectl("-n", airflow.namespace, "create", "secret", "generic", "flywheel-s3", *literals)
     yield store

@@ -64,31 +64,40 @@ def experiment(namespace: str, image: str, *, gpus: int = 0, **changes: Any) -> 
 
 
 class Ground:
-    """Namespaces as docker/kubernetes/base makes them, each with a volume for an artifact root."""
+    """Namespaces as docker/kubernetes makes them."""
 
     def __init__(self, cluster: OwnCluster) -> None:
         self.cluster = cluster
         self.made: list[str] = []
 
     def make(self, artifacts: Path) -> tuple[str, str]:
-        """Make a namespace; return its name and the kubeconfig of Airflow's service account in it."""
+        """Make one of the base, with a volume for an artifact root.
+
+        Returns:
+            Its name, and the kubeconfig of Airflow's service account in it.
+        """
+        name = self.apply("base")
+        self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_volume(name, artifacts)))
+        return name, self._kubeconfig(name)
+
+    def apply(self, part: str) -> str:
+        """Make one of a folder of docker/kubernetes, such as overlays/s3, and return its name."""
         name = f"flywheel-e2e-{uuid.uuid4().hex[:6]}"
         self.made.append(name)
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(PROJECT / "docker/kubernetes", folder, dirs_exist_ok=True)
             overlay = Path(folder, "overlays/test")
             overlay.mkdir()
-            content = {"resources": ["../../base"], "namespace": name}
+            content = {"resources": [f"../../{part}"], "namespace": name}
             (overlay / "kustomization.yaml").write_text(json.dumps(content))
             self.cluster.kubectl("apply", "-k", str(overlay))
-        self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_volume(name, artifacts)))
-        return name, self._kubeconfig(name)
+        return name
 
     def remove(self) -> None:
         """Delete all."""
         for name in self.made:
             self.cluster.kubectl("delete", "namespace", name, "--wait=false")
-            self.cluster.kubectl("delete", "pv", name, "--wait=false")
+            self.cluster.kubectl("delete", "pv", name, "--wait=false", "--ignore-not-found")
 
     def _kubeconfig(self, namespace: str) -> str:
         token = self.cluster.kubectl("-n", namespace, "create", "token", "flywheel-airflow", "--duration=12h")

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -195,7 +196,9 @@ def _dockerfile(name: str) -> str:
 
 
 def _tags(family: str) -> list[str]:
-    return buildah("images", "--format", "{{.Tag}}", "--filter", f"reference={family}").split()
+    """Return the tags that were made here, of that many digits; others are somebody's own."""
+    tags = buildah("images", "--format", "{{.Tag}}", "--filter", f"reference={family}").split()
+    return [tag for tag in tags if re.fullmatch("[0-9a-f]{16}", tag)]
 
 
 def _key(name: str) -> str:

@@ -17,6 +17,7 @@ from typing import IO
 
 from tests.e2e.cluster.images import build as build_image
 from tests.e2e.cluster.images import buildah, image_name, push
+from tests.e2e.cluster.policies import require_kernel
 from tests.e2e.cluster.processes import Processes, end_all, wait_until
 from tests.e2e.cluster.programs import (
     CLUSTER_PACKAGES,
@@ -30,9 +31,17 @@ from tests.e2e.cluster.programs import (
     kubernetes_program,
     run,
 )
-from tests.e2e.cluster.settings import API, ETCD, ETCD_PEER, NODE, NODE_IP, write_settings
+from tests.e2e.cluster.settings import API, ETCD, ETCD_PEER, NODE, NODE_IP, SERVICES, write_settings
 
-PARTS = ("kubelet", "scheduler", "controller-manager", "apiserver", "containerd", "etcd")
+PARTS = (
+    "network-policies",
+    "kubelet",
+    "scheduler",
+    "controller-manager",
+    "apiserver",
+    "containerd",
+    "etcd",
+)
 BRIDGES = ("node0", "pods0")
 PAUSE = f"localhost/pause:{content_hash([SOURCES / 'pause/main.go'])}"
 
@@ -149,6 +158,8 @@ class OwnCluster(Cluster):
             "the node", lambda: self._answers("get", "node", NODE, "-o", f"jsonpath={ready}", says="True"), 90
         )
         wait_until("the service account", lambda: self._answers("get", "serviceaccount", "default"), 60)
+        with suppress(ClusterUnavailableError):  # the tests of them say why not
+            self.enforce_policies()
 
     def down(self) -> None:
         """End all pods and all parts, and take away what they have mounted and the bridges."""
@@ -173,8 +184,17 @@ class OwnCluster(Cluster):
         for bridge in BRIDGES:
             subprocess.run(["ip", "link", "delete", bridge], capture_output=True)
 
+    def enforce_policies(self) -> None:
+        """See that NetworkPolicies are enforced.
+
+        Raises:
+            ClusterUnavailableError: this machine's kernel cannot.
+        """
+        require_kernel()
+        self.start("network-policies")
+
     def start(self, name: str) -> None:
-        """Start one part: etcd, apiserver, controller-manager, scheduler, containerd or kubelet."""
+        """Start one part, such as apiserver or kubelet."""
         self.processes.start(name, self._command(name))
 
     def stop(self, name: str, number: int = 15) -> None:
@@ -187,7 +207,7 @@ class OwnCluster(Cluster):
             "etcd": f"etcd --data-dir {home}/etcd --unsafe-no-fsync --listen-client-urls {ETCD}"
             f" --advertise-client-urls {ETCD} --listen-peer-urls {ETCD_PEER}",
             "apiserver": f"{kube} kube-apiserver --etcd-servers={ETCD} --secure-port={API.rsplit(':')[-1]}"
-            f" --bind-address=127.0.0.1 --advertise-address={NODE_IP} --service-cluster-ip-range=10.96.0.0/16"
+            f" --bind-address=127.0.0.1 --advertise-address={NODE_IP} --service-cluster-ip-range={SERVICES}"
             " --tls-cert-file=pki/apiserver.crt --tls-private-key-file=pki/apiserver.key"
             " --client-ca-file=pki/ca.crt --service-account-key-file=pki/sa.pub"
             " --service-account-signing-key-file=pki/sa.key"
@@ -201,6 +221,8 @@ class OwnCluster(Cluster):
             "containerd": "containerd -c containerd.toml",
             "kubelet": f"{kube} kubelet --kubeconfig=kubelet.conf --config=kubelet.json --root-dir={home}/kubelet"
             f" --hostname-override={NODE} --node-ip={NODE_IP}",
+            "network-policies": f"{kube} network-policies --kubeconfig=admin.conf --hostname-override={NODE}"
+            f" --service-cluster-ip-range={SERVICES}",
         }
         return commands[name].split()
 
@@ -211,11 +233,16 @@ class OwnCluster(Cluster):
             return False
 
     def _bridge(self) -> None:
-        """Give the node its address: on a bridge, as kubelet refuses a loopback one."""
+        """Give the node its address: on a bridge, as kubelet refuses a loopback one; and the pods their bridge."""
         if subprocess.run(["ip", "link", "show", "node0"], capture_output=True).returncode:
             run("ip", "link", "add", "node0", "type", "bridge")
             run("ip", "addr", "add", f"{NODE_IP}/24", "dev", "node0")
             run("ip", "link", "set", "node0", "up")
+        if subprocess.run(["ip", "link", "show", "pods0"], capture_output=True).returncode:
+            run("ip", "link", "add", "pods0", "type", "bridge")
+        # What goes from pod to pod passes iptables, too, where the kernel can.
+        passing = ["ip", "link", "set", "pods0", "type", "bridge", "nf_call_iptables", "1"]
+        subprocess.run(passing, capture_output=True)
 
     # -- images and GPUs -----------------------------------------------------------------------------
 

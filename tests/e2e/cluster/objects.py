@@ -11,7 +11,7 @@ from tests.e2e.cluster.programs import build_module
 from tests.e2e.cluster.settings import NODE_IP
 
 MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
-PORT = 7070
+PORT = 443  # what docker/kubernetes/overlays/s3 opens to the pods
 KEY, SECRET = "flywheel", "flywheel-secret"
 URL = f"http://{NODE_IP}:{PORT}"
 

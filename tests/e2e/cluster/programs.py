@@ -24,6 +24,8 @@ CLUSTER_PACKAGES = {  # Debian's package by a program that it brings
     "etcd": "etcd-server",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "ip": "iproute2",
+    "iptables": "iptables",
+    "ipset": "ipset",
     "openssl": "openssl",
     "buildah": "buildah",
     "debootstrap": "debootstrap",
@@ -67,7 +69,7 @@ def kubernetes_version() -> str:
 
 def kubernetes_program(folder: Path) -> Path:
     """Return where the program with all parts of Kubernetes is, once it is built."""
-    files = [SOURCES / name for name in ("main.go", "go.mod", "go.sum")]
+    files = [*sorted(SOURCES.glob("*.go")), SOURCES / "go.mod", SOURCES / "go.sum"]
     return folder / f"kube-{kubernetes_version()}-{content_hash(files)}"
 
 

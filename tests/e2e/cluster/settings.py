@@ -13,6 +13,7 @@ NODE_IP = "10.89.0.1"
 API_PORT = 16443
 ETCD, ETCD_PEER = "http://127.0.0.1:12379", "http://127.0.0.1:12380"
 API = f"https://127.0.0.1:{API_PORT}"
+SERVICES = "10.96.0.0/16"
 
 _NAMES = f"DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:{NODE_IP},IP:10.96.0.1"
 

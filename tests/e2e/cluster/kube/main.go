@@ -1,7 +1,8 @@
 // Kubernetes in one program: its name, or its first argument, says which part of it to be.
 //
 // The test cluster needs five parts of Kubernetes and only the Go module proxy is a given everywhere, so
-// they are built from their module; one binary shares what the five have in common (130 MB instead of 450).
+// they are built from their module; one binary shares what the five have in common (130 MB instead of 450), and
+// what enforces NetworkPolicies (policies.go) comes at little more.
 package main
 
 import (
@@ -27,11 +28,12 @@ var parts = map[string]func() *cobra.Command{
 	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
+	"network-policies":        newPoliciesCommand,
 }
 
 func main() {
 	if len(os.Args) < 2 || parts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: kube kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kubectl ...")
+		fmt.Fprintln(os.Stderr, "usage: kube kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kubectl|network-policies ...")
 		os.Exit(2)
 	}
 	os.Args = os.Args[1:]
