@@ -108,7 +108,7 @@ def timed(work: Any, repeats: int) -> float:
 
 
 def choosing(model: Any, prompts: Sequence[Tokens], peers: dict[int, float]) -> dict[str, float]:
-    """Time the choice among labels; the weights are packed before, as they are for free answers."""
+    """Time the choice among labels; to pack the weights is not counted, as it is not for free answers."""
     _, samples = common.make_samples(5, model.config.vocab_size, seed=2)
     trie = LabelTrie([sample.answer for sample in samples])
     seconds = []

@@ -135,14 +135,13 @@ def _our_step(
 
 def _fp8_error(engine: Engine, row: DeviceRow) -> float:
     """Return how far fp8's gradient is from bf16's, by the length of bf16's."""
-    found = []
-    for fp8 in (engine.fp8, None):
-        engine.fp8, kept = fp8, engine.fp8
+    weights, gradients = engine.fp8, []
+    for engine.fp8 in (None, weights):
         engine.adapter.gradients.zero_()
         engine.step(row, 1 / row.answers)
-        engine.fp8 = kept
-        found.append(engine.adapter.gradients.clone())
-    return round(float(torch.linalg.norm(found[0] - found[1]) / torch.linalg.norm(found[1])), 4)
+        gradients.append(engine.adapter.gradients.clone())
+    bf16, fp8 = gradients
+    return round(float(torch.linalg.norm(fp8 - bf16) / torch.linalg.norm(bf16)), 4)
 
 
 # What is tried for TRL: its defaults (gradient checkpointing), then without it and with Liger's kernels.

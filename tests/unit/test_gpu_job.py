@@ -24,11 +24,15 @@ def fine_tuned(settings: TrainingConfig, **options: Any) -> tuple[dict[str, torc
     return {name: weight.detach().clone() for name, weight in trainable(model).items()}, outcome.state.losses
 
 
-@pytest.fixture
-def gpu_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def take_gpu_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         training, "engine_for", lambda model, dropout, fp8: GpuEngine(model, dropout, graphs=False, fp8=fp8)
     )
+
+
+@pytest.fixture
+def gpu_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_gpu_path(monkeypatch)
 
 
 SETTINGS = TrainingConfig(batch_size=8, learning_rate=5e-3, epochs=2, validations=2)
@@ -36,9 +40,7 @@ SETTINGS = TrainingConfig(batch_size=8, learning_rate=5e-3, epochs=2, validation
 
 def test_both_engines_train_the_same_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, wanted_losses = fine_tuned(SETTINGS)
-    monkeypatch.setattr(
-        training, "engine_for", lambda model, dropout, fp8: GpuEngine(model, dropout, graphs=False, fp8=fp8)
-    )
+    take_gpu_path(monkeypatch)
     found, losses = fine_tuned(SETTINGS)
     assert losses == pytest.approx(wanted_losses, rel=1e-4)
     for name, weight in wanted.items():
