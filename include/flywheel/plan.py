@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config, Student
 from flywheel.config.loading import validate_config
 from flywheel.errors import ConfigError
 from flywheel.workload import Workload
+from flywheel.workload_versions import resolve_held
 
 
 class Candidate(BaseModel):
@@ -87,6 +89,7 @@ def make_plan(
     if overrides or sizes:
         config = override_config(config, {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})})
     workload = Workload.load(config.workload)
+    workload = resolve_held(ArtifactRoot(config.artifacts.root), workload, config.workload)
     _check_type(config, workload)
     names = [student.name for student in config.students]
     chosen = list(dict.fromkeys(students)) if students else names

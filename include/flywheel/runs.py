@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
 from flywheel.plan import Plan
+from flywheel.workload_versions import remember_version
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Run:
         """Freeze a plan into its run's folder; the plan that is there already stays."""
         run = cls(ArtifactRoot(plan.config.artifacts.root), plan.run_id)
         if not run.root.exists(f"{run.path}/plan.json"):
+            remember_version(run.root, plan.workload)
             run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
         return run
 

@@ -28,7 +28,8 @@ from flywheel.labels import normalize, parse_label
 PLACEHOLDER = "{text}"
 MAX_PROMPT_CHARACTERS = 200_000
 _REQUIRED = {"workload_id", "template", "classes"}
-_KEYS = sorted({*_REQUIRED, "system", "aliases", "examples"})
+_KEYS = sorted({*_REQUIRED, "system", "aliases", "examples", "labels_hold_from"})
+VERSION_DIGITS = 12  # of a version's hash, as people are shown it
 # With these a workload is one that applications log, and that the teacher is not asked for.
 _LOGGED_KEYS = frozenset({"workload_id"})
 _PLACEHOLDERS = re.compile(r"\{(classes|examples)\}")
@@ -46,6 +47,7 @@ class Workload:
         before: the user message up to the text.
         after: the user message from the text on.
         has_prompt: False of a workload that applications log: there are no classes and no prompt then.
+        labels_hold_from: other versions (beginnings of their `sha256`) whose labels hold in this one too.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Workload:
     before: str
     after: str
     has_prompt: bool = True
+    labels_hold_from: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Workload:
@@ -67,9 +70,14 @@ class Workload:
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of all that decides prompts and labels, in hex."""
+        """The version: the hash of all that decides prompts and labels, in hex."""
         content = [self.id, self.classes, sorted(self.aliases.items()), self.system, self.before, self.after]
         return hashlib.sha256(orjson.dumps(content)).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """The version as people are shown it, and as they name it."""
+        return self.sha256[:VERSION_DIGITS]
 
     def messages(self, text: str) -> list[dict[str, Any]]:
         """Return the chat messages that ask for the class of a text, which goes in as it is."""
@@ -100,6 +108,11 @@ class Workload:
     def label_of(self, answer: str) -> str | None:
         """Return the class that an answer or a human label names; None if none or several."""
         return parse_label(answer, self.classes, self.aliases)
+
+
+def place_of(path: str | os.PathLike[str], *at: str | int) -> str:
+    """Return file, line and key of a place in a workload file, for messages."""
+    return _Reader(Path(resolve_path(os.fspath(path)))).where(at)
 
 
 class _Reader:
@@ -158,7 +171,25 @@ class _Reader:
         if len(before) + len(after) > MAX_PROMPT_CHARACTERS:
             self._fail(("template",), f"a prompt of at most {MAX_PROMPT_CHARACTERS} characters", len(before))
         system = self._text(("system",)) if self.data.get("system") else ""
-        return Workload(workload_id, tuple(classes), aliases, system, before, after)
+        return Workload(
+            workload_id,
+            tuple(classes),
+            aliases,
+            system,
+            before,
+            after,
+            labels_hold_from=tuple(self._versions()),
+        )
+
+    def _versions(self) -> Iterator[str]:
+        entries = self.data.get("labels_hold_from") or []
+        expected = "a version as `flywheel workload` shows it, in quotes: at least 8 hex digits"
+        if not isinstance(entries, list):
+            self._fail(("labels_hold_from",), f"a list, each {expected}", entries)
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, str) or not re.fullmatch(r"[0-9a-f]{8,64}", entry):
+                self._fail(("labels_hold_from", index), expected, entry)
+            yield entry
 
     def _classes(self) -> dict[str, str]:
         entries = self.data["classes"]
@@ -222,9 +253,9 @@ class _Reader:
                 hint = (
                     f"the nearest valid key is {near[0]!r}" if near else f"valid keys are {', '.join(keys)}"
                 )
-                raise WorkloadError(f"{self._where((*at, key))}: no such key; {hint}")
+                raise WorkloadError(f"{self.where((*at, key))}: no such key; {hint}")
         for key in sorted(required - set(entry)):
-            raise WorkloadError(f"{self._where((*at, key))}: missing, and required")
+            raise WorkloadError(f"{self.where((*at, key))}: missing, and required")
 
     def _check_repeats(self, node: yaml.Node | None) -> None:
         """Refuse a key that is there twice, of which YAML would silently take the last."""
@@ -252,9 +283,9 @@ class _Reader:
     def _fail(self, at: tuple[str | int, ...], expected: str, got: object) -> None:
         shown = repr(got)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise WorkloadError(f"{self._where(at)}: expected {expected}; got {shown}")
+        raise WorkloadError(f"{self.where(at)}: expected {expected}; got {shown}")
 
-    def _where(self, at: tuple[str | int, ...]) -> str:
+    def where(self, at: tuple[str | int, ...]) -> str:
         """Return file, line and dotted key of a location; the line of its nearest part that exists."""
         line = 1
         node = self.root

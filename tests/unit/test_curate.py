@@ -14,6 +14,7 @@ import pytest
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.curation import reading
+from flywheel.curation.prompts import Sift
 from flywheel.curation.result import CurateResult
 from flywheel.errors import NotEnoughRecordsError, StoreError
 from flywheel.records import Record
@@ -261,10 +262,10 @@ def test_what_is_wrong_in_the_second_process_is_said_here(tmp_path: Path, monkey
     with SqliteStore(tmp_path / "records.sqlite") as opened:
         ids = [*opened.read_ids(plan.workload_id, plan.client_id, plan.cutoff), "f" * 32]
         with pytest.raises(StoreError, match=r"record f{32} is gone from the store"):
-            list(reading.reduced(plan, opened, ids))
+            list(reading.reduced(plan, opened, ids, Sift(None)))
         monkeypatch.setattr(reading.sys, "executable", "/bin/false")
         with pytest.raises(StoreError, match="the process that reads the records ended with code 1"):
-            list(reading.reduced(plan, opened, ids))
+            list(reading.reduced(plan, opened, ids, Sift(None)))
 
 
 KILLED = """

@@ -3,7 +3,7 @@
 Of many records from the embedded store, a process of its own reads and reduces the next ones while this one
 takes in the last: the first pass over a million takes 20 s instead of 35 s on two cores. (Threads would not
 help, for both halves are Python's own work; an Elasticsearch node is a second process already.) The process
-gets the plan and the ids as two JSON lines on its stdin, and writes a JSON line for each batch.
+gets the plan, the ids and the sift as three JSON lines on its stdin, and writes a JSON line for each batch.
 
     python -m flywheel.curation.reading
 """
@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import orjson
 
+from flywheel.curation.prompts import Sift
 from flywheel.curation.texts import own_texts, words_of
 from flywheel.errors import FlywheelError, StoreError
 from flywheel.plan import Plan
@@ -57,22 +58,25 @@ def own_workload(plan: Plan) -> Workload | None:
     return plan.workload if plan.workload.id == plan.workload_id else None
 
 
-def reduced(plan: Plan, store: RecordStore, ids: Sequence[str]) -> Iterator[Reduced]:
+def reduced(plan: Plan, store: RecordStore, ids: Sequence[str], sift: Sift) -> Iterator[Reduced]:
     """Stream the records of these ids, which are a part of what the store gives, in its order.
 
     Records that others wrote since the ids were listed are passed over.
+
+    Args:
+        sift: lets through those of today's prompt; its counts are whole at the end.
 
     Raises:
         StoreError: a record is gone, or the store cannot be read.
     """
     if len(ids) >= APART_FROM and plan.config.store.type == "sqlite":
-        yield from _reduced_apart(plan, ids)
+        yield from _reduced_apart(plan, ids, sift)
     else:
-        yield from _reduced_here(plan, store, ids)
+        yield from _reduced_here(plan, store, ids, sift)
 
 
-def _reduced_here(plan: Plan, store: RecordStore, ids: Sequence[str]) -> Iterator[Reduced]:
-    for record, text in own_texts(_read(plan, store, ids), own_workload(plan)):
+def _reduced_here(plan: Plan, store: RecordStore, ids: Sequence[str], sift: Sift) -> Iterator[Reduced]:
+    for record, text in own_texts(sift.through(_read(plan, store, ids)), own_workload(plan)):
         yield record.id, record.label, " ".join(words_of(text))
 
 
@@ -89,18 +93,19 @@ def _read(plan: Plan, store: RecordStore, ids: Sequence[str]) -> Iterator[Record
         raise StoreError(f"record {wanted} is gone from the store; run this again")
 
 
-def _reduced_apart(plan: Plan, ids: Sequence[str]) -> Iterator[Reduced]:
+def _reduced_apart(plan: Plan, ids: Sequence[str], sift: Sift) -> Iterator[Reduced]:
     command = [sys.executable, "-m", "flywheel.curation.reading"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            _send(process.stdin, plan, ids)
+            _send(process.stdin, plan, ids, sift)
             for line in process.stdout:
                 message = orjson.loads(line)
                 if "error" in message:
                     raise StoreError(message["error"])
                 if "end" in message:
+                    sift.add(message["end"])
                     return
                 yield from zip(*message["batch"], strict=True)
         finally:
@@ -111,10 +116,11 @@ def _reduced_apart(plan: Plan, ids: Sequence[str]) -> Iterator[Reduced]:
     )
 
 
-def _send(stdin: IO[bytes], plan: Plan, ids: Sequence[str]) -> None:
+def _send(stdin: IO[bytes], plan: Plan, ids: Sequence[str], sift: Sift) -> None:
     with suppress(BrokenPipeError):  # it has ended; its output says why
         stdin.write(plan.model_dump_json().encode() + b"\n")
         stdin.write(orjson.dumps(ids) + b"\n")
+        stdin.write(orjson.dumps(sift.tell()) + b"\n")
         stdin.close()
 
 
@@ -122,12 +128,13 @@ def main() -> None:
     """Be the second process."""
     plan = Plan.model_validate_json(sys.stdin.buffer.readline())
     ids = orjson.loads(sys.stdin.buffer.readline())
+    sift = Sift.told(orjson.loads(sys.stdin.buffer.readline()))
     try:
         with open_store(plan.config.store) as store, rare_collections():
-            records = _reduced_here(plan, store, ids)
+            records = _reduced_here(plan, store, ids, sift)
             while batch := list(islice(records, _BATCH)):
                 _tell(batch=list(zip(*batch, strict=True)))
-        _tell(end=True)
+        _tell(end=sift.sums())
     except FlywheelError as error:
         _tell(error=str(error))
 

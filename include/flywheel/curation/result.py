@@ -34,8 +34,33 @@ class SizeResult(BaseModel):
     per_class: dict[str, int]
 
 
+class PromptCounts(BaseModel):
+    """Records that the workload's prompt concerns; the first three stay out. Versions by 12 hex digits.
+
+    Attributes:
+        other_version: by version of the workload's prompt under which they were labelled.
+        unknown_version: the teacher's, of no known version.
+        removed_class: by class that no longer exists.
+        taken_over: by version; their labels hold by the workload file, their text is in today's prompt.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    other_version: dict[str, int] = {}
+    unknown_version: int = 0
+    removed_class: dict[str, int] = {}
+    taken_over: dict[str, int] = {}
+
+    @property
+    def left_out(self) -> int:
+        """Records that stay out."""
+        return sum(self.other_version.values()) + self.unknown_version + sum(self.removed_class.values())
+
+
 class CurateResult(BaseModel):
-    """What the stage gave: `total` = `duplicates` + `near_duplicates` + `used`, `used` = train + val + eval.
+    """What the stage gave.
+
+    `total` = `prompts.left_out` + `duplicates` + `near_duplicates` + `used`, `used` = train + val + eval.
 
     Attributes:
         dataset: key of the dataset.
@@ -44,6 +69,7 @@ class CurateResult(BaseModel):
         total: records before the cutoff, or `limit` of them.
         duplicates: left out, with the same words as an earlier record.
         near_duplicates: left out, with nearly the same words as an earlier record.
+        prompts: records of other versions of the prompt and of removed classes.
         workload_type: classification, tool_calling (any answer calls a function) or generic.
         stratified: classes have their shares in train, val and eval; else the split is random.
         notes: what the user should know of the split, such as why it is random.
@@ -60,6 +86,7 @@ class CurateResult(BaseModel):
     total: int
     duplicates: int
     near_duplicates: int
+    prompts: PromptCounts = PromptCounts()
     used: int
     train: int
     val: int

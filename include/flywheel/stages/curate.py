@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config.evaluation import WorkloadType
+from flywheel.curation.prompts import Sift, notes_of
 from flywheel.curation.reading import own_workload, rare_collections, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
@@ -47,7 +48,7 @@ from flywheel.tool_calls import is_functions, with_arguments
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 1
+CODE_VERSION = 2
 WRITE_BATCH = 500
 # Records are written in an order of their own, so that each is a look-up anywhere in the file: of a million
 # records (0.2 GB) all pages then stay in memory.
@@ -70,17 +71,24 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     root = ArtifactRoot(plan.config.artifacts.root)
     with open_store(plan.config.store, cache_mb=CACHE_MB, rereads=True) as store, rare_collections():
         ids = list(store.read_ids(plan.workload_id, plan.client_id, plan.cutoff))
-        ids = ids[-config.limit :] if config.limit else ids
+        sift = Sift.of(plan, workload, root)
+        if config.limit:
+            if sift.others and len(ids) > config.limit:
+                # The limit is of records that go in: another version's must not take their places.
+                there = store.read(plan.workload_id, plan.client_id, plan.cutoff)
+                ids = [record.id for record in Sift(workload, sift.others).through(there)]
+            ids = ids[-config.limit :]
         key = key_of(
             "dataset",
             CODE_VERSION,
             hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
             config.model_dump(mode="json"),
             workload.sha256 if workload else None,
+            sift.key,
         )
         found = root.find("datasets", key)
         if not found:
-            _build(plan, store, ids, key, root)
+            _build(plan, store, ids, sift, key, root)
     dataset = root.fetch("datasets", key)
     summary = orjson.loads((dataset / "summary.json").read_bytes())
     sizes = _sizes(plan, dataset / "train.jsonl", summary["train"])
@@ -118,13 +126,14 @@ def _build(
     plan: Plan,
     store: RecordStore,
     ids: Sequence[str],
+    sift: Sift,
     key: str,
     root: ArtifactRoot,
 ) -> None:
     """Choose records and write the dataset."""
     config = plan.config.data_split_config
     samples = collect(
-        reduced(plan, store, ids),
+        reduced(plan, store, ids, sift),
         seed=config.random_seed,
         similarity=config.near_duplicate_similarity,
     )
@@ -135,7 +144,8 @@ def _build(
         samples.near_duplicates,
         len(samples.ids),
     )
-    _check_enough(plan, len(ids), samples)
+    prompts = sift.counts()
+    _check_enough(plan, len(ids), samples, notes_of(prompts))
     parts = split(samples.labels, samples.names, samples.hashes, config)
     summary = {
         "dataset": key,
@@ -143,27 +153,28 @@ def _build(
         "total": len(ids),
         "duplicates": samples.duplicates,
         "near_duplicates": samples.near_duplicates,
+        "prompts": prompts.model_dump(mode="json"),
         "used": len(samples.ids),
         "train": len(parts.train),
         "val": len(parts.val),
         "eval": len(parts.eval),
         "stratified": parts.stratified,
-        "notes": parts.notes,
+        "notes": [*parts.notes, *notes_of(prompts)],
         "per_class": _per_class(samples, parts),
     }
     with root.build("datasets", key) as folder:
         for name, places in (("train", parts.train), ("val", parts.val), ("eval", parts.eval)):
-            records = store.get(samples.ids[place] for place in places.tolist())
+            records = sift.through(store.get(samples.ids[place] for place in places.tolist()))
             _write(folder / f"{name}.jsonl", records, parse_arguments=config.parse_function_arguments)
         (folder / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
-def _check_enough(plan: Plan, total: int, samples: Samples) -> None:
+def _check_enough(plan: Plan, total: int, samples: Samples, notes: Sequence[str]) -> None:
     config = plan.config.data_split_config
     used = len(samples.ids)
     found = (
         f"{_whose(plan)}: {used} records can be used ({total} read, {samples.duplicates} duplicates, "
-        f"{samples.near_duplicates} near-duplicates)"
+        f"{samples.near_duplicates} near-duplicates{''.join(f'; {note}' for note in notes)})"
     )
     if used < config.min_total_records:
         raise NotEnoughRecordsError(
