@@ -126,7 +126,8 @@ def replace_champion(root: ArtifactRoot, champion: Champion) -> None:
 def champion_history(root: ArtifactRoot, workload_id: str, client_id: str) -> list[Champion]:
     """Return all champions there were, oldest first."""
     folder = f"{champion_folder(workload_id, client_id)}/history"
-    return [Champion.model_validate(root.read_json(f"{folder}/{name}")) for name in root.list(folder)]
+    names = [name for name in root.list(folder) if name.endswith(".json")]  # not what a killed write left
+    return [Champion.model_validate(root.read_json(f"{folder}/{name}")) for name in names]
 
 
 def champion_adapters(root: ArtifactRoot) -> set[str]:

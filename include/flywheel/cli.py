@@ -92,6 +92,16 @@ def prepare() -> None:
 
 
 @app.command(rich_help_panel=WHEEL)
+def upgrade() -> None:
+    """Bring up the artifacts and records that an older flywheel left; repeat it as often as you like."""
+    from flywheel.config import load_config
+    from flywheel.upgrade import upgrade
+
+    for line in upgrade(load_config()) or ["Artifacts and records are of this version."]:
+        typer.echo(line)
+
+
+@app.command(rich_help_panel=WHEEL)
 def doctor() -> None:
     """Check config, connections, disk and GPU: what is missing, and how to fix it."""
     from flywheel.doctor import examine

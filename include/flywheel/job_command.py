@@ -22,6 +22,7 @@ from flywheel.errors import ArtifactError, FlywheelError, JobError, StudentError
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.progress import PROGRESS_SUFFIX, ProgressFile
 from flywheel.runtimes.base import CRASHED, GRACE_SECONDS, REFUSED
+from flywheel.upgrade import refuse_newer
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ def run_job(kind: str, spec: str) -> None:
     started_at = time.time()
     folder, name = _split(spec)
     asked = folder.read_json(name)
+    refuse_newer(ArtifactRoot(asked["artifact_root"]))  # an image may be older than who plans its jobs
     base = name.removesuffix(SPEC_SUFFIX)
     progress = ProgressFile(folder, base + PROGRESS_SUFFIX)
     if kind == "customize":

@@ -44,8 +44,17 @@ class Run:
 
     @classmethod
     def create(cls, plan: Plan) -> Run:
-        """Freeze a plan into its run's folder; the plan that is there already stays."""
+        """Freeze a plan into its run's folder; the plan that is there already stays.
+
+        What an older flywheel left in the artifact root is brought up first.
+
+        Raises:
+            ArtifactError: a newer flywheel has written the artifact root.
+        """
+        from flywheel.upgrade import bring_up  # here: it is needed once a run
+
         run = cls(ArtifactRoot(plan.config.artifacts.root), plan.run_id)
+        bring_up(run.root)
         if not run.root.exists(f"{run.path}/plan.json"):
             remember_version(run.root, plan.workload)
             run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))

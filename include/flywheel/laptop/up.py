@@ -34,6 +34,7 @@ from flywheel.laptop.progress import Progress
 from flywheel.runs import Run, seconds_of
 from flywheel.runtimes.local import LocalRuntime
 from flywheel.teacher.endpoint import URL_VARIABLE
+from flywheel.upgrade import upgrade
 
 POLL_SECONDS = 0.25
 TASKS_POLL_SECONDS = 1.0
@@ -103,6 +104,8 @@ class _Wheel:
 
     def turn(self) -> int:
         """Start what is needed, trigger a run, follow it to its end and show what it gave."""
+        for line in upgrade(self.config):
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         run = None
         if home.is_prepared():
             run = self._unfinished()

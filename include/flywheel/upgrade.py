@@ -1,0 +1,152 @@
+"""The version of what is kept, and the steps that bring up what an older flywheel wrote.
+
+    version.json in the artifact root      {"version": 2}; a root without it is of version 1
+
+The record store has a version of its own, the schema's, and is brought up by opening it (flywheel.stores).
+What else is in state/ is Airflow's, which has migrations of its own (`airflow db migrate`), or is made anew.
+
+`flywheel upgrade` brings both up; `make run`, the start of Airflow's image and each run that is planned do
+it too, as it takes milliseconds. Steps are numbered by the version they lead to. Each may be repeated:
+where an upgrade was killed, the next one goes on at the step that was not finished. One process at a time
+does it, by a file lock; behind a URL, one on each machine, so that a step also has to stand another one
+beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import Champion, replace_champion
+from flywheel.config import Config, resolve_path
+from flywheel.errors import ArtifactError
+
+log = logging.getLogger(__name__)
+
+VERSION_FILE = "version.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an upgrade.
+
+    Attributes:
+        version: that a root has after it.
+        what: it does, as a sentence with a place for the number of files.
+        work: does it, however often it is called, and returns how many files it wrote.
+    """
+
+    version: int
+    what: str
+    work: Callable[[ArtifactRoot], int]
+
+
+def upgrade(config: Config) -> list[str]:
+    """Bring the artifact root and the record store of a config up; return what was done, in sentences.
+
+    Raises:
+        ArtifactError, StoreError: a newer flywheel has written them, or they are damaged.
+    """
+    done = bring_up(ArtifactRoot(config.artifacts.root))
+    if config.store.type != "sqlite" or Path(resolve_path(config.store.path)).exists():
+        from flywheel.stores import open_store
+
+        open_store(config.store).close()
+    return done
+
+
+def bring_up(root: ArtifactRoot) -> list[str]:
+    """Do the steps that an artifact root has not had; return what was done, in sentences.
+
+    Raises:
+        ArtifactError: a newer flywheel has written it, or its version file is damaged.
+    """
+    if refuse_newer(root) == VERSION:
+        return []
+    lock = root.local_folder(f"{VERSION_FILE}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    done = []
+    with FileLock(lock):
+        found = refuse_newer(root)  # another process may have been here meanwhile
+        is_new = found == 1 and not root.list("runs") and not root.list("champions")
+        for step in STEPS:
+            if step.version > found:
+                sentence = f"{root.url} is of version {step.version} now: {step.what.format(step.work(root))}"
+                root.write_json(VERSION_FILE, {"version": step.version})
+                if not is_new:
+                    done.append(sentence)
+                    log.info(sentence)
+    return done
+
+
+def refuse_newer(root: ArtifactRoot) -> int:
+    """Return the version of an artifact root.
+
+    Raises:
+        ArtifactError: it is one that this flywheel does not know, or its version file is damaged.
+    """
+    if not root.exists(VERSION_FILE):
+        return 1
+    content = root.read_json(VERSION_FILE)
+    found = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(found, int) or found < 1:
+        raise ArtifactError(
+            f'{root.url}/{VERSION_FILE}: expected {{"version": N}}; write the version that the root has, '
+            "or remove the file, and all steps are done again, which changes nothing that is up to date"
+        )
+    if found > VERSION:
+        raise ArtifactError(
+            f"{root.url} is of version {found}, and this flywheel knows versions up to {VERSION}: "
+            "install the flywheel that wrote it, or name another place in artifacts.root"
+        )
+    return found
+
+
+def _complete_champions(root: ArtifactRoot) -> int:
+    """Write champions as they are written today, and those in force into their history.
+
+    Older files lack the score, which was F1; a kill between the two writes left the history without the last.
+    """
+    written = 0
+    for workload in root.list("champions"):
+        for client in root.list(f"champions/{workload}"):
+            folder = f"champions/{workload}/{client}"
+            known = [
+                champion
+                for name in root.list(f"{folder}/history")
+                if name.endswith(".json") and (champion := _rewritten(root, f"{folder}/history/{name}"))
+            ]
+            in_force = _rewritten(root, f"{folder}/champion.json")
+            written += sum(is_new for _, is_new in known)
+            if in_force:
+                written += in_force[1]
+                if in_force[0] not in [champion for champion, _ in known]:
+                    replace_champion(root, in_force[0])
+                    written += 1
+    return written
+
+
+def _rewritten(root: ArtifactRoot, path: str) -> tuple[Champion, bool] | None:
+    """Return a champion, and whether its file had to be written anew; None where it is missing or damaged."""
+    if not root.exists(path):
+        return None
+    try:
+        content = root.read_json(path)
+        champion = Champion.model_validate(content)
+    except (ArtifactError, ValidationError) as error:  # whoever reads it says what to do
+        log.warning("%s/%s stays as it is, damaged: %s", root.url, path, error)
+        return None
+    today = {**content, **champion.model_dump(mode="json")}
+    if content != today:
+        root.write_json(path, today)
+    return champion, content != today
+
+
+STEPS = (Step(2, "champions have scores and whole histories ({} files written)", _complete_champions),)
+VERSION = STEPS[-1].version

@@ -1,0 +1,192 @@
+"""What an older flywheel left is brought up: from version 1, also through kills; a newer one's is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import champion_history, read_champion
+from flywheel.config import Config
+from flywheel.curation.result import CurateResult
+from flywheel.errors import ArtifactError
+from flywheel.jobs import EvaluateResult
+from flywheel.report import read_report
+from flywheel.runs import Run, open_run
+from flywheel.stages.promote import PromoteResult
+from flywheel.stores import open_store
+from flywheel.upgrade import VERSION, bring_up, refuse_newer, upgrade
+from tests.unit.finished_run import config_of, plan_of
+
+# As the flywheel wrote them that knew no versions: two nights, each with a champion, and a store.
+WRITTEN = Path(__file__).parent / "version_1"
+PROJECT = Path(__file__).parents[2]
+SCOPE = ("news_classifier", "default")
+FOLDER = "champions/news_classifier/default"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a home with a state of version 1, its champion not yet in the history and an older one without score."""
+    for name, content in json.loads((WRITTEN / "artifacts.json").read_text()).items():
+        path = tmp_path / "artifacts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    first, last = sorted((tmp_path / "artifacts" / FOLDER / "history").iterdir())
+    last.unlink()
+    older = {name: value for name, value in json.loads(first.read_text()).items() if "score" not in name}
+    first.write_text(json.dumps(older))
+    (tmp_path / "state").mkdir()
+    with sqlite3.connect(tmp_path / "state/records.sqlite") as store:
+        store.executescript((WRITTEN / "store.sql").read_text())
+    store.close()
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/workloads").symlink_to(PROJECT / "include/workloads")
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def config() -> Config:
+    return config_of("artifacts", "sqlite:////nowhere/mlflow.db")
+
+
+def contents(home: Path) -> dict[str, Any]:
+    """Return all JSON of the artifact root."""
+    files = sorted((home / "artifacts").rglob("*.json"))
+    return {str(path.relative_to(home)): json.loads(path.read_text()) for path in files}
+
+
+def test_a_state_of_version_1_is_brought_up_and_all_of_it_can_be_read(home: Path, config: Config) -> None:
+    root = ArtifactRoot(config.artifacts.root)
+    assert refuse_newer(root) == 1
+    before = read_champion(root, *SCOPE)
+    assert upgrade(config)
+    assert refuse_newer(root) == VERSION
+    assert read_champion(root, *SCOPE) == before
+    history = champion_history(root, *SCOPE)
+    assert [champion.run_id for champion in history] == ["night-1", "night-2"]
+    stored = [
+        json.loads(path.read_text())["score"]
+        for path in sorted((home / "artifacts" / FOLDER).rglob("*.json"))
+    ]
+    assert stored == [0.93, 0.9, 0.93]
+    for night in ("night-1", "night-2"):
+        run = open_run(config.artifacts.root, night)
+        assert len(run.plan.candidates) == 9
+        assert run.load("stages/curate", CurateResult).eval == 20
+        assert run.load("stages/promote", PromoteResult).promoted
+        assert len(read_report(root, night).candidates) == 9
+    assert open_run(config.artifacts.root, "night-2").load("jobs/1b@10/evaluate", EvaluateResult).size == 10
+    with open_store(config.store) as store:
+        assert store.scopes() == [("news_classifier", "desk"), ("news_classifier", "other")]
+        assert sorted(key for key, _ in store.read_answers()) == ["k1", "k2"]
+
+
+def test_an_upgrade_that_was_done_does_nothing(home: Path, config: Config) -> None:
+    upgrade(config)
+    before = {path: path.stat().st_mtime_ns for path in (home / "artifacts").rglob("*.json")}
+    assert upgrade(config) == []
+    assert {path: path.stat().st_mtime_ns for path in (home / "artifacts").rglob("*.json")} == before
+
+
+KILLED = """
+import os, sys
+from flywheel import artifacts
+from flywheel.artifacts import ArtifactRoot
+from flywheel.upgrade import bring_up
+
+left, fsync = int(sys.argv[1]), artifacts.os.fsync
+def sync_or_die(file):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), 9)
+    fsync(file)
+artifacts.os.fsync = sync_or_die
+bring_up(ArtifactRoot("artifacts"))
+"""
+
+
+def test_an_upgrade_killed_before_any_of_its_writes_is_gone_on_with(home: Path, config: Config) -> None:
+    """SIGKILL before the 1st, 2nd, ... write, each by a process that finds what the one before has left."""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "include")}
+    ends = []
+    for _ in range(4):
+        # Each does one write more, and is killed at the next.
+        done = subprocess.run([sys.executable, "-c", KILLED, "1"], env=environment, cwd=PROJECT, check=False)
+        ends.append(done.returncode)
+        contents(home)  # none is half written
+        if done.returncode == 0:
+            break
+    assert ends == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    through_kills = contents(home)
+    root = ArtifactRoot(config.artifacts.root)
+    assert refuse_newer(root) == VERSION
+    assert [champion.run_id for champion in champion_history(root, *SCOPE)] == ["night-1", "night-2"]
+    (home / "artifacts/version.json").unlink()
+    bring_up(root)
+    assert contents(home) == through_kills
+
+
+def test_a_run_brings_the_root_up_that_it_is_planned_in(home: Path, config: Config) -> None:
+    Run.create(plan_of(config, "night-3", 4))
+    root = ArtifactRoot(config.artifacts.root)
+    assert refuse_newer(root) == VERSION
+    assert len(champion_history(root, *SCOPE)) == 2
+
+
+def test_a_new_root_begins_with_the_version_of_today_and_without_a_word(memory_root: str) -> None:
+    root = ArtifactRoot(memory_root)
+    assert bring_up(root) == []
+    assert root.read_json("version.json") == {"version": VERSION}
+
+
+def test_what_a_newer_flywheel_wrote_is_refused_with_what_to_do(home: Path, config: Config) -> None:
+    (home / "artifacts/version.json").write_text('{"version": 99}')
+    before = contents(home)
+    for opened in (lambda: upgrade(config), lambda: Run.create(plan_of(config, "night-3", 4))):
+        with pytest.raises(ArtifactError, match=r"of version 99, .* up to \d+: install the flywheel"):
+            opened()
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize("content", ["7", '{"version": "two"}', '{"version": 0}', "{"])
+def test_a_damaged_version_file_is_named(home: Path, config: Config, content: str) -> None:
+    (home / "artifacts/version.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"artifacts/version\.json"):
+        upgrade(config)
+
+
+def test_a_damaged_champion_stays_as_it_is_and_the_others_are_brought_up(home: Path, config: Config) -> None:
+    damaged = home / "artifacts/champions/news_classifier/other/champion.json"
+    damaged.parent.mkdir()
+    damaged.write_text('{"student": 7')
+    root = ArtifactRoot(config.artifacts.root)
+    bring_up(root)
+    assert damaged.read_text() == '{"student": 7'
+    assert len(champion_history(root, *SCOPE)) == 2
+
+
+def test_flywheel_upgrade_says_what_it_did(home: Path) -> None:
+    config = {"nims": [{"model_name": "meta/llama-1b", "name": "1b"}], "sizes": [5]}
+    config["workload"] = "include/workloads/news_classifier.yaml"
+    (home / "config.yaml").write_text(json.dumps(config))
+    environment = {
+        **os.environ, "PYTHONPATH": str(PROJECT / "include"), "FLYWHEEL_CONFIG": str(home / "config.yaml")
+    }  # fmt: skip
+    command = [sys.executable, "-m", "flywheel.cli", "upgrade"]
+    said = [
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert f"{home}/artifacts is of version 2 now: champions have scores and whole histories" in said[0]
+    assert said[1] == "Artifacts and records are of this version.\n"
