@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -15,6 +15,10 @@ from flywheel.labels import parse_label
 from flywheel.tool_calls import ToolCall, check_tools, functions, read_calls
 
 Message = dict[str, Any]
+# Who gave a record its label: flywheel's teacher, an application whose log holds the call, or whoever posted
+# it to the API. The first is the strongest word.
+LabelledBy = Literal["teacher", "application", "posted"]
+STRENGTH: tuple[LabelledBy, ...] = get_args(LabelledBy)
 
 MAX_CONTENT_CHARACTERS = 1_000_000
 # Unix seconds of the year 3000: beyond it, a log gave milliseconds or nonsense.
@@ -34,6 +38,9 @@ class Record:
         request: `{"model": ..., "messages": [...], ...}` as logged; `tools` are the functions it offers.
         response: `{"choices": [{"message": {...}}], ...}` as logged.
         label: the class named by the answer; of calls, the functions: `get_quote()`; else `text`.
+        known_at: unix seconds from which the text counts as known, with its label; None: nobody knows when
+            (undated), so no dated run may use it. No part of the id.
+        labelled_by: who gave the label; no part of the id.
         origin: file and line that it was read from, where known; no part of the record.
     """
 
@@ -44,6 +51,8 @@ class Record:
     request: dict[str, Any]
     response: dict[str, Any]
     label: str
+    known_at: int | None = None
+    labelled_by: LabelledBy = "application"
     origin: tuple[str, int] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -88,6 +97,8 @@ class Record:
         *,
         workload_type: WorkloadType = "auto",
         parse_arguments: bool = True,
+        known_at: int | None = None,
+        labelled_by: LabelledBy = "application",
     ) -> Record:
         """Validate a log record.
 
@@ -99,6 +110,8 @@ class Record:
             workload_type: what answers may be; auto: calls of functions, and texts that name a class if
                 there are classes.
             parse_arguments: the arguments of the answer's calls must be JSON objects.
+            known_at: unix seconds; None: its timestamp, or nothing where that is 0.
+            labelled_by: never read from `data`, which may be anybody's.
 
         Raises:
             RecordError: the message names the key that is wrong and what was expected.
@@ -137,8 +150,15 @@ class Record:
             request=request,
             response=response,
             label=label,
+            known_at=known_by(int(timestamp)) if known_at is None else known_at,
+            labelled_by=labelled_by,
             origin=origin,
         )
+
+
+def known_by(timestamp: int) -> int | None:
+    """Return when a record with that timestamp counts as known; None of one without a time (0)."""
+    return timestamp if timestamp > 0 else None
 
 
 def record_id(
@@ -176,11 +196,14 @@ def make_record(
     answer: str,
     label: str,
     confidence: float | None = None,
+    known_at: int | None = None,
+    labelled_by: LabelledBy = "teacher",
 ) -> Record:
     """Return the record of a call that flywheel itself made.
 
     Args:
         confidence: how probable the answer was, where the teacher told; kept in the response.
+        known_at: unix seconds; None: its timestamp, or nothing where that is 0.
     """
     response: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": answer}}]}
     if confidence is not None:
@@ -193,6 +216,8 @@ def make_record(
         request={"model": model, "messages": messages},
         response=response,
         label=label,
+        known_at=known_by(timestamp) if known_at is None else known_at,
+        labelled_by=labelled_by,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flywheel.config.loading import validate_config
 from flywheel.plan import Plan, make_plan
-from flywheel.records import Record, make_record
+from flywheel.records import LabelledBy, Record, make_record
 from flywheel.workload import Workload
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
@@ -20,6 +20,8 @@ def news_record(
     client_id: str = "desk",
     workload_id: str = "news_classifier",
     messages: list[dict[str, Any]] | None = None,
+    known_at: int | None = None,
+    labelled_by: LabelledBy = "teacher",
 ) -> Record:
     return make_record(
         workload_id=workload_id,
@@ -29,6 +31,8 @@ def news_record(
         messages=messages or WORKLOAD.messages(text),
         answer=WORKLOAD.answer_for(label),
         label=label,
+        known_at=known_at,
+        labelled_by=labelled_by,
     )
 
 

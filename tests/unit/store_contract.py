@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ class StoreContract:
             {"id": "chat-1", "choices": [{"message": {"content": "OTHER"}, "index": 0}], "usage": {"n": 3}},
         ]
         written = [
-            Record(f"{i:032x}{j:02x}", *SCOPE, 5 * i, request, response, "OTHER")
+            Record(f"{i:032x}{j:02x}", *SCOPE, 5 * i, request, response, "OTHER", 100 + i, "posted")
             for i, request in enumerate(shapes)
             for j, response in enumerate(responses)
         ]
@@ -75,6 +76,36 @@ class StoreContract:
         store.write(written[:3])
         assert store.write([*written, written[4]]) == WriteSummary(written=2, already_there=4)
         assert store.count(*SCOPE, ALWAYS) == 5
+
+    def test_records_are_known_by_known_at_and_undated_ones_never(self, store: RecordStore) -> None:
+        late, early = (
+            news_record(text, timestamp=10, known_at=known) for text, known in [("l", 30), ("e", 20)]
+        )
+        undated = replace(news_record("undated", timestamp=0), known_at=None)
+        store.write([late, undated, early])
+        assert list(store.read(*SCOPE, ALWAYS)) == [early, late]
+        assert list(store.read_ids(*SCOPE, 30)) == [early.id]
+        assert store.count(*SCOPE, 30) == sum(store.counts_by_label(*SCOPE, 30).values()) == 1
+        assert store.count(*SCOPE, 11) == 0
+        assert list(store.get([undated.id])) == [undated]
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_of_a_record_written_again_the_first_time_and_the_strongest_word_stay(
+        self, store: RecordStore, order: int
+    ) -> None:
+        record = news_record("again", timestamp=10)
+        again = [
+            replace(record, known_at=50, labelled_by="posted"),
+            replace(record, known_at=60, labelled_by="application"),
+            replace(record, known_at=70, labelled_by="posted"),
+        ]
+        others = records(30)
+        summary = store.write([*others, *again[::order]])
+        assert (summary.written, summary.already_there) == (31, 2)
+        assert list(store.get([record.id])) == [replace(record, known_at=50, labelled_by="application")]
+        assert store.write([*others, replace(record, known_at=55)]) == WriteSummary(0, 31)
+        assert list(store.get([record.id])) == [replace(record, known_at=50, labelled_by="teacher")]
+        assert list(store.get([others[0].id])) == [others[0]]
 
     def test_before_is_exclusive(self, store: RecordStore) -> None:
         store.write(records(9))  # three each at 1000, 1001 and 1002

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flywheel.config.store import StoreConfig
 from flywheel.errors import StoreError
+from flywheel.records import Record
 from flywheel.stores import Answer, RecordStore, open_store
 from flywheel.stores.sqlite import SCHEMA_VERSION, SqliteStore
 from tests.unit.news_records import WORKLOAD, news_record
@@ -177,3 +179,61 @@ def test_a_writer_that_waits_too_long_says_what_holds_it(
 def test_an_id_that_is_not_hex_is_named(tmp_path: Path) -> None:
     with SqliteStore(tmp_path / "records.sqlite") as store, pytest.raises(StoreError, match="'chat-1'"):
         list(store.get(["chat-1"]))
+
+
+def make_old(path: Path, written: list[Record]) -> None:
+    """Make a store as schema 1 had it."""
+    with SqliteStore(path) as store:
+        store.write(written)
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "DROP INDEX records_known; ALTER TABLE records DROP COLUMN known_at;"
+            "ALTER TABLE records DROP COLUMN labelled_by;"
+            "CREATE UNIQUE INDEX records_in_time ON records (scope, timestamp, id); PRAGMA user_version = 1;"
+        )
+
+
+def test_a_store_of_schema_1_is_brought_up_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    ahead = int(time.time()) + 100_000
+    old = [news_record(str(number), timestamp=number) for number in (0, 10, 20, ahead)]
+    make_old(path, old)
+    with SqliteStore(path) as store:
+        there = list(store.read(*SCOPE, ahead))
+        assert [record.timestamp for record in there] == [10, 20, ahead]  # without a time: undated
+        assert [record.known_at for record in there[:2]] == [10, 20]
+        assert (there[2].known_at or 0) < ahead  # it is here, so it is known
+        assert {record.labelled_by for record in there} == {"application"}
+        # The sources say when and by whom; one who posts it again does not.
+        store.write([replace(old[1], known_at=5, labelled_by="posted")])
+        assert next(store.get([old[1].id])) == replace(old[1], labelled_by="application")
+        store.write([replace(old[1], known_at=86_399)])
+        assert next(store.get([old[1].id])) == replace(old[1], known_at=86_399, labelled_by="teacher")
+    with sqlite3.connect(path) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM records WHERE scope = 1 AND known_at < 9 "
+            "ORDER BY known_at, timestamp, id"
+        ).fetchall()
+        assert "records_known" in plan[0][3] and len(plan) == 1
+
+
+MIGRATING = """
+import sys
+from flywheel.stores.sqlite import SqliteStore
+print("begins", flush=True)
+SqliteStore(sys.argv[1])
+"""
+
+
+def test_a_migration_that_is_killed_leaves_the_old_store_and_the_next_opening_does_it(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    make_old(path, records(3000))
+    process = subprocess.Popen([sys.executable, "-c", MIGRATING, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with sqlite3.connect(path) as connection:
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(records)")}
+        assert connection.execute("PRAGMA user_version").fetchone() == (2 if "known_at" in columns else 1,)
+    with SqliteStore(path) as store:
+        assert store.count(*SCOPE, ALWAYS) == 3000

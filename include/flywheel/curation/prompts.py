@@ -79,7 +79,7 @@ class Sift:
             return record
         found = self._recognizer.find(record.messages)
         if found is None:
-            if getattr(record, "labelled_by", "") == "teacher":
+            if record.labelled_by == "teacher":
                 self.unknown += 1
                 return None
         elif found[0] is not today:

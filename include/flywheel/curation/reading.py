@@ -24,12 +24,13 @@ from flywheel.curation.prompts import Sift
 from flywheel.curation.texts import own_texts, words_of
 from flywheel.errors import FlywheelError, StoreError
 from flywheel.plan import Plan
-from flywheel.records import Record
+from flywheel.records import STRENGTH, Record
 from flywheel.stores import RecordStore, open_store
 from flywheel.workload import Workload
 
-# id, label, and the words of the record's own text, a space between two.
-Reduced = tuple[str, str, str]
+# id, label, the words of the record's own text, a space between two; known_at, and who gave the label, as a
+# place in `STRENGTH`.
+Reduced = tuple[str, str, str, int, int]
 
 # Objects made until the garbage collector looks for cycles among the new ones; the default is 700.
 COLLECT_AFTER = 200_000
@@ -77,7 +78,9 @@ def reduced(plan: Plan, store: RecordStore, ids: Sequence[str], sift: Sift) -> I
 
 def _reduced_here(plan: Plan, store: RecordStore, ids: Sequence[str], sift: Sift) -> Iterator[Reduced]:
     for record, text in own_texts(sift.through(_read(plan, store, ids)), own_workload(plan)):
-        yield record.id, record.label, " ".join(words_of(text))
+        assert record.known_at is not None  # the store leaves undated ones out
+        words = " ".join(words_of(text))
+        yield record.id, record.label, words, record.known_at, STRENGTH.index(record.labelled_by)
 
 
 def _read(plan: Plan, store: RecordStore, ids: Sequence[str]) -> Iterator[Record]:

@@ -48,7 +48,7 @@ from flywheel.tool_calls import is_functions, with_arguments
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 2
+CODE_VERSION = 3
 WRITE_BATCH = 500
 # Records are written in an order of their own, so that each is a look-up anywhere in the file: of a million
 # records (0.2 GB) all pages then stay in memory.

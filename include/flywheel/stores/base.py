@@ -65,14 +65,17 @@ class Answer:
 class RecordStore(Protocol):
     """Keeps log records, and the teacher's answers.
 
-    Every method may raise a `StoreError`. Timestamps are unix seconds; `before` is exclusive. Several
-    processes and threads may use one store at once.
+    Every method may raise a `StoreError`. Times are unix seconds; `before` is exclusive and asks for what was
+    known by then: records with known_at < before, never one without. Several processes and threads may use
+    one store at once.
     """
 
     def write(
         self, records: Iterable[Record], rejected: Callable[[Rejected], None] | None = None
     ) -> WriteSummary:
         """Write records in batches. Those written before an error stay; writing all again is safe.
+
+        Of a record that is there already the earliest `known_at` and the strongest `labelled_by` stay.
 
         Args:
             rejected: takes the records that the store's server refuses, and the others go on; with None,
@@ -81,7 +84,7 @@ class RecordStore(Protocol):
         ...
 
     def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
-        """Stream the records with timestamp < before, ordered by (timestamp, id).
+        """Stream the records with known_at < before, ordered by (known_at, timestamp, id).
 
         Records that others write meanwhile may or may not be among them; none comes twice.
         """
@@ -100,11 +103,11 @@ class RecordStore(Protocol):
         ...
 
     def count(self, workload_id: str, client_id: str, before: int) -> int:
-        """Return the number of records with timestamp < before."""
+        """Return the number of records with known_at < before."""
         ...
 
     def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
-        """Return the number of records with timestamp < before of each label, the labels sorted."""
+        """Return the number of records with known_at < before of each label, the labels sorted."""
         ...
 
     def scopes(self) -> list[tuple[str, str]]:

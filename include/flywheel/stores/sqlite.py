@@ -20,7 +20,7 @@ from typing import Any, Self
 import orjson
 
 from flywheel.errors import StoreError
-from flywheel.records import Record
+from flywheel.records import STRENGTH, Record
 from flywheel.stores.base import Answer, Rejected, WriteSummary
 from flywheel.stores.prompts import (
     MAX_REFERENCES,
@@ -32,12 +32,13 @@ from flywheel.stores.prompts import (
 )
 from flywheel.stores.sqlite_file import SqliteFile
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Records in a transaction. A killed writer loses at most these; other writers wait for so many.
 WRITE_BATCH = 2000
 READ_BATCH = 500
 
-# The column `response` is NULL where the response holds the answer and nothing else.
+# The column `response` is NULL where the response holds the answer and nothing else; `labelled_by` is the
+# place in `STRENGTH`, and NULL where a store of schema 1 did not keep it.
 _SCHEMA = (
     """CREATE TABLE scopes (number INTEGER PRIMARY KEY, workload_id TEXT NOT NULL, client_id TEXT NOT NULL,
                             UNIQUE (workload_id, client_id))""",
@@ -47,12 +48,35 @@ _SCHEMA = (
     """CREATE TABLE records (id BLOB PRIMARY KEY, scope INTEGER NOT NULL, timestamp INTEGER NOT NULL,
                              label TEXT NOT NULL, prompt INTEGER NOT NULL, first INTEGER NOT NULL,
                              last INTEGER NOT NULL, text TEXT NOT NULL, answer TEXT NOT NULL,
-                             response BLOB)""",
-    "CREATE UNIQUE INDEX records_in_time ON records (scope, timestamp, id)",
+                             response BLOB, known_at INTEGER, labelled_by INTEGER)""",
+    "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id)",
     """CREATE TABLE answers (key TEXT PRIMARY KEY, content TEXT NOT NULL, model TEXT NOT NULL,
                              created INTEGER NOT NULL, usage BLOB NOT NULL) WITHOUT ROWID""",
 )
-_COLUMNS = "id, scope, timestamp, label, prompt, first, last, text, answer, response"
+_COLUMNS = "id, scope, timestamp, label, prompt, first, last, text, answer, response, known_at, labelled_by"
+# What a record that is written again may change: the earliest time and the strongest word stay. Where a store
+# of schema 1 kept neither (labelled_by IS NULL), what the sources say now replaces what the migration
+# took for granted; a post does not.
+_AGAIN = f"""
+    UPDATE records SET
+        known_at = CASE WHEN labelled_by IS NULL THEN :known_at
+                        ELSE min(coalesce(known_at, :known_at), :known_at) END,
+        labelled_by = min(coalesce(labelled_by, :labelled_by), :labelled_by)
+    WHERE id = :id AND :known_at IS NOT NULL AND CASE WHEN labelled_by IS NULL
+        THEN :labelled_by < {STRENGTH.index("posted")}
+        ELSE known_at IS NULL OR :known_at < known_at OR :labelled_by < labelled_by END
+"""  # noqa: S608
+# From schema 1: a record counts as known at its timestamp, though not after now, for it is here; who labelled
+# it is told by the sources that give it again. One transaction, so a killed one leaves the file as it was.
+_MIGRATIONS = {
+    1: (
+        "ALTER TABLE records ADD COLUMN known_at INTEGER",
+        "ALTER TABLE records ADD COLUMN labelled_by INTEGER",
+        "UPDATE records SET known_at = min(timestamp, CAST(strftime('%s') AS INTEGER)) WHERE timestamp > 0",
+        "DROP INDEX records_in_time",
+        "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id)",
+    )
+}
 
 
 class SqliteStore:
@@ -72,7 +96,7 @@ class SqliteStore:
         self._scopes: dict[tuple[str, str], int] = {}
         self._scope_names: dict[int, tuple[str, str]] = {}
         self._frame = lru_cache(maxsize=1024)(self._read_frame)
-        self._file = SqliteFile(self.path, _SCHEMA, SCHEMA_VERSION, cache_mb, self._forget)
+        self._file = SqliteFile(self.path, _SCHEMA, SCHEMA_VERSION, cache_mb, self._forget, _MIGRATIONS)
         self._connection = self._file.connection
 
     # -- records -------------------------------------------------------------------------------------
@@ -90,31 +114,31 @@ class SqliteStore:
         return WriteSummary(written=written, already_there=total - written)
 
     def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
-        """Stream the records with timestamp < before, ordered by (timestamp, id)."""
+        """Stream the records with known_at < before, ordered by (known_at, timestamp, id)."""
         # Pages instead of one long statement: a reader that takes its time pins no old pages in the log.
-        after = (-1, b"")
+        after = (-1, -1, b"")
         while True:
             rows = self._file.select(
-                f"SELECT {_COLUMNS} FROM records WHERE scope = ? AND timestamp < ? "  # noqa: S608
-                "AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
+                f"SELECT {_COLUMNS} FROM records WHERE scope = ? AND known_at < ? "  # noqa: S608
+                "AND (known_at, timestamp, id) > (?, ?, ?) ORDER BY known_at, timestamp, id LIMIT ?",
                 (self._scope(workload_id, client_id), before, *after, READ_BATCH),
             )
             for row in rows:
                 yield self._record(row)
             if len(rows) < READ_BATCH:
                 return
-            after = (rows[-1][2], rows[-1][0])
+            after = (rows[-1][10], rows[-1][2], rows[-1][0])
 
     def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
         """Stream the ids of the records that `read` would give, in its order."""
-        after = (-1, b"")
+        after = (-1, -1, b"")
         while True:
             rows = self._file.select(
-                "SELECT timestamp, id FROM records WHERE scope = ? AND timestamp < ? "
-                "AND (timestamp, id) > (?, ?) ORDER BY timestamp, id LIMIT ?",
+                "SELECT known_at, timestamp, id FROM records WHERE scope = ? AND known_at < ? "
+                "AND (known_at, timestamp, id) > (?, ?, ?) ORDER BY known_at, timestamp, id LIMIT ?",
                 (self._scope(workload_id, client_id), before, *after, 20 * READ_BATCH),
             )
-            for _, row_id in rows:
+            for _, _, row_id in rows:
                 yield row_id.hex()
             if len(rows) < 20 * READ_BATCH:
                 return
@@ -134,17 +158,17 @@ class SqliteStore:
                 yield self._record(found[key])
 
     def count(self, workload_id: str, client_id: str, before: int) -> int:
-        """Return the number of records with timestamp < before."""
+        """Return the number of records with known_at < before."""
         rows = self._file.select(
-            "SELECT count(*) FROM records WHERE scope = ? AND timestamp < ?",
+            "SELECT count(*) FROM records WHERE scope = ? AND known_at < ?",
             (self._scope(workload_id, client_id), before),
         )
         return int(rows[0][0])
 
     def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
-        """Return the number of records with timestamp < before of each label, the labels sorted."""
+        """Return the number of records with known_at < before of each label, the labels sorted."""
         rows = self._file.select(
-            "SELECT label, count(*) FROM records WHERE scope = ? AND timestamp < ? "
+            "SELECT label, count(*) FROM records WHERE scope = ? AND known_at < ? "
             "GROUP BY label ORDER BY label",
             (self._scope(workload_id, client_id), before),
         )
@@ -241,13 +265,20 @@ class SqliteStore:
                     None
                     if record.response == _plain_response(record.answer)
                     else orjson.dumps(record.response),
+                    record.known_at,
+                    STRENGTH.index(record.labelled_by),
                 )
             )
         before = self._connection.total_changes
         self._connection.executemany(
-            "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
         )
-        return self._connection.total_changes - before
+        new = self._connection.total_changes - before
+        if new < len(rows):
+            self._connection.executemany(
+                _AGAIN, [{"id": row[0], "known_at": row[10], "labelled_by": row[11]} for row in rows]
+            )
+        return new
 
     def _load_references(self, skeleton: bytes) -> None:
         """Tell the compressor the newest references of a skeleton that the store has."""
@@ -274,7 +305,7 @@ class SqliteStore:
         return reference.number
 
     def _record(self, row: Sequence[Any]) -> Record:
-        key, scope, timestamp, label, prompt, first, last, text, answer, response = row
+        key, scope, timestamp, label, prompt, first, last, text, answer, response, known_at, labelled_by = row
         workload_id, client_id = self._scope_name(scope)
         return Record(
             id=key.hex(),
@@ -284,6 +315,8 @@ class SqliteStore:
             request=self._frame(prompt).request(first, last, text),
             response=_plain_response(answer) if response is None else orjson.loads(response),
             label=label,
+            known_at=known_at,
+            labelled_by="application" if labelled_by is None else STRENGTH[labelled_by],
         )
 
     def _read_frame(self, prompt: int) -> Frame:

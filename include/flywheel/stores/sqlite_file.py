@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flywheel.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 120.0
 _APPLICATION_ID = 0x666C7977  # "flyw"
@@ -25,6 +28,7 @@ class SqliteFile:
         version: of the schema.
         cache_mb: of its pages, at most.
         on_rollback: called when a transaction was rolled back.
+        migrations: by version, the statements that make the next version of it.
 
     Raises:
         StoreError: the file is not a store, is damaged, or a newer flywheel made it.
@@ -37,12 +41,14 @@ class SqliteFile:
         version: int,
         cache_mb: int,
         on_rollback: Callable[[], None],
+        migrations: Mapping[int, Sequence[str]],
     ) -> None:
         self.path = path
         self._schema = schema
         self._version = version
         self._cache_mb = cache_mb
         self._on_rollback = on_rollback
+        self._migrations = migrations
         # One connection, so one statement at a time; other processes have their own.
         self._lock = threading.RLock()
         try:
@@ -88,6 +94,17 @@ class SqliteFile:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {self._version}")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version < self._version:
+                self._migrate(version)
+
+    def _migrate(self, version: int) -> None:
+        """Bring the tables from an older version to this one, inside a transaction: all of it, or nothing."""
+        log.info("%s: bringing the store from schema %d to %d", self.path, version, self._version)
+        for step in range(version, self._version):
+            for statement in self._migrations[step]:
+                self.connection.execute(statement)
+        self.connection.execute(f"PRAGMA user_version = {self._version}")
 
     def _use_write_ahead_log(self) -> None:
         # SQLite does not wait for its busy timeout when two processes switch a new file at once.

@@ -42,11 +42,13 @@ class Document:
     Attributes:
         content: one line of JSON without its end.
         origin: handed back if the server refuses the document.
+        known: what may change in a document that is there already, for the writer's `again`.
     """
 
     id: str
     content: bytes
     origin: Any = None
+    known: Any = None
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class BulkWriter:
         index: an alias or index, which must exist.
         refused: called, in the thread of the caller, with each refused document and the reason; None makes
             a refusal an error.
+        again: called, in a sender's thread, with the cluster, the index and the documents that are there
+            already.
     """
 
     def __init__(
@@ -72,11 +76,13 @@ class BulkWriter:
         cluster: Cluster,
         index: str,
         refused: Callable[[Document, str], None] | None = None,
+        again: Callable[[Cluster, str, Sequence[Document]], None] | None = None,
     ) -> None:
         self._cluster = cluster
         self._path = f"/{index}/_bulk"
         self._index = index
         self._refused = refused
+        self._again = again
         self._run = os.urandom(6).hex()
         self._number = 0
         self._batch: dict[str, Document] = {}
@@ -98,8 +104,10 @@ class BulkWriter:
             StoreError: the server cannot be used, or refused an earlier document.
         """
         if document.id in self._batch:
-            self.already_there += 1
-            return
+            if self._again is None or document.known == self._batch[document.id].known:
+                self.already_there += 1
+                return
+            self._send()
         self._batch[document.id] = document
         self._bytes += len(document.content) + 64
         if len(self._batch) >= BATCH_DOCUMENTS or self._bytes >= BATCH_BYTES:
@@ -169,6 +177,8 @@ class BulkWriter:
             ours = self._marked(there, mark) if answer_lost and there else 0
             results.written += ours
             results.already_there += len(there) - ours
+            if there and self._again is not None:
+                self._again(self._cluster, self._index, there)
             if len(again) < len(documents):
                 patience.reset()
             if again:

@@ -12,6 +12,7 @@ again does no harm.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,12 +56,22 @@ class Schema:
     upgrades: Mapping[int, Upgrade] = field(default_factory=dict)
 
 
+def _known(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of version 1 with `known_at`: its timestamp, though not after now, for it is here.
+
+    Who labelled it is told by the sources that give it again (see `flywheel.stores.elasticsearch.again`).
+    """
+    if document["timestamp"] > 0:
+        document["known_at"] = min(document["timestamp"], int(time.time()))
+    return document
+
+
 # `request` holds what differs from a prompt (see flywheel.stores.prompts), `response` is as logged.
 RECORDS = Schema(
     "records",
     time="timestamp",
     key="id",
-    version=1,
+    version=2,
     properties={
         "id": _SORT_KEY,
         "workload_id": _KEYWORD,
@@ -70,7 +81,10 @@ RECORDS = Schema(
         "request": _STORED_OBJECT,
         "response": _STORED_OBJECT,
         "batch": _STORED_TEXT,
+        "known_at": _DATE,
+        "labelled_by": _KEYWORD,
     },
+    upgrades={1: _known},
 )
 PROMPTS = Schema(
     "prompts",

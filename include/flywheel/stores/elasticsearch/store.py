@@ -25,6 +25,7 @@ from flywheel.config.store import ElasticsearchConfig
 from flywheel.errors import StoreError
 from flywheel.records import Record
 from flywheel.stores.base import Answer, Rejected, WriteSummary
+from flywheel.stores.elasticsearch.again import put_again
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
 from flywheel.stores.elasticsearch.client import connect
 from flywheel.stores.elasticsearch.indexes import ANSWERS, PROMPTS, RECORDS, SCHEMAS, Indexes, Schema
@@ -90,7 +91,7 @@ class ElasticsearchStore:
                 raise self._cluster.error(f"it refuses the record {document.id}: {reason}")
             rejected(Rejected(document.id, document.origin, reason, document.content.decode()))
 
-        with BulkWriter(self._cluster, self._alias(RECORDS), refused) as writer:
+        with BulkWriter(self._cluster, self._alias(RECORDS), refused, put_again) as writer:
             for record in records:
                 content = {
                     "id": record.id,
@@ -101,17 +102,20 @@ class ElasticsearchStore:
                     "request": self._reduced(record),
                     "response": record.response,
                     "batch": writer.mark,
+                    "labelled_by": record.labelled_by,
                 }
+                if record.known_at is not None:
+                    content["known_at"] = record.known_at
                 try:
                     line = orjson.dumps(content)
                 except orjson.JSONEncodeError as error:  # nested too deeply, or a number beyond 64 bits
                     refused(Document(record.id, repr(record)[:2000].encode(), record.origin), str(error))
                     continue
-                writer.add(Document(record.id, line, record.origin))
+                writer.add(Document(record.id, line, record.origin, (record.known_at, record.labelled_by)))
         return WriteSummary(writer.written, writer.already_there, refusals)
 
     def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
-        """Stream the records with timestamp < before, ordered by (timestamp, id)."""
+        """Stream the records with known_at < before, ordered by (known_at, timestamp, id)."""
         for page in self._pages(workload_id, client_id, before, source=True):
             documents = [hit["_source"] for hit in page]
             self._shelf.put(documents)
@@ -121,7 +125,7 @@ class ElasticsearchStore:
         """Stream the ids of the records that `read` would give, in its order."""
         for page in self._pages(workload_id, client_id, before, source=False):
             for hit in page:
-                yield hit["sort"][1]
+                yield hit["sort"][2]
 
     def get(self, ids: Iterable[str]) -> Iterator[Record]:
         """Stream the records of these ids, in the order of the ids."""
@@ -135,7 +139,7 @@ class ElasticsearchStore:
             yield from (next(others) if document is None else self._record(document) for document in here)
 
     def count(self, workload_id: str, client_id: str, before: int) -> int:
-        """Return the number of records with timestamp < before."""
+        """Return the number of records with known_at < before."""
         self._refresh(RECORDS)
         answer = self._cluster.call(
             "count records",
@@ -146,7 +150,7 @@ class ElasticsearchStore:
         return int(answer["count"])
 
     def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
-        """Return the number of records with timestamp < before of each label, the labels sorted."""
+        """Return the number of records with known_at < before of each label, the labels sorted."""
         self._refresh(RECORDS)
         answer = self._cluster.call(
             "count records",
@@ -246,7 +250,7 @@ class ElasticsearchStore:
         self._refresh(RECORDS)
         index = self._alias(RECORDS)
         queries = record_windows(self._cluster, index, workload_id, client_id, before)
-        return pages(self._cluster, index, queries, [RECORDS.time, RECORDS.key], source=source)
+        return pages(self._cluster, index, queries, ["known_at", RECORDS.time, RECORDS.key], source=source)
 
     def _get(self, ids: Iterable[str]) -> Iterator[Record]:
         """Ask the cluster for records."""
@@ -349,6 +353,8 @@ class ElasticsearchStore:
             ),
             response=source["response"],
             label=source["label"],
+            known_at=source.get("known_at"),
+            labelled_by=source.get("labelled_by", "application"),
         )
 
 

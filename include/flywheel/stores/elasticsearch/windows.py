@@ -25,15 +25,15 @@ Query = dict[str, Any]
 
 
 def records_before(workload_id: str, client_id: str, before: int) -> Query:
-    """Return the query for a workload's records with timestamp < before."""
-    return _in_time("timestamp", None, before, _of_workload(workload_id, client_id))
+    """Return the query for a workload's records with known_at < before."""
+    return _in_time("known_at", None, before, _of_workload(workload_id, client_id))
 
 
 def record_windows(
     cluster: Cluster, index: str, workload_id: str, client_id: str, before: int
 ) -> list[Query]:
-    """Return queries that together find a workload's records with timestamp < before, the earlier first."""
-    return windows(cluster, index, "timestamp", before, _of_workload(workload_id, client_id))
+    """Return queries that together find a workload's records with known_at < before, the earlier first."""
+    return windows(cluster, index, "known_at", before, _of_workload(workload_id, client_id))
 
 
 def windows(
