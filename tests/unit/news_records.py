@@ -21,7 +21,7 @@ def news_record(
     workload_id: str = "news_classifier",
     messages: list[dict[str, Any]] | None = None,
     known_at: int | None = None,
-    labelled_by: LabelledBy = "teacher",
+    labelled_by: LabelledBy | None = None,
 ) -> Record:
     return make_record(
         workload_id=workload_id,
@@ -32,7 +32,7 @@ def news_record(
         answer=WORKLOAD.answer_for(label),
         label=label,
         known_at=known_at,
-        labelled_by=labelled_by,
+        labelled_by=labelled_by or ("application" if messages else "teacher"),
     )
 
 
