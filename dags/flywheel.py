@@ -10,6 +10,8 @@ puts the cheapest good one into production.
 * A run sees records before its **cutoff**: the end of its data interval, else its logical date, else the
   moment it was asked for. So a backfill gives what that night's run would have given.
 * `plan` freezes the config and the params of the run; later edits of the file do not reach it.
+* `confirm`, where the config has `teacher.confirm_above`, stands before `label`: a run that would ask more of
+  the teacher waits for a person.
 * `icl_eval`, where the config has `icl_config`: each untrained student with examples in its prompts.
 * A candidate that fails is a line of the table, with the reason. The run fails when nothing could be scored.
 * All work is found again by what it was made from: a cleared or repeated task does only what is missing.
@@ -23,9 +25,11 @@ from airflow.sdk import dag, task_group
 
 from flywheel.orchestration import (
     CHAMPION,
+    ConfirmOperator,
     JobOperator,
     ReviewOperator,
     clean_up,
+    confirms_cost,
     curate,
     dag_params,
     dag_schedule,
@@ -77,7 +81,10 @@ def flywheel() -> None:
     if config is not None and config.icl_config is not None:
         jobs.append(JobOperator.each("icl_eval").expand(student=students))
 
-    students >> label() >> ingest() >> candidates >> jobs
+    labelled = label()
+    if confirms_cost(config):
+        students >> ConfirmOperator(task_id="confirm") >> labelled
+    students >> labelled >> ingest() >> candidates >> jobs
     promoted = promote()
     jobs >> score() >> ReviewOperator(task_id="review") >> promoted
     if runs_elsewhere(config):

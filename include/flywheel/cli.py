@@ -109,6 +109,18 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
+@app.command(rich_help_panel=WHEEL)
+def workload(
+    client: Annotated[str, typer.Option(help="Whose records are counted; default: the config's.")] = "",
+) -> None:
+    """Show the versions of the workload's prompt: since when each is used, and how many records it has."""
+    from flywheel.config import load_config
+    from flywheel.curation.versions import lines
+
+    for line in lines(load_config(), client):
+        typer.echo(line)
+
+
 store_commands = typer.Typer(help="The record store.", no_args_is_help=True)
 app.add_typer(store_commands, name="store", rich_help_panel=WHEEL)
 
@@ -148,6 +160,7 @@ def plan(
     approval: Annotated[Approval | None, typer.Option(help="Default: the config's.")] = None,
 ) -> None:
     """Freeze config, cutoff and candidates of a run."""
+    from flywheel import wheel
     from flywheel.config import load_config
     from flywheel.plan import make_plan
     from flywheel.runs import Run
@@ -162,15 +175,22 @@ def plan(
             approval=approval.value if approval else None,
         )
     )
+    wheel.forecast(made)
     typer.echo(f"{made.root.url}/{made.path}: {', '.join(c.name for c in made.plan.candidates)}")
 
 
 @app.command(rich_help_panel=STAGES)
-def label(run: RunArgument, artifacts: RootOption = "") -> None:
+def label(
+    run: RunArgument,
+    artifacts: RootOption = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Ask more than teacher.confirm_above too.")] = False,
+) -> None:
     """Have the teacher label the new headlines."""
-    from flywheel import wheel
+    from flywheel import confirmation, wheel
 
-    _print(wheel.label(_open(run, artifacts)))
+    opened = _open(run, artifacts)
+    confirmation.check(opened, opened.plan.config.teacher.confirm_above, yes=yes)
+    _print(wheel.label(opened))
 
 
 @app.command(rich_help_panel=STAGES)

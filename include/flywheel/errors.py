@@ -36,6 +36,10 @@ class BudgetError(TeacherError):
     """What the configuration allows to be spent on the teacher is spent; what was answered is kept."""
 
 
+class UnconfirmedError(FlywheelError):
+    """More would be asked of the teacher than `teacher.confirm_above` allows without a person's word."""
+
+
 class StoreError(FlywheelError):
     """The record store cannot be used."""
 

@@ -10,13 +10,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from flywheel.config import Student
-from flywheel.errors import ArtifactError
+from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.plan import Candidate, Plan
 from flywheel.runs import Run
 
 if TYPE_CHECKING:
     from flywheel.curation.result import CurateResult
     from flywheel.jobs import CustomizeSpec, EvaluateSpec
+    from flywheel.stages.forecast import Forecast
     from flywheel.stages.ingest import IngestResult
     from flywheel.stages.label import LabelResult
     from flywheel.stages.promote import PromoteResult
@@ -26,6 +27,24 @@ log = logging.getLogger(__name__)
 
 # Stands for a student in the folder of the champion's job; no student can have this name.
 CHAMPION = "_champion"
+
+
+def forecast(run: Run) -> Forecast | None:
+    """Tell how many answers will be asked and what they cost; also in the run's forecast.json.
+
+    None where the run has no headlines, or where they cannot be counted; then `label` says why.
+    """
+    from flywheel.stages.forecast import forecast
+
+    try:
+        found = forecast(run.plan)
+    except FlywheelError as error:
+        log.warning("what will be asked of the teacher cannot be told: %s", error)
+        return None
+    if found is not None:
+        run.root.write_json(f"{run.path}/forecast.json", found.model_dump(mode="json"))
+        log.info("%s", found.line())
+    return found
 
 
 def label(run: Run) -> LabelResult:

@@ -57,6 +57,15 @@ def test_it_is_the_figure(dag: Any) -> None:
     }
 
 
+def test_a_person_is_asked_before_label_where_the_config_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, monkeypatch, teacher={"confirm_above": {"answers": 10_000}})
+    dag = load().dags["flywheel"]
+    assert dag.get_task("confirm").upstream_task_ids == {"plan"}
+    assert dag.get_task("confirm").downstream_task_ids == {"label"}
+
+
 def test_a_candidates_failure_does_not_keep_the_others_from_being_scored(dag: Any) -> None:
     assert dag.get_task("score").trigger_rule == "all_done"
     assert dag.get_task("promote").trigger_rule == "all_success"

@@ -74,6 +74,20 @@ class Budget(Section):
     )
 
 
+class ConfirmAbove(Section):
+    """A run that will ask more of the teacher than this asks a person first, once for a whole backfill."""
+
+    answers: int | None = Field(None, ge=0, description="Answers to be asked; null: any number.")
+    cost: float | None = Field(
+        None, ge=0, description="What they cost, in the currency of teacher.prices; null: any sum."
+    )
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anybody is ever asked."""
+        return self.answers is not None or self.cost is not None
+
+
 class TeacherConfig(Section):
     """The OpenAI-compatible endpoint that labels. URL and key come from the connection or environment."""
 
@@ -110,10 +124,15 @@ class TeacherConfig(Section):
     rate_limits: RateLimits = RateLimits()
     prices: Prices = Prices()
     budget: Budget = Budget()
+    confirm_above: ConfirmAbove = ConfirmAbove()
     gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _cost_needs_prices(self) -> TeacherConfig:
-        if self.budget.cost is not None and not (self.prices.prompt or self.prices.completion):
-            raise ValueError("teacher.prices, as teacher.budget.cost is set: what a million tokens cost")
+        if not (self.prices.prompt or self.prices.completion):
+            for name, section in (("budget", self.budget), ("confirm_above", self.confirm_above)):
+                if section.cost is not None:
+                    raise ValueError(
+                        f"teacher.prices, as teacher.{name}.cost is set: what a million tokens cost"
+                    )
         return self

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from flywheel.orchestration.confirm import ConfirmOperator
 from flywheel.orchestration.jobs import JobOperator
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
 from flywheel.orchestration.settings import (
+    confirms_cost,
     dag_params,
     dag_schedule,
     read_config,
@@ -31,9 +33,11 @@ from flywheel.wheel import CHAMPION
 __all__ = [
     "CHAMPION",
     "CHAMPION_ASSET",
+    "ConfirmOperator",
     "JobOperator",
     "ReviewOperator",
     "clean_up",
+    "confirms_cost",
     "curate",
     "dag_params",
     "dag_schedule",

@@ -39,6 +39,11 @@ def runs_on_nemo(config: Config | None) -> bool:
     return bool(config and config.runtime.type == "nemo")
 
 
+def confirms_cost(config: Config | None) -> bool:
+    """Return whether a person is asked before much is asked of the teacher."""
+    return bool(config and config.teacher.confirm_above.is_set)
+
+
 def dag_schedule(config: Config | None) -> Any:
     """Return when the DAG runs, as Airflow takes it: by clock, by asset, by either, or by hand only.
 

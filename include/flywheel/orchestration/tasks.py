@@ -32,8 +32,10 @@ def champion_uri(workload_id: str, client_id: str) -> str:
 def plan() -> list[str]:
     """Freeze config, params and cutoff into the run's folder; every later task reads that copy.
 
-    A run that has a plan keeps it, also when this task is cleared. Returns the students.
+    The log says how many answers will be asked of the teacher, and what they cost. A run that has a plan
+    keeps it, also when this task is cleared. Returns the students.
     """
+    from flywheel import wheel
     from flywheel.config import load_config
     from flywheel.plan import make_plan
     from flywheel.runs import Run
@@ -56,6 +58,7 @@ def plan() -> list[str]:
     share_run(context, run, made.config.artifacts.root)
     planned = run.plan
     log.info("cutoff %s, candidates %s", cutoff_of(context), ", ".join(c.name for c in planned.candidates))
+    wheel.forecast(run)
     return list(planned.students)
 
 

@@ -30,7 +30,7 @@ import orjson
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import key_of
+from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config import resolve_path
 from flywheel.config.schema import SourceConfig
 from flywheel.config.store import StoreConfig
@@ -39,6 +39,7 @@ from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine
 from flywheel.records import make_record
 from flywheel.sources import Headline, read_headlines
+from flywheel.stages.forecast import held_answers
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import Agreement, AgreementCounter, check_gate
 from flywheel.teacher.client import TeacherClient
@@ -48,6 +49,7 @@ from flywheel.teacher.labeller import Counts, Labeller, Outcome
 from flywheel.teacher.progress import Progress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import Spending
+from flywheel.workload_versions import versions_of
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +156,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
                     client_id=plan.client_id,
                     timestamp=headline.timestamp,
                     model=teacher.model,
-                    messages=plan.workload.messages(headline.text),
+                    messages=(outcome.workload or plan.workload).messages(headline.text),
                     answer=outcome.answer,
                     label=outcome.label,
                     confidence=outcome.confidence,
@@ -249,13 +251,9 @@ def _run(
 ) -> tuple[Counts, BudgetError | None]:
     """Run the labeller in an event loop of its own."""
     teacher = plan.config.teacher
-    requests = Requests(
-        plan.workload,
-        model=teacher.model,
-        temperature=teacher.temperature,
-        max_tokens=teacher.max_tokens,
-        logprobs=teacher.logprobs,
-    )
+    requests = Requests.of(plan.workload, teacher)
+    versions = versions_of(ArtifactRoot(plan.config.artifacts.root), plan.workload.id)
+    held = held_answers(plan, [version.workload for version in versions])
     if plan.workload.has_prompt and requests.shared_before < 0.5:
         log.warning(
             "only %.0f %% of the prompt stand before the text: put the text late in the workload's template, "
@@ -297,6 +295,7 @@ def _run(
                 workers=teacher.concurrency * max(1, client.endpoints),
                 ask_again=teacher.ask_again,
                 progress=update,
+                held=held,
             )
             counts = await labeller.run(_headlines(plan, quarantine, read), settle)
             log.info("%s; %d attempts were repeated", told.line(counts), client.retries)

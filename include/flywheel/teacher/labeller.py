@@ -33,6 +33,7 @@ from flywheel.sources import Headline
 from flywheel.stores import Answer, RecordStore
 from flywheel.teacher.answers import Reply
 from flywheel.teacher.client import CallError, TeacherClient
+from flywheel.teacher.held import HeldAnswers
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
 
@@ -57,6 +58,7 @@ class Outcome:
         answer: None where the teacher gave none.
         confidence: how probable the answer was; None where the endpoint was not asked.
         is_left: it was not asked, for the budget is spent.
+        workload: the version of the prompt that was answered, where it is not today's.
     """
 
     answer: str | None = None
@@ -64,6 +66,7 @@ class Outcome:
     reason: str = ""
     confidence: float | None = None
     is_left: bool = False
+    workload: Workload | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +109,7 @@ class Labeller:
         workers: most calls at once.
         ask_again: how often an answer that names no class is asked for anew.
         progress: called with the counts, a few times a second at most.
+        held: answers to other versions of the prompt whose labels hold.
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class Labeller:
         workers: int,
         ask_again: int = 1,
         progress: Callable[[Counts], None] | None = None,
+        held: HeldAnswers | None = None,
     ) -> None:
         self.counts = Counts()
         self.budget_spent: BudgetError | None = None
@@ -128,6 +133,7 @@ class Labeller:
         self._store = store
         self._workers = workers
         self._progress = progress
+        self._held = held
         self._queue: asyncio.Queue[_Question | None] = asyncio.Queue(maxsize=workers)
         self._in_flight: dict[str, asyncio.Future[Outcome]] = {}
         self._window: deque[tuple[Headline, asyncio.Future[Outcome]]] = deque()
@@ -169,6 +175,7 @@ class Labeller:
             waiting = {key: self._in_flight[key] for key in keys if key in self._in_flight}
             unknown = [key for key in dict.fromkeys(keys) if key not in waiting]
             answers = await asyncio.to_thread(self._store.get_answers, unknown)
+            held = await asyncio.to_thread(self._find_held, chunk, keys, {*unknown} - answers.keys())
             for headline, key in zip(chunk, keys, strict=True):
                 outcome = waiting.get(key)
                 if outcome is not None:
@@ -180,6 +187,9 @@ class Labeller:
                         self.counts.found += 1
                         answer = answers[key]
                         outcome.set_result(self._outcome(answer.content, answer.usage.get(CONFIDENCE)))
+                    elif key in held:
+                        self.counts.found += 1
+                        outcome.set_result(held[key])
                     elif self.budget_spent:
                         outcome.set_result(_LEFT)
                     else:
@@ -188,6 +198,15 @@ class Labeller:
                 self._window.append((headline, outcome))
                 await self._hand_over(sink, WINDOW)
         await self._hand_over(sink, 0)
+
+    def _find_held(self, chunk: list[Headline], keys: list[str], missing: set[str]) -> dict[str, Outcome]:
+        if not self._held or not missing:
+            return {}
+        texts = {key: headline.text for headline, key in zip(chunk, keys, strict=True) if key in missing}
+        return {
+            key: Outcome(answer.content, label, confidence=answer.usage.get(CONFIDENCE), workload=workload)
+            for key, (answer, label, workload) in self._held.find(self._store, texts).items()
+        }
 
     async def _hand_over(self, sink: Sink, leave: int) -> None:
         """Give settled headlines to the sink, in order; wait until at most `leave` are left."""

@@ -14,6 +14,7 @@ import hashlib
 
 import orjson
 
+from flywheel.config.teacher import TeacherConfig
 from flywheel.workload import Workload
 
 # Stands for the text while the request around it is serialized; no prompt contains it.
@@ -53,6 +54,17 @@ class Requests:
         self._hash = hashlib.sha256(self._before)
         # They change no answer, so they take no part in the key.
         self._end = self._after[:-1] + b',"logprobs":true}' if logprobs else self._after
+
+    @classmethod
+    def of(cls, workload: Workload, teacher: TeacherConfig) -> Requests:
+        """Return the requests of a workload to the configured teacher."""
+        return cls(
+            workload,
+            model=teacher.model,
+            temperature=teacher.temperature,
+            max_tokens=teacher.max_tokens,
+            logprobs=teacher.logprobs,
+        )
 
     @property
     def shared_before(self) -> float:

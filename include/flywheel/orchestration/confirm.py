@@ -1,0 +1,85 @@
+"""A person's word before much is asked of the teacher: a task of Airflow's own UI, before `label`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk.exceptions import AirflowFailException
+
+from flywheel.orchestration.context import run_of
+
+# Between two looks at whether another run's question is answered; such a run holds no slot.
+LOOK_AGAIN = timedelta(seconds=30)
+
+
+class ConfirmOperator(ApprovalOperator):
+    """Asks whether the teacher shall be asked so much, where it is above `teacher.confirm_above`.
+
+    Below, it passes at once. A 'yes' is remembered (flywheel.confirmation), so that a backfill asks once: the
+    other nights wait for the answer to the first one's question. After a 'no', or without an answer in
+    `promotion.approval_timeout_hours`, the run fails before anything is asked.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        arguments["params"] = {}
+        super().__init__(
+            subject="Ask the teacher?",
+            max_active_tis_per_dag=1,  # two nights that come at once do not both ask
+            defaults=self.REJECT,
+            doc_md="Ask a person, where labelling will cost more than `teacher.confirm_above`.",
+            **arguments,
+        )
+
+    def execute(self, context: Any) -> Any:
+        """Pass at once, or write the question and wait for its answer."""
+        from flywheel import confirmation
+        from flywheel.config import load_config
+
+        run = run_of(context)
+        # The limit is the operator's: neither the params of a run nor its frozen copy loosen it.
+        found = confirmation.needed(run, load_config().teacher.confirm_above)
+        if found is None:
+            return {"confirmed": True, "by": "config"}
+        wait = timedelta(hours=run.plan.config.promotion.approval_timeout_hours)
+        other = confirmation.asks_elsewhere(run, wait)
+        if other is not None:
+            self.log.info("%s; run %s asks a person already, and its answer counts here", found.line(), other)
+            self.defer(
+                trigger=TimeDeltaTrigger(LOOK_AGAIN), method_name="look_again", kwargs={"other": other}
+            )
+        self.subject = f"Ask the teacher for {found.ask:,} answers ({run.plan.workload_id})?"
+        self.body = (
+            f"{found.whole_line()}.\n\nA yes counts for all headlines that are there now, so for the nights "
+            f"of a backfill too. Prompt: version {found.version}; teacher: {run.plan.config.teacher.model}."
+        )
+        self.response_timeout = wait
+        return super().execute(context)
+
+    def look_again(self, context: Any, event: Any = None, other: str = "") -> Any:
+        """See whether the other run's question is answered: its 'no' ends this run too."""
+        from flywheel import confirmation
+
+        refusal = confirmation.refusal_of(run_of(context), other)
+        if refusal:
+            raise AirflowFailException(refusal)
+        return self.execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Take the answer."""
+        from flywheel import confirmation
+        from flywheel.stages.forecast import forecast
+
+        answer = HITLOperator.execute_complete(self, context, event)
+        run = run_of(context)
+        by = (answer["responded_by_user"] or {}).get("name") or "nobody in time"
+        if answer["chosen_options"][0] != self.APPROVE:
+            refusal = f"the teacher was not asked: rejected by {by} (teacher.confirm_above)"
+            confirmation.refuse(run, refusal)
+            raise AirflowFailException(refusal)
+        found = forecast(run.plan)
+        if found is not None:
+            confirmation.confirm(run, found, by)
+        return {"confirmed": True, "by": by}

@@ -1,0 +1,40 @@
+"""Answers to other versions of the prompt whose labels hold by the workload file: they are not asked anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flywheel.stores import Answer, RecordStore
+from flywheel.teacher.request import Requests
+from flywheel.workload import Workload
+
+
+class HeldAnswers:
+    """Finds answers to other versions of the prompt.
+
+    Args:
+        today: names the classes that an answer may name.
+        earlier: the versions whose labels hold, each with its requests; the first that has an answer counts.
+    """
+
+    def __init__(self, today: Workload, earlier: Sequence[tuple[Workload, Requests]] = ()) -> None:
+        self._today = today
+        self._earlier = earlier
+
+    def __bool__(self) -> bool:
+        return bool(self._earlier)
+
+    def find(self, store: RecordStore, texts: Mapping[str, str]) -> dict[str, tuple[Answer, str, Workload]]:
+        """Return answer, label and version of those texts that have an answer which names a class of today.
+
+        Args:
+            texts: by a key, which those of the result are.
+        """
+        found: dict[str, tuple[Answer, str, Workload]] = {}
+        for workload, requests in self._earlier:
+            keys = {requests.key(text): key for key, text in texts.items() if key not in found}
+            for earlier, answer in store.get_answers(list(keys)).items():
+                label = self._today.label_of(answer.content)
+                if label is not None:
+                    found[keys[earlier]] = answer, label, workload
+        return found
