@@ -31,6 +31,9 @@ from flywheel.workload_versions import remember_version
 
 log = logging.getLogger(__name__)
 
+# Who stopped the run, when, and how often it had been begun anew by then.
+CANCELLED_FILE = "cancelled.json"
+
 Result = TypeVar("Result", bound=BaseModel)
 
 
@@ -115,6 +118,11 @@ class Run:
         self.save(f"stages/{name}", result, started_at=started_at, ended_at=time.time())
         log.info("%s: %s", name, _summary(result))
         return result
+
+    def was_cancelled(self, clear_number: int) -> bool:
+        """Return whether a person stopped the run after it was begun for the given time, from 0 on."""
+        path = f"{self.path}/{CANCELLED_FILE}"
+        return self.root.exists(path) and self.root.read_json(path).get("clear_number") == clear_number
 
     def intervals(self) -> dict[str, list[tuple[float, float]]]:
         """Return when work was done, by stage: (start, end) in unix seconds, one for each job.

@@ -129,6 +129,8 @@ def test_a_cancelled_job_leaves_nothing_running(
     assert job["finished_at"]
     assert "admin" in job["error"]
     assert stack.api.run_state(run_id) == "failed"
+    note = stack.rest("GET", f"/dags/flywheel/dagRuns/{run_id}")["note"]
+    assert note.startswith("cancelled by admin at ")
     assert [run["state"] for run in api.get("/runs").json()["runs"] if run["run_id"] == run_id] == [
         "cancelled"
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import Asset
 from pydantic import ImportString, TypeAdapter
 
+from flywheel.artifacts import ArtifactRoot
 from flywheel.config.schema import Notifier
 from flywheel.runs import Run
 
@@ -16,10 +17,17 @@ log = logging.getLogger(__name__)
 
 
 def notify_failure(context: Any) -> None:
-    """Tell those who want to know that a run has failed; called by Airflow."""
+    """Tell those who want to know that a run has failed, unless a person stopped it; called by Airflow."""
     from flywheel.config import load_config
 
-    notify(load_config().notifications.on_failure, context)
+    config = load_config()
+    try:
+        run = Run(ArtifactRoot(config.artifacts.root), str(context["run_id"]))
+        if run.was_cancelled(getattr(context.get("dag_run"), "clear_number", 0)):
+            return
+    except Exception:
+        log.exception("whether a person stopped the run could not be read; its failure is told")
+    notify(config.notifications.on_failure, context)
 
 
 def announce(context: Any, run: Run, result: Any) -> None:

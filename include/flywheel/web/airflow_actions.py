@@ -6,6 +6,7 @@ may do it is for the routes to ask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates,
 from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
 from airflow.api_fastapi.core_api.routes.public.dag_run import delete_dag_run, trigger_dag_run
 from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
-from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
+from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_note, patch_dag_run_state
 from airflow.assets.manager import asset_manager
 from airflow.configuration import conf
 from airflow.models.asset import AssetModel
@@ -25,7 +26,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.serialization.definitions.assets import SerializedAsset
-from airflow.utils.state import DagRunState, State
+from airflow.utils.state import DagRunState, State, TaskInstanceState
 from fastapi import Request
 from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
@@ -38,6 +39,8 @@ from flywheel.web.problems import Problem
 
 # What a stopped run does all the same: it takes away what is left of it elsewhere.
 _AFTER = ("sweep", "clean_up")
+
+NOTE_LENGTH = 1000  # of a run's note in Airflow, at most
 
 
 @cache
@@ -68,9 +71,16 @@ def start_run(user: Any, request: Request, run_id: str, params: dict[str, Any]) 
 
 
 def stop_run(user: Any, run_id: str) -> None:
-    """End a run and all that it runs: its tasks are told to, and each ends its job or pod."""
+    """End a run and all that it runs: its tasks are told to, and each ends its job or pod.
+
+    The run ends as failed, with a note that says who stopped it.
+    """
     with session() as db:
-        _fail(db, run_id)
+        run = _fail(db, run_id)
+        if run is not None:
+            told = f"cancelled by {user.get_name()} at {now()}"
+            before = f"{run.note}\n" if run.note else ""
+            patch_dag_run_note(dag_run=run, note=f"{before}{told}"[-NOTE_LENGTH:], user=user)
         _note(db, user, "flywheel_cancel_job", run_id)
 
 
@@ -89,8 +99,12 @@ def stop_again(run_id: str) -> bool:
                 or_(TaskInstance.state.is_(None), TaskInstance.state.not_in(State.finished)),
             )
         ).first()
-        state = db.scalar(select(DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
-        is_stopped = left is None and state in (None, DagRunState.FAILED)
+        run = _run(db, run_id)
+        is_stopped = run is None or (
+            left is None
+            and run.state != DagRunState.SUCCESS
+            and all(task.state == TaskInstanceState.FAILED for task in _last_tasks(db, run))
+        )
         if not is_stopped:
             _fail(db, run_id)
         return not is_stopped
@@ -151,11 +165,35 @@ def _teams(user: Any) -> set[str]:
     return set(get_auth_manager().get_authorized_teams(user=user))
 
 
-def _fail(db: Session, run_id: str) -> None:
-    run = db.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
+def _fail(db: Session, run_id: str) -> DagRun | None:
+    """Mark a run and its tasks as failed; return the run, None where there is none.
+
+    A run that has a teardown before it goes on until that has ended, and its end is then told by its last
+    tasks; these Airflow skips, with which the run would be a success. So they are marked as failed, too.
+    """
+    run = _run(db, run_id)
     if run is not None:
         dag = get_dag_for_run(_dags(), run, db)
         patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=db)
+        for task in _last_tasks(db, run):
+            task.set_state(TaskInstanceState.FAILED, session=db)
+    return run
+
+
+def _run(db: Session, run_id: str) -> DagRun | None:
+    return db.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
+
+
+def _last_tasks(db: Session, run: DagRun) -> Sequence[TaskInstance]:
+    """Return the tasks that nothing but teardowns comes after: Airflow takes a run's state from theirs."""
+    dag = get_dag_for_run(_dags(), run, db)
+    teardowns = {task.task_id for task in dag.tasks if task.is_teardown}
+    last = {task.task_id for task in dag.tasks if task.downstream_task_ids <= teardowns} - teardowns
+    return db.scalars(
+        select(TaskInstance).where(
+            TaskInstance.dag_id == DAG_ID, TaskInstance.run_id == run.run_id, TaskInstance.task_id.in_(last)
+        )
+    ).all()
 
 
 def _note(db: Session, user: Any, event: str, run_id: str | None, extra: str = "") -> None:

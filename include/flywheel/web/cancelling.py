@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from flywheel.runs import CANCELLED_FILE
 from flywheel.web import airflow_actions, run_files, summaries
 from flywheel.web.airflow_runs import AirflowRun
 
@@ -18,7 +19,7 @@ def cancel(user: Any, found: AirflowRun) -> None:
     """Mark a run as cancelled and end its tasks; each ends its job, or its pod."""
     folder = run_files.run_of(found)
     mark = run_files.Cancelled(by=user.get_name(), at=airflow_actions.now(), clear_number=found.clear_number)
-    folder.root.write_json(f"{folder.path}/{run_files.CANCELLED_FILE}", mark.model_dump(mode="json"))
+    folder.root.write_json(f"{folder.path}/{CANCELLED_FILE}", mark.model_dump(mode="json"))
     airflow_actions.stop_run(user, found.run_id)
     summaries.forget(found.run_id)
 

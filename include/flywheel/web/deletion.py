@@ -18,7 +18,7 @@ from flywheel.errors import ArtifactError, FlywheelError, StudentError
 from flywheel.jobs import CustomizeSpec
 from flywheel.plan import Plan
 from flywheel.report.files import LATEST
-from flywheel.runs import Run
+from flywheel.runs import CANCELLED_FILE, Run
 from flywheel.web import airflow_actions, run_files, summaries
 from flywheel.web.airflow_runs import AirflowRun
 
@@ -138,7 +138,7 @@ def _read_all(root: ArtifactRoot, files: list[str]) -> list[bytes]:
 
 
 def _is_scored(root: ArtifactRoot, path: str) -> bool:
-    return root.exists(f"{path}/stages/score.json") or root.exists(f"{path}/{run_files.CANCELLED_FILE}")
+    return root.exists(f"{path}/stages/score.json") or root.exists(f"{path}/{CANCELLED_FILE}")
 
 
 def _is_champions(root: ArtifactRoot, run_id: str) -> bool:

@@ -12,11 +12,9 @@ from pydantic import BaseModel, ValidationError
 from flywheel.errors import ArtifactError
 from flywheel.plan import Plan
 from flywheel.report.model import REPORT_FILE, Report
-from flywheel.runs import Run
+from flywheel.runs import CANCELLED_FILE, Run
 from flywheel.web import settings
 from flywheel.web.airflow_runs import AirflowRun
-
-CANCELLED_FILE = "cancelled.json"
 
 Given = TypeVar("Given")
 Taken = TypeVar("Taken")
