@@ -86,7 +86,7 @@ def _measure(folder: Path, records: int) -> dict[str, Any]:
         "peer_peak_rss_mb": peer["peak_rss_mb"],
         "peer_parts": peer["parts"],
         "peer_cpu_parts": peer["cpu_parts"],
-        "peer_lacks": "near-duplicates, nested sizes, a split that is stable as data grows",
+        "peer_lacks": "near-duplicates, events, nested sizes, a split that is stable as data grows",
     }
 
 
@@ -173,14 +173,15 @@ def _ours(folder: Path, records: int) -> dict[str, Any]:
         for module, name, part in (
             (stage, "collect", "read_and_reduce"),
             (samples, "group_similar", "near_duplicates"),
+            (samples, "group_events", "events"),
             (stage, "split", "split"),
             (stage, "_write", "write"),
         ):
             setattr(module, name, timer.timed(part, getattr(module, name)))
         result = stage.curate(plan, Path(artifacts))
         for parts in (timer.parts, timer.cpu_parts):
-            parts["read_and_reduce"] -= parts["near_duplicates"]
-        fields = {"used", "duplicates", "near_duplicates", "train", "val", "eval"}
+            parts["read_and_reduce"] -= parts["near_duplicates"] + parts["events"]
+        fields = {"used", "duplicates", "near_duplicates", "events", "train", "val", "eval"}
         return timer.report(result.model_dump(include=fields))
 
 

@@ -15,12 +15,14 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_STARTS = "Bren Cal Dor Ever Fal Gran Hav Iver Jas Kel Lor Mar Nor Ost Pell Quin Ros Sel Tar Ulm Ver Wes Yor Zel"
+_STARTS = (
+    "Bren Cal Dor Ever Fal Gran Hav Iver Jas Kel Lor Mar Nor Ost Pell Quin Ros Sel Tar Ulm Ver Wes Yor Zel"
+)
 _ENDS = "wick dane more field stead mont ridge well gate ton mere ford land burg holm vale crest worth"
-_FORMS = "Holdings Group Industries Energy Pharma Foods Motors Systems Capital Airlines Mining Media".split()
-_FIRST = "Anna Boris Clara Dev Elena Felix Greta Hugo Ines Jonas Kira Liam Mona Nils Olga Pavel".split()
-_LAST = "Abelson Brandt Castell Dunmore Eriksen Falk Gruber Hansson Ilves Jarvi Koval Lindqvist Moreau".split()
-_BANKS = "Harrow Brothers|Stanfield Partners|Credit Lemanic|Nordhaven|Oakmont Securities|Tiber & Co".split("|")
+_FORMS = "Holdings Group Industries Energy Pharma Foods Motors Systems Capital Airlines Mining Media"
+_FIRST = "Anna Boris Clara Dev Elena Felix Greta Hugo Ines Jonas Kira Liam Mona Nils Olga Pavel"
+_LAST = "Abelson Brandt Castell Dunmore Eriksen Falk Gruber Hansson Ilves Jarvi Koval Lindqvist Moreau"
+_BANKS = ("Harrow Brothers", "Stanfield Partners", "Nordhaven", "Oakmont Securities", "Tiber & Co")
 _LEADS = ("", "", "", "UPDATE 1-", "BRIEF-", "Exclusive: ", "Breaking: ")
 _TAILS = ("", "", "", " - sources", ", filing shows", ", shares move", " as sector weighs outlook")
 
@@ -75,7 +77,9 @@ class Report:
     event: int
 
 
-def make_reports(events: int, seed: int, *, days: int, reports: int = 3, start: int = 1_700_000_000) -> list[Report]:
+def make_reports(
+    events: int, seed: int, *, days: int, reports: int = 3, start: int = 1_700_000_000
+) -> list[Report]:
     """Return the reports of made events and of their distractors, in order of time.
 
     Args:
@@ -104,7 +108,7 @@ def _reports(
     facts = {
         "bank": rng.choice(_BANKS),
         "other": " ".join(_company(rng)),
-        "person": f"{rng.choice(_FIRST)} {rng.choice(_LAST)}",
+        "person": f"{_word(rng, _FIRST)} {_word(rng, _LAST)}",
         "a": f"{rng.uniform(1, 400):.{rng.choice((0, 1, 2))}f}",
         "b": f"{rng.uniform(1, 900):.{rng.choice((0, 1))}f}",
     }
@@ -117,5 +121,9 @@ def _reports(
 
 
 def _company(rng: random.Random) -> tuple[str, str]:
-    """Return a company's short name and the word that makes it whole: 430 names, 12 words."""
-    return rng.choice(_STARTS.split()) + rng.choice(_ENDS.split()), rng.choice(_FORMS)
+    """Return a company's short name and the word that makes it whole: of 432 names and 12 words."""
+    return _word(rng, _STARTS) + _word(rng, _ENDS), _word(rng, _FORMS)
+
+
+def _word(rng: random.Random, words: str) -> str:
+    return rng.choice(words.split())

@@ -223,7 +223,7 @@ def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
     if opened.plan.config.icl_config is not None:
         for student in opened.plan.students:
             _run_job(opened, "evaluate", wheel.write_spec(opened, "icl_eval", student))
-    for candidate in opened.plan.candidates:
+    for candidate in opened.candidates:
         _run_job(
             opened, "customize", wheel.write_spec(opened, "customize", candidate.student, candidate.size)
         )

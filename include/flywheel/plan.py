@@ -41,7 +41,10 @@ class Plan(BaseModel):
     Attributes:
         cutoff: unix seconds; the run sees records with timestamp < cutoff.
         workload: the prompt and classes as they were when the run started.
-        candidates: biggest work first, so that the longest job does not start last.
+        candidates: as asked for, biggest work first, so that the longest job does not start last; curate says
+            which of them the data allows (`Run.candidates`).
+        split_changes: keys of data_split_config that the run's params set otherwise than the config. Such a
+            run never promotes by itself: another split is another examination.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +59,18 @@ class Plan(BaseModel):
     students: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     approval: Literal["automatic", "human"]
+    split_changes: tuple[str, ...] = ()
+
+    @property
+    def needs_a_person(self) -> str:
+        """Why nothing of this run is promoted unless a person says so; empty where it may be."""
+        if not self.split_changes or self.approval == "human":
+            return ""
+        keys = ", ".join(f"data_split_config.{key}" for key in self.split_changes)
+        return (
+            f"The one who started the run changed how its records are split ({keys}), so it does not "
+            "promote by itself."
+        )
 
 
 def make_plan(
@@ -86,6 +101,7 @@ def make_plan(
     """
     if cutoff.tzinfo is None:
         raise ConfigError(f"cutoff {cutoff}: expected a time with its zone")
+    before = config.data_split_config.model_dump()
     if overrides or sizes:
         config = override_config(config, {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})})
     workload = Workload.load(config.workload)
@@ -113,6 +129,9 @@ def make_plan(
         students=tuple(name for name in names if name in chosen),
         candidates=tuple(candidates),
         approval=approval or config.promotion.approval,
+        split_changes=tuple(
+            key for key, value in config.data_split_config.model_dump().items() if value != before[key]
+        ),
     )
 
 

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
-from flywheel.plan import Plan
+from flywheel.plan import Candidate, Plan
 from flywheel.workload_versions import remember_version
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,17 @@ class Run:
             ArtifactError: the run has none.
         """
         return Plan.model_validate(self.root.read_json(f"{self.path}/plan.json"))
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates: those that the data allows, once curate has said it; the plan's until then.
+
+        Raises:
+            ArtifactError: the run has no plan.
+        """
+        path = f"{self.path}/stages/curate.json"
+        curated = self.root.read_json(path)["result"] if self.root.exists(path) else {}
+        return candidates_of(self.plan, curated)
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
@@ -144,6 +155,12 @@ class Run:
                     (data["started_at"], data["ended_at"])
                 )
         return found
+
+
+def candidates_of(plan: Plan, curated: dict[str, Any] | None) -> tuple[Candidate, ...]:
+    """Return the candidates of a run from its plan and, where it has ended, the result of its curate."""
+    found = (curated or {}).get("candidates")
+    return tuple(map(Candidate.model_validate, found)) if found else plan.candidates
 
 
 def open_run(root: str, run_id: str) -> Run:

@@ -70,6 +70,8 @@ def test_a_dataset_holds_the_records_as_logged(tmp_path: Path) -> None:
             assert row == {
                 "id": record.id,
                 "timestamp": record.timestamp,
+                "known_at": record.known_at,
+                "event": record.id,
                 "label": record.label,
                 "messages": [*record.messages, answer],
             }
@@ -87,8 +89,11 @@ def test_a_dataset_holds_the_records_as_logged(tmp_path: Path) -> None:
 def test_sizes_are_the_first_rows_and_say_what_they_hold(tmp_path: Path) -> None:
     result = run(tmp_path, headlines(100), sizes=(20, 50, 90, 500))
     rows = lines(tmp_path, result, "train")
-    assert [result.sizes[n].available for n in (20, 50, 90, 500)] == [True, True, False, False]
-    assert result.sizes[500].reason == "size 500: there are only 81 training records"
+    assert set(result.sizes) == {20, 50, 81}
+    assert [candidate.name for candidate in result.candidates] == ["1b @ 81", "1b @ 50", "1b @ 20"]
+    assert result.notes[-1].startswith(
+        "size 90, 500: there are 81 training records, so the largest candidate"
+    )
     for size in (20, 50):
         assert result.sizes[size].per_class == dict(sorted(Counter(r["label"] for r in rows[:size]).items()))
     assert CurateResult.model_validate(result.model_dump(mode="json")) == result
@@ -188,7 +193,7 @@ def test_the_same_records_and_settings_are_found_not_built(tmp_path: Path, monke
     monkeypatch.setattr(stage, "_build", None)
     again = run(tmp_path, sizes=(30, 1000), cutoff=1 << 31)
     assert (again.found, again.dataset, again.cutoff) == (True, first.dataset, 1 << 31)
-    assert again.sizes.keys() == {30, 1000}
+    assert again.sizes.keys() == {30, again.train}
     assert again.per_class == first.per_class
 
 
@@ -219,9 +224,10 @@ def test_eval_that_would_take_all_is_named(tmp_path: Path) -> None:
         run(tmp_path, headlines(40), eval_size=40)
 
 
-def test_no_size_available_is_an_error_that_names_sizes(tmp_path: Path) -> None:
-    with pytest.raises(NotEnoughRecordsError, match=r"27 training records .* the smallest of `sizes` is 500"):
-        run(tmp_path, headlines(40), sizes=(500, 600), val_ratio=0.1)
+def test_sizes_beyond_the_data_are_one_candidate_named_by_its_true_number(tmp_path: Path) -> None:
+    result = run(tmp_path, headlines(40), sizes=(500, 600), val_ratio=0.1)
+    assert [candidate.name for candidate in result.candidates] == ["1b @ 27"]
+    assert sum(result.sizes[27].per_class.values()) == 27
 
 
 def test_the_fallback_to_a_random_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -237,9 +243,9 @@ def test_records_written_while_curate_reads_change_nothing(tmp_path: Path, monke
     store(tmp_path, headlines(700))
     collect = stage.collect
 
-    def and_write(texts: Any, **named: Any) -> Any:
+    def and_write(texts: Any, config: Any) -> Any:
         store(tmp_path, headlines(30, seed=8))
-        return collect(texts, **named)
+        return collect(texts, config)
 
     monkeypatch.setattr(stage, "collect", and_write)
     assert run(tmp_path).used == 700

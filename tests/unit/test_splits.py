@@ -15,9 +15,12 @@ def config(**values) -> DataSplitConfig:
     return DataSplitConfig.model_validate({"eval_size": 10, "val_ratio": 0.1, **values})
 
 
-def make(labels: list[int], seed: int = 0, **values) -> Split:
-    hashes = np.random.default_rng(seed).integers(0, 1 << 62, len(labels)).astype(np.uint64)
-    return split(np.array(labels, np.int64), NAMES, hashes, config(**values))
+def make(labels: list[int], seed: int = 0, *, times=None, events=None, **values) -> Split:
+    n = len(labels)
+    hashes = np.random.default_rng(seed).integers(0, 1 << 62, n).astype(np.uint64)
+    times = np.arange(n) if times is None else np.array(times, np.int64)
+    events = np.arange(n) if events is None else np.array(events, np.int64)
+    return split(np.array(labels, np.int64), NAMES, hashes, times, events, config(**values))
 
 
 def labels_of_counts(counts: list[int]) -> list[int]:
@@ -85,8 +88,9 @@ def test_a_large_skewed_set_keeps_shares_within_a_record_of_exact() -> None:
 def test_the_order_of_the_records_does_not_matter(order: list[int], seed: int) -> None:
     labels = np.array([i % 5 if i % 7 else 6 for i in range(60)])
     hashes = np.random.default_rng(seed).integers(0, 1 << 62, 60).astype(np.uint64)
-    one = split(labels, NAMES, hashes, config())
-    other = split(labels[order], NAMES, hashes[order], config())
+    each = np.arange(60)
+    one = split(labels, NAMES, hashes, each, each, config())
+    other = split(labels[order], NAMES, hashes[order], each, each, config())
     for part in ("train", "val", "eval"):
         assert getattr(one, part).tolist() == [order[place] for place in getattr(other, part)]
 
@@ -100,8 +104,9 @@ def test_as_data_grows_no_old_record_moves_into_eval_unless_its_class_gains_seat
     labels = np.array([*old, *labels_of_counts(more)])
     hashes = np.random.default_rng(seed).integers(0, 1 << 62, len(labels)).astype(np.uint64)
     settings_ = config(rare_class_threshold=0, min_samples_per_class=1)
-    night = split(labels[: len(old)], NAMES, hashes[: len(old)], settings_)
-    next_night = split(labels, NAMES, hashes, settings_)
+    each, before_ = np.arange(len(labels)), np.arange(len(old))
+    night = split(labels[: len(old)], NAMES, hashes[: len(old)], before_, before_, settings_)
+    next_night = split(labels, NAMES, hashes, each, each, settings_)
     for label in set(old):
         was = {place for place in night.eval.tolist() if labels[place] == label}
         now = {place for place in next_night.eval.tolist() if labels[place] == label}

@@ -115,6 +115,30 @@ class DataSplitConfig(Section):
     near_duplicate_similarity: float = Field(
         0.85, gt=0, le=1, description="Texts whose word sets have at least this Jaccard similarity are one."
     )
+    split: Literal["temporal", "random"] = Field(
+        "random",
+        description="temporal: in order of time training, gap, validation, calibration, eval, so eval is the "
+        "newest; random: by a stable hash. Texts of one event are on one side in both.",
+    )
+    event_similarity: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Texts report one event from this cosine of their words on, weighted by rarity.",
+    )
+    event_days: float = Field(
+        2, ge=0, le=365, description="Days between the reports of one event; 0: each text is its own event."
+    )
+    gap_days: float = Field(
+        1,
+        ge=0,
+        le=3650,
+        description="temporal: days between training and what comes later, left out; of at most a tenth of "
+        "the records.",
+    )
+    calibration_ratio: float = Field(
+        0, ge=0, lt=1, description="Share of what is not eval that is kept to set thresholds on; 0: none."
+    )
 
 
 class MlflowConfig(Section):

@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 RAREST = 6
 # Later texts with the same two rare words that a text is compared with, for each two.
 NEIGHBOURS = 12
-# Of the threshold: how similar a text must be to the first report of an event, one of whose texts it resembles.
+# How similar a text must be to the first report of the event of one that it resembles, of the threshold.
 TO_FIRST = 0.8
 # A word of every twentieth text or more tells nothing of an event; its rarity is counted from there.
 COMMON = 20

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.config.evaluation import WorkloadType
+from flywheel.plan import Candidate
 
 
 class ClassCounts(BaseModel):
@@ -15,16 +18,16 @@ class ClassCounts(BaseModel):
     total: int
     train: int
     val: int
+    calibration: int = 0
     eval: int
 
 
 class SizeResult(BaseModel):
-    """Whether there are training records for a size.
+    """What the training set of a size holds.
 
     Attributes:
-        available: the training set has at least so many.
-        reason: why it is not available; empty if it is.
-        per_class: records of each class in the training set of this size; of all if there are fewer.
+        available, reason: of runs of before: whether there were so many training records, and why not.
+        per_class: records of each class in the training set of this size.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,7 +63,8 @@ class PromptCounts(BaseModel):
 class CurateResult(BaseModel):
     """What the stage gave.
 
-    `total` = `prompts.left_out` + `duplicates` + `near_duplicates` + `used`, `used` = train + val + eval.
+    `total` = `prompts.left_out` + `duplicates` + `near_duplicates` + `used`, `used` = train + val +
+    calibration + eval + left_out.
 
     Attributes:
         dataset: key of the dataset.
@@ -71,10 +75,15 @@ class CurateResult(BaseModel):
         near_duplicates: left out, with nearly the same words as an earlier record.
         prompts: records of other versions of the prompt and of removed classes.
         workload_type: classification, tool_calling (any answer calls a function) or generic.
-        stratified: classes have their shares in train, val and eval; else the split is random.
+        left_out: in the gap of a temporal split, or reports of an event that reaches into a later part.
+        split: temporal or random; None of runs of before.
+        events: events that the records used report, each counted once.
+        known: by part, when its first and its last record were known, in unix seconds.
+        stratified: classes have their shares in every part; of a temporal split in every training size.
         notes: what the user should know of the split, such as why it is random.
         per_class: by class, of the records used.
-        sizes: by requested number of training records.
+        sizes: by number of training records.
+        candidates: those that the data allows; of runs of before none, the plan's then.
         seconds: wall-clock time of this call.
     """
 
@@ -90,10 +99,16 @@ class CurateResult(BaseModel):
     used: int
     train: int
     val: int
+    calibration: int = 0
     eval: int
+    left_out: int = 0
+    split: Literal["temporal", "random"] | None = None
+    events: int | None = None
+    known: dict[str, tuple[int, int]] = {}
     workload_type: WorkloadType = "classification"
     stratified: bool
     notes: tuple[str, ...]
     per_class: dict[str, ClassCounts]
     sizes: dict[int, SizeResult]
+    candidates: tuple[Candidate, ...] = ()
     seconds: float

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flywheel.config.schema import DataSplitConfig
+from flywheel.curation.events import event_words, group_events
 from flywheel.curation.near_duplicates import group_similar
 from flywheel.curation.reading import Reduced
 
@@ -42,7 +44,10 @@ class Samples:
         labels: (n,) class of each, as a place in `names`.
         names: the classes, sorted.
         hashes: (n,) of the text's words in their order, with the seed as key.
-        known_at: (n,) unix seconds.
+        known_at: (n,) unix seconds, rising.
+        events: (n,) the first record of the event that each reports, as a place.
+        words: the words of all, as numbers; record i has words[starts[i] : starts[i + 1]].
+        starts: (n + 1,) rising from 0.
         labelled_by: (n,) who gave the label, as a place in `flywheel.records.STRENGTH`.
         duplicates: records left out because another one has the same words in the same order.
         near_duplicates: records left out because another one has nearly the same words.
@@ -56,13 +61,16 @@ class Samples:
     hashes: NDArray[np.uint64]
     known_at: NDArray[np.int64]
     labelled_by: NDArray[np.int8]
+    events: NDArray[np.int64]
+    words: NDArray[np.int32]
+    starts: NDArray[np.int64]
     duplicates: int
     near_duplicates: int
     conflicts: int
     conflict_examples: tuple[Pair, ...]
 
 
-def collect(records: Iterable[Reduced], *, seed: int, similarity: float) -> Samples:
+def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
     """Choose among records; of duplicates and near-duplicates the earliest of the strongest word stays.
 
     A text that comes again with another time is thereby as it was first seen, and what somebody posts never
@@ -70,10 +78,9 @@ def collect(records: Iterable[Reduced], *, seed: int, similarity: float) -> Samp
 
     Args:
         records: in the order in which they were known.
-        seed: of the hashes.
-        similarity: Jaccard similarity of the word sets from which two texts are near-duplicates.
+        config: the seed of the hashes, and what near-duplicates and events are.
     """
-    key = str(seed).encode()
+    key = str(config.random_seed).encode()
     digests: dict[bytes, int] = {}
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__  # a new word gets the next number
@@ -105,15 +112,25 @@ def collect(records: Iterable[Reduced], *, seed: int, similarity: float) -> Samp
         starts.append(len(words))
         hashes.append(int.from_bytes(digest[:8], "little"))
     duplicates = total - len(ids)
+    spellings = list(vocabulary)
     del digests, vocabulary
-    first = group_similar(
-        np.frombuffer(words, np.int32), np.frombuffer(starts, np.int64), threshold=similarity
-    )
+    all_words, all_starts = np.frombuffer(words, np.int32), np.frombuffer(starts, np.int64)
+    first = group_similar(all_words, all_starts, threshold=config.near_duplicate_similarity)
     strength, times = np.frombuffer(by, np.int8), np.frombuffer(known, np.int64)
     # The first of each group by the strength of its word, then by its place.
     order = np.lexsort((np.arange(len(ids)), strength, first))
     kept = order[np.flatnonzero(np.diff(first[order], prepend=-1))]
     kept = kept[np.lexsort((kept, times[kept]))]
+    merged, figures = event_words(spellings)
+    kept_words, kept_starts = _rows(merged[all_words], all_starts, kept)
+    events = group_events(
+        kept_words,
+        kept_starts,
+        times[kept],
+        figures,
+        similarity=config.event_similarity,
+        days=config.event_days,
+    )
     by_name = sorted(names)
     place = np.array([by_name.index(name) for name in names], np.int64)
     named = tuple(names)
@@ -129,8 +146,21 @@ def collect(records: Iterable[Reduced], *, seed: int, similarity: float) -> Samp
         hashes=np.frombuffer(hashes, np.uint64)[kept],
         known_at=times[kept],
         labelled_by=strength[kept],
+        events=events,
+        words=kept_words,
+        starts=kept_starts,
         duplicates=duplicates,
         near_duplicates=len(ids) - len(kept),
         conflicts=len(conflicts),
         conflict_examples=examples,
     )
+
+
+def _rows(
+    words: NDArray[np.int32], starts: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the words of some rows, one row after the other, and where each starts."""
+    sizes = starts[rows + 1] - starts[rows]
+    ends = np.cumsum(sizes)
+    places = np.repeat(starts[rows] - ends + sizes, sizes) + np.arange(int(sizes.sum()))
+    return words[places], np.concatenate([[0], ends])

@@ -100,7 +100,7 @@ class Progress:
         plan = self.plan()
         if plan is None:
             return None
-        sizes = {candidate.name: candidate.size for candidate in plan.candidates}
+        sizes = {candidate.name: candidate.size for candidate in self.run.candidates}
         jobs = [task for task in self.tasks if task.task in ("customize", "evaluate") and task.index in sizes]
         if jobs and self._jobs_began is None:
             self._jobs_began = time.monotonic()
@@ -188,7 +188,7 @@ class Progress:
         plan = self.plan()
         assert plan is not None
         table = Table("training records", *plan.students, title=self._metric.title, title_justify="left")
-        for size in plan.config.sizes:
+        for size in sorted({candidate.size for candidate in self.run.candidates}):
             names = [f"{student} @ {size}" for student in plan.students]
             cells = [f"{self._scores[name]:.3f}" if name in self._scores else "…" for name in names]
             table.add_row(f"{size:,}", *cells)

@@ -94,7 +94,7 @@ def curate() -> list[dict[str, Any]]:
 
     run = run_of(get_current_context())
     wheel.curate(run)
-    return [{"student": candidate.student, "size": candidate.size} for candidate in run.plan.candidates]
+    return [{"student": candidate.student, "size": candidate.size} for candidate in run.candidates]
 
 
 # A candidate that failed is a line of the table, so this waits until all are done, well or not.

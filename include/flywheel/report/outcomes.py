@@ -91,7 +91,7 @@ def gather(run: Run) -> Outcomes:
                 evaluate=run.find(f"jobs/{candidate.folder}/evaluate", EvaluateResult),
                 failure=_failure(run, candidate.folder),
             )
-            for candidate in plan.candidates
+            for candidate in run.candidates
         ],
         champion=run.find(f"jobs/{CHAMPION}/champion_eval", EvaluateResult),
         seconds={

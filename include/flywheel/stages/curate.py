@@ -1,14 +1,17 @@
 """Stage 3, curate: the store's records before the cutoff become a dataset.
 
-    in    records of the plan's workload and client with timestamp < cutoff
-    out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, eval.jsonl, summary.json
+    in    records of the plan's workload and client known before its cutoff
+    out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, calibration.jsonl, eval.jsonl,
+          events.jsonl, summary.json
 
-A line is `{"id", "timestamp", "label", "messages"}`, the messages those of the request and the teacher's
-answer as logged; `tools` are there where the request offers any, and the arguments of calls are then objects
-(data_split_config.parse_function_arguments). The workload's type is told from the labels, unless the config
-names it. The first N lines of train.jsonl are a stratified sample for every N, so training sets of
-different sizes are nested; one eval set serves all sizes and students. Of near-duplicate texts the earliest
-record is kept, so none straddles train and eval. `limit` takes the newest records. The same records and
+A line is `{"id", "timestamp", "known_at", "event", "label", "messages"}`: the event by the id of its first
+record, the messages those of the request and the teacher's answer as logged; `tools` are there where the
+request offers any, and the arguments of calls are then objects (data_split_config.parse_function_arguments).
+The workload's type is told from the labels, unless the config names it. The first N lines of train.jsonl are
+a stratified sample for every N, so training sets of different sizes are nested; one eval set serves all sizes
+and students. Of near-duplicate texts the earliest record of the strongest word is kept, and texts of one
+event are on one side, so none straddles train and eval. A size that the data does not reach becomes one
+candidate on all training records, named by their number. `limit` takes the newest records. The same records and
 settings give the same key, and a dataset that is there is not built again.
 
 The records are read twice, once to choose and once to write, so that memory holds no prompts.
@@ -38,9 +41,10 @@ from flywheel.curation.prompts import Sift, notes_of
 from flywheel.curation.reading import own_workload, rare_collections, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
+from flywheel.curation.seen import EVENTS_FILE, write_events
 from flywheel.curation.splits import Split, split
 from flywheel.errors import NotEnoughRecordsError
-from flywheel.plan import Plan
+from flywheel.plan import Candidate, Plan
 from flywheel.records import Record
 from flywheel.stores import RecordStore, open_store
 from flywheel.tool_calls import is_functions, with_arguments
@@ -48,7 +52,7 @@ from flywheel.tool_calls import is_functions, with_arguments
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 3
+CODE_VERSION = 4
 WRITE_BATCH = 500
 # Records are written in an order of their own, so that each is a look-up anywhere in the file: of a million
 # records (0.2 GB) all pages then stay in memory.
@@ -62,7 +66,7 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
         folder: of the run; nothing is written there.
 
     Raises:
-        NotEnoughRecordsError: fewer records than the configuration asks for, or than any size.
+        NotEnoughRecordsError: fewer records than the configuration asks for, or none to train on.
         StoreError, ArtifactError: the store or the artifact root cannot be used.
     """
     started = time.monotonic()
@@ -91,24 +95,19 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
             _build(plan, store, ids, sift, key, root)
     dataset = root.fetch("datasets", key)
     summary = orjson.loads((dataset / "summary.json").read_bytes())
-    sizes = _sizes(plan, dataset / "train.jsonl", summary["train"])
+    there = summary["train"]
+    beyond = _beyond(plan, there)
+    summary["notes"] = [*summary["notes"], *([beyond] if beyond else [])]
     result = CurateResult(
         **{**summary, "cutoff": plan.cutoff, "workload_type": _workload_type(plan, summary["per_class"])},
         found=found,
-        sizes=sizes,
+        sizes=_sizes(plan, dataset / "train.jsonl", there),
+        candidates=_candidates(plan, there),
         seconds=round(time.monotonic() - started, 3),
     )
     for note in result.notes:
         log.warning("%s", note)
-    for size in result.sizes.values():
-        if not size.available:
-            log.warning("%s", size.reason)
-    if not any(size.available for size in result.sizes.values()):
-        raise NotEnoughRecordsError(
-            f"{_whose(plan)}: {result.train} training records ({result.used} used, of these {result.eval} "
-            f"for eval and {result.val} for validation), but the smallest of `sizes` is {min(result.sizes)}; "
-            "add data, or lower `sizes`"
-        )
+    log.info("candidates: %s", ", ".join(candidate.name for candidate in result.candidates))
     return result
 
 
@@ -134,8 +133,7 @@ def _build(
     config = plan.config.data_split_config
     samples = collect(
         reduced(plan, store, ids, sift),
-        seed=config.random_seed,
-        similarity=config.near_duplicate_similarity,
+        config,
     )
     log.info(
         "%d records: %d duplicates and %d near-duplicates left out, %d used",
@@ -146,7 +144,15 @@ def _build(
     )
     prompts = sift.counts()
     _check_enough(plan, len(ids), samples, notes_of(prompts))
-    parts = split(samples.labels, samples.names, samples.hashes, config)
+    parts = split(samples.labels, samples.names, samples.hashes, samples.known_at, samples.events, config)
+    if len(parts.train) == 0:
+        raise NotEnoughRecordsError(
+            f"{_whose(plan)}: none of {len(samples.ids)} records is left to train on: data_split_config "
+            f"holds {len(parts.eval)} out for eval, {len(parts.val)} for validation, "
+            f"{len(parts.calibration)} for calibration, {len(parts.left_out)} in the gap or of their "
+            "events; add data, or lower these"
+        )
+    sides = {"train": parts.train, "val": parts.val, "calibration": parts.calibration, "eval": parts.eval}
     summary = {
         "dataset": key,
         "cutoff": plan.cutoff,
@@ -155,17 +161,22 @@ def _build(
         "near_duplicates": samples.near_duplicates,
         "prompts": prompts.model_dump(mode="json"),
         "used": len(samples.ids),
-        "train": len(parts.train),
-        "val": len(parts.val),
-        "eval": len(parts.eval),
+        **{name: len(places) for name, places in sides.items()},
+        "left_out": len(parts.left_out),
+        "split": config.split,
+        "events": len(np.unique(samples.events)),
+        "known": {name: _known(samples, places) for name, places in sides.items() if len(places)},
         "stratified": parts.stratified,
         "notes": [*parts.notes, *notes_of(prompts)],
         "per_class": _per_class(samples, parts),
     }
     with root.build("datasets", key) as folder:
-        for name, places in (("train", parts.train), ("val", parts.val), ("eval", parts.eval)):
+        for name, places in sides.items():
             records = sift.through(store.get(samples.ids[place] for place in places.tolist()))
-            _write(folder / f"{name}.jsonl", records, parse_arguments=config.parse_function_arguments)
+            events = (samples.ids[event] for event in samples.events[places].tolist())
+            lines = zip(records, events, strict=True)
+            _write(folder / f"{name}.jsonl", lines, parse_arguments=config.parse_function_arguments)
+        write_events(folder / EVENTS_FILE, _events(samples))
         (folder / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
@@ -197,20 +208,34 @@ def _per_class(samples: Samples, parts: Split) -> dict[str, dict[str, int]]:
     def counts(places: NDArray[np.int64]) -> list[int]:
         return [int(count) for count in np.bincount(samples.labels[places], minlength=len(samples.names))]
 
-    rows = zip(counts(parts.train), counts(parts.val), counts(parts.eval), strict=True)
+    rows = zip(*map(counts, (parts.train, parts.val, parts.calibration, parts.eval)), strict=True)
     return {
-        name: {"total": sum(row), "train": row[0], "val": row[1], "eval": row[2]}
+        name: dict(zip(("total", "train", "val", "calibration", "eval"), (sum(row), *row), strict=True))
         for name, row in zip(samples.names, rows, strict=True)
         if sum(row)
     }
 
 
-def _write(path: Path, records: Iterator[Record], *, parse_arguments: bool) -> None:
+def _known(samples: Samples, places: NDArray[np.int64]) -> tuple[int, int]:
+    """Return when the first and the last of these records were known."""
+    times = samples.known_at[places]
+    return int(times.min()), int(times.max())
+
+
+def _events(samples: Samples) -> Iterator[list[str]]:
+    """Yield the ids of the records of each event of two or more."""
+    order = np.argsort(samples.events, kind="stable")
+    _, starts, sizes = np.unique(samples.events[order], return_index=True, return_counts=True)
+    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        yield [samples.ids[place] for place in order[start : start + size].tolist()]
+
+
+def _write(path: Path, records: Iterator[tuple[Record, str]], *, parse_arguments: bool) -> None:
     """Write the lines; a thread hands them to the disk, which takes a third of the time, as they are made."""
     with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="curate-write") as disk:
         written: Future[int] | None = None
         line = partial(line_of, parse_arguments=parse_arguments)
-        while lines := b"".join(map(line, islice(records, WRITE_BATCH))):
+        while lines := b"".join(line(*one) for one in islice(records, WRITE_BATCH)):
             if written is not None:
                 written.result()  # one batch on its way at most: memory stays flat
             written = disk.submit(file.write, lines)
@@ -218,12 +243,18 @@ def _write(path: Path, records: Iterator[Record], *, parse_arguments: bool) -> N
             written.result()
 
 
-def line_of(record: Record, *, parse_arguments: bool) -> bytes:
-    """Return a record as a line of a dataset."""
+def line_of(record: Record, event: str, *, parse_arguments: bool) -> bytes:
+    """Return a record as a line of a dataset.
+
+    Args:
+        event: the id of the first record of its event.
+    """
     answer: dict[str, Any] = {"role": "assistant", "content": record.answer}
     line: dict[str, Any] = {
         "id": record.id,
         "timestamp": record.timestamp,
+        "known_at": record.known_at,
+        "event": event,
         "label": record.label,
         "messages": [*record.messages, answer],
     }
@@ -236,20 +267,32 @@ def line_of(record: Record, *, parse_arguments: bool) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def _candidates(plan: Plan, there: int) -> tuple[Candidate, ...]:
+    """Return the candidates that the data allows: a size beyond it is all of it, once for each student."""
+    sizes = ((candidate.student, min(candidate.size, there)) for candidate in plan.candidates)
+    return tuple(Candidate(student=student, size=size) for student, size in dict.fromkeys(sizes))
+
+
 def _sizes(plan: Plan, train: Path, there: int) -> dict[int, SizeResult]:
-    """Tell, for each requested size, whether it is there and what its training set holds."""
-    sizes = sorted({*plan.config.sizes, *(candidate.size for candidate in plan.candidates)})
+    """Tell what the training set of each size holds."""
+    asked = {*plan.config.sizes, *(candidate.size for candidate in plan.candidates)}
     results = {}
     counts: Counter[str] = Counter()
     with train.open("rb") as file:
         read = 0
-        for size in sizes:
+        for size in sorted({min(size, there) for size in asked}):
             counts.update(orjson.loads(line)["label"] for line in islice(file, size - read))
             read = size
-            available = size <= there
-            results[size] = SizeResult(
-                available=available,
-                reason="" if available else f"size {size}: there are only {there} training records",
-                per_class=dict(sorted(counts.items())),
-            )
+            results[size] = SizeResult(available=True, reason="", per_class=dict(sorted(counts.items())))
     return results
+
+
+def _beyond(plan: Plan, there: int) -> str:
+    """Say which sizes the data does not reach; nothing where it reaches all."""
+    beyond = [f"{size:,}" for size in sorted(set(plan.config.sizes)) if size > there]
+    if not beyond:
+        return ""
+    return (
+        f"size {', '.join(beyond)}: there are {there:,} training records, so the largest candidate of each "
+        f"student is @ {there}"
+    )

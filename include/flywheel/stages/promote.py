@@ -80,6 +80,8 @@ def promote(
         report.decision.state = "none"
     elif not approved:
         report.decision.state = "rejected"
+    elif plan.needs_a_person:
+        report.decision.state = "none"
     elif standing is not None and standing.cutoff > plan.cutoff:
         report.decision.state = "outdated"
     elif standing is not None and standing.adapter == row.adapter and standing.run_id != plan.run_id:
@@ -217,7 +219,7 @@ def _words(
             f"{_day(champion.cutoff)}: an older run does not replace a newer champion.",
             stays,
         ]
-    return [stays]
+    return [*([plan.needs_a_person] if row is not None and plan.needs_a_person else []), stays]
 
 
 def _replacement(report: Report, row: CandidatePart, previous: Champion | None) -> str:

@@ -55,7 +55,7 @@ def artifacts_of(run: Run, plan: Plan) -> list[Artifact]:
         if name in there
     ]
     pairs: list[tuple[str, int | None]] = [(student, None) for student in plan.students]
-    pairs += sorted((candidate.student, candidate.size) for candidate in plan.candidates)
+    pairs += sorted((candidate.student, candidate.size) for candidate in run.candidates)
     jobs = run_files.side_by_side(lambda pair: _results(run, *pair), pairs)
     for (student, size), (customized, evaluated) in zip(pairs, jobs, strict=True):
         name = student if size is None else f"{student}@{size}"

@@ -22,8 +22,8 @@ _EXAMPLE_ID = "api__65f8a1b2c3d4e5f6a7b8c9d0"
 class DataSplitConfig(BaseModel):
     """How the records are split, for this job alone.
 
-    A field that is left out has the default named here, as the contract says; without any
-    `data_split_config` the configuration's section holds.
+    A field that is left out is as the configuration says. A job that changes the split does not promote by
+    itself.
     """
 
     model_config = ConfigDict(extra="ignore")

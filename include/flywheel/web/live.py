@@ -126,7 +126,8 @@ def jobs_of(run: Run, plan: Plan, tasks: list[AirflowTask], *, cancelled: bool) 
         cancelled: a person has stopped the run.
     """
     order = {student: index for index, student in enumerate(plan.students)}
-    candidates = sorted(plan.candidates, key=lambda one: (order.get(one.student, 0), one.size))
+    decided = run.candidates
+    candidates = sorted(decided, key=lambda one: (order.get(one.student, 0), one.size))
     names = _file_names(plan, candidates)
     files = dict(
         zip(names, run_files.side_by_side(lambda name: run_files.read_json(run, name), names), strict=True)
@@ -136,7 +137,7 @@ def jobs_of(run: Run, plan: Plan, tasks: list[AirflowTask], *, cancelled: bool) 
     rows = [reader.base(student, index) for index, student in enumerate(plan.students)]
     if plan.config.icl_config is not None:
         rows += [reader.icl(student, index) for index, student in enumerate(plan.students)]
-    index_of = {candidate: index for index, candidate in enumerate(plan.candidates)}
+    index_of = {candidate: index for index, candidate in enumerate(decided)}
     rows += [reader.candidate(candidate, index_of[candidate]) for candidate in candidates]
     champion = reader.champion()
     return rows if champion is None else [*rows, champion]

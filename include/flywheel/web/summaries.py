@@ -313,7 +313,7 @@ def _unscored(run: AirflowRun, folder: Any, cancelled: run_files.Cancelled | Non
         decision=None,
         candidates=tuple(
             CandidateLine(student=one["student"], size=one["size"], state="planned")
-            for one in plan["candidates"]
+            for one in result.get("candidates") or plan["candidates"]
         ),
         dataset=result.get("dataset"),
         records=result.get("used") or 0,

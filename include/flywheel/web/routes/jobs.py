@@ -49,9 +49,11 @@ def create_job(
             return job_view.started(there)
         conf: dict[str, Any] = {"workload_id": asked.workload_id, "client_id": asked.client_id}
         if asked.data_split_config is not None:
-            split = asked.data_split_config.model_dump(exclude={"parse_function_arguments"})
-            if split["random_seed"] is None:
-                del split["random_seed"]
+            split = asked.data_split_config.model_dump(
+                exclude={"parse_function_arguments"}, exclude_unset=True
+            )
+            if split.get("random_seed") is None:
+                split.pop("random_seed", None)
             conf["overrides"] = {"data_split_config": split}
         runs_now = airflow_actions.start_run(user, request, job_id, conf)
         message = "The job has been queued." if runs_now else "The job is queued until its DAG is unpaused."

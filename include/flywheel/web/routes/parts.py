@@ -94,7 +94,7 @@ def evaluation_of(run: Run, plan: Plan, student: str, size: int | None) -> dict[
     """
     if student not in plan.students:
         raise Problem(404, "The run has no such student.")
-    known = {(candidate.student, candidate.size) for candidate in plan.candidates}
+    known = {(candidate.student, candidate.size) for candidate in run.candidates}
     if size is not None and (student, size) not in known:
         raise Problem(404, "The run has no such candidate.")
     name = f"jobs/{student}/base_eval.json" if size is None else f"jobs/{student}@{size}/evaluate.json"
