@@ -73,7 +73,13 @@ def test_report_json_has_the_agreed_keys(root: str) -> None:
     assert (data["labelled"], data["stored"], data["records"], data["used"]) == (100, 60, 66, 60)
     assert (data["exact_duplicates"], data["near_duplicates"]) == (4, 2)
     assert data["notes"] == ["The rarest class has few records."]
-    assert data["per_class"]["Earnings"] == {"total": 30, "train": 18, "val": 2, "eval": 10}
+    assert data["per_class"]["Earnings"] == {
+        "total": 30,
+        "train": 18,
+        "val": 2,
+        "calibration": 0,
+        "eval": 10,
+    }
 
 
 def test_a_failed_candidate_is_in_the_table_with_its_reason(root: str) -> None:

@@ -11,8 +11,8 @@ The workload's type is told from the labels, unless the config names it. The fir
 a stratified sample for every N, so training sets of different sizes are nested; one eval set serves all sizes
 and students. Of near-duplicate texts the earliest record of the strongest word is kept, and texts of one
 event are on one side, so none straddles train and eval. A size that the data does not reach becomes one
-candidate on all training records, named by their number. `limit` takes the newest records. The same records and
-settings give the same key, and a dataset that is there is not built again.
+candidate on all training records, named by their number. `limit` takes the newest records. The same records
+and settings give the same key, and a dataset that is there is not built again.
 
 The records are read twice, once to choose and once to write, so that memory holds no prompts.
 """
