@@ -39,7 +39,7 @@ class Plan(BaseModel):
     """All that a run needs to know; every later task reads this copy, never the config file again.
 
     Attributes:
-        cutoff: unix seconds; the run sees records with timestamp < cutoff.
+        cutoff: unix seconds; the run sees records with known_at < cutoff.
         workload: the prompt and classes as they were when the run started.
         candidates: as asked for, biggest work first, so that the longest job does not start last; curate says
             which of them the data allows (`Run.candidates`).
@@ -71,6 +71,16 @@ class Plan(BaseModel):
             f"The one who started the run changed how its records are split ({keys}), so it does not "
             "promote by itself."
         )
+
+    @property
+    def owns_sources(self) -> bool:
+        """Whether the config's sources belong to this run's client: another's are not touched."""
+        return self.client_id == self.config.client_id
+
+    @property
+    def student_names(self) -> frozenset[str]:
+        """The names by which an answer says that a student of the config gave it, and not the teacher."""
+        return self.config.student_names
 
 
 def make_plan(

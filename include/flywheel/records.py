@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -154,6 +154,23 @@ class Record:
             labelled_by=labelled_by,
             origin=origin,
         )
+
+
+def check_no_student(record: Record, students: Collection[str]) -> None:
+    """Refuse a record whose answer a student gave: students' answers never train.
+
+    Args:
+        students: names of models, as requests and responses say them.
+
+    Raises:
+        RecordError: the request's or the response's `model` is one of them.
+    """
+    for where, part in (("request", record.request), ("response", record.response)):
+        model = part.get("model")
+        if isinstance(model, str) and model in students:
+            raise RecordError(
+                f"{where}.model: a student answered ({model:.80}); students' answers never train"
+            )
 
 
 def known_by(timestamp: int) -> int | None:

@@ -40,6 +40,7 @@ def news_plan(
     folder: Path, *, cutoff: int = 1 << 32, sizes: tuple[int, ...] = (5,), source: Any = (), **split: Any
 ) -> Plan:
     data = {
+        "client_id": "desk",
         "nims": [{"model_name": "test/1b"}],
         "sizes": sizes,
         "source": source,

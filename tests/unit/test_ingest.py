@@ -130,3 +130,32 @@ def test_killed_in_the_middle_and_run_again_gives_the_same(folder: Path) -> None
     result = run(folder, [], logs)
     assert figures(result) == (1501, 1500 - there, there, 1)
     assert len((folder / QUARANTINE_FILE).read_text().splitlines()) == 1
+
+
+def test_the_teachers_records_keep_when_they_were_known_and_a_log_is_not_believed_that(folder: Path) -> None:
+    made, logged = news_record("made", timestamp=1000), news_record("logged", timestamp=1000, known_at=7)
+    lines = [json.dumps({**record.to_json(), "known_at": known, "labelled_by": "teacher"})
+             for record, known in ((made, 5000), (logged, 7))]  # fmt: skip
+    assert figures(run(folder, lines[:1], lines[1:])) == (2, 2, 0, 0)
+    with SqliteStore(folder.parents[1] / "records.sqlite") as store:
+        assert [(r.known_at, r.labelled_by) for r in store.get([made.id, logged.id])] == [
+            (5000, "teacher"),
+            (1000, "application"),
+        ]
+    assert run(folder, lines[:1], [], cutoff=5000).later == 1
+
+
+def test_a_log_record_without_a_time_and_one_that_a_student_answered_are_set_aside(folder: Path) -> None:
+    undated, ours = news_record("undated", timestamp=0), news_record("ours").to_json()
+    ours["response"]["model"] = "test/1b"
+    assert figures(run(folder, [], [undated, json.dumps(ours), news_record("good")])) == (3, 1, 0, 2)
+    entries = [json.loads(line)["reason"] for line in (folder / QUARANTINE_FILE).read_text().splitlines()]
+    assert "timestamp: 0 is no time" in entries[0]
+    assert "students' answers never train" in entries[1]
+
+
+def test_a_run_for_another_client_leaves_the_configs_sources_alone(folder: Path) -> None:
+    write(folder / "labelled.jsonl", [])
+    write(folder.parents[1] / "logs.jsonl", [news_record("logged")])
+    plan = news_plan(folder.parents[1], source=[LOGS]).model_copy(update={"client_id": "another"})
+    assert figures(ingest(plan, folder, LABELLED)) == (0, 0, 0, 0)

@@ -63,12 +63,14 @@ def context_of(run: Run) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("interval_end", "logical_date", "cutoff"),
-    [(DAWN, NOON, DAWN), (None, NOON, NOON), (None, None, DUSK)],
+    [(DAWN, NOON, DAWN), (None, NOON, NOON), (None, None, DUSK + timedelta(seconds=1))],
 )
 def test_a_run_sees_what_was_before_its_interval_ended(
     interval_end: datetime | None, logical_date: datetime | None, cutoff: datetime
 ) -> None:
-    dag_run = SimpleNamespace(data_interval_end=interval_end, logical_date=logical_date, run_after=DUSK)
+    dag_run = SimpleNamespace(
+        data_interval_end=interval_end, logical_date=logical_date, run_after=DUSK.replace(microsecond=7)
+    )
     assert cutoff_of({"dag_run": dag_run}) == cutoff
 
 

@@ -24,10 +24,11 @@ from flywheel.config.schema import SourceConfig
 from flywheel.errors import SourceError
 from flywheel.quarantine import Quarantine
 from flywheel.sources import Headline, read_headlines, read_log_records
-from flywheel.sources.timestamps import parse_timestamp
+from flywheel.sources.timestamps import parse_time, parse_timestamp
 from flywheel.workload import Workload
 
 MARCH_1 = 1709251200  # 2024-03-01T00:00:00Z
+END_OF_DAY = 86399
 HEADER = b"headline,date\n"
 GOOD_ROW = b"Acme beats,2024-03-01\n"
 
@@ -60,8 +61,10 @@ def test_csv_rows_are_read_with_file_and_line(tmp_path: Path) -> None:
     )
     file = str(tmp_path / "h.csv")
     assert headlines == [
-        Headline("Acme beats", MARCH_1, None, file, 2),
-        Headline('Bolt, "the" maker, cuts jobs', MARCH_1 + 86400, None, file, 3),
+        Headline("Acme beats", MARCH_1, MARCH_1 + END_OF_DAY, None, file, 2),
+        Headline(
+            'Bolt, "the" maker, cuts jobs', MARCH_1 + 86400, MARCH_1 + 86400 + END_OF_DAY, None, file, 3
+        ),
     ]
     assert bad == []
 
@@ -155,14 +158,58 @@ def test_a_remote_file_is_read_by_its_url(tmp_path: Path) -> None:
 def test_headlines_from_the_cutoff_on_are_left_for_later(tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_bytes(HEADER + GOOD_ROW + b"Bolt sinks,2024-03-02\n")
     counts: Counter[str] = Counter()
-    headlines, bad = read(source(tmp_path / "h.csv"), tmp_path, before=MARCH_1 + 86400, counts=counts)
+    before = MARCH_1 + END_OF_DAY + 1
+    headlines, bad = read(source(tmp_path / "h.csv"), tmp_path, before=before, counts=counts)
     assert [h.text for h in headlines] == ["Acme beats"]
     assert (counts["used"], counts["later"], bad) == (1, 1, [])
 
 
-def test_without_a_time_column_every_run_sees_the_headline(tmp_path: Path) -> None:
-    headlines, _ = read_bytes(tmp_path, b"headline\nAcme beats\n", columns={"timestamp": None})
-    assert headlines[0].timestamp == 0
+def test_a_date_without_a_time_is_known_when_its_day_ends(tmp_path: Path) -> None:
+    (tmp_path / "h.csv").write_bytes(HEADER + GOOD_ROW + b"Bolt sinks,2024-03-01T00:00:00\n")
+    counts: Counter[str] = Counter()
+    at_two_in_the_night = MARCH_1 + 7200
+    headlines, _ = read(source(tmp_path / "h.csv"), tmp_path, before=at_two_in_the_night, counts=counts)
+    assert [(h.text, h.timestamp, h.known_at) for h in headlines] == [("Bolt sinks", MARCH_1, MARCH_1)]
+    assert counts["later"] == 1
+
+
+def test_a_slow_feed_is_known_later_than_its_time(tmp_path: Path) -> None:
+    (tmp_path / "h.csv").write_bytes(HEADER + GOOD_ROW + b"Bolt sinks,2024-03-01T09:30:00\n")
+    headlines, _ = read(source(tmp_path / "h.csv", known_after=60), tmp_path)
+    assert [(h.known_at or 0) - h.timestamp for h in headlines] == [END_OF_DAY + 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("value", "zone", "known_after"),
+    [
+        ("2024-03-01", "UTC", 86399),
+        ("20240301", "UTC", 86399),
+        (20240301, "UTC", 86399),
+        ("2024-W09-5", "UTC", 86399),
+        (date(2024, 3, 1), "UTC", 86399),
+        ("2024-03-31", "Europe/Berlin", 86399 - 3600),  # a day of 23 hours
+        ("2024-03-01T00:00", "UTC", 0),
+        ("Fri, 01 Mar 2024 00:00:00 +0000", "UTC", 0),
+        (datetime(2024, 3, 1), "UTC", 0),
+        (1709251200, "UTC", 0),
+        ("1709251200", "UTC", 0),
+    ],
+)
+def test_only_a_value_without_a_time_of_day_waits_for_its_end(
+    value: Any, zone: str, known_after: int
+) -> None:
+    timestamp, known_at = parse_time(value, ZoneInfo(zone))
+    assert timestamp == parse_timestamp(value, ZoneInfo(zone))
+    assert known_at - timestamp == known_after
+
+
+def test_texts_without_a_time_serve_the_check_of_the_teacher_alone(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    (tmp_path / "h.csv").write_bytes(b"headline,human\nAcme beats,Earnings\nBolt sinks,\n")
+    columns = {"timestamp": None, "human_label": "human"}
+    headlines, _ = read(source(tmp_path / "h.csv", columns=columns), tmp_path, before=1, counts=counts)
+    assert [(h.text, h.timestamp, h.known_at) for h in headlines] == [("Acme beats", 0, None)]
+    assert (counts["used"], counts["passed_over"]) == (1, 1)
 
 
 def test_a_large_file_is_read_in_flat_memory(tmp_path: Path) -> None:

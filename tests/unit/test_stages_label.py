@@ -46,6 +46,7 @@ def make(
     folder: Path, url: str | None, *, cutoff: str = "2025-01-01", source: Any = None, **teacher: Any
 ) -> Plan:
     data = {
+        "client_id": "desk",
         "nims": [{"model_name": "test/1b"}],
         "source": source or {"path": str(folder / "headlines.csv"), "columns": {"human_label": "human"}},
         "teacher": {"model": "stand-in", "base_url": url, "concurrency": 8, "timeout_seconds": 5} | teacher,
@@ -376,3 +377,30 @@ def test_the_answers_in_the_store_name_the_model_that_gave_them(folder: Path) ->
     assert (answer.content, answer.model) == ("[[[analyst rating]]]", "stand-in")
     assert answer.usage["completion_tokens"] > 0
     assert abs(answer.created - time.time()) < 60
+
+
+def test_texts_without_a_time_are_compared_with_people_and_become_no_records(folder: Path) -> None:
+    (folder / "undated.csv").write_text("headline,human\nAcme unheard of,Earnings\n")
+    sources = [
+        {"path": str(folder / "headlines.csv"), "columns": {"human_label": "human"}},
+        {"path": str(folder / "undated.csv"), "columns": {"human_label": "human", "timestamp": None}},
+    ]
+    with stand_in(LABELS | {"Acme unheard of": "Dividends"}) as (url, _):
+        result = label(make(folder, url, source=sources), folder)
+    assert (result.headlines, result.labelled, result.undated) == (301, 301, 1)
+    assert result.human is not None and result.human.records == 1
+    assert len(lines_of(folder / result.records_file)) == 300
+
+
+def test_a_date_alone_is_labelled_by_the_night_after_its_day(folder: Path) -> None:
+    with stand_in(LABELS) as (url, teacher):
+        early = label(make(folder, url, cutoff="2024-03-01T02:00:00"), folder)
+        assert (early.headlines, early.later, teacher.calls["calls"]) == (0, 300, 0)
+        assert label(make(folder, url, cutoff="2024-03-02T00:00:00"), folder).headlines == 300
+    assert lines_of(folder / early.records_file)[0]["known_at"] == 1709251200 + 86399
+
+
+def test_another_clients_run_labels_nothing_of_the_configs_sources(folder: Path) -> None:
+    with stand_in(LABELS) as (url, teacher):
+        plan = make(folder, url).model_copy(update={"client_id": "another"})
+        assert (label(plan, folder).headlines, teacher.calls["calls"]) == (0, 0)

@@ -178,7 +178,7 @@ def test_turns_of_one_conversation_are_not_duplicates_of_each_other(tmp_path: Pa
         turns = [asked, {"role": "assistant", "content": None, "tool_calls": [call()]}]
         turns.append({"role": "tool", "content": f"kept as entry {number * 7} of the desk, thank you"})
         second = logged({"content": f"Filed {number}."}, messages=turns, tools=tools())
-        made += [read({**first, "timestamp": number}), read({**second, "timestamp": number})]
+        made += [read({**first, "timestamp": number + 1}), read({**second, "timestamp": number + 1})]
     result, _ = curated(tmp_path, made)
     assert (result.duplicates, result.near_duplicates, result.used) == (0, 0, 60)
 

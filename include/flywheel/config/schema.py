@@ -180,6 +180,12 @@ class SourceConfig(Section):
     format: Literal["auto", "csv", "jsonl", "parquet"] = Field("auto", description="auto: by the name's end.")
     columns: Columns = Columns()
     time_zone: str = Field("UTC", description="Of times that name none.")
+    known_after: int = Field(
+        0,
+        ge=0,
+        description="Seconds after its time from which a text counts as known, for a feed that comes late. A "
+        "date without a time counts as known at the end of its day (23:59:59 in time_zone) and so much later.",
+    )
 
     @field_validator("format")
     @classmethod
@@ -379,6 +385,16 @@ class Config(Section):
     def students(self) -> tuple[Student, ...]:
         """The students, in the file's order."""
         return self.nims
+
+    @property
+    def student_names(self) -> frozenset[str]:
+        """The names by which an answer says that a student gave it, and not the teacher: see `check_no_student`.
+
+        A student that is never customized may be the model that applications call as their teacher.
+        """
+        students = [student for student in self.nims if student.customization_enabled]
+        names = {name for student in students for name in (student.model_name, student.name, student.weights)}
+        return frozenset(names - {self.teacher.model})
 
     def student(self, name: str) -> Student:
         """Return the student of that short name.

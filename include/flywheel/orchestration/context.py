@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flywheel.artifacts import ArtifactRoot
@@ -16,11 +16,15 @@ RUN_KEY = "run"
 def cutoff_of(context: Mapping[str, Any]) -> datetime:
     """Return the time before which a run sees records: when its interval ends, else its logical date.
 
-    A run that has neither, such as one of an asset event or of the REST API, sees what was there when it
-    was asked for.
+    A run that has neither, such as a job of the API or one of an asset event, sees what was there when it was
+    asked for: what arrived in that second as well, as times of arrival are whole seconds.
     """
     dag_run = context["dag_run"]
-    return dag_run.data_interval_end or dag_run.logical_date or dag_run.run_after or datetime.now(UTC)
+    scheduled: datetime | None = dag_run.data_interval_end or dag_run.logical_date
+    if scheduled is not None:
+        return scheduled
+    asked: datetime = dag_run.run_after or datetime.now(UTC)
+    return asked.replace(microsecond=0) + timedelta(seconds=1)
 
 
 def share_run(context: Mapping[str, Any], run: Run, root: str) -> None:

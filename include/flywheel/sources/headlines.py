@@ -14,7 +14,7 @@ from flywheel.errors import SourceError
 from flywheel.quarantine import Quarantine
 from flywheel.sources.files import files_of
 from flywheel.sources.rows import Row, rows_of
-from flywheel.sources.timestamps import parse_timestamp
+from flywheel.sources.timestamps import parse_time
 
 MAX_TEXT_CHARACTERS = 10_000
 # What bytes that are not UTF-8 were read as.
@@ -27,7 +27,9 @@ class Headline:
 
     Attributes:
         text: on one line, without spaces around it.
-        timestamp: unix seconds; 0 where the source has no times, so that every run sees it.
+        timestamp: unix seconds; 0 where the source has no times.
+        known_at: unix seconds from which it counts as known; None where the source has no times: such a text
+            serves the check of the teacher alone.
         human_label: as the person wrote it; None without one.
         file: where it stood.
         line: and on which line.
@@ -35,6 +37,7 @@ class Headline:
 
     text: str
     timestamp: int
+    known_at: int | None
     human_label: str | None
     file: str
     line: int
@@ -54,8 +57,9 @@ def read_headlines(
         source: files and columns.
         quarantine: takes the rows that cannot be used.
         key: the source's place in the configuration, for messages.
-        before: unix seconds; headlines from then on are left for later runs.
-        counts: counts rows by what became of them: `used`, `later`, `quarantined`.
+        before: unix seconds; headlines that are not known before are left for later runs.
+        counts: counts rows by what became of them: `used`, `later`, `quarantined`; and `passed_over`, texts
+            without a time and without a person's label, which serve nothing.
 
     Raises:
         SourceError: no such file, an unreadable one, a column that a file lacks altogether, or a source of
@@ -73,12 +77,14 @@ def read_headlines(
                 counts["quarantined"] += 1
                 first_problem = first_problem or f"{file.name}, line {row.line}: {headline}"
                 quarantine.add(file.name, row.line, headline, row.raw or row.values)
-            elif before is not None and headline.timestamp >= before:
+            elif headline.known_at is None and headline.human_label is None:
+                counts["passed_over"] += 1
+            elif before is not None and headline.known_at is not None and headline.known_at >= before:
                 counts["later"] += 1
             else:
                 counts["used"] += 1
                 yield headline
-    if first_problem and counts["used"] + counts["later"] == start["used"] + start["later"]:
+    if first_problem and all(counts[name] == start[name] for name in ("used", "later", "passed_over")):
         raise SourceError(
             f"{source.path}: not one row can be used (key {key}.columns); the first: {first_problem}"
         )
@@ -109,10 +115,11 @@ def _headline(row: Row, source: SourceConfig, zone: ZoneInfo, file: str) -> Head
     if problem:
         return problem
     assert isinstance(text, str)
-    timestamp = 0
+    timestamp, known_at = 0, None
     if columns.timestamp is not None:
         try:
-            timestamp = parse_timestamp(row.values.get(columns.timestamp), zone)
+            timestamp, known_at = parse_time(row.values.get(columns.timestamp), zone)
+            known_at += source.known_after
         except (ValueError, OverflowError) as error:
             return f"{columns.timestamp}: {error}"
     human_label = None
@@ -122,7 +129,7 @@ def _headline(row: Row, source: SourceConfig, zone: ZoneInfo, file: str) -> Head
             human_label = value.strip() or None
         elif value is not None:
             return f"{columns.human_label}: expected a text, got {type(value).__name__}"
-    return Headline(clean_text(text), timestamp, human_label, file, row.line)
+    return Headline(clean_text(text), timestamp, known_at, human_label, file, row.line)
 
 
 def _problem_of(text: Any, column: str) -> str:

@@ -8,7 +8,8 @@ fields of its type in each row: one that is null is taken for one that is not th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.config.schema import SourceConfig
 from flywheel.errors import RecordError
 from flywheel.quarantine import Quarantine
-from flywheel.records import Record
+from flywheel.records import Record, check_no_student
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.sources.rows import Row, json_rows, parquet_rows
 from flywheel.workload import Workload
@@ -38,6 +39,8 @@ def read_log_records(
     key: str = "source",
     before: int | None = None,
     counts: Counter[str] | None = None,
+    students: Collection[str] = (),
+    labelled: bool = False,
 ) -> Iterator[Record]:
     """Yield the valid log records of a source of kind `log_records`: one record a line or row.
 
@@ -46,8 +49,11 @@ def read_log_records(
         workload_id: whose records to take, default the workload's; a log may hold those of others as well,
             which are passed over.
         workload_type, parse_arguments: what their answers may be; see `Record.from_json`.
-        before: unix seconds; records from then on are left for later runs.
+        before: unix seconds; records that are not known before are left for later runs.
         counts: counts lines by what became of them: `used`, `later`, `other_workload`, `quarantined`.
+        students: names of models whose answers are set aside; see `check_no_student`.
+        labelled: the file is the stage `label`'s: its lines say when they are known, and the teacher labelled
+            them. Nobody else's lines are believed that.
 
     Raises:
         SourceError: no such file, an unreadable one, or one of Parquet that lacks a column.
@@ -65,6 +71,9 @@ def read_log_records(
                         continue
                     try:
                         origin = file.name, row.line
+                        known: dict[str, Any] = {}
+                        if labelled:
+                            known = {"known_at": row.values.get("known_at"), "labelled_by": "teacher"}
                         record = Record.from_json(
                             row.values,
                             workload.classes,
@@ -72,13 +81,19 @@ def read_log_records(
                             origin,
                             workload_type=workload_type,
                             parse_arguments=parse_arguments,
+                            **known,
                         )
+                        if record.known_at is None:
+                            raise RecordError("timestamp: 0 is no time; a record without one is never used")
+                        if not labelled:
+                            check_no_student(record, students)
+                            record = replace(record, known_at=record.known_at + source.known_after)
                     except RecordError as error:
                         reason = str(error)
                 if reason:
                     counts["quarantined"] += 1
                     quarantine.add(file.name, row.line, reason, row.raw)
-                elif before is not None and record.timestamp >= before:
+                elif before is not None and (record.known_at or 0) >= before:
                     counts["later"] += 1
                 else:
                     counts["used"] += 1

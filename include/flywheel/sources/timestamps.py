@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime, time, tzinfo
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 EXPECTED = "an ISO date or date-time such as 2024-03-01 or 2024-03-01T09:30:00Z, or unix seconds"
 # Unix seconds of the year 3000.
@@ -14,6 +15,49 @@ _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _YEAR = re.compile(r"(19|2\d)\d\d")
 _COMPACT_DATE = re.compile(r"(19|2\d)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+
+
+# The last second of a day, at which a date without a time counts as known.
+_END_OF_DAY = time(23, 59, 59)
+
+
+class Time(NamedTuple):
+    """A point in time: unix seconds, and those from which it counts as known.
+
+    These differ for a date without a time: it begins with its day and counts as known when that ends.
+    """
+
+    timestamp: int
+    known_at: int
+
+
+def parse_time(value: object, zone: tzinfo) -> Time:
+    """Return a point in time, and from when it counts as known.
+
+    Args and errors are those of `parse_timestamp`. A date-time at midnight is a time; only a value that has no
+    time of day, such as `2024-03-01`, is known at the end of its day in `zone`.
+    """
+    timestamp = parse_timestamp(value, zone)
+    if not _is_date(value):
+        return Time(timestamp, timestamp)
+    day = datetime.fromtimestamp(timestamp, zone).date()
+    return Time(timestamp, int(datetime.combine(day, _END_OF_DAY, zone).timestamp()))
+
+
+def _is_date(value: object) -> bool:
+    """Return whether a value that `parse_timestamp` reads has no time of day."""
+    if isinstance(value, str):
+        text = value.strip()
+        if _COMPACT_DATE.fullmatch(text):
+            return True
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            return False
+        return True
+    if isinstance(value, date):
+        return not isinstance(value, datetime)
+    return isinstance(value, int | float) and _COMPACT_DATE.fullmatch(str(value)) is not None
 
 
 def parse_timestamp(value: object, zone: tzinfo) -> int:

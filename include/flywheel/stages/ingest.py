@@ -1,7 +1,11 @@
 """Stage 2, ingest: labelled headlines and the log records of applications go into the store.
 
     in    labelled.jsonl.gz of the stage before; the config's sources of kind `log_records`
-    out   records in the store, each once; ingest.quarantine.jsonl: what was set aside, and why
+    out   records in the store, each once; ingest.quarantine.jsonl: what was set aside, and why;
+          ingest.json: the result
+
+Sources belong to the client that the config names: a run for another client reads none. Answers of the
+config's students are set aside, as they never train.
 
 Records are written in batches and have ids from their content, so a stage that was killed and runs again
 gives the same store.
@@ -16,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.config.schema import SourceConfig
@@ -29,6 +34,7 @@ from flywheel.stores import Rejected, open_store
 log = logging.getLogger(__name__)
 
 QUARANTINE_FILE = "ingest.quarantine.jsonl"
+RESULT_FILE = "ingest.json"
 
 
 class IngestResult(BaseModel):
@@ -39,7 +45,7 @@ class IngestResult(BaseModel):
         written: new in the store.
         already_there: in the store before, or twice among those read.
         quarantined: set aside, in `quarantine_file`; `reasons` counts them by what is wrong.
-        later: log records at or after the cutoff, left for later runs.
+        later: log records that are known at or after the cutoff, left for later runs.
         other_workload: log records of other workloads, passed over.
         quarantine_file: name of a JSONL file in the run's folder.
         seconds: wall-clock time of the stage.
@@ -80,7 +86,7 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
             sources += [
                 (f"source.{index}", source)
                 for index, source in enumerate(plan.config.source)
-                if source.kind == "log_records"
+                if source.kind == "log_records" and plan.owns_sources
             ]
 
             def records() -> Iterator[Record]:
@@ -95,6 +101,8 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
                         key=key,
                         before=plan.cutoff,
                         counts=counts,
+                        students=plan.student_names,
+                        labelled=source is own,
                     )
 
             def set_aside(rejected: Rejected) -> None:
@@ -114,6 +122,11 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
         quarantine_file=QUARANTINE_FILE,
         seconds=round(time.monotonic() - started, 3),
     )
+    (folder / RESULT_FILE).write_bytes(
+        orjson.dumps(result.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+    )
+    if not plan.owns_sources and plan.config.source:
+        log.info("the config's sources belong to the client %r: none was read", plan.config.client_id)
     if quarantined:
         worst = ", ".join(f"{kind} ({count})" for kind, count in Counter(reasons).most_common(3))
         log.warning("%d records set aside in %s: %s", quarantined, folder / QUARANTINE_FILE, worst)

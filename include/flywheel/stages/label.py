@@ -66,11 +66,13 @@ class LabelResult(BaseModel):
 
     Attributes:
         headlines: usable headlines before the cutoff.
-        labelled: of these, the ones with a label, which are in `records_file`.
+        labelled: of these, the ones with a label; those with a time are in `records_file`.
+        undated: of these, the ones without a time: they serve the check of the teacher and become no record.
         asked: answers asked of the teacher by this try of the stage, and paid for.
         found: headlines whose answer was there before, or that came twice.
         quarantined: rows and answers set aside, in `quarantine_file`.
-        later: headlines at or after the cutoff, left for later runs.
+        later: headlines that are known at or after the cutoff, left for later runs.
+        passed_over: rows with neither a time nor a person's label, which serve nothing and are not asked.
         left: headlines without an answer, for the budget was spent; another run goes on with them.
         records_file: name of the JSONL file of log records in the run's folder, compressed with gzip.
         disagreements_file: name of the CSV file of the headlines that people and the teacher label
@@ -92,6 +94,8 @@ class LabelResult(BaseModel):
     quarantined: int
     later: int
     left: int = 0
+    undated: int = 0
+    passed_over: int = 0
     records_file: str
     quarantine_file: str
     disagreements_file: str = ""
@@ -121,6 +125,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     started = time.monotonic()
     config, teacher = plan.config, plan.config.teacher
     read: Counter[str] = Counter()
+    undated = 0
     agreement = AgreementCounter(
         plan.workload,
         bootstrap_samples=config.evaluation_config.bootstrap_samples,
@@ -135,7 +140,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         with _compressed(aside) as file, Disagreements(folder / DISAGREEMENTS_FILE) as disagreements:
 
             def settle(headline: Headline, outcome: Outcome) -> None:
-                nonlocal gate_check
+                nonlocal gate_check, undated
                 if headline.human_label is not None and outcome.answer is not None:
                     found = agreement.add(
                         headline.human_label, outcome.label, headline.text, outcome.confidence
@@ -150,6 +155,9 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
                         headline.file, headline.line, outcome.reason, headline.text, answer=outcome.answer
                     )
                     return
+                if headline.known_at is None:
+                    undated += 1
+                    return
                 assert outcome.answer is not None
                 record = make_record(
                     workload_id=plan.workload_id,
@@ -160,13 +168,21 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
                     answer=outcome.answer,
                     label=outcome.label,
                     confidence=outcome.confidence,
+                    known_at=headline.known_at,
                 )
-                file.write(orjson.dumps(record.to_json(), option=orjson.OPT_APPEND_NEWLINE))
+                line = {**record.to_json(), "known_at": record.known_at}
+                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
             counts, budget_spent = _run(plan, spending, quarantine, read, settle, progress)
         os.replace(aside, folder / RECORDS_FILE)
         quarantined = quarantine.count
         spending.forget()
+    if read["passed_over"]:
+        log.warning(
+            "%d texts have neither a time nor a person's label: they serve nothing and were passed over; "
+            "name the column with their times (source.columns.timestamp)",
+            read["passed_over"],
+        )
     if agreement.unknown:
         names = ", ".join(repr(name) for name, _ in agreement.unknown.most_common(5))
         log.warning("%d human labels are no class or alias: %s", agreement.unknown.total(), names)
@@ -178,6 +194,8 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         quarantined=quarantined,
         later=read["later"],
         left=counts.left,
+        undated=undated,
+        passed_over=read["passed_over"],
         records_file=RECORDS_FILE,
         quarantine_file=QUARANTINE_FILE,
         disagreements_file=DISAGREEMENTS_FILE if disagreements.count else "",
@@ -226,7 +244,12 @@ def _left(spent: BudgetError, result: LabelResult, spending: Spending) -> str:
 
 
 def _sources(plan: Plan) -> list[tuple[str, SourceConfig]]:
-    """Return the sources of headlines with their keys, those with human labels first."""
+    """Return the sources of headlines with their keys, those with human labels first.
+
+    They belong to the client that the config names: a run for another has none.
+    """
+    if not plan.owns_sources:
+        return []
     found = [
         (f"source.{index}", source)
         for index, source in enumerate(plan.config.source)

@@ -45,6 +45,7 @@ class Task(BaseModel):
         root: URL of the artifact root.
         workload: of the configuration: a file, or the name of one that comes with flywheel.
         workload_type, parse_arguments: of the configuration; see `Record.from_json`.
+        students: of the configuration, whose answers are set aside.
     """
 
     store: StoreConfig
@@ -55,6 +56,7 @@ class Task(BaseModel):
     workload_id: str | None = None
     client_id: str | None = None
     tell_accepted: bool = True
+    students: tuple[str, ...] = ()
 
 
 class PipedBody:
@@ -160,6 +162,7 @@ def main(arguments: list[str]) -> None:
                 workload_id=task.workload_id,
                 client_id=task.client_id,
                 tell_accepted=task.tell_accepted,
+                students=frozenset(task.students),
             )
             said = asdict(taken)
         except FlywheelError as error:

@@ -11,7 +11,7 @@ import queue
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol, cast
@@ -25,7 +25,7 @@ from flywheel.config.loading import resolve_path
 from flywheel.config.store import StoreConfig
 from flywheel.errors import RecordError, StoreError
 from flywheel.quarantine import Quarantine
-from flywheel.records import Record
+from flywheel.records import Record, check_no_student
 from flywheel.sources.rows import json_rows
 from flywheel.stores import open_store
 from flywheel.workload import Workload
@@ -171,14 +171,16 @@ def take(
     workload_id: str | None = None,
     client_id: str | None = None,
     tell_accepted: bool = True,
+    students: Collection[str] = (),
 ) -> Taken:
-    """Put the records of a body into the store.
+    """Put the records of a body into the store: known from now on, labelled by whoever posted them.
 
     Args:
         workload: its classes and aliases read the answers.
         workload_type, parse_arguments: what their answers may be; see `Record.from_json`.
         workload_id, client_id: whose records alone to take; None: anybody's.
         tell_accepted: answer every line; else those that are set aside.
+        students: names of models whose answers are set aside; see `check_no_student`.
 
     Raises:
         StoreError: the store cannot be used at all.
@@ -214,7 +216,10 @@ def take(
                             workload.aliases,
                             workload_type=workload_type,
                             parse_arguments=parse_arguments,
+                            known_at=int(time.time()),
+                            labelled_by="posted",
                         )
+                        check_no_student(record, students)
                         _check_owner(record, workload_id, client_id)
                         batch.append((row.line, record))
                     except RecordError as error:

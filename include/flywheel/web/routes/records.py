@@ -93,6 +93,7 @@ async def post_records(
         workload_id=workload_id,
         client_id=client_id,
         tell_accepted=answers == "all",
+        students=tuple(sorted(config.student_names)),
     )
     if _places.locked():
         said = "Other records are being taken; try again."
@@ -136,6 +137,7 @@ async def _take_here(request: Request, told: Answers, task: Task, workload: Work
             workload_id=task.workload_id,
             client_id=task.client_id,
             tell_accepted=task.tell_accepted,
+            students=frozenset(task.students),
         )
         await reader
     except BaseException:
