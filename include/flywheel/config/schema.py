@@ -184,7 +184,7 @@ class SourceConfig(Section):
         0,
         ge=0,
         description="Seconds after its time from which a text counts as known, for a feed that comes late. A "
-        "date without a time counts as known at the end of its day (23:59:59 in time_zone) and so much later.",
+        "date without a time is known at the end of its day (23:59:59 in time_zone) and so much later.",
     )
 
     @field_validator("format")
@@ -388,7 +388,7 @@ class Config(Section):
 
     @property
     def student_names(self) -> frozenset[str]:
-        """The names by which an answer says that a student gave it, and not the teacher: see `check_no_student`.
+        """The names by which an answer says that a student gave it: see `flywheel.records.check_no_student`.
 
         A student that is never customized may be the model that applications call as their teacher.
         """

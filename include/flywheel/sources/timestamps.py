@@ -34,8 +34,8 @@ class Time(NamedTuple):
 def parse_time(value: object, zone: tzinfo) -> Time:
     """Return a point in time, and from when it counts as known.
 
-    Args and errors are those of `parse_timestamp`. A date-time at midnight is a time; only a value that has no
-    time of day, such as `2024-03-01`, is known at the end of its day in `zone`.
+    Args and errors are those of `parse_timestamp`. A date-time at midnight is a time; only a value that has
+    no time of day, such as `2024-03-01`, is known at the end of its day in `zone`.
     """
     timestamp = parse_timestamp(value, zone)
     if not _is_date(value):

@@ -143,7 +143,7 @@ def held_answers(plan: Plan, versions: Sequence[Workload]) -> HeldAnswers:
 
 def _headlines(plan: Plan, quarantine: Quarantine) -> Iterator[Headline]:
     for index, source in enumerate(plan.config.source):
-        if source.kind == "headlines":
+        if source.kind == "headlines" and plan.owns_sources:
             yield from read_headlines(source, quarantine, key=f"source.{index}")
 
 
@@ -173,7 +173,7 @@ class _Count:
         for headline in headlines:
             key = self._requests.key(headline.text)
             short = int(key[:32], 16)
-            is_later = headline.timestamp >= cutoff
+            is_later = (headline.known_at or 0) >= cutoff
             if short in self._seen or (is_later and short in self._later):
                 continue
             if is_later:
@@ -188,7 +188,7 @@ class _Count:
             size = self._overhead + len(headline.text.encode())
             short = int(key[:32], 16)
             is_asked = key in missing and key not in held
-            if headline.timestamp >= cutoff:
+            if (headline.known_at or 0) >= cutoff:
                 if is_asked:
                     self._later[short] = size
                 else:
