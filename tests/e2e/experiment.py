@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,6 +247,43 @@ def wait_until_training(cluster: Cluster, namespace: str) -> str:
     wait_until("a training", look, 300)
     time.sleep(1)
     return found[0]
+
+
+def freeze_in_training(cluster: Cluster, namespace: str) -> str:
+    """Return the name of a pod that is held in its training: it has a checkpoint, and two steps or more to go.
+
+    Its processes are stopped by the kernel, so that however fast the machine is, none goes on; only SIGKILL
+    ends them. The cluster has to be on this machine.
+    """
+    held: list[str] = []
+
+    def look() -> bool:
+        for name in running(cluster, namespace, "customize"):
+            if not _has_steps_to_go(cluster, namespace, name):
+                continue
+            _signal(name, signal.SIGSTOP)
+            if _has_steps_to_go(cluster, namespace, name):  # asked again, now that it stands still
+                held.append(name)
+                return True
+            _signal(name, signal.SIGCONT)
+        return False
+
+    wait_until("a training with a checkpoint and steps to go", look, 300)
+    return held[0]
+
+
+def _has_steps_to_go(cluster: Cluster, namespace: str, pod: str) -> bool:
+    log = cluster.kubectl("-n", namespace, "logs", pod, check=False)
+    steps = re.findall(r"checkpoint after step (\d+) of (\d+)", log)
+    return bool(steps) and int(steps[-1][1]) - int(steps[-1][0]) >= 2
+
+
+def _signal(pod: str, number: signal.Signals) -> None:
+    """Send a signal to the processes of a pod, which the container's variable HOSTNAME names."""
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended meanwhile
+            if f"HOSTNAME={pod}".encode() in file.read_bytes().split(b"\0"):
+                os.kill(int(file.parent.name), number)
 
 
 def live_pod(cluster: Cluster, namespace: str, selector: str) -> dict[str, Any]:

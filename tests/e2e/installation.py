@@ -222,6 +222,10 @@ class Airflow:
         """Return the state of a run."""
         return str(self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}").get("state"))
 
+    def note(self, run_id: str, dag: str = DAG) -> str:
+        """Return the note of a run; empty where there is none."""
+        return self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}").get("note") or ""
+
     def mark(self, run_id: str, state: str, dag: str = DAG) -> None:
         """Mark a whole run, as a person does in the UI."""
         path = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id)}"

@@ -42,6 +42,7 @@ def test_a_cancelled_job_leaves_no_pod(
     wait_until("all pods to go", lambda: pods(own_cluster, namespace) == [], NOTHING_LEFT_SECONDS)
     print(f"cancelled at {stage}: no pod left after {time.monotonic() - began:.1f} s")
     assert airflow.job(job)["status"] == "cancelled"
-    assert airflow.wait(job, 60) == "failed"
+    assert airflow.wait(job, 120) == "failed"
+    assert airflow.note(job).startswith("cancelled by ")
     assert pods(own_cluster, namespace) == []
     assert airflow.job(job)["status"] == "cancelled"

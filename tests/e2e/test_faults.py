@@ -10,7 +10,15 @@ import pytest
 
 from tests.e2e.cluster import OwnCluster
 from tests.e2e.cluster.processes import wait_until
-from tests.e2e.experiment import FirstRun, experiment, live_pod, pods, running, uid_of, wait_until_training
+from tests.e2e.experiment import (
+    FirstRun,
+    experiment,
+    freeze_in_training,
+    live_pod,
+    pods,
+    running,
+    uid_of,
+)
 from tests.e2e.installation import Airflow, table
 
 pytestmark = pytest.mark.drill
@@ -39,8 +47,8 @@ def test_faults_in_turn_change_nothing_in_the_table_and_leave_no_pod(
     time.sleep(5)
     airflow.start_component("triggerer")
 
-    victim = wait_until_training(own_cluster, namespace)
-    own_cluster.kubectl("-n", namespace, "delete", "pod", victim, "--wait=false")
+    victim = freeze_in_training(own_cluster, namespace)
+    own_cluster.kubectl("-n", namespace, "delete", "pod", victim, "--grace-period=1", "--wait=false")
 
     airflow.kill_component("scheduler")
     airflow.start_component("scheduler")
