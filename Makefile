@@ -2,7 +2,8 @@
 #
 #   make run                       install, start Airflow, turn the wheel once, leave the UI up
 #   make run-nemo                  the same with the jobs on a stand-in for the NeMo microservices
-#   make test                      install, lint, type-check, all tests
+#   make test                      install, lint, type-check, all tests but the drills (docs/testing.md)
+#   make drills                    the drills alone: hours; before a release, logged in docs/LOG.md
 #   make test-kubernetes           of these, the tests on a cluster: KUBECONFIG's, else one built here (needs root and Go)
 #   make install                   the set-up alone
 #   make ui                        build the results page anew (Node; users need none: the bundle is committed)
@@ -19,7 +20,8 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run run-nemo test install install-dev lint test-unit test-search test-integration test-kubernetes ui bench lock clean
+.PHONY: run run-nemo test drills install install-dev lint test-unit test-search test-integration test-kubernetes \
+        drills-search drills-integration drills-kubernetes ui bench lock clean
 
 run: install
 	@$(BIN)/flywheel up
@@ -64,6 +66,20 @@ test-integration: install-dev
 # Skipped with its reason where there is no cluster and none can be built; with CI=true that is a failure.
 test-kubernetes: install-dev
 	$(BIN)/pytest tests/e2e -s --timeout 2700
+
+# Each by itself, also after another has failed with --keep-going.
+drills: drills-search drills-integration drills-kubernetes
+
+DRILLS := FLYWHEEL_DRILL=full $(BIN)/pytest -m drill -s --timeout 2700
+
+drills-search: install-dev
+	$(DRILLS) tests/search
+
+drills-integration: install-dev
+	$(DRILLS) tests/integration
+
+drills-kubernetes: install-dev
+	$(DRILLS) tests/e2e
 
 ui:
 	cd ui && npm ci --no-audit --no-fund && npm run build

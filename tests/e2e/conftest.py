@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.cluster import Cluster, ClusterUnavailableError, OwnCluster, open_cluster
+from tests.e2e.cluster import Cluster, ClusterUnavailableError, NoRoomError, OwnCluster, open_cluster
 from tests.e2e.cluster.images import PROJECT, ensure_image
 from tests.e2e.cluster.objects import ObjectStore
 from tests.e2e.experiment import FirstRun, Ground, open_airflow, run_first
@@ -25,15 +25,6 @@ CANDIDATES = int(os.environ.get("SCALE_CANDIDATES", "60"))
 def pytest_configure() -> None:
     """Take everything down also when the tests are ended by SIGTERM, such as by `timeout`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the long drills out where they are not asked for."""
-    if os.environ.get("CLUSTER_DRILLS"):
-        return
-    for item in items:
-        if item.get_closest_marker("drill"):
-            item.add_marker(pytest.mark.skip(reason="a long drill: CLUSTER_DRILLS=1 make test-kubernetes"))
 
 
 @pytest.fixture(scope="session")
@@ -127,9 +118,11 @@ def object_store(own_cluster: OwnCluster, airflow: Airflow) -> Iterator[ObjectSt
 
 @contextmanager
 def _skipped_where_the_machine_cannot() -> Iterator[None]:
-    """Skip, or fail in CI, where this machine cannot have a cluster, or an image on it."""
+    """Skip where this machine cannot have a cluster, or an image on it; in CI fail, but where disk is missing."""
     try:
         yield
+    except NoRoomError as error:
+        pytest.skip(str(error))
     except ClusterUnavailableError as error:
         if os.environ.get("CI"):
             raise

@@ -1,6 +1,6 @@
 """Many candidates of a job that does next to nothing: does the DAG stay usable, and what limits it?
 
-CLUSTER_DRILLS=1 SCALE_CANDIDATES=300 make test-kubernetes     the drill at its full size
+SCALE_CANDIDATES=300 make drills-kubernetes     the drill at its full size
 """
 
 from __future__ import annotations

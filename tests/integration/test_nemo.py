@@ -1,7 +1,7 @@
 """The DAG with runtime nemo under a scheduler: the stand-in as a server, kills, and the table of runtime local.
 
-Only with FLYWHEEL_NEMO set, for it takes minutes: `small`, one student on two sizes, or `full`, three on three, as
-in table 1. tests/integration/test_nemo_dag.py is the short form, without a scheduler.
+A drill of `make drills`: three students on three sizes, as in table 1. tests/integration/test_nemo_dag.py is the
+short form, without a scheduler.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ import yaml
 from tests.integration.airflow_stack import Stack, apart, make_home, report_of, wait_for
 from tests.integration.nemo_stack import NemoServer, blueprint, with_weights
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not os.environ.get("FLYWHEEL_NEMO"), reason="takes minutes; set FLYWHEEL_NEMO=small or full"
-    ),
-]
+pytestmark = pytest.mark.drill
 
-FULL = os.environ.get("FLYWHEEL_NEMO") == "full"
-STUDENTS, SIZES = (3, [40, 80, 120]) if FULL else (1, [40, 120])
+STUDENTS, SIZES = 3, [40, 80, 120]
 HANG = 90.0
 
 # Each is a call in the middle of which everything is killed; the services have done it (after), or not.

@@ -1,7 +1,7 @@
 """The drill on real headlines: five nights of 2019, backfilled, their labels replayed by the stand-in teacher.
 
 The data are not part of the project: FLYWHEEL_SHARED_DATA names their folder, default ../shared/data. As it
-stands the drill trains one student on one size; FLYWHEEL_DRILL=full trains all three on 500, 2000 and 8000
+stands the drill trains one student on one size; in `make drills` it trains all three on 500, 2000 and 8000
 records, which takes about an hour on 2 cores. `pytest -s` shows the tables.
 """
 
@@ -32,7 +32,7 @@ NIGHTS = ("2019-03-04", "2019-03-08")
 HOURS = 4.0
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.drill if FULL else pytest.mark.slow,
     pytest.mark.timeout(HOURS * 3600 if FULL else 1800),
     pytest.mark.skipif(not HEADLINES.exists(), reason=f"{HEADLINES} is not there: set FLYWHEEL_SHARED_DATA"),
 ]

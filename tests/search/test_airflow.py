@@ -1,7 +1,7 @@
 """The whole DAG with its records in Elasticsearch, in an Airflow that keeps its tasks' logs there, too.
 
 The store's connection is one of Airflow's own database, as a person adds it in the UI. The drill, three nights
-of real headlines backfilled with either store, runs with FLYWHEEL_DRILL=full (15 minutes on 2 cores); its data
+of real headlines backfilled with either store, is one of `make drills` (15 minutes on 2 cores); its data
 are not part of the project, FLYWHEEL_SHARED_DATA names their folder.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +177,7 @@ def test_task_logs_are_read_from_elasticsearch_where_no_file_has_them(
         file.with_name("moved").rename(file)
 
 
-@pytest.mark.skipif(os.environ.get("FLYWHEEL_DRILL") != "full", reason="set FLYWHEEL_DRILL=full")
+@pytest.mark.drill
 @pytest.mark.skipif(not HEADLINES.exists(), reason=f"{HEADLINES} is not there: set FLYWHEEL_SHARED_DATA")
 def test_three_nights_of_real_headlines_give_the_same_tables_as_with_sqlite(
     stack: Stack, tmp_path: Path

@@ -7,6 +7,6 @@ its pods; CLUSTER_KEEP=1 lets the tests use one that runs, and leave it running.
 """
 
 from tests.e2e.cluster.node import Cluster, OwnCluster, open_cluster
-from tests.e2e.cluster.programs import ClusterUnavailableError
+from tests.e2e.cluster.programs import ClusterUnavailableError, NoRoomError
 
-__all__ = ["Cluster", "ClusterUnavailableError", "OwnCluster", "open_cluster"]
+__all__ = ["Cluster", "ClusterUnavailableError", "NoRoomError", "OwnCluster", "open_cluster"]

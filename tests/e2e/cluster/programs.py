@@ -37,6 +37,10 @@ class ClusterUnavailableError(Exception):
     """There is no cluster and none can be built on this machine; the message says why."""
 
 
+class NoRoomError(ClusterUnavailableError):
+    """Something cannot be built on this machine, as its disk is too full; the message says how much is needed."""
+
+
 def cache_folder() -> Path:
     """Return where the cluster lives, with all that is built for it: CLUSTER_HOME, else XDG's cache folder."""
     xdg = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
