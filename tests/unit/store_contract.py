@@ -88,6 +88,10 @@ class StoreContract:
         assert store.count(*SCOPE, 30) == sum(store.counts_by_label(*SCOPE, 30).values()) == 1
         assert store.count(*SCOPE, 11) == 0
         assert list(store.get([undated.id])) == [undated]
+        assert list(store.read_known(*SCOPE, ALWAYS)) == [(early.id, 20), (late.id, 30)]
+        store.write([news_record("posted", timestamp=99, known_at=40, labelled_by="posted")])
+        assert store.counts_by_labeller(*SCOPE, ALWAYS) == {"teacher": 2, "posted": 1}
+        assert store.counts_by_labeller(*SCOPE, 40) == {"teacher": 2}
 
     @pytest.mark.parametrize("order", [1, -1])
     def test_of_a_record_written_again_the_first_time_and_the_strongest_word_stay(

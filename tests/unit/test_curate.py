@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,58 @@ def test_killed_in_the_middle_leaves_no_dataset_and_the_next_run_makes_it(tmp_pa
     assert (result.found, result.used) == (False, 100)
     assert time.monotonic() - started < 30
     assert run(tmp_path).found
+
+
+def test_a_post_takes_no_place_of_the_teachers_and_examines_nobody(tmp_path: Path) -> None:
+    ours = headlines(60)
+    mine = [
+        news_record(WORKLOAD.text_of(r.messages), "Dividends", timestamp=0, known_at=5, labelled_by="posted")
+        for r in ours[:30]
+    ]
+    other = [replace(r, known_at=7, labelled_by="posted") for r in headlines(20, seed=5)]
+    result = run(tmp_path, [*mine, *other, *ours])
+    differing = [r for r in ours[:30] if r.label != "Dividends"]
+    assert (result.conflicts, result.duplicates) == (len(differing), 30)
+    assert result.conflict_examples[0].kept in {r.id for r in ours}
+    assert (result.conflict_examples[0].other_by, result.conflict_examples[0].kept_by) == (
+        "posted",
+        "teacher",
+    )
+    assert any("has another label" in note for note in result.notes)
+    assert result.labelled_by == {"teacher": 60, "posted": 20}
+    posted = {r.id for r in other}
+    for part in ("val", "calibration", "eval"):
+        assert not posted & set(ids(tmp_path, result, part))
+    assert set(ids(tmp_path, result, "train")[-20:]) == posted
+    labels = {
+        row["id"]: row["label"] for part in ("train", "val", "eval") for row in lines(tmp_path, result, part)
+    }
+    assert all(labels[r.id] == r.label for r in ours if r.id in labels)
+
+
+def test_a_client_that_only_posts_is_examined_on_what_it_posted(tmp_path: Path) -> None:
+    result = run(tmp_path, [replace(r, labelled_by="posted") for r in headlines(60)])
+    assert result.eval == 10
+
+
+def test_a_stronger_word_makes_another_dataset(tmp_path: Path) -> None:
+    records = headlines(60)
+    first = run(tmp_path, [replace(r, labelled_by="application") for r in records])
+    assert run(tmp_path, records[:1]).dataset != first.dataset
+
+
+def test_too_few_records_say_how_many_lie_after_the_cutoff(tmp_path: Path) -> None:
+    store(tmp_path, [replace(r, known_at=9000 + i) for i, r in enumerate(headlines(60))])
+    with pytest.raises(NotEnoughRecordsError, match="59 lie after the cutoff"):
+        run(tmp_path, cutoff=9001)
+
+
+def test_a_text_that_comes_again_with_another_time_stays_as_first_seen(tmp_path: Path) -> None:
+    records = headlines(60)
+    again = [
+        news_record(WORKLOAD.text_of(r.messages), r.label, timestamp=r.timestamp + 5000) for r in records
+    ]
+    result = run(tmp_path, [*again, *records])
+    assert result.duplicates == 60
+    times = [row["timestamp"] for part in ("train", "val", "eval") for row in lines(tmp_path, result, part)]
+    assert max(times) < 5000

@@ -177,7 +177,12 @@ def test_a_yes_is_not_for_more_headlines_nor_another_prompt_teacher_or_client(fo
     others = {
         "prompt": edited(first.plan),
         "teacher": night(folder, "dearer", model="larger").plan,
-        "client": first.plan.model_copy(update={"client_id": "other"}),
+        "client": first.plan.model_copy(
+            update={
+                "client_id": "other",
+                "config": first.plan.config.model_copy(update={"client_id": "other"}),
+            }
+        ),
     }
     for name, plan in others.items():
         run = Run.create(plan.model_copy(update={"run_id": name}))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flywheel.config.evaluation import WorkloadType
 from flywheel.plan import Candidate
+from flywheel.records import LabelledBy
 
 
 class ClassCounts(BaseModel):
@@ -60,6 +61,19 @@ class PromptCounts(BaseModel):
         return sum(self.other_version.values()) + self.unknown_version + sum(self.removed_class.values())
 
 
+class Conflict(BaseModel):
+    """Two records of one text with different labels: `kept` stays, `other` is left out (record ids)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kept: str
+    kept_label: str
+    kept_by: LabelledBy
+    other: str
+    other_label: str
+    other_by: LabelledBy
+
+
 class CurateResult(BaseModel):
     """What the stage gave.
 
@@ -69,10 +83,13 @@ class CurateResult(BaseModel):
     Attributes:
         dataset: key of the dataset.
         found: it was there already.
-        cutoff: unix seconds; records with timestamp < cutoff were taken.
+        cutoff: unix seconds; records with known_at < cutoff were taken.
         total: records before the cutoff, or `limit` of them.
         duplicates: left out, with the same words as an earlier record.
         near_duplicates: left out, with nearly the same words as an earlier record.
+        conflicts: of the duplicates, those with another label than the record that stays;
+            `conflict_examples` are the first of them.
+        labelled_by: of the records used, by who labelled them.
         prompts: records of other versions of the prompt and of removed classes.
         workload_type: classification, tool_calling (any answer calls a function) or generic.
         left_out: in the gap of a temporal split, or reports of an event that reaches into a later part.
@@ -95,6 +112,9 @@ class CurateResult(BaseModel):
     total: int
     duplicates: int
     near_duplicates: int
+    conflicts: int = 0
+    conflict_examples: tuple[Conflict, ...] = ()
+    labelled_by: dict[LabelledBy, int] = {}
     prompts: PromptCounts = PromptCounts()
     used: int
     train: int

@@ -37,23 +37,26 @@ from numpy.typing import NDArray
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config.evaluation import WorkloadType
+from flywheel.curation.posted import conflict_notes, conflicts_of, examinable, split_samples
 from flywheel.curation.prompts import Sift, notes_of
 from flywheel.curation.reading import own_workload, rare_collections, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.seen import EVENTS_FILE, write_events
-from flywheel.curation.splits import Split, split
+from flywheel.curation.splits import Split
 from flywheel.errors import NotEnoughRecordsError
 from flywheel.plan import Candidate, Plan
-from flywheel.records import Record
+from flywheel.records import STRENGTH, Record
 from flywheel.stores import RecordStore, open_store
 from flywheel.tool_calls import is_functions, with_arguments
 
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 4
+CODE_VERSION = 5
 WRITE_BATCH = 500
+# A time beyond that of any record.
+_ALWAYS = 1 << 40
 # Records are written in an order of their own, so that each is a look-up anywhere in the file: of a million
 # records (0.2 GB) all pages then stay in memory.
 CACHE_MB = 256
@@ -74,7 +77,9 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     workload = own_workload(plan)
     root = ArtifactRoot(plan.config.artifacts.root)
     with open_store(plan.config.store, cache_mb=CACHE_MB, rereads=True) as store, rare_collections():
-        ids = list(store.read_ids(plan.workload_id, plan.client_id, plan.cutoff))
+        scope = (plan.workload_id, plan.client_id, plan.cutoff)
+        known = dict(store.read_known(*scope))
+        ids = list(known)
         sift = Sift.of(plan, workload, root)
         if config.limit:
             if sift.others and len(ids) > config.limit:
@@ -85,14 +90,16 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
         key = key_of(
             "dataset",
             CODE_VERSION,
-            hashlib.sha256("".join(sorted(ids)).encode()).hexdigest(),
+            # What was said of a record later, by a stronger word, may change what stays.
+            hashlib.sha256("".join(f"{id}{known[id]:x} " for id in sorted(ids)).encode()).hexdigest(),
+            store.counts_by_labeller(*scope),
             config.model_dump(mode="json"),
             workload.sha256 if workload else None,
             sift.key,
         )
         found = root.find("datasets", key)
         if not found:
-            _build(plan, store, ids, sift, key, root)
+            _build(plan, store, ids, sift, key, root, folder)
     dataset = root.fetch("datasets", key)
     summary = orjson.loads((dataset / "summary.json").read_bytes())
     there = summary["train"]
@@ -128,6 +135,7 @@ def _build(
     sift: Sift,
     key: str,
     root: ArtifactRoot,
+    folder: Path,
 ) -> None:
     """Choose records and write the dataset."""
     config = plan.config.data_split_config
@@ -143,8 +151,9 @@ def _build(
         len(samples.ids),
     )
     prompts = sift.counts()
-    _check_enough(plan, len(ids), samples, notes_of(prompts))
-    parts = split(samples.labels, samples.names, samples.hashes, samples.known_at, samples.events, config)
+    beyond = _beyond_cutoff(plan, store, folder)
+    _check_enough(plan, len(ids), samples, [*notes_of(prompts), *beyond])
+    parts = split_samples(samples, config)
     if len(parts.train) == 0:
         raise NotEnoughRecordsError(
             f"{_whose(plan)}: none of {len(samples.ids)} records is left to train on: data_split_config "
@@ -152,6 +161,7 @@ def _build(
             f"{len(parts.calibration)} for calibration, {len(parts.left_out)} in the gap or of their "
             "events; add data, or lower these"
         )
+    conflicts = conflicts_of(samples)
     sides = {"train": parts.train, "val": parts.val, "calibration": parts.calibration, "eval": parts.eval}
     summary = {
         "dataset": key,
@@ -159,6 +169,15 @@ def _build(
         "total": len(ids),
         "duplicates": samples.duplicates,
         "near_duplicates": samples.near_duplicates,
+        "conflicts": samples.conflicts,
+        "conflict_examples": [conflict.model_dump(mode="json") for conflict in conflicts],
+        "labelled_by": {
+            by: count
+            for by, count in zip(
+                STRENGTH, np.bincount(samples.labelled_by, minlength=3).tolist(), strict=True
+            )
+            if count
+        },
         "prompts": prompts.model_dump(mode="json"),
         "used": len(samples.ids),
         **{name: len(places) for name, places in sides.items()},
@@ -167,17 +186,17 @@ def _build(
         "events": len(np.unique(samples.events)),
         "known": {name: _known(samples, places) for name, places in sides.items() if len(places)},
         "stratified": parts.stratified,
-        "notes": [*parts.notes, *notes_of(prompts)],
+        "notes": [*parts.notes, *notes_of(prompts), *conflict_notes(samples.conflicts, conflicts)],
         "per_class": _per_class(samples, parts),
     }
-    with root.build("datasets", key) as folder:
+    with root.build("datasets", key) as made:
         for name, places in sides.items():
             records = sift.through(store.get(samples.ids[place] for place in places.tolist()))
             events = (samples.ids[event] for event in samples.events[places].tolist())
             lines = zip(records, events, strict=True)
-            _write(folder / f"{name}.jsonl", lines, parse_arguments=config.parse_function_arguments)
-        write_events(folder / EVENTS_FILE, _events(samples))
-        (folder / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+            _write(made / f"{name}.jsonl", lines, parse_arguments=config.parse_function_arguments)
+        write_events(made / EVENTS_FILE, _events(samples))
+        (made / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
 
 def _check_enough(plan: Plan, total: int, samples: Samples, notes: Sequence[str]) -> None:
@@ -192,11 +211,34 @@ def _check_enough(plan: Plan, total: int, samples: Samples, notes: Sequence[str]
             f"{found}, but data_split_config.min_total_records asks for {config.min_total_records}; "
             "add data, check workload_id, client_id and the cutoff, or lower that key"
         )
+    may_examine = examinable(samples)
+    if may_examine <= config.eval_size < used:
+        raise NotEnoughRecordsError(
+            f"{found}, but {used - may_examine} of them were posted, which examine nobody where a client has "
+            f"others, and data_split_config.eval_size holds {config.eval_size} of the {may_examine} others "
+            "out; add data, post under a client_id of its own, or lower that key"
+        )
     if used <= config.eval_size:
         raise NotEnoughRecordsError(
             f"{found}, but data_split_config.eval_size holds {config.eval_size} out, which leaves none to "
             "train on; add data, or lower that key"
         )
+
+
+def _beyond_cutoff(plan: Plan, store: RecordStore, folder: Path) -> list[str]:
+    """Say what was left for later runs, and whose the config's sources are, where records are too few."""
+    scope = (plan.workload_id, plan.client_id)
+    later = store.count(*scope, _ALWAYS) - store.count(*scope, plan.cutoff)
+    for name in ("label.json", "ingest.json"):
+        if (folder / name).exists():
+            later += orjson.loads((folder / name).read_bytes())["later"]
+    said = [f"{later:,} lie after the cutoff"] if later else []
+    if not plan.owns_sources and plan.config.source:
+        said.append(
+            f"the config's sources belong to the client {plan.config.client_id!r}, another one brings its "
+            "own records (POST /api/records)"
+        )
+    return said
 
 
 def _whose(plan: Plan) -> str:

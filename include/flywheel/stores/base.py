@@ -94,6 +94,10 @@ class RecordStore(Protocol):
         """Stream the ids of the records that `read` would give, in its order; much cheaper than `read`."""
         ...
 
+    def read_known(self, workload_id: str, client_id: str, before: int) -> Iterator[tuple[str, int]]:
+        """Stream the ids with their `known_at`, as `read_ids` does."""
+        ...
+
     def get(self, ids: Iterable[str]) -> Iterator[Record]:
         """Stream the records of these ids, in the order of the ids.
 
@@ -108,6 +112,13 @@ class RecordStore(Protocol):
 
     def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
         """Return the number of records with known_at < before of each label, the labels sorted."""
+        ...
+
+    def counts_by_labeller(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
+        """Return the number of records with known_at < before by who labelled them.
+
+        By `labelled_by`; "unknown" are those of which a store of an earlier schema did not keep it.
+        """
         ...
 
     def scopes(self) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ _SCHEMA = (
                              label TEXT NOT NULL, prompt INTEGER NOT NULL, first INTEGER NOT NULL,
                              last INTEGER NOT NULL, text TEXT NOT NULL, answer TEXT NOT NULL,
                              response BLOB, known_at INTEGER, labelled_by INTEGER)""",
-    "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id)",
+    "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id, labelled_by)",
     """CREATE TABLE answers (key TEXT PRIMARY KEY, content TEXT NOT NULL, model TEXT NOT NULL,
                              created INTEGER NOT NULL, usage BLOB NOT NULL) WITHOUT ROWID""",
 )
@@ -74,7 +74,7 @@ _MIGRATIONS = {
         "ALTER TABLE records ADD COLUMN labelled_by INTEGER",
         "UPDATE records SET known_at = min(timestamp, CAST(strftime('%s') AS INTEGER)) WHERE timestamp > 0",
         "DROP INDEX records_in_time",
-        "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id)",
+        "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id, labelled_by)",
     )
 }
 
@@ -131,6 +131,10 @@ class SqliteStore:
 
     def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
         """Stream the ids of the records that `read` would give, in its order."""
+        return (record_id for record_id, _ in self.read_known(workload_id, client_id, before))
+
+    def read_known(self, workload_id: str, client_id: str, before: int) -> Iterator[tuple[str, int]]:
+        """Stream the ids with their `known_at`, as `read_ids` does."""
         after = (-1, -1, b"")
         while True:
             rows = self._file.select(
@@ -138,8 +142,8 @@ class SqliteStore:
                 "AND (known_at, timestamp, id) > (?, ?, ?) ORDER BY known_at, timestamp, id LIMIT ?",
                 (self._scope(workload_id, client_id), before, *after, 20 * READ_BATCH),
             )
-            for _, _, row_id in rows:
-                yield row_id.hex()
+            for known_at, _, row_id in rows:
+                yield row_id.hex(), known_at
             if len(rows) < 20 * READ_BATCH:
                 return
             after = rows[-1]
@@ -173,6 +177,15 @@ class SqliteStore:
             (self._scope(workload_id, client_id), before),
         )
         return dict(rows)
+
+    def counts_by_labeller(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
+        """Return the number of records with known_at < before by who labelled them."""
+        rows = self._file.select(
+            "SELECT labelled_by, count(*) FROM records WHERE scope = ? AND known_at < ? "
+            "GROUP BY labelled_by ORDER BY labelled_by",
+            (self._scope(workload_id, client_id), before),
+        )
+        return {"unknown" if by is None else STRENGTH[by]: count for by, count in rows}
 
     def scopes(self) -> list[tuple[str, str]]:
         """Return the pairs of workload and client that have records, sorted."""

@@ -123,9 +123,13 @@ class ElasticsearchStore:
 
     def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
         """Stream the ids of the records that `read` would give, in its order."""
+        return (record_id for record_id, _ in self.read_known(workload_id, client_id, before))
+
+    def read_known(self, workload_id: str, client_id: str, before: int) -> Iterator[tuple[str, int]]:
+        """Stream the ids with their `known_at`, as `read_ids` does."""
         for page in self._pages(workload_id, client_id, before, source=False):
             for hit in page:
-                yield hit["sort"][2]
+                yield hit["sort"][2], hit["sort"][0] // 1000
 
     def get(self, ids: Iterable[str]) -> Iterator[Record]:
         """Stream the records of these ids, in the order of the ids."""
@@ -163,6 +167,21 @@ class ElasticsearchStore:
             },
         )
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["labels"]["buckets"]}
+
+    def counts_by_labeller(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
+        """Return the number of records with known_at < before by who labelled them."""
+        self._refresh(RECORDS)
+        terms = {"field": "labelled_by", "missing": "unknown", "order": {"_key": "asc"}}
+        answer = self._cluster.call(
+            "count records",
+            self._cluster.client.search,
+            index=self._alias(RECORDS),
+            size=0,
+            query=records_before(workload_id, client_id, before),
+            aggregations={"labellers": {"terms": terms}},
+        )
+        buckets = answer["aggregations"]["labellers"]["buckets"]
+        return {bucket["key"]: bucket["doc_count"] for bucket in buckets}
 
     def scopes(self) -> list[tuple[str, str]]:
         """Return the pairs of workload and client that have records, sorted."""
