@@ -89,6 +89,6 @@ def conflict_notes(count: int, conflicts: Sequence[Conflict]) -> list[str]:
     first = conflicts[0]
     return [
         f"{count:,} records stay out, as another of the same text has another label and comes first or is "
-        f"the stronger word, such as {first.other_label!r:.80} ({first.other_by}) for {first.kept_label!r:.80} "
-        f"({first.kept_by}), record {first.kept}"
+        f"the stronger word, such as {first.other_label!r:.80} ({first.other_by}) for "
+        f"{first.kept_label!r:.80} ({first.kept_by}), record {first.kept}"
     ]
