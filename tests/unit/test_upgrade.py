@@ -23,6 +23,7 @@ from flywheel.report import read_report
 from flywheel.runs import Run, open_run
 from flywheel.stages.promote import PromoteResult
 from flywheel.stores import open_store
+from flywheel.stores.sqlite import SCHEMA_VERSION
 from flywheel.upgrade import VERSION, bring_up, refuse_newer, upgrade
 from tests.unit.finished_run import config_of, plan_of
 
@@ -86,7 +87,14 @@ def test_a_state_of_version_1_is_brought_up_and_all_of_it_can_be_read(home: Path
         assert run.load("stages/promote", PromoteResult).promoted
         assert len(read_report(root, night).candidates) == 9
     assert open_run(config.artifacts.root, "night-2").load("jobs/1b@10/evaluate", EvaluateResult).size == 10
+    with sqlite3.connect(home / "state/records.sqlite") as plain:
+        assert plain.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    plain.close()
     with open_store(config.store) as store:
+        (first, *_) = read = list(store.read("news_classifier", "desk", 1 << 40))
+        assert len(read) == 7
+        assert first.known_at is not None
+        assert dict(store.read_answers())["k1"].content == "[[[other]]]"
         assert store.scopes() == [("news_classifier", "desk"), ("news_classifier", "other")]
         assert sorted(key for key, _ in store.read_answers()) == ["k1", "k2"]
 
