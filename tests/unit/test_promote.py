@@ -55,6 +55,19 @@ def turn(config: Config, run_id: str = "night-1", day: int = 2, **arguments: Any
     return wheel.promote(run, approved=approved, comment=comment)
 
 
+def test_a_run_whose_split_was_changed_promotes_only_by_a_person(config: Config, root: ArtifactRoot) -> None:
+    run = finish(plan_of(config, "asked", 2))
+    plan = run.plan.model_copy(update={"split_changes": ("eval_size", "limit")})
+    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    wheel.score(run)
+    result = wheel.promote(run)
+    assert (result.promoted, result.state, result.champion) == (False, "none", None)
+    assert "(data_split_config.eval_size, data_split_config.limit)" in result.reason
+    by_person = plan.model_copy(update={"approval": "human"})
+    run.root.write_json(f"{run.path}/plan.json", by_person.model_dump(mode="json"))
+    assert wheel.promote(run).promoted
+
+
 def test_the_first_champion_replaces_the_teacher(config: Config, root: ArtifactRoot) -> None:
     result = turn(config)
     assert (result.promoted, result.state, result.previous, result.worse) == (True, "promoted", None, False)

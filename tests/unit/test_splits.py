@@ -143,3 +143,18 @@ def test_a_random_split_says_why(counts: list[int], values: dict, words: str) ->
 def test_one_class_alone_is_split() -> None:
     parts = make([0] * 40)
     assert (len(parts.eval), len(parts.val), len(parts.train)) == (10, 3, 27)
+
+
+def test_the_plan_names_the_keys_of_the_split_that_its_params_change(tmp_path) -> None:
+    from datetime import UTC, datetime
+
+    from flywheel.plan import make_plan
+    from tests.unit.finished_run import config_of
+
+    config = config_of(str(tmp_path))
+    at = {"run_id": "r", "cutoff": datetime(2026, 1, 1, tzinfo=UTC)}
+    same = {"data_split_config": {"eval_size": config.data_split_config.eval_size}}
+    assert make_plan(config, **at, overrides=same).split_changes == ()
+    assert make_plan(config, **at, sizes=[7]).split_changes == ()
+    changed = {"data_split_config": {"limit": 400, "eval_size": config.data_split_config.eval_size}}
+    assert make_plan(config, **at, overrides=changed).split_changes == ("limit",)
