@@ -151,7 +151,7 @@ def test_the_plan_names_the_keys_of_the_split_that_its_params_change(tmp_path) -
     from flywheel.plan import make_plan
     from tests.unit.finished_run import config_of
 
-    config = config_of(str(tmp_path))
+    config = config_of(str(tmp_path), "nowhere")
     at = {"run_id": "r", "cutoff": datetime(2026, 1, 1, tzinfo=UTC)}
     same = {"data_split_config": {"eval_size": config.data_split_config.eval_size}}
     assert make_plan(config, **at, overrides=same).split_changes == ()
