@@ -134,7 +134,8 @@ def test_a_job_that_has_ended_shows_each_student_with_its_scores(client: httpx.C
     nim = shown["nims"][0]
     assert (nim["status"], nim["deployment_status"]) == ("completed", "completed")
     assert [one["eval_type"] for one in nim["evaluations"]] == ["base-eval", *["customized-eval"] * 3]
-    assert [one["scores"]["f1_weighted"] for one in nim["evaluations"]] == [0.08, 0.29, 0.78, 0.9]
+    assert [one["scores"]["f1_weighted"] for one in nim["evaluations"]] == [0.08, 0.9, 0.78, 0.29]
+    assert [one["scores"]["f1_score"] for one in nim["evaluations"]] == [0.08, 0.9, 0.78, 0.29]
     assert [one["steps_completed"] for one in nim["customizations"]] == [12, 12, 12]
     assert all(one["progress"] == 100 for one in nim["evaluations"] + nim["customizations"])
     assert shown["datasets"][0]["num_records"] == 60

@@ -129,10 +129,10 @@ class Evaluation(BaseModel):
     eval_type: str = Field(examples=["base-eval", "icl-eval", "customized-eval"])
     scores: dict[str, float] = Field(
         default_factory=dict,
-        description="Against the teacher, by metric: f1_weighted, f1_macro, accuracy; of tool calls "
-        "function_name_accuracy, function_name_and_args_accuracy; of free texts similarity; training_records "
-        "of a candidate.",
-        examples=[{"f1_weighted": 0.95, "f1_macro": 0.93, "accuracy": 0.95, "training_records": 5000}],
+        description="Against the teacher, by metric: f1_score (f1_weighted under the blueprint's name), "
+        "f1_weighted, f1_macro, accuracy; of tool calls function_name_accuracy, "
+        "function_name_and_args_accuracy; of free texts similarity; training_records of a candidate.",
+        examples=[{"f1_score": 0.95, "f1_weighted": 0.95, "f1_macro": 0.93, "training_records": 5000}],
     )
     started_at: datetime
     finished_at: datetime | None = None

@@ -119,6 +119,9 @@ def _nims(
 
 def _nim(plan: Plan, student: str, jobs: list[live.StudentJobs], mlflow: str | None) -> NIMResponse:
     model_name = plan.config.student(student).model_name
+    # The largest size first: the blueprint's notebook draws the first customized evaluation of a model.
+    fine_tuned = sorted((job for job in jobs if job.size is not None), key=lambda job: -(job.size or 0))
+    jobs = [job for job in jobs if job.size is None] + fine_tuned
     customizations = [
         _customization(plan, model_name, job.size, job.customize)
         for job in jobs
@@ -198,6 +201,7 @@ def _evaluation(job: live.StudentJobs, mlflow: str | None) -> Evaluation:
     assert evaluate.started_at is not None
     scores = {
         **evaluate.scores,
+        "f1_score": evaluate.f1_weighted,
         "f1_weighted": evaluate.f1_weighted,
         "f1_macro": evaluate.f1_macro,
         "accuracy": evaluate.accuracy,
