@@ -19,11 +19,15 @@ from flywheel.errors import UnconfirmedError
 from flywheel.orchestration import ConfirmOperator
 from flywheel.orchestration.context import share_run
 from flywheel.plan import Plan
+from flywheel.report import html
+from flywheel.report.build import build_report
+from flywheel.report.outcomes import gather
 from flywheel.runs import Run
 from flywheel.stages.forecast import Forecast, forecast
 from flywheel.stages.label import label
 from flywheel.workload import Workload
 from flywheel.workload_versions import remember_version
+from tests.unit import finished_run
 from tests.unit.teacher_servers import stand_in
 from tests.unit.test_stages_label import WORKLOAD, lines_of, make, write_headlines
 
@@ -134,6 +138,23 @@ def test_what_cannot_be_counted_is_left_to_label_to_say(folder: Path, caplog: An
     run = Run.create(make(folder, None))
     assert wheel.forecast(run) is None
     assert "what will be asked of the teacher cannot be told" in caplog.text
+
+
+def test_the_report_tells_what_was_foretold_and_what_stayed_out_for_its_prompt(tmp_path: Path) -> None:
+    config = finished_run.config_of(str(tmp_path / "artifacts"), "sqlite:////nowhere/mlflow.db")
+    run = finished_run.finish(finished_run.plan_of(config))
+    run.root.write_json(f"{run.path}/forecast.json", {"ask": 60, "cost": 1.5})
+    path = f"{run.path}/stages/curate.json"
+    curate = run.root.read_json(path)
+    counts = {"other_version": {"0123456789ab": 30}, "unknown_version": 2, "removed_class": {"Weather": 4}}
+    curate["result"]["prompts"] = {**counts, "taken_over": {"ba9876543210": 20}}
+    run.root.write_json(path, curate)
+    report = build_report(run.plan, gather(run))
+    data = report.data
+    assert (data.foretold, data.foretold_cost) == (60, 1.5)
+    assert (data.other_prompts, data.removed_classes, data.taken_over) == (32, 4, 20)
+    shown = dict(html._data(report))
+    assert shown["labelled under another version of the prompt, left out"] == 32
 
 
 # -- asking a person -----------------------------------------------------------------------------------

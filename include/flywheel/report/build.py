@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flywheel.config.evaluation import WorkloadType
+from flywheel.curation.result import PromptCounts
 from flywheel.errors import ConfigError
 from flywheel.metrics import METRICS, Metric, main_metric, metrics_of
 from flywheel.plan import Plan
@@ -235,8 +236,12 @@ def _human_class(label: str, row: dict[str, float]) -> HumanClassPart:
 def _data(outcomes: Outcomes) -> DataPart:
     label, ingest, curate = outcomes.label, outcomes.ingest, outcomes.curate
     stages = {"label": label, "ingest": ingest}
+    prompts = PromptCounts.model_validate(curate.get("prompts", {}))
+    sifted = "prompts" in curate
     return DataPart(
         dataset=curate.get("dataset"),
+        foretold=outcomes.forecast.get("ask"),
+        foretold_cost=outcomes.forecast.get("cost"),
         labelled=label.get("labelled"),
         stored=ingest.get("written"),
         records=curate.get("total"),
@@ -246,6 +251,9 @@ def _data(outcomes: Outcomes) -> DataPart:
         eval=curate.get("eval"),
         exact_duplicates=curate.get("duplicates"),
         near_duplicates=curate.get("near_duplicates"),
+        other_prompts=prompts.left_out - sum(prompts.removed_class.values()) if sifted else None,
+        removed_classes=sum(prompts.removed_class.values()) if sifted else None,
+        taken_over=sum(prompts.taken_over.values()) if sifted else None,
         stratified=curate.get("stratified"),
         notes=curate.get("notes", []),
         per_class=curate.get("per_class", {}),

@@ -119,9 +119,13 @@ def _heat(confusion: ConfusionPart) -> list[dict[str, Any]]:
 def _data(report: Report) -> list[tuple[str, int | None]]:
     data = report.data
     return [
+        ("answers that plan said would be asked", data.foretold),
         ("headlines with the teacher’s label", data.labelled),
         ("records new in the store", data.stored),
         ("records in the store before the cutoff", data.records),
+        ("labelled under another version of the prompt, left out", data.other_prompts),
+        ("of a class that no longer exists, left out", data.removed_classes),
+        ("taken over from other versions of the prompt", data.taken_over),
         ("duplicates left out", data.exact_duplicates),
         ("near-duplicates left out", data.near_duplicates),
         ("used", data.used),

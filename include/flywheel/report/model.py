@@ -215,14 +215,20 @@ class DataPart(ReportPart):
     """The records behind the run, as far as the stages told (None: not known).
 
     Attributes:
+        foretold: answers that would be asked, as the plan said beforehand; `foretold_cost` in teacher.prices.
         labelled: headlines with the teacher's label.
         stored: records that were new in the store.
         records: in the store before the cutoff, or `limit` of them; `used` of them without duplicates.
+        other_prompts: left out, as they were labelled under another version of the prompt, or one that
+            is not known; `removed_classes`, as their class no longer exists.
+        taken_over: records of other versions of the prompt whose labels hold by the workload file.
         per_class: counts by class and split.
         quarantined: set aside, by stage; `reasons` counts those of ingest by what is wrong.
     """
 
     dataset: str | None = None
+    foretold: int | None = None
+    foretold_cost: float | None = None
     labelled: int | None = None
     stored: int | None = None
     records: int | None = None
@@ -232,6 +238,9 @@ class DataPart(ReportPart):
     eval: int | None = None
     exact_duplicates: int | None = None
     near_duplicates: int | None = None
+    other_prompts: int | None = None
+    removed_classes: int | None = None
+    taken_over: int | None = None
     stratified: bool | None = None
     notes: list[str] = Field(default_factory=list)
     per_class: dict[str, dict[str, int]] = Field(default_factory=dict)

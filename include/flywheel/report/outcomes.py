@@ -52,6 +52,7 @@ class Outcomes(BaseModel):
         seconds: by stage; overlapping jobs of a stage count once.
     """
 
+    forecast: dict[str, Any] = Field(default_factory=dict)
     label: dict[str, Any] = Field(default_factory=dict)
     ingest: dict[str, Any] = Field(default_factory=dict)
     curate: dict[str, Any] = Field(default_factory=dict)
@@ -70,6 +71,7 @@ def gather(run: Run) -> Outcomes:
     """
     plan = run.plan
     return Outcomes(
+        forecast=_forecast(run),
         label=_stage(run, "label"),
         ingest=_stage(run, "ingest"),
         curate=_stage(run, "curate"),
@@ -105,6 +107,12 @@ def gather(run: Run) -> Outcomes:
 def _stage(run: Run, name: str) -> dict[str, Any]:
     path = f"{run.path}/stages/{name}.json"
     found: dict[str, Any] = run.root.read_json(path)["result"] if run.root.exists(path) else {}
+    return found
+
+
+def _forecast(run: Run) -> dict[str, Any]:
+    path = f"{run.path}/forecast.json"
+    found: dict[str, Any] = run.root.read_json(path) if run.root.exists(path) else {}
     return found
 
 
