@@ -174,7 +174,7 @@ def _ours(folder: Path, records: int) -> dict[str, Any]:
             (stage, "collect", "read_and_reduce"),
             (samples, "group_similar", "near_duplicates"),
             (samples, "group_events", "events"),
-            (stage, "split", "split"),
+            (stage, "split_samples", "split"),
             (stage, "_write", "write"),
         ):
             setattr(module, name, timer.timed(part, getattr(module, name)))
