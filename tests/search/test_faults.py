@@ -101,6 +101,9 @@ def test_a_record_that_the_server_refuses_is_handed_back_with_its_reason(store: 
         store.write([bad])
 
 
+NEW_IN_2 = ("known_at", "labelled_by")
+
+
 def _with_source(document: dict[str, object]) -> dict[str, object]:
     return {**document, "source": "unknown"}
 
@@ -135,6 +138,37 @@ def test_a_newer_schema_brings_the_documents_along_and_an_older_flywheel_is_told
     assert store.write(records(701)).already_there == 700
     with pytest.raises(StoreError, match=rf"newer flywheel made .*-records-v{NEXT.version}"):
         ElasticsearchStore(store.config)
+
+
+def test_a_store_of_version_1_is_brought_up_when_it_is_opened(config: ElasticsearchConfig) -> None:
+    old = [news_record(f"h {number}", timestamp=number) for number in (0, 10, 4_000_000_000)]
+    with ElasticsearchStore(config) as store:
+        store.write(old)
+        client, alias = store._cluster.client, f"{config.index}-records"
+        documents = [client.get(index=alias, id=record.id)["_source"] for record in old]
+        client.indices.delete(index=f"{alias}-v{RECORDS.version}")
+        first = {name: RECORDS.properties[name] for name in RECORDS.properties if name not in NEW_IN_2}
+        client.indices.create(
+            index=f"{alias}-v1",
+            mappings={"dynamic": "strict", "_meta": {"flywheel_version": 1}, "properties": first},
+            aliases={alias: {"is_write_index": True}},
+        )
+        for document in documents:
+            content = {name: document[name] for name in document if name not in NEW_IN_2}
+            client.index(index=f"{alias}-v1", id=document["id"], document=content)
+    with ElasticsearchStore(config) as store:
+        there = list(store.read(*SCOPE, 4_000_000_000))
+        assert [(record.timestamp, record.labelled_by) for record in there] == [
+            (10, "application"),
+            (4_000_000_000, "application"),
+        ]
+        assert there[0].known_at == 10 and (there[1].known_at or 0) < 4_000_000_000
+        assert store.counts_by_labeller(*SCOPE, ALWAYS) == {"unknown": 2}
+        # The sources say when and by whom; one who posts it again does not.
+        store.write([replace(old[1], known_at=5, labelled_by="posted")])
+        assert list(store.get([old[1].id])) == [replace(old[1], labelled_by="application")]
+        store.write([replace(old[1], known_at=86_399)])
+        assert list(store.get([old[1].id])) == [replace(old[1], known_at=86_399)]
 
 
 def test_a_migration_that_was_killed_is_finished_by_the_next(store: ElasticsearchStore) -> None:

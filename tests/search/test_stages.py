@@ -52,14 +52,14 @@ def test_ingest_counts_each_record_and_sets_aside_what_the_server_refuses(
     plain = {"dynamic": "strict", "properties": {"choices": {"type": "object", "enabled": False}}}
     with ElasticsearchStore(config) as store:
         client, alias = store._cluster.client, f"{config.index}-records"
-        client.indices.delete(index=f"{alias}-v1")
+        client.indices.delete(index=f"{alias}-v{RECORDS.version}")
         mappings = {
             "dynamic": "strict",
-            "_meta": {"flywheel_version": 1},
+            "_meta": {"flywheel_version": RECORDS.version},
             "properties": {**RECORDS.properties, "response": plain},
         }
         client.indices.create(
-            index=f"{alias}-v1x", mappings=mappings, aliases={alias: {"is_write_index": True}}
+            index=f"{alias}-v{RECORDS.version}x", mappings=mappings, aliases={alias: {"is_write_index": True}}
         )
     data = news_record("with more in its response").to_json()
     data["response"]["finish"] = "stop"
@@ -83,7 +83,7 @@ def test_ingest_counts_each_record_and_sets_aside_what_the_server_refuses(
 
 
 def test_a_copy_there_and_back_is_the_same_store(tmp_path: Path, config: ElasticsearchConfig) -> None:
-    made = [news_record(f"h {i}", timestamp=i) for i in range(1200)]
+    made = [news_record(f"h {i}", timestamp=1 + i) for i in range(1200)]
     made += [news_record(f"h {i}", client_id="other") for i in range(5)]
     answers = [(f"{i:05d}", Answer(str(i), "m", i)) for i in range(30)]
     first, back = (StoreConfig(path=str(tmp_path / f"{name}.sqlite")) for name in ("first", "back"))

@@ -36,7 +36,7 @@ def test_windows_of_time_lie_side_by_side_wherever_the_records_are(
     store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Most in one second, some far away on both sides, one at the beginning of time.
-    times = [0, *(1_700_000_000,) * 700, *range(1_700_000_001, 1_700_000_300), 4_000_000_000]
+    times = [1, *(1_700_000_000,) * 700, *range(1_700_000_001, 1_700_000_300), 4_000_000_000]
     made = [news_record(f"h {number}", timestamp=time) for number, time in enumerate(times)]
     store.write(made)
     ordered = [record.id for record in sorted(made, key=lambda record: (record.timestamp, record.id))]
