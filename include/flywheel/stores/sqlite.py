@@ -57,15 +57,17 @@ _COLUMNS = "id, scope, timestamp, label, prompt, first, last, text, answer, resp
 # What a record that is written again may change: the earliest time and the strongest word stay. Where a store
 # of schema 1 kept neither (labelled_by IS NULL), what the sources say now replaces what the migration
 # took for granted; a post does not.
-_AGAIN = f"""
-    UPDATE records SET
-        known_at = CASE WHEN labelled_by IS NULL THEN :known_at
-                        ELSE min(coalesce(known_at, :known_at), :known_at) END,
-        labelled_by = min(coalesce(labelled_by, :labelled_by), :labelled_by)
-    WHERE id = :id AND :known_at IS NOT NULL AND CASE WHEN labelled_by IS NULL
-        THEN :labelled_by < {STRENGTH.index("posted")}
-        ELSE known_at IS NULL OR :known_at < known_at OR :labelled_by < labelled_by END
+_WRITE = f"""
+    INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET
+        known_at = CASE WHEN labelled_by IS NULL THEN excluded.known_at
+                        ELSE min(coalesce(known_at, excluded.known_at), excluded.known_at) END,
+        labelled_by = min(coalesce(labelled_by, excluded.labelled_by), excluded.labelled_by)
+    WHERE excluded.known_at IS NOT NULL AND CASE WHEN labelled_by IS NULL
+        THEN excluded.labelled_by < {STRENGTH.index("posted")}
+        ELSE known_at IS NULL OR excluded.known_at < known_at OR excluded.labelled_by < labelled_by END
 """  # noqa: S608
+_LAST_ROW = "SELECT coalesce(max(rowid), 0) FROM records"
 # From schema 1: a record counts as known at its timestamp, though not after now, for it is here; who labelled
 # it is told by the sources that give it again. One transaction, so a killed one leaves the file as it was.
 _MIGRATIONS = {
@@ -282,16 +284,11 @@ class SqliteStore:
                     STRENGTH.index(record.labelled_by),
                 )
             )
-        before = self._connection.total_changes
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
-        )
-        new = self._connection.total_changes - before
-        if new < len(rows):
-            self._connection.executemany(
-                _AGAIN, [{"id": row[0], "known_at": row[10], "labelled_by": row[11]} for row in rows]
-            )
-        return new
+        # A row that is updated keeps its number, so the last number tells how many are new.
+        (before,) = self._connection.execute(_LAST_ROW).fetchone()
+        self._connection.executemany(_WRITE, rows)
+        (after,) = self._connection.execute(_LAST_ROW).fetchone()
+        return int(after - before)
 
     def _load_references(self, skeleton: bytes) -> None:
         """Tell the compressor the newest references of a skeleton that the store has."""
