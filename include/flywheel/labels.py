@@ -2,7 +2,9 @@
 
 The rules, in order:
 
-1. What a reasoning model put between `<think>` and `</think>` is not part of its answer.
+1. What a reasoning model thought is not part of its answer (`without_thinking`): `<think>`, `<thinking>`,
+   `<thought>`, `[THINK]`, the channels of gpt-oss; where a chat template wrote the opening mark, all before
+   the closing one; where the token limit cut the thought off, all after the opening one.
 2. Text in square brackets wins over the words around it, and more pairs win over fewer: in
    `[1] not [guidance] but [[[earnings]]]` the answer is earnings. A bracket that the token limit cut off
    before its end counts when what is there is a whole class.
@@ -26,7 +28,15 @@ MAX_WORDS_AROUND = 8
 # Texts up to this length are remembered with their normal forms.
 _SHORT = 64
 
-_THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_OPENS = r"(?:<(?:think|thinking|thought)>|\[THINK\])"
+_CLOSES = r"(?:</(?:think|thinking|thought)>|\[/THINK\])"
+_THINKING = re.compile(rf"{_OPENS}.*?(?:{_CLOSES}|\Z)", re.DOTALL | re.IGNORECASE)
+_CLOSE = re.compile(_CLOSES, re.IGNORECASE)
+# gpt-oss's channels (OpenAI's Harmony format), as they are and with their special tokens left out.
+_FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*(?:<\|message\|>)?", re.IGNORECASE)
+_TOKEN = re.compile(r"<\|(?:return|end|start|call|channel|message)\|>.*", re.DOTALL)
+_BARE_ANALYSIS = re.compile(r"\s*analysis(?=[A-Z])")
+_BARE_FINAL = "assistantfinal"
 # Quantifiers are possessive and bounded, so that no text makes the search slow.
 _BRACKETED = re.compile(r"(\[{1,3}+)([^\[\]]*+)(?:\]|\Z)")
 _NOT_WORD = re.compile(r"[\W_]+")
@@ -46,6 +56,25 @@ def _normalize(name: str) -> str:
 _normalize_short = lru_cache(maxsize=4096)(_normalize)
 
 
+def without_thinking(answer: str) -> str:
+    """Return an answer without what its model thought before it; empty where it has only thought.
+
+    Args:
+        answer: what the model wrote, in any of the markings that the module's first rule lists.
+    """
+    if "<|channel|>" in answer:
+        finals = list(_FINAL.finditer(answer))
+        return _TOKEN.sub("", answer[finals[-1].end() :]).strip() if finals else ""
+    if _BARE_ANALYSIS.match(answer):
+        return answer.rpartition(_BARE_FINAL)[2].strip() if _BARE_FINAL in answer else ""
+    if "<" not in answer and "[" not in answer:
+        return answer
+    kept = _THINKING.sub(" ", answer)
+    if kept == answer and not _CLOSE.search(answer):
+        return answer
+    return _CLOSE.split(kept)[-1].strip()
+
+
 def parse_label(answer: str, classes: Sequence[str], aliases: Mapping[str, str]) -> str | None:
     """Return the class that an answer names, spelled as in `classes`.
 
@@ -61,7 +90,7 @@ def parse_label(answer: str, classes: Sequence[str], aliases: Mapping[str, str])
     exact = names.labels.get(normalize(answer))
     if exact is not None:
         return exact
-    answer = _THINKING.sub(" ", answer)
+    answer = without_thinking(answer)
     found: dict[int, set[str]] = {}
     deepest = 0
     for match in _BRACKETED.finditer(unicodedata.normalize("NFKC", answer)):

@@ -126,3 +126,33 @@ def test_a_huge_answer_takes_no_longer_than_its_length(part: str) -> None:
 
 def test_normalized_names_differ_only_in_words() -> None:
     assert normalize(" Mergers  &\tAcquisitions ") == normalize("mergers-and-acquisitions")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "so [guidance] may fit, but realised figures win.\n</think>\n\nearnings",
+        "it is [[[guidance]]] perhaps</think>\n[[[earnings]]]",
+        "<thinking>[[[guidance]]]</thinking>earnings",
+        "<thought>guidance?</thought>**Earnings**",
+        "[THINK]maybe [[[guidance]]][/THINK]earnings",
+        "<|channel|>analysis<|message|>[[[guidance]]]<|end|><|start|>assistant<|channel|>final<|message|>earnings<|return|>",
+        "analysisThe user wants guidance.assistantfinalearnings",
+        "<think>a <think>guidance</think> [[[guidance]]]</think>earnings",
+    ],
+)
+def test_a_thought_in_any_marking_never_decides(answer: str) -> None:
+    assert parse_label(answer, ("Guidance", "Earnings"), {}) == "Earnings"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<think>[[[guidance]]]",
+        "[THINK]guidance",
+        "<|channel|>analysis<|message|>guidance",
+        "analysisIt is guidance",
+    ],
+)
+def test_a_thought_that_was_cut_off_is_no_answer(answer: str) -> None:
+    assert parse_label(answer, ("Guidance", "Earnings"), {}) is None

@@ -12,7 +12,7 @@ import pytest
 
 from flywheel.config.teacher import TeacherConfig
 from flywheel.errors import TeacherError
-from flywheel.teacher.answers import Reply
+from flywheel.teacher.answers import Reply, read_reply
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoint
 from flywheel.teacher.request import Requests
@@ -368,3 +368,13 @@ def test_without_any_address_the_error_says_what_to_set(monkeypatch: pytest.Monk
     monkeypatch.setattr("flywheel.teacher.endpoint._airflow_connection", lambda _: None)
     with pytest.raises(TeacherError, match=r"flywheel_teacher.*FLYWHEEL_TEACHER_BASE_URL"):
         endpoint(monkeypatch)
+
+
+def test_the_text_parts_of_a_content_are_the_answer_and_thoughts_are_not() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "guidance"}]},
+        {"type": "text", "text": "[[[earn"},
+        {"type": "text", "text": "ings]]]"},
+    ]
+    body = orjson.dumps({"choices": [{"message": {"content": parts}}]})
+    assert read_reply(body).content == "[[[earnings]]]"

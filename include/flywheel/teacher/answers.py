@@ -46,6 +46,8 @@ def read_reply(data: bytes) -> Reply:
         raise MalformedError(f"malformed answer: {data[:200].decode('utf-8', 'replace')!r}") from None
     if content is None:  # nothing but reasoning, or stopped by a filter
         content = ""
+    if isinstance(content, list):
+        content = _text_of(content)
     if not isinstance(content, str):
         raise MalformedError(f"malformed answer: its content is no text but {type(content).__name__}")
     model, usage = completion.get("model"), completion.get("usage")
@@ -55,6 +57,22 @@ def read_reply(data: bytes) -> Reply:
         dict(usage) if isinstance(usage, dict) else {},
         _confidence(choice.get("logprobs")),
     )
+
+
+def _text_of(parts: list[Any]) -> str:
+    """Return the text of a content that comes in parts; what is thought, or refused, is no text.
+
+    Raises:
+        MalformedError: a part is no object.
+    """
+    texts = []
+    for part in parts:
+        if not isinstance(part, dict):
+            raise MalformedError(f"malformed answer: a part of its content is {type(part).__name__}")
+        text = part.get("text")
+        if part.get("type", "text") in ("text", "output_text") and isinstance(text, str):
+            texts.append(text)
+    return "".join(texts)
 
 
 def _confidence(logprobs: Any) -> float | None:
