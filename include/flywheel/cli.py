@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flywheel.errors import FlywheelError
+from flywheel.promotion.commands import hold_commands
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -120,6 +121,8 @@ def workload(
     for line in lines(load_config(), client):
         typer.echo(line)
 
+
+app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
 
 store_commands = typer.Typer(help="The record store.", no_args_is_help=True)
 app.add_typer(store_commands, name="store", rich_help_panel=WHEEL)

@@ -187,7 +187,7 @@ def score(run: Run) -> ScoreResult:
     return run.perform("score", ScoreResult, lambda folder: score(plan, folder, outcomes))
 
 
-def promote(run: Run, *, approved: bool = True, comment: str = "") -> PromoteResult:
+def promote(run: Run, *, approved: bool = True, comment: str = "", by: str = "") -> PromoteResult:
     """Put the chosen candidate into production, or keep the champion that is there."""
     from flywheel.stages.promote import PromoteResult, promote
     from flywheel.stages.score import ScoreResult
@@ -196,5 +196,5 @@ def promote(run: Run, *, approved: bool = True, comment: str = "") -> PromoteRes
     return run.perform(
         "promote",
         PromoteResult,
-        lambda folder: promote(plan, folder, scored, approved=approved, comment=comment),
+        lambda folder: promote(plan, folder, scored, approved=approved, comment=comment, by=by),
     )

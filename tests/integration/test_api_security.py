@@ -35,6 +35,7 @@ READS = [
     "/compare?runs=night-1,night-2",
     "/champion",
     "/champion/history",
+    "/champion/hold",
     "/me",
 ]
 WRITES: list[tuple[str, str, Any]] = [
@@ -45,6 +46,7 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/runs/going/review", {"decision": "approve"}),
     ("POST", "/champion", PROMOTION),
     ("POST", "/champion/rollback", None),
+    ("DELETE", "/champion/hold", None),
 ]
 ROUTES = [("GET", path, None) for path in READS] + WRITES
 # Words that would tell how the server is built, or what it keeps.
@@ -216,7 +218,7 @@ def test_who_may_trigger_starts_and_cancels(clients: dict[str, httpx.Client]) ->
     assert clients["uma"].post(f"/jobs/{started.json()['id']}/cancel").status_code == 200
 
 
-def test_who_may_promote_promotes_and_rolls_back(clients: dict[str, httpx.Client]) -> None:
+def test_who_may_promote_promotes_and_rolls_back(web: WebServer, clients: dict[str, httpx.Client]) -> None:
     before = clients["otto"].get("/champion").json()
     history = clients["otto"].get("/champion/history").json()
     assert (history["workload_id"], history["client_id"]) == ("news_classifier", "desk")
@@ -231,6 +233,11 @@ def test_who_may_promote_promotes_and_rolls_back(clients: dict[str, httpx.Client
     latest = clients["vera"].get("/champion/history").json()["champions"][0]
     assert "Rolled back by otto" in latest["reason"]
     assert latest["comment"] == "it is dear"
+    hold = clients["vera"].get("/champion/hold").json()["hold"]
+    assert (hold["by"], hold["why"], hold["comment"]) == ("otto", "rolled back", "it is dear")
+    refused(web, clients["uma"].delete("/champion/hold"), 403)
+    assert clients["otto"].delete("/champion/hold").json()["hold"] is None
+    refused(web, clients["otto"].delete("/champion/hold"), 404)
 
 
 # -- paths and ids -------------------------------------------------------------------------------------

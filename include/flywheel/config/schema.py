@@ -217,6 +217,13 @@ class PromotionConfig(Section):
         "automatic", description="human: a person approves in the Airflow UI."
     )
     approval_timeout_hours: float = Field(72.0, gt=0, description="Without an answer the champion stays.")
+    hold_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="After a person's roll-back or rejection nothing is promoted by itself, until this share "
+        "of a night's records was not there then.",
+    )
 
 
 class RuntimeConfig(Section):

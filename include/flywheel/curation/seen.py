@@ -46,6 +46,17 @@ def seen_in_eval(root: ArtifactRoot, dataset: str, seen: set[str]) -> set[str]:
     return with_siblings(folder, seen) & set(_ids(folder / "eval.jsonl", None))
 
 
+def dataset_ids(root: ArtifactRoot, dataset: str) -> set[str]:
+    """Return the ids of all records of a dataset: training, validation, calibration and eval.
+
+    Raises:
+        ArtifactError: there is no such dataset, or it is damaged.
+    """
+    folder = root.fetch("datasets", dataset)
+    paths = [folder / f"{name}.jsonl" for name in ("train", "val", "calibration", "eval")]
+    return {found for path in paths if path.exists() for found in _ids(path, None)}
+
+
 def with_siblings(folder: Path, ids: set[str]) -> set[str]:
     """Return ids with all those of the dataset's records that report an event of theirs."""
     found = set(ids)

@@ -48,10 +48,12 @@ class ReviewOperator(ApprovalOperator):
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Take the answer."""
+        from flywheel.promotion.holds import NOBODY
+
         answer = HITLOperator.execute_complete(self, context, event)
         approved = answer["chosen_options"][0] == self.APPROVE
         user = answer["responded_by_user"]
-        by = (user or {}).get("name") or "nobody in time"
+        by = (user or {}).get("name") or NOBODY
         said = str(answer["params_input"].get("comment") or "").strip()
         return {
             "approved": approved,

@@ -126,7 +126,9 @@ def promote() -> dict[str, Any]:
     context = get_current_context()
     run = run_of(context)
     decision = context["ti"].xcom_pull(task_ids="review")
-    result = wheel.promote(run, approved=decision["approved"], comment=decision["comment"])
+    result = wheel.promote(
+        run, approved=decision["approved"], comment=decision["comment"], by=decision.get("by", "")
+    )
     announce(context, run, result)
     return facts(result)
 

@@ -67,6 +67,10 @@ def headline(report: Report) -> str:
         return f"{name} was rejected; {kept or 'nothing is in production'}"
     if decision.state == "outdated":
         return f"{name} was made from older records than the champion; {kept}"
+    if decision.state == "held":
+        return (
+            f"{name} is good enough, but a person's word holds; {kept or 'the teacher stays in production'}"
+        )
     if choice:
         return f"{name} is proposed as champion"
     return f"No candidate is good enough; {kept or 'the teacher stays in production'}"

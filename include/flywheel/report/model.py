@@ -273,7 +273,7 @@ class DecisionPart(ReportPart):
     Attributes:
         state: pending: not decided yet. promoted: it is the new champion. in place: it was the champion
             already. rejected: a person said no. none: no candidate was good enough. outdated: the champion
-            was made from newer records.
+            was made from newer records. held: a person's roll-back or rejection holds.
         threshold: the score that a candidate had to reach; None where nothing was scored.
         choice: the cheapest candidate that reached it.
         reason: why it was chosen, or why none was.
@@ -282,7 +282,7 @@ class DecisionPart(ReportPart):
             this run's eval set than its recorded 95 % interval.
     """
 
-    state: Literal["pending", "promoted", "in place", "rejected", "none", "outdated"] = "pending"
+    state: Literal["pending", "promoted", "in place", "rejected", "none", "outdated", "held"] = "pending"
     threshold: float | None = None
     choice: ChampionPart | None = None
     reason: str = ""

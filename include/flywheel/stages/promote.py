@@ -19,6 +19,7 @@ from flywheel.champion import Champion, RegistryEntry, champion_history, read_ch
 from flywheel.errors import ArtifactError
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
+from flywheel.promotion.holds import NOBODY, Hold, holds_back, lift_hold, place_hold, read_hold
 from flywheel.report import figures
 from flywheel.report.files import HTML_FILE, write_report
 from flywheel.report.model import REPORT_FILE, CandidatePart, Report
@@ -37,7 +38,7 @@ class PromoteResult(BaseModel):
         promoted: this run put its candidate into production; a retry of the same run says so again.
         champion: what is in production now; None where nothing is.
         previous: what was in production before.
-        state: as the report's decision: promoted, in place, rejected, none or outdated.
+        state: as the report's decision: promoted, in place, rejected, none, outdated or held.
         reason: what happened and why, in words.
         worse: what is in production now scores lower than what was there before.
     """
@@ -53,15 +54,24 @@ class PromoteResult(BaseModel):
 
 
 def promote(
-    plan: Plan, folder: Path, scored: ScoreResult, *, approved: bool = True, comment: str = ""
+    plan: Plan,
+    folder: Path,
+    scored: ScoreResult,
+    *,
+    approved: bool = True,
+    comment: str = "",
+    by: str = "",
 ) -> PromoteResult:
     """Put the chosen candidate into production, unless it was rejected or none is good enough.
+
+    A person's no holds: see `flywheel.promotion.holds`. A person's yes lifts an earlier no.
 
     Args:
         folder: the run's folder, with the report of the score stage; the decision is written into it.
         scored: names the chosen candidate.
         approved: a person's decision, or True where none is asked for.
         comment: of that person.
+        by: that person's name; `NOBODY`: none answered in time.
 
     Raises:
         ArtifactError: the run was not scored, or the champion file is damaged or cannot be written.
@@ -76,6 +86,8 @@ def promote(
     previous = _before_this_run(root, plan, standing)
     choice = report.decision.choice
     row = report.candidate(choice.student, choice.size) if choice else None
+    by_person = plan.approval == "human"
+    hold = None if row is None or by_person else _hold_in_force(root, plan, report, row, standing)
     if row is None:
         report.decision.state = "none"
     elif not approved:
@@ -86,13 +98,28 @@ def promote(
         report.decision.state = "outdated"
     elif standing is not None and standing.adapter == row.adapter and standing.run_id != plan.run_id:
         report.decision.state = "in place"
+    elif hold is not None:
+        report.decision.state = "held"
     else:
         report.decision.state = "promoted"
     state = report.decision.state
     champion = standing
     if row is not None and state in ("promoted", "in place"):
         champion = _put_in_place(root, plan, report, row, standing, scored.reason, comment)
-    report.decision.outcome = " ".join(_words(plan, report, row, champion, previous))
+        if by_person or state == "promoted":
+            lift_hold(root, plan.workload_id, plan.client_id)
+    elif row is not None and row.adapter is not None and state == "rejected" and by != NOBODY:
+        place_hold(
+            root,
+            plan.workload_id,
+            plan.client_id,
+            dataset=report.data.dataset,
+            adapter=row.adapter,
+            by=by,
+            why="rejected",
+            comment=comment,
+        )
+    report.decision.outcome = " ".join(_words(plan, report, row, champion, previous, hold))
     report.decision.comment = comment
     report.decision.worse = _is_worse(report, champion, previous)
     report.production = production_part(champion) if champion else None
@@ -117,6 +144,20 @@ def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) 
         return standing
     earlier = [c for c in champion_history(root, plan.workload_id, plan.client_id) if c.run_id != plan.run_id]
     return earlier[-1] if earlier else None
+
+
+def _hold_in_force(
+    root: ArtifactRoot, plan: Plan, report: Report, row: CandidatePart, standing: Champion | None
+) -> Hold | None:
+    """Return a person's word that keeps a candidate from being promoted by itself; None: it may be.
+
+    What is in production already is not promoted, so that nothing holds it back.
+    """
+    hold = read_hold(root, plan.workload_id, plan.client_id)
+    if hold is None or (standing is not None and standing.adapter == row.adapter):
+        return None
+    share = plan.config.promotion.hold_share
+    return hold if holds_back(root, hold, report.data.dataset, share) else None
 
 
 def _put_in_place(
@@ -198,6 +239,7 @@ def _words(
     row: CandidatePart | None,
     champion: Champion | None,
     previous: Champion | None,
+    hold: Hold | None,
 ) -> list[str]:
     """Say what the decision means for production."""
     state = report.decision.state
@@ -213,6 +255,8 @@ def _words(
         return [f"{champion.name} is in production already, since run {champion.run_id}."]
     if state == "rejected":
         return ["A person reviewed the choice and said no.", stays]
+    if state == "held" and hold is not None:
+        return [hold.sentence(plan.config.promotion.hold_share), stays]
     if state == "outdated" and champion is not None:
         return [
             f"This run saw only records before {_day(plan.cutoff)}, the champion those before "

@@ -18,6 +18,7 @@ from flywheel.champion import (
 )
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
+from flywheel.promotion.holds import lift_hold, place_hold
 from flywheel.report.model import CandidatePart, Report
 from flywheel.stages.promote import champion_of
 from flywheel.tracking import point_alias, register
@@ -37,6 +38,8 @@ def promote(
 ) -> tuple[Champion, list[str]]:
     """Put a candidate of a run into production; return it, and what did not work.
 
+    It lifts a hold: the latest word of a person is what holds.
+
     Raises:
         Problem: the run has no such candidate, it has no result, or its adapter is gone.
     """
@@ -55,6 +58,7 @@ def promote(
         if standing is not None:
             champion = champion.model_copy(update={"promoted_at": _after(standing)})
         replace_champion(root, champion)
+        lift_hold(root, plan.workload_id, plan.client_id)
     return champion, warnings + _tell(user, champion, "promote")
 
 
@@ -62,6 +66,8 @@ def roll_back(
     user: Any, root: ArtifactRoot, workload_id: str, client_id: str, comment: str
 ) -> tuple[Champion, list[str]]:
     """Put the champion before the one in force back into production; return it, and what did not work.
+
+    That holds automatic promotions back: the next night would promote what was rolled back again.
 
     Raises:
         Problem: there is none before, or its adapter is gone.
@@ -93,6 +99,17 @@ def roll_back(
             except TrackingError as error:
                 log.warning("%s", error)
                 warnings.append("The alias in the MLflow model registry could not be moved; see the log.")
+        # First, so that a night between the two does not undo it.
+        place_hold(
+            root,
+            workload_id,
+            client_id,
+            dataset=standing.dataset,
+            adapter=standing.adapter,
+            by=user.get_name(),
+            why="rolled back",
+            comment=comment,
+        )
         replace_champion(root, champion)
     return champion, warnings + _tell(user, champion, "rollback")
 

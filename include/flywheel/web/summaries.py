@@ -85,7 +85,9 @@ class RunLine(BaseModel):
     ended_at: datetime | None = None
     champion: Pick | None = Field(None, description="What the run put into production.")
     best: Pick | None = Field(None, description="The candidate with the highest score.")
-    decision: str | None = Field(None, description="pending, promoted, in place, rejected, none or outdated.")
+    decision: str | None = Field(
+        None, description="pending, promoted, in place, rejected, none, outdated or held."
+    )
     scored: int = Field(0, description="Candidates with a result.")
     candidates: int = Field(0, description="Candidates of the plan.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -9,12 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, read_champion
+from flywheel.promotion.holds import Hold, lift_hold, read_hold
 from flywheel.web import promotion, settings
 from flywheel.web.access import Promoter, requires
 from flywheel.web.idempotency import IdempotencyKey, once
 from flywheel.web.problems import Problem
 from flywheel.web.routes.parts import NAME, RUN_ID, planned_run, problems
 from flywheel.web.run_files import read_report
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["champion"])
 
@@ -65,6 +69,34 @@ def get_history(workload_id: Workload = None, client_id: Client = None) -> Histo
         total=len(champions),
         before=promotion.champion_before(champions, standing) if standing else None,
     )
+
+
+class Held(BaseModel):
+    """Whether a person's word holds automatic promotions back."""
+
+    workload_id: str
+    client_id: str
+    hold: Hold | None = Field(description="Who decided what, when and why; null: nothing is held back.")
+
+
+@router.get("/champion/hold", dependencies=[requires("read")], responses=problems())
+def get_hold(workload_id: Workload = None, client_id: Client = None) -> Held:
+    """Show the roll-back or rejection that holds automatic promotions back.
+
+    It ends by itself when enough of a night's records are new (promotion.hold_share of the configuration).
+    """
+    root, workload, client = whose(workload_id, client_id)
+    return Held(workload_id=workload, client_id=client, hold=read_hold(root, workload, client))
+
+
+@router.delete("/champion/hold", responses=problems(404))
+def delete_hold(user: Promoter, workload_id: Workload = None, client_id: Client = None) -> Held:
+    """Lift the hold, so that nights promote by themselves again; what is in production stays."""
+    root, workload, client = whose(workload_id, client_id)
+    if not lift_hold(root, workload, client):
+        raise Problem(404, "Nothing is held back here.")
+    log.info("%s lifted the hold on %s of %s", user.get_name(), workload, client)
+    return Held(workload_id=workload, client_id=client, hold=None)
 
 
 class Promotion(BaseModel):
@@ -127,7 +159,10 @@ def post_rollback(
     client_id: Client = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Promoted:
-    """Put the champion before the one in force back into production."""
+    """Put the champion before the one in force back into production.
+
+    Automatic promotions are held back from then on; see champion/hold.
+    """
 
     def roll_back() -> Promoted:
         root, workload, client = whose(workload_id, client_id)

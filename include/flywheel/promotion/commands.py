@@ -1,0 +1,55 @@
+"""`flywheel hold`: the word of a person that holds automatic promotions back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+hold_commands = typer.Typer(
+    help="A person's roll-back or rejection, which holds automatic promotions back.", no_args_is_help=True
+)
+
+WorkloadOption = Annotated[str, typer.Option("--workload", help="Its id; default: the config's.")]
+ClientOption = Annotated[str, typer.Option("--client", help="Its id; default: the config's.")]
+
+
+@hold_commands.command()
+def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+    """Show the hold: who decided what, when and why."""
+    from flywheel.artifacts import ArtifactRoot
+    from flywheel.config import load_config
+    from flywheel.promotion.holds import read_hold
+
+    config = load_config()
+    whose = _whose(workload, client)
+    hold = read_hold(ArtifactRoot(config.artifacts.root), *whose)
+    typer.echo(
+        hold.sentence(config.promotion.hold_share) if hold else f"Nothing is held back for {_of(whose)}."
+    )
+
+
+@hold_commands.command()
+def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+    """Lift the hold, so that nights promote by themselves again; what is in production stays."""
+    from flywheel.artifacts import ArtifactRoot
+    from flywheel.config import load_config
+    from flywheel.promotion.holds import lift_hold
+
+    whose = _whose(workload, client)
+    lifted = lift_hold(ArtifactRoot(load_config().artifacts.root), *whose)
+    typer.echo(
+        f"The hold for {_of(whose)} is lifted." if lifted else f"Nothing is held back for {_of(whose)}."
+    )
+
+
+def _whose(workload: str, client: str) -> tuple[str, str]:
+    from flywheel.config import load_config
+    from flywheel.workload import Workload
+
+    config = load_config()
+    return workload or Workload.load(config.workload).id, client or config.client_id
+
+
+def _of(whose: tuple[str, str]) -> str:
+    return f"{whose[0]} of client {whose[1]}"

@@ -1,0 +1,227 @@
+"""A person's word about production holds: no night undoes a roll-back or a rejection by itself."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flywheel import wheel
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import RegistryEntry, champion_folder, read_champion
+from flywheel.cli import app
+from flywheel.config import Config
+from flywheel.errors import ArtifactError
+from flywheel.mlflow_client import TrackingError
+from flywheel.promotion.holds import NOBODY, Hold, holds_back, lift_hold, place_hold, read_hold
+from flywheel.report import read_report
+from flywheel.stages.promote import PromoteResult
+from flywheel.web import promotion
+from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
+
+WORKLOAD = ("news_classifier", "default")
+
+
+class User:
+    def get_id(self) -> str:
+        return "7"
+
+    def get_name(self) -> str:
+        return "Ada"
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow and Airflow's events have tests of their own."""
+
+    def track(*_: object) -> None:
+        raise TrackingError("not asked for")
+
+    entry = RegistryEntry(model="m", version="1")
+    monkeypatch.setattr("flywheel.stages.promote.register", lambda *_: entry)
+    monkeypatch.setattr("flywheel.web.promotion.register", lambda *_: entry)
+    monkeypatch.setattr("flywheel.web.promotion.point_alias", lambda *_: None)
+    monkeypatch.setattr("flywheel.web.airflow_actions.tell_of_champion", lambda *_: None)
+    monkeypatch.setattr("flywheel.stages.score.track", track)
+    monkeypatch.setattr("flywheel.stages.score.draw_png", lambda report, path: None)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    made = config_of(str(tmp_path / "artifacts"), "sqlite:////nowhere/mlflow.db")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(made.model_dump(mode="json")))
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(tmp_path / "config.yaml"))
+    return made
+
+
+@pytest.fixture
+def root(config: Config) -> ArtifactRoot:
+    return ArtifactRoot(config.artifacts.root)
+
+
+def turn(
+    config: Config, night: int, *, data: int, approval: Any = None, approved: bool = True, **word: str
+) -> PromoteResult:
+    """Score and promote a night; the same data give the same adapters."""
+    run = finish(plan_of(config, f"night-{night}", night + 1, approval=approval), data_seed=data)
+    wheel.score(run)
+    return wheel.promote(run, approved=approved, **word)
+
+
+def rolled_back(config: Config, root: ArtifactRoot) -> str:
+    """Turn two nights and roll the second back; return the adapter in force then."""
+    first = turn(config, 1, data=1).champion
+    second = turn(config, 2, data=2).champion
+    assert first is not None
+    assert second is not None
+    back, _ = promotion.roll_back(User(), root, *WORKLOAD, "it misses the strikes")
+    assert back.adapter == first.adapter != second.adapter
+    return first.adapter
+
+
+def other_dataset(root: ArtifactRoot, shared: int, new: int) -> str:
+    """Publish a dataset that shares some record ids with those of the nights, and return its key."""
+    key = f"{shared:010}{new:010}"
+    ids = [str(number) for number in range(shared)] + [f"new-{number}" for number in range(new)]
+    with root.build("datasets", key) as folder:
+        for name, part in (("train", ids[2:]), ("val", ids[:1]), ("eval", ids[1:2])):
+            (folder / f"{name}.jsonl").write_bytes(
+                b"".join(orjson.dumps({"id": one}) + b"\n" for one in part)
+            )
+    return key
+
+
+def test_after_a_roll_back_the_next_night_promotes_nothing_by_itself(
+    config: Config, root: ArtifactRoot
+) -> None:
+    standing = rolled_back(config, root)
+    result = turn(config, 3, data=2)  # the adapter that was rolled back
+    assert (result.promoted, result.state) == (False, "held")
+    champion = read_champion(root, *WORKLOAD)
+    assert champion is not None
+    assert champion.adapter == standing
+    assert "Ada rolled a champion back at" in result.reason
+    assert "(it misses the strikes)" in result.reason
+    assert "until 50% of a night's records are others" in result.reason
+    assert "flywheel hold lift" in result.reason
+    assert read_report(root).decision.state == "held"
+    page = (Path(root.url) / "latest/report.html").read_text()
+    assert "1b @ 25 is good enough, but a person’s word holds; 1b @ 25 stays in production" in page.replace(
+        "&#39;", "’"
+    ).replace("'", "’")
+
+
+def test_a_retry_of_the_night_that_was_rolled_back_is_held_too(config: Config, root: ArtifactRoot) -> None:
+    rolled_back(config, root)
+    assert turn(config, 2, data=2).state == "held"
+
+
+def test_what_is_in_production_is_not_held(config: Config, root: ArtifactRoot) -> None:
+    rolled_back(config, root)
+    assert turn(config, 3, data=1).state == "in place"
+    assert read_hold(root, *WORKLOAD) is not None
+
+
+def test_a_lifted_hold_lets_the_next_night_promote(config: Config, root: ArtifactRoot) -> None:
+    rolled_back(config, root)
+    runner = CliRunner()
+    assert "Ada rolled a champion back" in runner.invoke(app, ["hold", "show"]).output
+    assert "Nothing is held back" in runner.invoke(app, ["hold", "show", "--client", "other"]).output
+    assert "is lifted" in runner.invoke(app, ["hold", "lift"]).output
+    assert "Nothing is held back" in runner.invoke(app, ["hold", "lift"]).output
+    assert turn(config, 3, data=2).promoted
+
+
+def test_enough_new_records_end_a_hold(config: Config, root: ArtifactRoot) -> None:
+    rolled_back(config, root)
+    hold = read_hold(root, *WORKLOAD)
+    assert hold is not None
+    path = f"{champion_folder(*WORKLOAD)}/hold.json"
+    few = hold.model_copy(update={"dataset": other_dataset(root, shared=21, new=9)})  # of 40: 19 are new
+    root.write_json(path, few.model_dump(mode="json"))
+    assert turn(config, 3, data=2).state == "held"
+    enough = hold.model_copy(update={"dataset": other_dataset(root, shared=20, new=9)})
+    root.write_json(path, enough.model_dump(mode="json"))
+    assert turn(config, 4, data=2).promoted
+    assert read_hold(root, *WORKLOAD) is None
+
+
+def test_the_share_counts_all_parts_of_tonight_s_dataset(config: Config, root: ArtifactRoot) -> None:
+    held, tonight = other_dataset(root, 10, 0), other_dataset(root, 10, 10)
+    hold = place_hold(root, *WORKLOAD, dataset=held, adapter="a", by="Ada", why="rejected")
+    assert not holds_back(root, hold, tonight, 0.5)
+    assert holds_back(root, hold, tonight, 0.51)
+    assert not holds_back(root, hold, held, 0.0)
+
+
+@pytest.mark.parametrize("gone", ["held", "tonight"])
+def test_without_one_of_the_datasets_only_a_person_ends_a_hold(root: ArtifactRoot, gone: str) -> None:
+    there = write_dataset(root)
+    hold = place_hold(
+        root,
+        *WORKLOAD,
+        dataset=None if gone == "held" else there,
+        adapter="a",
+        by="Ada",
+        why="rolled back",
+    )
+    assert holds_back(root, hold, "0" * 20 if gone == "tonight" else there, 0.0)
+
+
+def test_a_rejection_holds_the_next_night_s_candidate_back(config: Config, root: ArtifactRoot) -> None:
+    turn(config, 1, data=1)
+    no = turn(config, 2, data=2, approval="human", approved=False, comment="too early", by="ann")
+    assert no.state == "rejected"
+    hold = read_hold(root, *WORKLOAD)
+    assert hold is not None
+    assert (hold.by, hold.why, hold.comment) == ("ann", "rejected", "too early")
+    assert hold.dataset == read_report(root).data.dataset
+    # A retry of the same review is the same word.
+    turn(config, 2, data=2, approval="human", approved=False, comment="too early", by="ann")
+    assert read_hold(root, *WORKLOAD) == hold
+    result = turn(config, 3, data=2)
+    assert result.state == "held"
+    assert "ann rejected a candidate" in result.reason
+
+
+def test_a_review_that_nobody_answered_holds_nothing(config: Config, root: ArtifactRoot) -> None:
+    turn(config, 1, data=2, approval="human", approved=False, by=NOBODY)
+    assert read_hold(root, *WORKLOAD) is None
+    assert turn(config, 2, data=2).promoted
+
+
+def test_a_person_s_promotion_lifts_the_hold(config: Config, root: ArtifactRoot) -> None:
+    rolled_back(config, root)
+    run = finish(plan_of(config, "night-3", 4), data_seed=2)
+    wheel.score(run)
+    promotion.promote(User(), run.plan, read_report(root, "night-3"), "8b", 25, "")
+    assert read_hold(root, *WORKLOAD) is None
+    assert turn(config, 4, data=3).promoted
+
+
+def test_a_person_s_yes_in_a_review_lifts_the_hold(config: Config, root: ArtifactRoot) -> None:
+    rolled_back(config, root)
+    assert turn(config, 3, data=2, approval="human", by="ann").promoted
+    assert read_hold(root, *WORKLOAD) is None
+
+
+def test_rolling_back_twice_still_turns_down_what_the_first_did(root: ArtifactRoot) -> None:
+    place_hold(root, *WORKLOAD, dataset="newer", adapter="c", by="Ada", why="rolled back")
+    hold = place_hold(root, *WORKLOAD, dataset="older", adapter="b", by="Ada", why="rolled back")
+    assert (hold.adapter, hold.dataset) == ("b", "newer")
+    assert read_hold(root, *WORKLOAD) == hold
+
+
+def test_a_hold_is_of_one_workload_and_client(root: ArtifactRoot) -> None:
+    place_hold(root, *WORKLOAD, dataset=None, adapter="a", by="Ada", why="rejected")
+    assert read_hold(root, "news_classifier", "other") is None
+    assert not lift_hold(root, "news_classifier", "other")
+    assert isinstance(read_hold(root, *WORKLOAD), Hold)
+
+
+def test_a_damaged_hold_is_an_error_that_names_it(root: ArtifactRoot) -> None:
+    root.write_json(f"{champion_folder(*WORKLOAD)}/hold.json", {"by": "Ada"})
+    with pytest.raises(ArtifactError, match=r"hold\.json: not a hold: workload_id"):
+        read_hold(root, *WORKLOAD)
