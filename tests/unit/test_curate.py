@@ -18,7 +18,7 @@ from flywheel.curation import reading
 from flywheel.curation.prompts import Sift
 from flywheel.curation.result import CurateResult
 from flywheel.errors import NotEnoughRecordsError, StoreError
-from flywheel.records import Record
+from flywheel.records import Record, make_record
 from flywheel.stages import curate as stage
 from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
@@ -85,6 +85,38 @@ def test_a_dataset_holds_the_records_as_logged(tmp_path: Path) -> None:
     assert sum(row.eval for row in result.per_class.values()) == 10
     summary = json.loads((tmp_path / "artifacts/datasets" / result.dataset / "summary.json").read_text())
     assert (summary["train"], summary["stratified"]) == (81, True)
+
+
+@pytest.mark.parametrize("kind", ["auto", "classification", "generic"])
+def test_the_target_of_a_classification_is_the_class_whatever_the_teacher_wrote_around_it(
+    tmp_path: Path, kind: Any
+) -> None:
+    wordings = ("{}", "so [guidance] may fit.\n</think>\n\n[[[{}]]]", "The class is **{}**.")
+    records = [
+        make_record(
+            workload_id=record.workload_id,
+            client_id=record.client_id,
+            timestamp=record.timestamp,
+            model="teacher",
+            messages=list(record.messages),
+            answer=wordings[place % 3].format(record.label),
+            label=record.label,
+            labelled_by="teacher",
+        )
+        for place, record in enumerate(headlines(60))
+    ]
+    store(tmp_path, records)
+    plan = news_plan(tmp_path)
+    evaluation = plan.config.evaluation_config.model_copy(update={"workload_type": kind})
+    config = plan.config.model_copy(update={"evaluation_config": evaluation})
+    result = curate(plan.model_copy(update={"config": config}), tmp_path)
+    rows = [row for part in ("train", "eval") for row in lines(tmp_path, result, part)]
+    as_logged = {record.id: record.answer for record in records}
+    for row in rows:
+        answer = row["messages"][-1]["content"]
+        assert answer == (as_logged[row["id"]] if kind == "generic" else WORKLOAD.answer_for(row["label"]))
+    with SqliteStore(tmp_path / "records.sqlite") as opened:  # the log is not rewritten
+        assert {record.answer for record in opened.get(as_logged)} == set(as_logged.values())
 
 
 def test_sizes_are_the_first_rows_and_say_what_they_hold(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Sift:
             if label is None:
                 self.removed[record.label] += 1
                 return None
-            record = _renamed(record, label, today)
+            record = renamed(record, label, today)
         if found is not None and found[0] is not today:
             self.taken_over[found[0].sha256] += 1
         return record
@@ -167,8 +167,8 @@ def _short(counts: Counter[str]) -> dict[str, int]:
     return {sha[:VERSION_DIGITS]: count for sha, count in sorted(counts.items())}
 
 
-def _renamed(record: Record, label: str, today: Workload) -> Record:
-    """Return a record with the class's name of today in its answer."""
+def renamed(record: Record, label: str, today: Workload) -> Record:
+    """Return a record with nothing but the class, in today's form, as its answer."""
     choice, *rest = record.response["choices"]
     message = {**choice["message"], "content": today.answer_for(label)}
     response = {**record.response, "choices": [{**choice, "message": message}, *rest]}

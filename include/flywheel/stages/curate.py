@@ -5,14 +5,16 @@
           events.jsonl, summary.json
 
 A line is `{"id", "timestamp", "known_at", "event", "label", "messages"}`: the event by the id of its first
-record, the messages those of the request and the teacher's answer as logged; `tools` are there where the
-request offers any, and the arguments of calls are then objects (data_split_config.parse_function_arguments).
-The workload's type is told from the labels, unless the config names it. The first N lines of train.jsonl are
-a stratified sample for every N, so training sets of different sizes are nested; one eval set serves all sizes
-and students. Of near-duplicate texts the earliest record of the strongest word is kept, and texts of one
-event are on one side, so none straddles train and eval. A size that the data does not reach becomes one
-candidate on all training records, named by their number. `limit` takes the newest records. The same records
-and settings give the same key, and a dataset that is there is not built again.
+record, the messages those of the request and the teacher's answer: of a classification the class in the
+workload's own form, whatever the teacher wrote around it (all candidates learn what they are asked for, and
+nobody's thoughts), else as logged; `tools` are there where the request offers any, and the arguments of
+calls are then objects (data_split_config.parse_function_arguments). The workload's type is told from the
+labels, unless the config names it. The first N lines of train.jsonl are a stratified sample for every N, so
+training sets of different sizes are nested; one eval set serves all sizes and students. Of near-duplicate
+texts the earliest record of the strongest word is kept, and texts of one event are on one side, so none
+straddles train and eval. A size that the data does not reach becomes one candidate on all training records,
+named by their number. `limit` takes the newest records. The same records and settings give the same key,
+and a dataset that is there is not built again.
 
 The records are read twice, once to choose and once to write, so that memory holds no prompts.
 """
@@ -38,7 +40,7 @@ from numpy.typing import NDArray
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.posted import conflict_notes, conflicts_of, examinable, split_samples
-from flywheel.curation.prompts import Sift, notes_of
+from flywheel.curation.prompts import Sift, notes_of, renamed
 from flywheel.curation.reading import own_workload, rare_collections, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
@@ -49,11 +51,12 @@ from flywheel.plan import Candidate, Plan
 from flywheel.records import STRENGTH, Record
 from flywheel.stores import RecordStore, open_store
 from flywheel.tool_calls import is_functions, with_arguments
+from flywheel.workload import Workload
 
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 5
+CODE_VERSION = 6
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -95,6 +98,8 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
             store.counts_by_labeller(*scope),
             config.model_dump(mode="json"),
             workload.sha256 if workload else None,
+            plan.config.evaluation_config.workload_type,
+            plan.workload.classes,
             sift.key,
         )
         found = root.find("datasets", key)
@@ -189,9 +194,12 @@ def _build(
         "notes": [*parts.notes, *notes_of(prompts), *conflict_notes(samples.conflicts, conflicts)],
         "per_class": _per_class(samples, parts),
     }
+    classifies = _workload_type(plan, samples.names) == "classification"
     with root.build("datasets", key) as made:
         for name, places in sides.items():
             records = sift.through(store.get(samples.ids[place] for place in places.tolist()))
+            if classifies:
+                records = (in_own_form(record, plan.workload) for record in records)
             events = (samples.ids[event] for event in samples.events[places].tolist())
             lines = zip(records, events, strict=True)
             _write(made / f"{name}.jsonl", lines, parse_arguments=config.parse_function_arguments)
@@ -283,6 +291,15 @@ def _write(path: Path, records: Iterator[tuple[Record, str]], *, parse_arguments
             written = disk.submit(file.write, lines)
         if written is not None:
             written.result()
+
+
+def in_own_form(record: Record, workload: Workload) -> Record:
+    """Return a record of a classification with its class, as the workload asks for it, as the answer."""
+    if record.tool_calls or record.label not in workload.classes:
+        return record
+    if record.answer == workload.answer_for(record.label):
+        return record
+    return renamed(record, record.label, workload)
 
 
 def line_of(record: Record, event: str, *, parse_arguments: bool) -> bytes:
