@@ -3,6 +3,7 @@
     confirmations/<key>.json            {"texts", "by", "at"}: what was confirmed
     confirmations/<key>.asked.json      {"run_id", "at"}: who is asking
     runs/<run>/unconfirmed.json         {"reason", "at"}: a 'no'
+    runs/<run>/unasked.json             {"run_id", "at"}: the run whose question this one waits for
 
 A 'yes' is for a version of the prompt, a teacher, the sources, the store and the client together, and holds
 until more headlines are there than were then, those after the cutoff counted too: so a backfill of many
@@ -20,6 +21,10 @@ from flywheel.errors import UnconfirmedError
 from flywheel.plan import Plan
 from flywheel.runs import Run, folder_name
 from flywheel.stages.forecast import Forecast, forecast
+
+# Of two nights that ask in one moment, the later one's word is there after so long, and the other waits.
+SETTLE_SECONDS = 2.0
+_REFUSED, _WAITS = "unconfirmed.json", "unasked.json"
 
 
 def needed(run: Run, limit: ConfirmAbove) -> Forecast | None:
@@ -81,6 +86,18 @@ def asks_elsewhere(run: Run, wait: timedelta) -> str | None:
     Args:
         wait: how long a question stands; one that is older is no question any more.
     """
+    other = _asks(run, wait)
+    if other is None:
+        run.root.discard(f"{run.path}/{_REFUSED}")  # of an earlier try
+        run.root.write_json(_asked_path(run.plan), {"run_id": run.run_id, "at": time.time()})
+        time.sleep(SETTLE_SECONDS)
+        other = _asks(run, wait)
+    if other is not None:
+        run.root.write_json(f"{run.path}/{_WAITS}", {"run_id": other, "at": time.time()})
+    return other
+
+
+def _asks(run: Run, wait: timedelta) -> str | None:
     path = _asked_path(run.plan)
     if run.root.exists(path):
         asked = run.root.read_json(path)
@@ -88,20 +105,23 @@ def asks_elsewhere(run: Run, wait: timedelta) -> str | None:
         stands = time.time() - asked["at"] < wait.total_seconds()
         if stands and other != run.run_id and not _is_over(run, other):
             return other
-    run.root.discard(f"{run.path}/unconfirmed.json")  # of an earlier try
-    run.root.write_json(path, {"run_id": run.run_id, "at": time.time()})
     return None
 
 
 def refuse(run: Run, reason: str) -> None:
     """Remember a person's 'no', for the runs that wait for the answer; one that begins later asks anew."""
-    run.root.write_json(f"{run.path}/unconfirmed.json", {"reason": reason, "at": time.time()})
+    run.root.write_json(f"{run.path}/{_REFUSED}", {"reason": reason, "at": time.time()})
     withdraw(run)
 
 
-def refusal_of(run: Run, other: str) -> str:
-    """Return why the other run was refused; empty if it was not."""
-    path = f"runs/{folder_name(other)}/unconfirmed.json"
+def refusal_of(run: Run) -> str:
+    """Return why the run that this one waited for was refused, once; empty if it was not."""
+    waits = f"{run.path}/{_WAITS}"
+    if not run.root.exists(waits):
+        return ""
+    other = run.root.read_json(waits)["run_id"]
+    run.root.discard(waits)
+    path = f"runs/{folder_name(other)}/{_REFUSED}"
     return f"run {other}: {run.root.read_json(path)['reason']}" if run.root.exists(path) else ""
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.standard.operators import hitl
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskAwaitingInput
 from typer.testing import CliRunner
 
 from flywheel import cli, confirmation, wheel
@@ -244,6 +244,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **given: seen.update(given))
     config = SimpleNamespace(teacher=SimpleNamespace(confirm_above=ABOVE_TEN))
     monkeypatch.setattr("flywheel.config.load_config", lambda: config)
+    monkeypatch.setattr(confirmation, "SETTLE_SECONDS", 0)
     yield seen
 
 
@@ -266,12 +267,28 @@ def test_the_task_asks_once_and_the_other_nights_wait(folder: Path, asked: dict[
     assert asked["subject"] == "Ask the teacher for 40 answers (news_classifier)?"
     assert "60 answers" in asked["body"]
     asked.clear()
-    with pytest.raises(TaskDeferred) as waiting:
+    with pytest.raises(AirflowRescheduleException):
         task.execute(context_of(second))
     assert not asked
     assert task.execute_complete(context_of(first), answer("Approve")) == {"confirmed": True, "by": "ada"}
-    again = getattr(task, waiting.value.method_name)
-    assert again(context_of(second), None, **(waiting.value.kwargs or {}))["confirmed"]
+    assert task.execute(context_of(second))["confirmed"]
+
+
+def test_of_two_nights_that_ask_in_one_moment_one_waits(
+    folder: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = night(folder), night(folder, "next", "2025-01-01")
+    wait = timedelta(hours=1)
+
+    def meanwhile(seconds: float) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(confirmation, "SETTLE_SECONDS", 0)
+        asking = first.root.read_json(confirmation._asked_path(first.plan))
+        first.root.write_json(confirmation._asked_path(first.plan), {**asking, "run_id": second.run_id})
+
+    monkeypatch.setattr(confirmation.time, "sleep", meanwhile)
+    assert confirmation.asks_elsewhere(first, wait) == "next"
+    assert confirmation.asks_elsewhere(second, wait) is None
 
 
 def test_a_no_ends_the_run_and_those_that_wait_for_the_answer(folder: Path, asked: dict[str, Any]) -> None:
@@ -279,15 +296,15 @@ def test_a_no_ends_the_run_and_those_that_wait_for_the_answer(folder: Path, aske
     task = ConfirmOperator(task_id="confirm")
     with pytest.raises(TaskAwaitingInput):
         task.execute(context_of(first))
-    with pytest.raises(TaskDeferred) as waiting:
+    with pytest.raises(AirflowRescheduleException):
         task.execute(context_of(second))
     with pytest.raises(AirflowFailException, match="rejected by ada"):
         task.execute_complete(context_of(first), answer("Reject"))
     with pytest.raises(AirflowFailException, match=r"run night: .*rejected by ada"):
-        task.look_again(context_of(second), None, **(waiting.value.kwargs or {}))
+        task.execute(context_of(second))
     asked.clear()
     with pytest.raises(TaskAwaitingInput):  # who tries again is asked again
-        task.execute(context_of(first))
+        task.execute(context_of(second))
     assert asked
 
 

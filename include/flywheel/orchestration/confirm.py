@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
-from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
 from flywheel.orchestration.context import run_of
 
-# Between two looks at whether another run's question is answered; such a run holds no slot.
+# Between two looks at whether another run's question is answered; such a run holds no slot, and needs no
+# triggerer, which a laptop does not run.
 LOOK_AGAIN = timedelta(seconds=30)
 
 
@@ -27,7 +27,6 @@ class ConfirmOperator(ApprovalOperator):
         arguments["params"] = {}
         super().__init__(
             subject="Ask the teacher?",
-            max_active_tis_per_dag=1,  # two nights that come at once do not both ask
             defaults=self.REJECT,
             doc_md="Ask a person, where labelling will cost more than `teacher.confirm_above`.",
             **arguments,
@@ -39,6 +38,9 @@ class ConfirmOperator(ApprovalOperator):
         from flywheel.config import load_config
 
         run = run_of(context)
+        refusal = confirmation.refusal_of(run)
+        if refusal:
+            raise AirflowFailException(refusal)
         # The limit is the operator's: neither the params of a run nor its frozen copy loosen it.
         found = confirmation.needed(run, load_config().teacher.confirm_above)
         if found is None:
@@ -47,9 +49,8 @@ class ConfirmOperator(ApprovalOperator):
         other = confirmation.asks_elsewhere(run, wait)
         if other is not None:
             self.log.info("%s; run %s asks a person already, and its answer counts here", found.line(), other)
-            self.defer(
-                trigger=TimeDeltaTrigger(LOOK_AGAIN), method_name="look_again", kwargs={"other": other}
-            )
+            again = datetime.now(UTC) + LOOK_AGAIN
+            raise AirflowRescheduleException(again)  # type: ignore[no-untyped-call]  # Airflow's own
         self.subject = f"Ask the teacher for {found.ask:,} answers ({run.plan.workload_id})?"
         self.body = (
             f"{found.whole_line()}.\n\nA yes counts for all headlines that are there now, so for the nights "
@@ -57,15 +58,6 @@ class ConfirmOperator(ApprovalOperator):
         )
         self.response_timeout = wait
         return super().execute(context)
-
-    def look_again(self, context: Any, event: Any = None, other: str = "") -> Any:
-        """See whether the other run's question is answered: its 'no' ends this run too."""
-        from flywheel import confirmation
-
-        refusal = confirmation.refusal_of(run_of(context), other)
-        if refusal:
-            raise AirflowFailException(refusal)
-        return self.execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Take the answer."""

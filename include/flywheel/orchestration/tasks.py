@@ -28,7 +28,8 @@ def champion_uri(workload_id: str, client_id: str) -> str:
     return f"x-flywheel://champion/{quote(workload_id)}/{quote(client_id, safe='')}"
 
 
-@task(execution_timeout=timedelta(minutes=10))
+# Most of it is reading the sources, to tell what will be asked.
+@task(execution_timeout=timedelta(hours=2))
 def plan() -> list[str]:
     """Freeze config, params and cutoff into the run's folder; every later task reads that copy.
 
