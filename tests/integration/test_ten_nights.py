@@ -257,7 +257,7 @@ def test_ten_nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def live_through(desk: Desk, oracle: Oracle, teacher: StandIn) -> None:
     """Turn ten nights, with what happens between them."""
-    versions, calls = [], 0
+    versions, calls, rolled_back_to = [], 0, ""
     for number in range(1, NIGHTS + 1):
         started = time.monotonic()
         run = desk.turn(number)
@@ -285,6 +285,9 @@ def live_through(desk: Desk, oracle: Oracle, teacher: StandIn) -> None:
         if number >= 7:
             assert curated.prompts.taken_over[versions[5][:12]] > 500
             assert curated.prompts.other_version.keys() == {versions[3][:12]}
+        if rolled_back_to:
+            assert standing is not None
+            assert standing.adapter == rolled_back_to, f"{run.run_id} undid a person's roll-back"
         print(
             f"night {number}: {labelled.asked} asked, {labelled.found} found, {sizes}, "
             f"{curated.prompts.left_out} left out, {sum(curated.prompts.taken_over.values())} taken over, "
@@ -300,8 +303,8 @@ def live_through(desk: Desk, oracle: Oracle, teacher: StandIn) -> None:
                 "\nclasses:\n  - name: Weather\n    when: storms, floods or droughts.\n",
             )
         elif number == 8:
-            desk.promote_and_roll_back(run)
-            desk.post_lies(sorted(known)[:300], int(FIRST_NIGHT.timestamp()) - 86400)
+            rolled_back_to = desk.promote_and_roll_back(run)
+            desk.post_lies(sorted(known)[:300], int(FIRST_NIGHT.timestamp()) - 10 * 86400)
     assert len(set(versions)) == 3
     assert_posts_are_there(desk)
 
