@@ -21,7 +21,7 @@ from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
 CUSTOMIZE_VERSION = 1
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 
 
 class _Model(BaseModel):
@@ -181,7 +181,7 @@ class ClassScore(_Model):
 
 
 class Latency(_Model):
-    """Milliseconds from a batch of prompts to its last answer, as each prompt saw it."""
+    """Milliseconds from a request, or a batch of them, to its last answer, as each prompt saw it."""
 
     p50: float
     p95: float
@@ -212,7 +212,13 @@ class EvaluateResult(_Model):
         unparsable: answers that name no class, or hold a call that is not whole. Each counts as wrong: a
             miss of its class, right for none.
         icl_examples: examples in a prompt on average; None where none were asked for.
-        seconds: answering all prompts, without loading.
+        seconds: answering all prompts, without loading; the warm-up and the prompts asked alone included.
+        records_per_second: answers a second in steady answering, after the warm-up.
+        latency_ms: of the batches after the warm-up.
+        batch_size: prompts in a batch, or in flight at once; None in results of version 1, whose times
+            contain what the first batch alone does: loading kernels, capturing graphs.
+        warmup_seconds: the batch answered first and thrown away; None where there was none.
+        single_ms: of a few prompts, each answered alone after the others; None where that was not measured.
         parameters: of the student with its adapter; None where the runtime does not say.
         predictions: path of predictions.jsonl, relative to the artifact root.
         parts: seconds of this call's parts: load, answer, score.
@@ -236,6 +242,9 @@ class EvaluateResult(_Model):
     seconds: float
     records_per_second: float
     latency_ms: Latency
+    batch_size: int | None = None
+    warmup_seconds: float | None = None
+    single_ms: Latency | None = None
     parameters: int | None
     predictions: str
     confusion: Confusion

@@ -370,6 +370,10 @@ def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: Customiz
         "answers_per_second": row.answers_per_second,
         "latency_p50_ms": row.latency_p50_ms,
         "latency_p95_ms": row.latency_p95_ms,
+        "eval_batch_size": row.batch_size,
+        "warmup_seconds": row.warmup_seconds,
+        "single_p50_ms": row.single_p50_ms,
+        "single_p95_ms": row.single_p95_ms,
     }
     tree.log(row.name, params, metrics, _loss_steps(made))
 

@@ -15,9 +15,10 @@ from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.errors import StudentError
-from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateSpec, Progress
+from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, Progress
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate, own_texts
+from flywheel.students import answering, generation
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +107,58 @@ def test_answers_chosen_among_the_labels_always_name_one(folder: Path, trained: 
         assert written <= set(answers)
     free = evaluate(make_spec(folder, adapter=trained.adapter, size=160))
     assert free.key != result.key
+
+
+class Clock:
+    """Stands still but for what a batch takes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(answering, "perf_counter", clock)
+    return clock
+
+
+def test_a_slow_first_batch_is_neither_in_p95_nor_in_the_answers_a_second(
+    folder: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_dataset(tmp_path / "artifacts", "d1", train=160)
+    asked: list[int] = []
+    answer_batch = generation._answer_batch
+
+    def slow_at_first(*arguments: Any) -> list[list[int]]:
+        """Takes 60 s the first time, then 2 s and 0.1 s a prompt."""
+        prompts = len(arguments[2])
+        clock.now += 2.0 + 0.1 * prompts if asked else 60.0
+        asked.append(prompts)
+        return answer_batch(*arguments)
+
+    monkeypatch.setattr(generation, "_answer_batch", slow_at_first)
+    result = evaluate(make_spec(folder, artifact_root=str(tmp_path / "artifacts")))
+    # On a CPU the warm-up is small; no more prompts are asked alone than fill a second.
+    assert asked == [1, 10, 10, 4, 1]
+    assert result.warmup_seconds == pytest.approx(60.0)
+    assert result.batch_size == 10
+    assert result.latency_ms.p50 == result.latency_ms.p95 == pytest.approx(3000.0)
+    assert result.records_per_second == pytest.approx(24 / (3.0 + 3.0 + 2.4))
+    assert result.single_ms is not None
+    assert result.single_ms.p50 == result.single_ms.p95 == pytest.approx(2100.0)
+    kept = (tmp_path / "artifacts/evaluations" / result.key / "result.json").read_text()
+    assert EvaluateResult.model_validate_json(kept).warmup_seconds == result.warmup_seconds
+
+
+def test_results_of_the_version_before_are_read(folder: Path) -> None:
+    old = evaluate(make_spec(folder)).model_dump(mode="json")
+    for name in ("batch_size", "warmup_seconds", "single_ms"):
+        del old[name]
+    assert EvaluateResult.model_validate(old).single_ms is None
 
 
 def test_predictions_hold_each_record_in_order_and_its_own_text(

@@ -13,6 +13,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
 from flywheel.report import Report, print_report, read_report, render_markdown, render_table
 from flywheel.report.files import mark_latest
+from flywheel.report.html import render_html
 from flywheel.runs import Run
 from tests.unit.finished_run import TABLE_1, config_of, finish, plan_of
 
@@ -248,6 +249,21 @@ def test_the_table_fits_a_terminal_of_80_columns(root: str) -> None:
     with console.capture() as captured:
         console.print(render_table(report))
     assert "…" not in captured.get()
+
+
+def test_latencies_are_said_to_be_of_a_batch_or_of_a_request_alone(root: str) -> None:
+    run = finish(plan_of(config_of(root, UNREACHABLE)))
+    report = scored(run)
+    (row,) = (row for row in report.scored if row.name == "8b @ 25")
+    assert (row.batch_size, row.warmup_seconds, row.latency_p95_ms) == (100, 1.5, pytest.approx(114.7, 0.01))
+    assert (row.single_p50_ms, row.single_p95_ms) == (pytest.approx(8.03), pytest.approx(11.47, 0.01))
+    page = (Path(root) / run.path / "report.html").read_text()
+    assert "<td>80 / 115 ms (100)</td><td>8.0 / 11 ms</td>" in page
+    assert "of 100" in text_of(report) and "alone" in text_of(report)
+    for row in report.candidates:  # as of reports written before
+        row.batch_size = row.warmup_seconds = row.single_p50_ms = row.single_p95_ms = None
+    assert "<td>80 / 115 ms</td><td>–</td>" in render_html(report)
+    assert "of 100" not in text_of(report)
 
 
 class Checker(HTMLParser):

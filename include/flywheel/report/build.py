@@ -124,6 +124,9 @@ def _candidate(job: JobOutcome, train: int | None, metric: Metric) -> CandidateP
         row.unparsable, row.eval_records = found.unparsable, found.records
         row.answers_per_second, row.evaluation = found.records_per_second, found.key
         row.latency_p50_ms, row.latency_p95_ms = found.latency_ms.p50, found.latency_ms.p95
+        row.batch_size, row.warmup_seconds = found.batch_size, found.warmup_seconds
+        if found.single_ms is not None:
+            row.single_p50_ms, row.single_p95_ms = found.single_ms.p50, found.single_ms.p95
         row.parameters = found.parameters
         if row.score is None:
             row.state, row.reason = "failed", f"judge: no usable rating of its answers ({metric.title})"

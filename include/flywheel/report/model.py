@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flywheel.config.evaluation import WorkloadType
+from flywheel.report.speed import SpeedPart
 
 REPORT_FILE = "report.json"
 
@@ -139,7 +140,7 @@ class BasePart(ScoredPart):
     icl_reason: str = ""
 
 
-class CandidatePart(ScoredPart):
+class CandidatePart(ScoredPart, SpeedPart):
     """A student fine-tuned on `size` records: what it reached and what it cost.
 
     Attributes:
@@ -147,7 +148,6 @@ class CandidatePart(ScoredPart):
         unparsable: eval answers that name no class, or hold a broken call; they count as wrong.
         train_seconds: of the training itself, also where an earlier run had done it.
         records_per_second: in training.
-        answers_per_second: in evaluation, in batches; latencies are of one answer.
         adapter: key of the LoRA adapter in the artifact root, `adapters/<key>`.
         found: the training was found done, and nothing was trained in this run.
     """
@@ -164,9 +164,6 @@ class CandidatePart(ScoredPart):
     eval_records: int | None = None
     train_seconds: float | None = None
     records_per_second: float | None = None
-    answers_per_second: float | None = None
-    latency_p50_ms: float | None = None
-    latency_p95_ms: float | None = None
     adapter: str | None = None
     evaluation: str | None = None
     found: bool = False

@@ -113,7 +113,8 @@ def _costs(report: Report) -> Table:
     table = Table(title="Cost beside quality, cheapest first", title_justify="left", box=SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("candidate", no_wrap=True)
-    for name in ("parameters", report.metric.short, "95 %", "training", "answers/s", "p50"):
+    measured = ("answers\n/ s", _batch_column(report), "p50 ms\nalone")
+    for name in ("parameters", report.metric.short, "95 %", "training", *measured):
         table.add_column(name, justify="right", no_wrap=True)
     for row in sorted(report.scored, key=cost_of):
         table.add_row(*_cost_row(row))
@@ -128,8 +129,16 @@ def _cost_row(row: CandidatePart) -> tuple[str, ...]:
         figures.interval(row.score_ci95).replace(" to ", "–"),
         "found" if row.found else figures.duration(row.train_seconds),
         figures.rate(row.answers_per_second),
-        f"{figures.milliseconds(row.latency_p50_ms)} ms",
+        figures.milliseconds(row.latency_p95_ms),
+        figures.milliseconds(row.single_p50_ms),
     )
+
+
+def _batch_column(report: Report) -> str:
+    """Return what the latency is of: `p95 ms, batch of 100`, where all candidates had that size."""
+    sizes = {row.batch_size for row in report.scored}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return f"p95 ms\nbatch\nof {size}" if size else "p95 ms\nbatch"
 
 
 def _first_line(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,35 @@ from flywheel.parts import Parts
 from flywheel.stages.customize import RESULT, device_name, read_records
 
 if TYPE_CHECKING:
-    from flywheel.students.generation import Answers
+    from flywheel.students.answering import Answers
     from flywheel.students.label_trie import LabelTrie
 
 log = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a student answered.
+
+    Attributes:
+        seconds: answering all prompts, all that this takes.
+        answered: prompts in the steady part.
+        steady_seconds: of those, without a warm-up.
+        waits: milliseconds that each of those waited for its answer.
+        batch_size: prompts in a batch, or in flight at once.
+        warmup_seconds: the batch thrown away; None where there was none.
+        alone: milliseconds of a few prompts, each answered alone.
+    """
+
+    seconds: float
+    answered: int
+    steady_seconds: float
+    waits: Sequence[float]
+    batch_size: int | None
+    warmup_seconds: float | None = None
+    alone: Sequence[float] = ()
 
 
 def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> EvaluateResult:
@@ -138,7 +162,15 @@ def _answer_and_score(
         texts[index] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
     parts.add("answer", seconds)
-    waits = [answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of] or [0.0]
+    speed = Speed(
+        seconds=seconds,
+        answered=len(asked),
+        steady_seconds=sum(answers.batch_seconds),
+        waits=[answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of],
+        batch_size=min(spec.evaluation.batch_size, len(asked)) or None,
+        warmup_seconds=answers.warmup_seconds,
+        alone=[second * 1e3 for second in answers.single_seconds],
+    )
     with parts.time("score"):
         result = keep_evaluation(
             root,
@@ -146,8 +178,7 @@ def _answer_and_score(
             spec,
             records,
             texts,
-            seconds=seconds,
-            waits=waits,
+            speed=speed,
             parameters=count_parameters(model)[0],
             device=device_name(device.type),
             examples=examples,
@@ -176,6 +207,14 @@ def read_training_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[s
     return read_records(root.fetch("datasets", spec.dataset) / "train.jsonl", MOST_RECORDS)
 
 
+def _latency(waits: Sequence[float]) -> Latency | None:
+    """Return the percentiles of waits in milliseconds; None without any."""
+    if not len(waits):
+        return None
+    p50, p95 = np.percentile(waits, [50, 95])
+    return Latency(p50=float(p50), p95=float(p95))
+
+
 def keep_evaluation(
     root: ArtifactRoot,
     key: str,
@@ -183,8 +222,7 @@ def keep_evaluation(
     records: Sequence[dict[str, Any]],
     texts: Sequence[str],
     *,
-    seconds: float,
-    waits: Sequence[float],
+    speed: Speed,
     parameters: int | None,
     device: str,
     examples: float | None = None,
@@ -194,8 +232,7 @@ def keep_evaluation(
     Args:
         records: of the eval set, with the teacher's labels.
         texts: the answers, in the same order; "" for none.
-        seconds: answering all prompts.
-        waits: milliseconds that each prompt waited for its answer.
+        speed: how fast it answered.
         parameters: of the student with its adapter.
         examples: in a prompt on average; None where none were asked for.
     """
@@ -204,7 +241,6 @@ def keep_evaluation(
     evaluation = spec.evaluation.of_type(spec.workload_type)
     compared = compare(records, texts, evaluation, spec.classes, spec.aliases)
     labels = compared.labels
-    p50, p95 = np.percentile(waits, [50, 95])
     result = EvaluateResult(
         key=key,
         student=spec.student.name,
@@ -221,9 +257,12 @@ def keep_evaluation(
         accuracy=labels.accuracy if labels else None,
         unparsable=compared.unparsable,
         icl_examples=examples,
-        seconds=seconds,
-        records_per_second=len(records) / max(seconds, 1e-9),
-        latency_ms=Latency(p50=float(p50), p95=float(p95)),
+        seconds=speed.seconds,
+        records_per_second=speed.answered / max(speed.steady_seconds, 1e-9),
+        latency_ms=_latency(speed.waits) or Latency(p50=0.0, p95=0.0),
+        batch_size=speed.batch_size,
+        warmup_seconds=speed.warmup_seconds,
+        single_ms=_latency(speed.alone),
         parameters=parameters,
         predictions=f"evaluations/{key}/{PREDICTIONS}",
         confusion=labels.confusion if labels else Confusion(labels=(), matrix=()),

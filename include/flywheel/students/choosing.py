@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flywheel.students.answering import Answers, answer_in_batches
 from flywheel.students.decoder import Decoder
 from flywheel.students.engine import row_states
-from flywheel.students.generation import Answers
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Row, Tokens, common_prefix
 
@@ -62,19 +61,14 @@ def choose_by(
     shared = common_prefix(prompts)
     prefix = prompts[0][:shared] if prompts else np.empty(0, np.int32)
     chosen_head = head.index_select(0, torch.from_numpy(trie.choices).to(head.device))  # [c, d]
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    tokens: list[list[int]] = [[] for _ in prompts]
-    batch_of, seconds = [0] * len(prompts), []
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        started = time.perf_counter()
-        row = trie.row(prefix, [prompts[index] for index in batch])
+
+    def ask(batch: Sequence[Tokens]) -> list[list[int]]:
+        row = trie.row(prefix, batch)
         hidden = states(row)[: len(row.predicting)]
         logits = torch.nn.functional.linear(hidden, chosen_head).float().cpu().numpy()
-        answers = trie.choose(logits.reshape(len(batch), -1, len(trie.choices)))
-        seconds.append(time.perf_counter() - started)
-        for index, answer in zip(batch, answers, strict=True):
-            tokens[index], batch_of[index] = trie.answers[answer][:-1], len(seconds) - 1
-        if progress is not None:
-            progress(start + len(batch))
-    return Answers(tokens, batch_of, seconds, 0.0, shared)
+        chosen = trie.choose(logits.reshape(len(batch), -1, len(trie.choices)))
+        return [trie.answers[answer][:-1] for answer in chosen]
+
+    return answer_in_batches(
+        prompts, ask, batch_size=batch_size, device=head.device.type, prefix=shared, progress=progress
+    )

@@ -9,38 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flywheel.students.answering import Answers, answer_in_batches
 from flywheel.students.attention import Part, attend_parts, join
 from flywheel.students.decoder import Decoder
 from flywheel.students.kernels import PlainKernel, kernel_for
 from flywheel.students.rows import Spans, Tokens, common_prefix
 
 _PLAIN = PlainKernel()
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What a student answered.
-
-    Attributes:
-        tokens: for each prompt the ids of its answer, without the end of the turn.
-        batch_of: the batch that answered each prompt.
-        batch_seconds: how long each batch took.
-        prefix_seconds: how long the prefix took, once.
-        prefix: tokens of the shared prefix.
-    """
-
-    tokens: list[list[int]]
-    batch_of: list[int]
-    batch_seconds: list[float]
-    prefix_seconds: float
-    prefix: int
 
 
 @torch.inference_mode()
@@ -68,20 +49,19 @@ def generate(
     prefix = _Prefix(decoder, prompts[0][:shared] if prompts else np.empty(0, np.int32))
     _synchronize(decoder)
     prefix_seconds = time.perf_counter() - started
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    tokens: list[list[int]] = [[] for _ in prompts]
-    batch_of = [0] * len(prompts)
-    seconds: list[float] = []
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        started = time.perf_counter()
-        answers = _answer_batch(decoder, prefix, [prompts[i][shared:] for i in batch], stops, max_new_tokens)
-        seconds.append(time.perf_counter() - started)
-        for index, answer in zip(batch, answers, strict=True):
-            tokens[index], batch_of[index] = answer, len(seconds) - 1
-        if progress is not None:
-            progress(start + len(batch))
-    return Answers(tokens, batch_of, seconds, prefix_seconds, shared)
+
+    def ask(batch: Sequence[Tokens]) -> list[list[int]]:
+        return _answer_batch(decoder, prefix, [prompt[shared:] for prompt in batch], stops, max_new_tokens)
+
+    return answer_in_batches(
+        prompts,
+        ask,
+        batch_size=batch_size,
+        device=decoder.device.type,
+        prefix_seconds=prefix_seconds,
+        prefix=shared,
+        progress=progress,
+    )
 
 
 class _Prefix:

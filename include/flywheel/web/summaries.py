@@ -66,6 +66,10 @@ class CandidateLine(_Scored):
     train_seconds: float | None = None
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
+    batch_size: int | None = Field(None, description="Prompts in a batch whose latency that is.")
+    warmup_seconds: float | None = Field(None, description="A batch thrown away, in no other figure.")
+    single_p50_ms: float | None = Field(None, description="Latency of a request alone.")
+    single_p95_ms: float | None = None
     answers_per_second: float | None = None
     adapter: str | None = None
     evaluation: str | None = None

@@ -23,7 +23,7 @@ from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateResult, Evalua
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
 from flywheel.stages.customize import RESULT
-from flywheel.stages.evaluate import keep_evaluation, read_eval_records, read_training_records
+from flywheel.stages.evaluate import Speed, keep_evaluation, read_eval_records, read_training_records
 from flywheel.students.comparing import compare, teacher_calls
 from flywheel.tool_calls import normal_text, parse_calls
 
@@ -55,6 +55,7 @@ class Answered(BaseModel):
         parameters: of the student; 0 where NeMo does not say.
         evaluator: the Evaluator's accuracy of the same answers; None where it was not asked.
         examples: in a prompt on average; None where none were asked for.
+        in_flight: prompts asked at once, at most; None where an earlier version asked.
     """
 
     texts: list[str]
@@ -63,6 +64,7 @@ class Answered(BaseModel):
     parameters: int
     evaluator: float | None = None
     examples: float | None = None
+    in_flight: int | None = None
 
 
 class State(BaseModel):
@@ -266,8 +268,14 @@ def _evaluation(
         spec,
         records,
         answered.texts,
-        seconds=answered.seconds,
-        waits=answered.milliseconds,
+        # Nothing is warmed up and nothing asked alone: the NIM serves others, too, and is up before.
+        speed=Speed(
+            seconds=answered.seconds,
+            answered=len(records),
+            steady_seconds=answered.seconds,
+            waits=answered.milliseconds,
+            batch_size=answered.in_flight,
+        ),
         parameters=answered.parameters or None,
         device=DEVICE,
         examples=answered.examples,

@@ -169,6 +169,7 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
             milliseconds=answers.milliseconds,
             seconds=answers.seconds,
             parameters=parameters,
+            in_flight=min(services.config.parallel_requests, len(records)),
         )
         state = state.model_copy(update={"answered": answered})
         await asyncio.to_thread(write_state, job, state)

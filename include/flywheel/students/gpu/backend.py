@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from flywheel.errors import StudentError
+from flywheel.students.answering import Answers, answer_in_batches
 from flywheel.students.choosing import choose_by
-from flywheel.students.generation import Answers
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine, spread
 from flywheel.students.gpu.layout import TILE, Adapter, Weights, unsupported
@@ -178,21 +178,16 @@ def gpu_answers(
     shared = common_prefix(prompts)
     prefix = prompts[0][:shared]
     prefix_seconds = time.perf_counter() - started
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    tokens: list[list[int]] = [[] for _ in prompts]
-    batch_of, seconds = [0] * len(prompts), []
-    for start in range(0, len(order), batch_size):
-        started = time.perf_counter()
-        batch = order[start : start + batch_size]
-        # The last batch is filled up, so that it runs by the graph of those before it.
-        filled = batch + batch[-1:] * (min(batch_size, len(order)) - len(batch))
-        answers = decoder.answer(prefix, [prompts[index] for index in filled])
-        seconds.append(time.perf_counter() - started)
-        for index, answer in zip(batch, answers, strict=False):
-            tokens[index], batch_of[index] = answer, len(seconds) - 1
-        if progress is not None:
-            progress(start + len(batch))
-    return Answers(tokens, batch_of, seconds, prefix_seconds, shared)
+    return answer_in_batches(
+        prompts,
+        lambda batch: decoder.answer(prefix, batch),
+        batch_size=batch_size,
+        device=weights.embedding.device.type,
+        prefix_seconds=prefix_seconds,
+        prefix=shared,
+        same_size=True,
+        progress=progress,
+    )
 
 
 def gpu_choices(

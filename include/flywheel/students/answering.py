@@ -1,0 +1,112 @@
+"""The batches that a student answers, and what is timed of them.
+
+The first batch loads kernels and, on a GPU, compiles and captures them: one is answered before the others and
+thrown away, so that none of this is in the times of steady answering. After the others a few prompts are
+answered one by one: what a request waits that comes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from flywheel.students.rows import Tokens
+
+# Prompts answered one by one, at most, and the seconds after which no further one is.
+SINGLES, SINGLE_SECONDS = 8, 1.0
+# Without a GPU there is nothing to compile or capture: a few prompts do, one in so many of all.
+WARM_UP_ON_CPU, WARM_UP_EVERY = 8, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a student answered.
+
+    Attributes:
+        tokens: for each prompt the ids of its answer, without the end of the turn.
+        batch_of: the batch that answered each prompt.
+        batch_seconds: how long each batch took.
+        prefix_seconds: how long what is done once took: the prefix, the packing of weights.
+        prefix: tokens of the shared prefix.
+        warmup_seconds: the batch answered before the others and thrown away.
+        single_seconds: of a few prompts, each answered alone.
+    """
+
+    tokens: list[list[int]]
+    batch_of: list[int]
+    batch_seconds: list[float]
+    prefix_seconds: float
+    prefix: int
+    warmup_seconds: float = 0.0
+    single_seconds: tuple[float, ...] = ()
+
+
+def answer_in_batches(
+    prompts: Sequence[Tokens],
+    ask: Callable[[Sequence[Tokens]], list[list[int]]],
+    *,
+    batch_size: int,
+    device: str,
+    prefix_seconds: float = 0.0,
+    prefix: int = 0,
+    same_size: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Answers:
+    """Answer prompts in batches of similar length, longest first, after a warm-up; then a few alone.
+
+    Args:
+        prompts: each [p].
+        ask: gives the answers to a batch, longest prompt first; back only when they are computed.
+        batch_size: prompts answered at once.
+        device: type of the device, `cpu` or `cuda`.
+        prefix_seconds, prefix: see `Answers`.
+        same_size: whether the last batch is filled up, so that it runs by the graph of those before it.
+        progress: told after each batch how many prompts are answered.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    full = min(batch_size, len(order))
+
+    def timed(batch: Sequence[int]) -> tuple[list[list[int]], float]:
+        started = perf_counter()
+        answers = ask([prompts[index] for index in batch])
+        return answers, perf_counter() - started
+
+    def seconds_of(batch: Sequence[int]) -> float:
+        return timed(batch)[1]
+
+    # The longest batch: what the others need, graphs and room, is there after it.
+    warm_up = order[:full]
+    if device == "cpu":
+        few = min(full, WARM_UP_ON_CPU, max(1, len(order) // WARM_UP_EVERY))
+        warm_up = order[len(order) // 2 :][:few]
+    warmup_seconds = seconds_of(warm_up) if warm_up else 0.0
+
+    tokens: list[list[int]] = [[] for _ in prompts]
+    batch_of = [0] * len(prompts)
+    seconds: list[float] = []
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        filled = batch + batch[-1:] * (full - len(batch)) if same_size else batch
+        answers, took = timed(filled)
+        seconds.append(took)
+        for index, answer in zip(batch, answers, strict=not same_size):
+            tokens[index], batch_of[index] = answer, len(seconds) - 1
+        if progress is not None:
+            progress(start + len(batch))
+
+    alone: list[float] = []
+    picked = _of_all_lengths(order)
+    if picked and device != "cpu":
+        seconds_of(picked[:1])  # a batch of one has a graph of its own
+    for index in picked:
+        if sum(alone) < SINGLE_SECONDS:
+            alone.append(seconds_of([index]))
+    return Answers(tokens, batch_of, seconds, prefix_seconds, prefix, warmup_seconds, tuple(alone))
+
+
+def _of_all_lengths(order: Sequence[int]) -> list[int]:
+    """Return a few of the prompts in order of length, evenly spread; those of middling length come first."""
+    count = min(SINGLES, len(order))
+    places = [(2 * place + 1) * len(order) // (2 * count) for place in range(count)]
+    return [order[place] for place in sorted(places, key=lambda place: abs(2 * place - len(order)))]
