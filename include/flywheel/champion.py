@@ -2,6 +2,8 @@
 
     champions/<workload>/<client>/champion.json      the champion in force
     champions/<workload>/<client>/history/<when>-<adapter>.json     each champion there was, written once
+    champions/<workload>/<client>/timeline/     who would be in production when: flywheel.promotion.timeline
+    champions/<workload>/<client>/hold.json     a person's word that holds: flywheel.promotion.holds
 
 Whoever serves reads `champion.json` from the artifact root and loads the adapter that it names; it always
 names a whole one.
@@ -131,7 +133,10 @@ def champion_history(root: ArtifactRoot, workload_id: str, client_id: str) -> li
 
 
 def champion_adapters(root: ArtifactRoot) -> set[str]:
-    """Return the keys of all adapters that are or were the champion of any workload and client."""
+    """Return the keys of all adapters that are or were the champion of any workload and client.
+
+    Those that would have been, by the timeline, count too: nights in the past are compared with them.
+    """
     found = set()
     for workload in root.list("champions"):
         for client in root.list(f"champions/{workload}"):
@@ -140,6 +145,10 @@ def champion_adapters(root: ArtifactRoot) -> set[str]:
             found |= {name.removesuffix(".json").rpartition("-")[2] for name in names}
             if root.exists(f"{folder}/champion.json"):  # a kill may have kept it out of the history
                 found.add(str(root.read_json(f"{folder}/champion.json").get("adapter")))
+            for name in root.list(f"{folder}/timeline"):
+                if name.endswith(".json"):
+                    then = root.read_json(f"{folder}/timeline/{name}").get("champion")
+                    found |= {str(then["adapter"])} if then else set()
     return found
 
 

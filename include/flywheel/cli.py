@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flywheel.errors import FlywheelError
-from flywheel.promotion.commands import hold_commands
+from flywheel.promotion.commands import hold_commands, timeline
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -123,6 +123,7 @@ def workload(
 
 
 app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
+app.command(rich_help_panel=WHEEL)(timeline)
 
 store_commands = typer.Typer(help="The record store.", no_args_is_help=True)
 app.add_typer(store_commands, name="store", rich_help_panel=WHEEL)
@@ -161,6 +162,9 @@ def plan(
     student: Annotated[list[str] | None, typer.Option(help="Only these students.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Only these sizes.")] = None,
     approval: Annotated[Approval | None, typer.Option(help="Default: the config's.")] = None,
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="Only show what would be in production.")
+    ] = False,
 ) -> None:
     """Freeze config, cutoff and candidates of a run."""
     from flywheel import wheel
@@ -176,6 +180,7 @@ def plan(
             students=student,
             sizes=size,
             approval=approval.value if approval else None,
+            is_backfill=backfill,
         )
     )
     wheel.forecast(made)
@@ -216,12 +221,12 @@ def curate(run: RunArgument, artifacts: RootOption = "") -> None:
 def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
     """Customize and evaluate all students and candidates, one after another: in this process, or on NeMo."""
     from flywheel import wheel
-    from flywheel.champion import read_champion
+    from flywheel.promotion.timeline import compared_champion
 
     opened = _open(run, artifacts)
     for student in opened.plan.students:
         _run_job(opened, "evaluate", wheel.write_spec(opened, "base_eval", student))
-    if read_champion(opened.root, opened.plan.workload_id, opened.plan.client_id):
+    if compared_champion(opened.root, opened.plan):
         _run_job(opened, "evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
     if opened.plan.config.icl_config is not None:
         for student in opened.plan.students:

@@ -45,6 +45,8 @@ class Plan(BaseModel):
             which of them the data allows (`Run.candidates`).
         split_changes: keys of data_split_config that the run's params set otherwise than the config. Such a
             run never promotes by itself: another split is another examination.
+        is_backfill: the run is one of a backfill: it shows what would have been, and never changes what is
+            in production.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,6 +62,7 @@ class Plan(BaseModel):
     candidates: tuple[Candidate, ...]
     approval: Literal["automatic", "human"]
     split_changes: tuple[str, ...] = ()
+    is_backfill: bool = False
 
     @property
     def needs_a_person(self) -> str:
@@ -94,6 +97,7 @@ def make_plan(
     sizes: Sequence[int] | None = None,
     overrides: dict[str, Any] | None = None,
     approval: Literal["automatic", "human"] | None = None,
+    is_backfill: bool = False,
 ) -> Plan:
     """Freeze a run's plan.
 
@@ -104,6 +108,7 @@ def make_plan(
         sizes: training records, default the config's.
         overrides: sections of the config with the keys to change, such as
             `{"training_config": {"epochs": 2}}`.
+        is_backfill: never change what is in production.
 
     Raises:
         ConfigError: a student that the config does not have, a wrong size or override.
@@ -142,6 +147,7 @@ def make_plan(
         split_changes=tuple(
             key for key, value in config.data_split_config.model_dump().items() if value != before[key]
         ),
+        is_backfill=is_backfill,
     )
 
 

@@ -1,6 +1,6 @@
 """The version of what is kept, and the steps that bring up what an older flywheel wrote.
 
-    version.json in the artifact root      {"version": 2}; a root without it is of version 1
+    version.json in the artifact root      {"version": 3}; a root without it is of version 1
 
 The record store has a version of its own, the schema's, and is brought up by opening it (flywheel.stores).
 What else is in state/ is Airflow's, which has migrations of its own (`airflow db migrate`), or is made anew.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock
@@ -26,6 +27,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, replace_champion
 from flywheel.config import Config, resolve_path
 from flywheel.errors import ArtifactError
+from flywheel.promotion.timeline import Entry, Timeline
 
 log = logging.getLogger(__name__)
 
@@ -148,5 +150,44 @@ def _rewritten(root: ArtifactRoot, path: str) -> tuple[Champion, bool] | None:
     return champion, content != today
 
 
-STEPS = (Step(2, "champions have scores and whole histories ({} files written)", _complete_champions),)
+def _begin_timelines(root: ArtifactRoot) -> int:
+    """Enter the champions there were: those of nights at their cutoff, a person's at the time of it."""
+    written = 0
+    for workload in root.list("champions"):
+        for client in root.list(f"champions/{workload}"):
+            folder = f"champions/{workload}/{client}/history"
+            before: Champion | None = None
+            for name in root.list(folder):
+                found = _rewritten(root, f"{folder}/{name}") if name.endswith(".json") else None
+                if found is not None:
+                    champion = found[0]
+                    entry = _entry_of(champion, before)
+                    line = Timeline(root, champion.workload_id, champion.client_id)
+                    written += line.write(entry) is entry
+                    before = champion
+    return written
+
+
+def _entry_of(champion: Champion, before: Champion | None) -> Entry:
+    """Return a champion of the history as an entry of the timeline."""
+    rolled_back = champion.reason.startswith("Rolled back by ")
+    by_person = rolled_back or champion.reason.startswith("Promoted by ")
+    made_at = int(datetime.fromisoformat(champion.promoted_at).timestamp())
+    return Entry(
+        at=made_at if by_person else champion.cutoff,
+        kind="person" if by_person else "night",
+        run_id=champion.run_id,
+        decision="rolled back" if rolled_back else "promoted",
+        reason=champion.reason,
+        candidate=champion.name,
+        champion=champion,
+        before=before.adapter if before else None,
+        written_at=champion.promoted_at,
+    )
+
+
+STEPS = (
+    Step(2, "champions have scores and whole histories ({} files written)", _complete_champions),
+    Step(3, "the timelines begin with the champions there were ({} entries written)", _begin_timelines),
+)
 VERSION = STEPS[-1].version

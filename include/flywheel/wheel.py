@@ -121,17 +121,19 @@ def evaluate_spec(
 
 
 def champion_spec(run: Run) -> EvaluateSpec:
-    """Return what the evaluation job of the champion in force is asked to do: tonight's eval set.
+    """Return what the evaluation job of the champion is asked to do: tonight's eval set.
+
+    That is the champion in force; of a night in the past, the timeline's at its cutoff.
 
     Raises:
         ArtifactError: there is no champion yet.
     """
-    from flywheel.champion import read_champion
     from flywheel.curation.result import CurateResult
     from flywheel.jobs import EvaluateSpec
+    from flywheel.promotion.timeline import compared_champion
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
-    champion = read_champion(run.root, plan.workload_id, plan.client_id)
+    champion = compared_champion(run.root, plan)
     if champion is None:
         raise ArtifactError("no champion yet: nothing to measure anew")
     # A champion stays one when its student is no longer in the config.

@@ -14,14 +14,17 @@ from airflow.sdk.exceptions import (
     TaskAwaitingInput,
     TaskDeferred,
 )
+from airflow.utils.types import DagRunType
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import JobError
 from flywheel.jobs import CustomizeResult, EvaluateResult
 from flywheel.orchestration import JobOperator, ReviewOperator, jobs, notifications, review
-from flywheel.orchestration.context import cutoff_of, facts, run_of, share_run
+from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
 from flywheel.orchestration.notifications import announce
 from flywheel.orchestration.tasks import champion_uri
+from flywheel.promotion.holds import place_hold
+from flywheel.report import read_report
 from flywheel.runs import Run
 from flywheel.runtimes import Job, RefusedJobError
 from flywheel.wheel import promote, score
@@ -72,6 +75,15 @@ def test_a_run_sees_what_was_before_its_interval_ended(
         data_interval_end=interval_end, logical_date=logical_date, run_after=DUSK.replace(microsecond=7)
     )
     assert cutoff_of({"dag_run": dag_run}) == cutoff
+
+
+@pytest.mark.parametrize(
+    ("run_type", "expected"),
+    [("backfill", True), ("scheduled", False), ("manual", False), ("asset_triggered", False)],
+)
+def test_a_run_of_a_backfill_is_known_as_one(run_type: str, expected: bool) -> None:
+    assert is_backfill({"dag_run": SimpleNamespace(run_type=DagRunType(run_type))}) is expected
+    assert not is_backfill({"dag_run": None})
 
 
 def test_tasks_find_the_run_that_plan_made(run: Run) -> None:
@@ -300,6 +312,35 @@ def test_a_person_sees_the_table_and_the_verdict(run: Run, asked: dict[str, Any]
     assert "| 25 |" in asked["body"]
     assert "0.950" in asked["body"]
     assert waiting.value.timeout == timedelta(hours=2)
+
+
+@pytest.mark.parametrize("run", [HUMAN], indirect=True)
+def test_a_person_is_told_what_another_person_decided_before(run: Run, asked: dict[str, Any]) -> None:
+    score(run)
+    plan = run.plan
+    place_hold(
+        run.root,
+        plan.workload_id,
+        plan.client_id,
+        dataset=read_report(run.root, run.run_id).data.dataset,
+        adapter="a",
+        by="ada",
+        why="rolled back",
+        comment="it misses the strikes",
+    )
+    with pytest.raises(TaskAwaitingInput):
+        ReviewOperator(task_id="review").execute(context_of(run))
+    assert asked["body"].startswith("A person's word holds: ada rolled a champion back at")
+    assert "(it misses the strikes)" in asked["body"]
+
+
+@pytest.mark.parametrize("run", [HUMAN], indirect=True)
+def test_nobody_is_asked_about_a_night_in_the_past(run: Run, asked: dict[str, Any]) -> None:
+    score(run)
+    plan = run.plan.model_copy(update={"is_backfill": True})
+    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    assert ReviewOperator(task_id="review").execute(context_of(run))["by"] == "config"
+    assert not asked
 
 
 @pytest.mark.parametrize("run", [HUMAN], indirect=True)

@@ -208,10 +208,13 @@ def test_a_new_champion_is_compared_with_the_old_one_on_tonight_s_eval_set(confi
 
 def test_an_older_run_does_not_replace_a_newer_champion(config: Config, root: ArtifactRoot) -> None:
     newer = turn(config, "night-9", 9).champion
-    result = turn(config, "backfill", 3, data_seed=2)
-    assert (result.promoted, result.state, result.champion) == (False, "outdated", newer)
+    result = turn(config, "older", 3, data_seed=2)
+    assert (result.promoted, result.state, result.in_past) == (False, "would be promoted", True)
+    assert read_champion(root, *WORKLOAD) == newer
     assert read_report(root).champion is None
-    assert "an older run does not replace a newer champion" in result.reason
+    assert "what is in production now is not touched" in result.reason
+    page = (Path(root.url) / "latest/report.html").read_text()
+    assert "<h1>1b @ 25 would be the new champion of that night</h1>" in page
 
 
 def test_a_registry_out_of_reach_does_not_stop_the_promotion(

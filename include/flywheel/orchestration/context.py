@@ -27,6 +27,11 @@ def cutoff_of(context: Mapping[str, Any]) -> datetime:
     return asked.replace(microsecond=0) + timedelta(seconds=1)
 
 
+def is_backfill(context: Mapping[str, Any]) -> bool:
+    """Return whether a run is one of a backfill."""
+    return bool(getattr(context["dag_run"], "run_type", None) == "backfill")
+
+
 def share_run(context: Mapping[str, Any], run: Run, root: str) -> None:
     """Tell the later tasks where the run's folder is."""
     context["ti"].xcom_push(key=RUN_KEY, value={"root": root, "run_id": run.run_id})

@@ -12,7 +12,6 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from flywheel import wheel
-from flywheel.champion import read_champion
 from flywheel.config import Config, Student
 from flywheel.errors import JobError
 from flywheel.job_command import SPEC_SUFFIX, is_done, run_job
@@ -209,8 +208,10 @@ class JobOperator(BaseOperator):
     def _check_available(self, run: Run) -> None:
         """Skip a candidate whose size the data does not reach; the reason goes into the table."""
         if self.stage == "champion_eval":
+            from flywheel.promotion.timeline import compared_champion
+
             plan = run.plan
-            if read_champion(run.root, plan.workload_id, plan.client_id) is None:
+            if compared_champion(run.root, plan) is None:
                 raise AirflowSkipException("no champion yet: nothing to measure anew")
         if self.stage == "icl_eval" and run.plan.config.icl_config is None:
             raise AirflowSkipException("this run has no icl_config: no examples in prompts")

@@ -17,6 +17,9 @@ class ReviewOperator(ApprovalOperator):
     Without an answer in `promotion.approval_timeout_hours` the answer is no. Unlike its base class it lets
     the next task run after a 'no' too: `promote` then keeps the champion and records that it was rejected.
 
+    A night in the past asks nobody, for nothing can go into production by it. A person's word that holds
+    against the choice is named in the question.
+
     Returns {"approved", "by", "comment"}.
     """
 
@@ -35,14 +38,18 @@ class ReviewOperator(ApprovalOperator):
     def execute(self, context: Any) -> Any:
         """Decide at once, or write the request and wait for its answer."""
         from flywheel.report import read_report, render_markdown
+        from flywheel.stages.night import hold_on, night_of
 
         run = run_of(context)
         plan, report = run.plan, read_report(run.root, run.run_id)
         choice = report.decision.choice
-        if plan.approval == "automatic" or choice is None:
+        night = night_of(run.root, plan, report.candidate(choice.student, choice.size) if choice else None)
+        if plan.approval == "automatic" or choice is None or night.in_past:
             return {"approved": True, "by": "config", "comment": ""}
         self.subject = f"Promote {choice.student} @ {choice.size} for {plan.workload_id}?"
-        self.body = render_markdown(report)
+        hold = hold_on(run.root, plan, report, night)
+        said = f"{hold.sentence(plan.config.promotion.hold_share)}\n\n" if hold else ""
+        self.body = f"{said}{render_markdown(report)}"
         self.response_timeout = timedelta(hours=plan.config.promotion.approval_timeout_hours)
         return super().execute(context)
 

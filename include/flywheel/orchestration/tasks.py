@@ -14,7 +14,7 @@ from airflow.sdk import AssetAlias, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.config import Config
-from flywheel.orchestration.context import cutoff_of, facts, run_of, share_run
+from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
 from flywheel.orchestration.notifications import announce
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def plan() -> list[str]:
         sizes=params["sizes"],
         overrides=params["overrides"],
         approval=params["approval"],
+        is_backfill=is_backfill(context),
     )
     run = Run.create(made)
     share_run(context, run, made.config.artifacts.root)

@@ -1,4 +1,4 @@
-"""`flywheel hold`: the word of a person that holds automatic promotions back."""
+"""`flywheel hold` and `flywheel timeline`: a person's word that holds, and who was in production when."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     typer.echo(
         f"The hold for {_of(whose)} is lifted." if lifted else f"Nothing is held back for {_of(whose)}."
     )
+
+
+def timeline(
+    workload: WorkloadOption = "",
+    client: ClientOption = "",
+    last: Annotated[int, typer.Option(min=1, help="So many entries, the latest.")] = 30,
+) -> None:
+    """Show who was, or would have been, in production after each night, and why."""
+    from flywheel.artifacts import ArtifactRoot
+    from flywheel.config import load_config
+    from flywheel.promotion.timeline import Timeline
+
+    whose = _whose(workload, client)
+    entries = Timeline(ArtifactRoot(load_config().artifacts.root), *whose).entries(last)
+    if not entries:
+        typer.echo(f"No night of {_of(whose)} has decided anything yet.")
+    for entry in entries[::-1]:
+        typer.echo(entry.line())
 
 
 def _whose(workload: str, client: str) -> tuple[str, str]:

@@ -58,22 +58,25 @@ def headline(report: Report) -> str:
     decision, choice = report.decision, report.decision.choice
     name = f"{choice.student} @ {figures.count(choice.size)}" if choice else ""
     stays = report.production
-    kept = f"{stays.student} @ {figures.count(stays.size)} stays in production" if stays else ""
+    stay = "would stay in production" if decision.in_past else "stays in production"
+    kept = f"{stays.student} @ {figures.count(stays.size)} {stay}" if stays else f"the teacher {stay}"
+    if decision.state == "would be promoted":
+        return f"{name} would be the new champion of that night"
     if decision.state == "promoted":
         return f"{name} is the new champion"
     if decision.state == "in place":
+        if decision.in_past:
+            return f"{name} would be the champion already, and stay"
         return f"{name} is the champion already, and stays"
     if decision.state == "rejected":
-        return f"{name} was rejected; {kept or 'nothing is in production'}"
+        return f"{name} was rejected; {kept}"
     if decision.state == "outdated":
         return f"{name} was made from older records than the champion; {kept}"
     if decision.state == "held":
-        return (
-            f"{name} is good enough, but a person's word holds; {kept or 'the teacher stays in production'}"
-        )
+        return f"{name} is good enough, but a person's word holds; {kept}"
     if choice:
         return f"{name} is proposed as champion"
-    return f"No candidate is good enough; {kept or 'the teacher stays in production'}"
+    return f"No candidate is good enough; {kept}"
 
 
 def _troubles(report: Report) -> list[tuple[str, str, str]]:

@@ -269,8 +269,10 @@ class DecisionPart(ReportPart):
 
     Attributes:
         state: pending: not decided yet. promoted: it is the new champion. in place: it was the champion
-            already. rejected: a person said no. none: no candidate was good enough. outdated: the champion
-            was made from newer records. held: a person's roll-back or rejection holds.
+            already. rejected: a person said no. none: no candidate was good enough. held: a person's
+            roll-back or rejection holds. would be promoted: of a night in the past, at its cutoff. outdated:
+            of reports of before, an older run's.
+        in_past: the night lies in the past: it says what would be in production, and changed nothing.
         threshold: the score that a candidate had to reach; None where nothing was scored.
         choice: the cheapest candidate that reached it.
         reason: why it was chosen, or why none was.
@@ -279,7 +281,10 @@ class DecisionPart(ReportPart):
             this run's eval set than its recorded 95 % interval.
     """
 
-    state: Literal["pending", "promoted", "in place", "rejected", "none", "outdated", "held"] = "pending"
+    state: Literal[
+        "pending", "promoted", "in place", "rejected", "none", "held", "would be promoted", "outdated"
+    ] = "pending"
+    in_past: bool = False
     threshold: float | None = None
     choice: ChampionPart | None = None
     reason: str = ""
@@ -330,7 +335,8 @@ class Report(ReportPart):
         metric: what scores are.
         judge: the judge that rated the answers, and what became of its ratings; None without one.
         champion: this run's choice once it is in production; None where it is not, for whatever reason.
-        production: what is in production after this run, from whatever run.
+        production: what is in production after this run, from whatever run; of a night in the past, what
+            would be at its cutoff.
         remeasured: the champion that was there before, on this run's eval set.
         verdict: plain sentences, the most important first.
         warnings: what did not work and did not matter enough to stop the run.

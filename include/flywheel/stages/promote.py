@@ -1,8 +1,9 @@
 """Stage 7: put the chosen candidate into production, or keep the champion that is there.
 
 The order makes a kill harmless: the MLflow registry, then the champion file in one replacement, then the
-report. A retry finds what was done: the adapter's version in the registry, the champion in its file. It takes
-2.3 s of CPU time, nearly all of it to open MLflow, and 0.1 s where the champion stays.
+timeline's entry, then the report. A retry finds what was done: the adapter's version in the registry, the
+champion in its file, the entry. A night in the past writes the entry and the report alone. It takes 2.3 s of
+CPU time, nearly all of it to open MLflow, and 0.1 s where the champion stays.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, RegistryEntry, champion_history, read_champion, replace_champion
+from flywheel.champion import Champion, RegistryEntry, replace_champion
 from flywheel.errors import ArtifactError
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
-from flywheel.promotion.holds import NOBODY, Hold, holds_back, lift_hold, place_hold, read_hold
+from flywheel.promotion.holds import NOBODY, Hold, lift_hold, place_hold
 from flywheel.report import figures
 from flywheel.report.files import HTML_FILE, write_report
 from flywheel.report.model import REPORT_FILE, CandidatePart, Report
 from flywheel.report.selection import overlap, score_of
 from flywheel.report.verdict import verdict_of
+from flywheel.stages.night import enter, hold_on, moment, night_of
 from flywheel.stages.score import ScoreResult, production_part
 from flywheel.tracking import register, track_files
 
@@ -36,9 +38,11 @@ class PromoteResult(BaseModel):
 
     Attributes:
         promoted: this run put its candidate into production; a retry of the same run says so again.
-        champion: what is in production now; None where nothing is.
-        previous: what was in production before.
-        state: as the report's decision: promoted, in place, rejected, none, outdated or held.
+        champion: what is in production now; None where nothing is. Of a night in the past: what would be, by
+            the timeline.
+        previous: what was, or would be, in production before.
+        state: as the report's decision: promoted, in place, rejected, none, held or would be promoted.
+        in_past: the night lies in the past: nothing that is in force was touched.
         reason: what happened and why, in words.
         worse: what is in production now scores lower than what was there before.
     """
@@ -51,6 +55,7 @@ class PromoteResult(BaseModel):
     state: str
     reason: str
     worse: bool
+    in_past: bool = False
 
 
 def promote(
@@ -64,7 +69,8 @@ def promote(
 ) -> PromoteResult:
     """Put the chosen candidate into production, unless it was rejected or none is good enough.
 
-    A person's no holds: see `flywheel.promotion.holds`. A person's yes lifts an earlier no.
+    A person's no holds: see `flywheel.promotion.holds`. A person's yes lifts an earlier no. A night in the
+    past only writes into the timeline what would be in production.
 
     Args:
         folder: the run's folder, with the report of the score stage; the decision is written into it.
@@ -82,29 +88,30 @@ def promote(
         report = Report.read(folder)
     except FileNotFoundError:
         raise ArtifactError(f"{folder / REPORT_FILE}: no such file; score the run first") from None
-    standing = read_champion(root, plan.workload_id, plan.client_id)
-    previous = _before_this_run(root, plan, standing)
     choice = report.decision.choice
     row = report.candidate(choice.student, choice.size) if choice else None
-    by_person = plan.approval == "human"
-    hold = None if row is None or by_person else _hold_in_force(root, plan, report, row, standing)
+    night = night_of(root, plan, row)
+    standing, previous = night.standing, night.previous
+    by_person = plan.approval == "human" and not night.in_past
+    hold = None if by_person else hold_on(root, plan, report, night)
     if row is None:
         report.decision.state = "none"
     elif not approved:
         report.decision.state = "rejected"
     elif plan.needs_a_person:
         report.decision.state = "none"
-    elif standing is not None and standing.cutoff > plan.cutoff:
-        report.decision.state = "outdated"
     elif standing is not None and standing.adapter == row.adapter and standing.run_id != plan.run_id:
         report.decision.state = "in place"
     elif hold is not None:
         report.decision.state = "held"
     else:
-        report.decision.state = "promoted"
+        report.decision.state = "would be promoted" if night.in_past else "promoted"
     state = report.decision.state
     champion = standing
-    if row is not None and state in ("promoted", "in place"):
+    if row is not None and state == "would be promoted":
+        champion = champion_of(plan, report, row, reason=scored.reason, comment=comment, registry=None)
+        champion = champion.model_copy(update={"promoted_at": moment(plan.cutoff)})
+    elif row is not None and state in ("promoted", "in place") and not night.in_past:
         champion = _put_in_place(root, plan, report, row, standing, scored.reason, comment)
         if by_person or state == "promoted":
             lift_hold(root, plan.workload_id, plan.client_id)
@@ -119,11 +126,14 @@ def promote(
             why="rejected",
             comment=comment,
         )
+    report.decision.in_past = night.in_past
     report.decision.outcome = " ".join(_words(plan, report, row, champion, previous, hold))
     report.decision.comment = comment
-    report.decision.worse = _is_worse(report, champion, previous)
+    report.decision.worse = not night.in_past and _is_worse(report, champion, previous)
     report.production = production_part(champion) if champion else None
-    report.champion = report.production if state in ("promoted", "in place") else None
+    is_champion = state in ("promoted", "in place") and not night.in_past
+    report.champion = report.production if is_champion else None
+    enter(root, plan, report, night, champion, by=by if by_person and by != NOBODY else "")
     report.verdict = verdict_of(report)
     report.stages["promote"] = round(time.monotonic() - started, 3)
     write_report(folder, report)
@@ -135,29 +145,8 @@ def promote(
         state=state,
         reason=f"{report.decision.outcome} {report.decision.reason}",
         worse=report.decision.worse,
+        in_past=night.in_past,
     )
-
-
-def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) -> Champion | None:
-    """Return the champion before this run; where this run's first try promoted already, the one before it."""
-    if standing is None or standing.run_id != plan.run_id:
-        return standing
-    earlier = [c for c in champion_history(root, plan.workload_id, plan.client_id) if c.run_id != plan.run_id]
-    return earlier[-1] if earlier else None
-
-
-def _hold_in_force(
-    root: ArtifactRoot, plan: Plan, report: Report, row: CandidatePart, standing: Champion | None
-) -> Hold | None:
-    """Return a person's word that keeps a candidate from being promoted by itself; None: it may be.
-
-    What is in production already is not promoted, so that nothing holds it back.
-    """
-    hold = read_hold(root, plan.workload_id, plan.client_id)
-    if hold is None or (standing is not None and standing.adapter == row.adapter):
-        return None
-    share = plan.config.promotion.hold_share
-    return hold if holds_back(root, hold, report.data.dataset, share) else None
 
 
 def _put_in_place(
@@ -242,28 +231,35 @@ def _words(
     hold: Hold | None,
 ) -> list[str]:
     """Say what the decision means for production."""
-    state = report.decision.state
+    state, in_past = report.decision.state, report.decision.in_past
+    past = [_past(plan)] if in_past else []
     stays = (
-        f"The champion of run {champion.run_id}, {champion.name}, stays in production; "
-        f"{_measured(report, champion)}."
+        f"The champion of run {champion.run_id}, {champion.name}, "
+        f"{'would stay' if in_past else 'stays'} in production; {_measured(report, champion)}."
         if champion
-        else "No student is in production: the teacher goes on."
+        else f"No student {'would be' if in_past else 'is'} in production: the teacher goes on."
     )
+    if state == "would be promoted" and row is not None:
+        return [f"{row.name} would be in production.", _replacement(report, row, previous), *past]
     if state == "promoted" and row is not None:
         return [_replacement(report, row, previous)]
     if state == "in place" and champion is not None:
-        return [f"{champion.name} is in production already, since run {champion.run_id}."]
+        is_there = "would be" if in_past else "is"
+        return [f"{champion.name} {is_there} in production already, since run {champion.run_id}.", *past]
     if state == "rejected":
-        return ["A person reviewed the choice and said no.", stays]
+        return ["A person reviewed the choice and said no.", stays, *past]
     if state == "held" and hold is not None:
-        return [hold.sentence(plan.config.promotion.hold_share), stays]
-    if state == "outdated" and champion is not None:
-        return [
-            f"This run saw only records before {_day(plan.cutoff)}, the champion those before "
-            f"{_day(champion.cutoff)}: an older run does not replace a newer champion.",
-            stays,
-        ]
-    return [*([plan.needs_a_person] if row is not None and plan.needs_a_person else []), stays]
+        return [hold.sentence(plan.config.promotion.hold_share), stays, *past]
+    asked = [plan.needs_a_person] if row is not None and plan.needs_a_person else []
+    return [*asked, stays, *past]
+
+
+def _past(plan: Plan) -> str:
+    """Say that a night lies in the past, and what that means."""
+    return (
+        f"This night lies in the past ({_day(plan.cutoff)}): it is compared with the champion of that time, "
+        "and what is in production now is not touched."
+    )
 
 
 def _replacement(report: Report, row: CandidatePart, previous: Champion | None) -> str:

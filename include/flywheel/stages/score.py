@@ -13,11 +13,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, read_champion
+from flywheel.champion import Champion
 from flywheel.errors import FlywheelError
 from flywheel.judge.outcomes import judged
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
+from flywheel.promotion.timeline import compared_champion
 from flywheel.report.baseline import baseline
 from flywheel.report.build import build_report
 from flywheel.report.curve import draw_png
@@ -80,7 +81,7 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
     outcomes = judged(plan, outcomes)
     report = build_report(plan, outcomes)
     _add_baseline(root, plan, report)
-    standing = read_champion(root, plan.workload_id, plan.client_id)
+    standing = compared_champion(root, plan)
     report.production = production_part(standing) if standing else None
     if outcomes.champion is not None and outcomes.champion.adapter is not None:
         report.remeasured = Remeasured(

@@ -145,6 +145,8 @@ def _is_champions(root: ArtifactRoot, run_id: str) -> bool:
     """Return whether a champion, of now or of then, came from a run: its version in MLflow names that run."""
     for file in root.fs.find(f"{root.url}/champions"):
         folder, name = file.rsplit("/", 1)
+        if folder.endswith("/timeline"):  # it names runs that put nothing into production, too
+            continue
         try:
             if ArtifactRoot(folder).read_json(name).get("run_id") == run_id:
                 return True

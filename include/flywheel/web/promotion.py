@@ -19,6 +19,7 @@ from flywheel.champion import (
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.promotion.holds import lift_hold, place_hold
+from flywheel.promotion.timeline import write_persons
 from flywheel.report.model import CandidatePart, Report
 from flywheel.stages.promote import champion_of
 from flywheel.tracking import point_alias, register
@@ -59,6 +60,7 @@ def promote(
             champion = champion.model_copy(update={"promoted_at": _after(standing)})
         replace_champion(root, champion)
         lift_hold(root, plan.workload_id, plan.client_id)
+        write_persons(root, champion, standing, by=user.get_name())
     return champion, warnings + _tell(user, champion, "promote")
 
 
@@ -111,6 +113,7 @@ def roll_back(
             comment=comment,
         )
         replace_champion(root, champion)
+        write_persons(root, champion, standing, by=user.get_name(), rolled_back=True)
     return champion, warnings + _tell(user, champion, "rollback")
 
 

@@ -90,7 +90,7 @@ class RunLine(BaseModel):
     champion: Pick | None = Field(None, description="What the run put into production.")
     best: Pick | None = Field(None, description="The candidate with the highest score.")
     decision: str | None = Field(
-        None, description="pending, promoted, in place, rejected, none, outdated or held."
+        None, description="pending, promoted, in place, rejected, none, held or would be promoted."
     )
     scored: int = Field(0, description="Candidates with a result.")
     candidates: int = Field(0, description="Candidates of the plan.")

@@ -1,0 +1,122 @@
+"""A night's place in the timeline: who it is compared with, what holds its choice back, and its entry."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import Champion, champion_history, read_champion
+from flywheel.plan import Plan
+from flywheel.promotion.holds import Hold, holds_back, read_hold
+from flywheel.promotion.timeline import Entry, Timeline, now
+from flywheel.report.model import CandidatePart, Report
+
+Decision = Literal["promoted", "kept", "none", "held", "rejected", "refused"]
+
+
+class Night(NamedTuple):
+    """Where a night stands when it decides.
+
+    Attributes:
+        in_past: it changes nothing that is in force.
+        standing: the champion that its choice is compared with: in force, or of the timeline at its cutoff.
+        previous: the same; where this run's first try promoted already, the champion before it.
+        compared_with: name of the timeline's entry that names it; None where it is in force.
+    """
+
+    in_past: bool
+    standing: Champion | None
+    previous: Champion | None
+    compared_with: str | None
+
+
+def night_of(root: ArtifactRoot, plan: Plan, row: CandidatePart | None) -> Night:
+    """Return where a night stands.
+
+    Args:
+        row: its choice; one that this run has put in force already is found so, whatever came after.
+    """
+    line = Timeline.of(root, plan)
+    standing = read_champion(root, plan.workload_id, plan.client_id)
+    ours = (plan.run_id, row.adapter if row else None)
+    is_own = standing is not None and (standing.run_id, standing.adapter) == ours
+    if not is_own and line.is_past(plan):
+        entry = line.entry_before(plan.cutoff)
+        champion = entry.champion if entry else None
+        return Night(True, champion, champion, entry.name if entry else None)
+    return Night(False, standing, _before_this_run(root, plan, standing), None)
+
+
+def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) -> Champion | None:
+    """Return the champion before this run; where this run's first try promoted already, the one before it."""
+    if standing is None or standing.run_id != plan.run_id:
+        return standing
+    earlier = [c for c in champion_history(root, plan.workload_id, plan.client_id) if c.run_id != plan.run_id]
+    return earlier[-1] if earlier else None
+
+
+def hold_on(root: ArtifactRoot, plan: Plan, report: Report, night: Night) -> Hold | None:
+    """Return a person's word that keeps a night's choice from being promoted by itself; None: it may be.
+
+    What is in production already is not promoted, so that nothing holds it back. Of a night in the past, only
+    what was said before its cutoff counts.
+    """
+    choice = report.decision.choice
+    hold = read_hold(root, plan.workload_id, plan.client_id)
+    if choice is None or hold is None:
+        return None
+    if night.standing is not None and night.standing.adapter == choice.adapter:
+        return None
+    if night.in_past and datetime.fromisoformat(hold.at).timestamp() > plan.cutoff:
+        return None
+    share = plan.config.promotion.hold_share
+    return hold if holds_back(root, hold, report.data.dataset, share) else None
+
+
+def enter(
+    root: ArtifactRoot, plan: Plan, report: Report, night: Night, champion: Champion | None, *, by: str = ""
+) -> Entry | None:
+    """Write a night's entry, once its decision is in the report.
+
+    A run whose split a client changed is an examination of its own, and no night: it has none.
+
+    Args:
+        champion: who would be in production after it.
+        by: the person who was asked.
+    """
+    if plan.needs_a_person:
+        return None
+    choice = report.decision.choice
+    entry = Entry(
+        at=plan.cutoff,
+        kind="backfill" if night.in_past else "night",
+        run_id=plan.run_id,
+        decision=_decision(report),
+        reason=f"{report.decision.outcome} {report.decision.reason}",
+        candidate=f"{choice.student} @ {choice.size}" if choice else None,
+        champion=champion,
+        before=night.previous.adapter if night.previous else None,
+        compared_with=night.compared_with,
+        by=by,
+        written_at=now(),
+    )
+    return Timeline.of(root, plan).write(entry)
+
+
+def _decision(report: Report) -> Decision:
+    state = report.decision.state
+    if state in ("promoted", "would be promoted"):
+        return "promoted"
+    if state == "in place":
+        return "kept"
+    if state == "held":
+        return "held"
+    if state == "rejected":
+        return "rejected"
+    return "refused" if report.decision.choice else "none"
+
+
+def moment(cutoff: int) -> str:
+    """Return a cutoff as ISO 8601, UTC."""
+    return datetime.fromtimestamp(cutoff, UTC).isoformat(timespec="seconds")
