@@ -49,6 +49,8 @@ class Champion(BaseModel):
         f1_weighted: the same by class, or by function; None of free texts.
         cutoff: unix seconds; it was made from records before that.
         promoted_at: ISO 8601, UTC.
+        gain: its score less that of the champion before it, on the same records; None where that was not
+            measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -75,6 +77,7 @@ class Champion(BaseModel):
     reason: str
     comment: str = ""
     registry: RegistryEntry | None = None
+    gain: float | None = None
 
     @model_validator(mode="before")
     @classmethod

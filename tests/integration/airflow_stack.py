@@ -69,7 +69,7 @@ def experiment() -> dict[str, Any]:
         "data_split_config": {"eval_size": 60, "val_ratio": 0.05, "min_total_records": 50},
         "training_config": {"epochs": 1, "batch_size": 32, "learning_rate": 0.001, "validations": 1},
         "evaluation_config": {"bootstrap_samples": 100},
-        "promotion": {"within": 1.0},
+        "promotion": {"within": 1.0, "min_eval": 1},
         # Nightly, at an hour that is not now: a backfill needs a schedule, and nothing may start by itself.
         "schedule": {"cron": f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"},
     }

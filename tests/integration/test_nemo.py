@@ -71,7 +71,7 @@ def turn(stack: Stack, run_id: str, **sections: Any) -> None:
     overrides = {
         "source": [{"path": "headlines.csv", "columns": {"human_label": "human_label"}}],
         "teacher": {"model": "stand-in", "concurrency": 4},
-        "promotion": {"within": 1.0},
+        "promotion": {"within": 1.0, "min_eval": 1},
         **sections,
     }
     stack.trigger(run_id, overrides, students=[], sizes=SIZES)

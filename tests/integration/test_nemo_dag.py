@@ -58,7 +58,7 @@ def turn(folder: Path, environment: dict[str, str], name: str, **overrides: Any)
             "source": [{"path": "headlines.csv", "columns": {"human_label": "human_label"}}],
             "teacher": {"model": "stand-in", "concurrency": 4},
             "artifacts": {"root": str(root)},
-            "promotion": {"within": 1.0},
+            "promotion": {"within": 1.0, "min_eval": 1},
             **overrides,
         },
     }

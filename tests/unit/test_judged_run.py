@@ -32,7 +32,7 @@ def test_a_judge_rates_a_whole_run_and_is_asked_once(tmp_path: Path, monkeypatch
             evaluation_config={"max_new_tokens": 40},
             icl_config={"max_examples": 2, "reserved_tokens": 100},
             llm_judge_config={"url": url, "model_name": "stand-in-judge"},
-            promotion={"within": 0.99},
+            promotion={"within": 0.99, "min_eval": 1},
         )
         report = turn(run)
         asked = judge.calls["calls"]

@@ -56,7 +56,7 @@ def turn(config: Config, run_id: str = "night-1", day: int = 2, **arguments: Any
 
 
 def test_a_run_whose_split_was_changed_promotes_only_by_a_person(config: Config, root: ArtifactRoot) -> None:
-    run = finish(plan_of(config, "asked", 2))
+    run = finish(plan_of(config, "asked", 2, approval="automatic"))
     plan = run.plan.model_copy(update={"split_changes": ("eval_size", "limit")})
     run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
     wheel.score(run)
@@ -123,8 +123,8 @@ def test_no_candidate_good_enough_keeps_the_champion_and_says_so(config: Config,
     assert report.verdict[:2] == [
         "The champion of run night-1, 1b @ 25, stays in production; "
         "its weighted F1 is 0.900, recorded on the eval set of run night-1.",
-        "No candidate is within 0.10 of the teacher, which asks for a weighted F1 of 0.900: "
-        "the best, 3b @ 25, reaches 0.800, 0.100 short of it.",
+        "No candidate is shown to be within 0.10 of the teacher, which asks for a weighted F1 of 0.899: "
+        "the best, 3b @ 25 reaches 0.800, at least 0.799, with 98.4 % confidence over 2 candidates.",
     ]
     assert (
         "No candidate is good enough; 1b @ 25 stays in production"

@@ -39,7 +39,7 @@ def test_tool_calls_from_the_log_to_the_champion(tmp_path: Path) -> None:
         sizes=[32, 256],
         data_split_config={"eval_size": 40, "min_total_records": 100, "val_ratio": 0},
         evaluation_config={"max_new_tokens": 64},
-        promotion={"within": 0.95},
+        promotion={"within": 0.95, "min_eval": 1},
     )
     report = turn(run)
     assert report.workload_type == "tool_calling"
@@ -74,7 +74,7 @@ def test_free_texts_from_the_log_to_the_champion(tmp_path: Path) -> None:
         sizes=[32, 256],
         data_split_config={"eval_size": 40, "min_total_records": 100, "val_ratio": 0},
         evaluation_config={"max_new_tokens": 48},
-        promotion={"within": 0.95},
+        promotion={"within": 0.95, "min_eval": 1},
     )
     report = turn(run)
     assert report.workload_type == "generic"

@@ -203,7 +203,12 @@ class SourceConfig(Section):
 class PromotionConfig(Section):
     """When a candidate replaces the champion."""
 
-    within: float = Field(0.1, ge=0, le=1, description="Largest distance in the metric.")
+    within: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Largest distance in the metric; the lower bound of a score must be within it.",
+    )
     metric: MetricName | None = Field(
         None,
         description="What candidates are compared by; null: the workload type's own: f1_weighted; "
@@ -213,6 +218,21 @@ class PromotionConfig(Section):
     of: Literal["teacher", "best"] = Field(
         "teacher", description="Distance from the teacher (1.0) or from the best candidate."
     )
+    error_rate: float = Field(
+        0.016,
+        gt=0,
+        le=0.2,
+        description="Chance that a night promotes a student that is not good enough, over all candidates "
+        "(docs/promotion.md).",
+    )
+    margin: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="A cheaper candidate may be at most so much worse than the best champion of the last 90 "
+        "days.",
+    )
+    min_eval: int = Field(400, ge=1, description="With fewer eval records nothing is promoted automatically.")
     approval: Literal["automatic", "human"] = Field(
         "automatic", description="human: a person approves in the Airflow UI."
     )

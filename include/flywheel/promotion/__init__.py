@@ -1,1 +1,1 @@
-"""Whether tonight's candidate shall be in production: what is asked beside its score."""
+"""Who goes into production: the statistics of a choice, and what a person has decided."""

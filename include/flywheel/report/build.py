@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.result import PromptCounts
 from flywheel.errors import ConfigError
+from flywheel.jobs import EvaluateResult
 from flywheel.metrics import METRICS, Metric, main_metric, metrics_of
 from flywheel.plan import Plan
+from flywheel.promotion.choice import low_of
+from flywheel.promotion.statistics import standard_error
 from flywheel.report.model import (
     BasePart,
     BestPart,
@@ -29,10 +35,14 @@ from flywheel.report.model import (
 )
 from flywheel.report.outcomes import JobOutcome, Outcomes
 from flywheel.report.selection import best_of, choose
+from flywheel.students.scoring import bootstrap_f1
 from flywheel.teacher.agreement import Agreement
 
 # How answers that name no class are headed in the confusion matrix.
 UNPARSABLE = "no class"
+# A 95 % interval has so many standard errors.
+_WIDTH95 = 2 * 1.96
+_RESAMPLES = 1000
 
 
 def build_report(plan: Plan, outcomes: Outcomes) -> Report:
@@ -41,7 +51,8 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
     order = {student: index for index, student in enumerate(plan.students)}
     workload_type: WorkloadType = outcomes.curate.get("workload_type", "classification")
     metric = metric_of(plan, workload_type, judged=outcomes.judge is not None)
-    rows = [_candidate(job, data.train, metric) for job in outcomes.candidates]
+    rate = plan.config.promotion.error_rate
+    rows = [_candidate(job, data.train, metric, rate) for job in outcomes.candidates]
     rows.sort(key=lambda row: (order.get(row.student, len(order)), row.size))
     choice = choose(rows, plan.config.promotion, metric.title)
     chosen = choice.candidate
@@ -62,6 +73,8 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
             state="pending" if chosen else "none",
             threshold=choice.threshold,
             choice=champion_part(chosen, choice.reason) if chosen else None,
+            tested=choice.tested,
+            error_rate=rate,
             reason=choice.reason,
         ),
         data=data,
@@ -109,7 +122,7 @@ def champion_part(row: CandidatePart, reason: str) -> ChampionPart:
     )
 
 
-def _candidate(job: JobOutcome, train: int | None, metric: Metric) -> CandidatePart:
+def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) -> CandidatePart:
     assert job.size is not None
     row = CandidatePart(student=job.student, size=job.size)
     made, found = job.customize, job.evaluate
@@ -130,9 +143,27 @@ def _candidate(job: JobOutcome, train: int | None, metric: Metric) -> CandidateP
         row.parameters = found.parameters
         if row.score is None:
             row.state, row.reason = "failed", f"judge: no usable rating of its answers ({metric.title})"
+            return row
+        row.score_error = _error_of(found, metric.name)
+        row.score_low = low_of(row, rate) if row.score_error is not None else None
         return row
     row.state, row.reason = _state(job, train)
     return row
+
+
+def _error_of(found: EvaluateResult, metric: str) -> float | None:
+    """Return the standard error of a score: by its own formula, else by its interval; None without either."""
+    matrix = np.array(found.confusion.matrix, np.int64)
+    if metric == "f1_weighted" and matrix.any():
+        return standard_error(matrix)
+    if metric == "f1_macro" and matrix.any():
+        f1, support = bootstrap_f1(matrix, _RESAMPLES)
+        return float(f1.mean(1, where=support > 0).std())
+    if metric in found.intervals:
+        low, high = found.intervals[metric]
+        return (high - low) / _WIDTH95
+    share = found.scores.get(metric)
+    return math.sqrt(share * (1 - share) / found.records) if share is not None and found.records else None
 
 
 def _state(job: JobOutcome, train: int | None) -> tuple[State, str]:

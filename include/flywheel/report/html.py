@@ -8,10 +8,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from flywheel.metrics import METRICS, Metric
+from flywheel.promotion.choice import cost_of
 from flywheel.report import figures
 from flywheel.report.curve_svg import draw_svg
 from flywheel.report.model import CandidatePart, ConfusionPart, Report
-from flywheel.report.selection import cost_of
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -145,6 +145,8 @@ class CandidatePart(ScoredPart, SpeedPart):
 
     Attributes:
         scores: by metric, all that were measured.
+        score_error: standard error of the score; `score_low`: what it is at least, but for a chance of
+            promotion.error_rate.
         unparsable: eval answers that name no class, or hold a broken call; they count as wrong.
         train_seconds: of the training itself, also where an earlier run had done it.
         records_per_second: in training.
@@ -159,6 +161,8 @@ class CandidatePart(ScoredPart, SpeedPart):
     reason: str = ""
     f1_macro: float | None = None
     accuracy: float | None = None
+    score_error: float | None = None
+    score_low: float | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     unparsable: int | None = None
     eval_records: int | None = None
@@ -264,6 +268,27 @@ class Remeasured(ScoredPart):
     adapter: str
 
 
+class ComparisonPart(ReportPart):
+    """The choice beside the champion in force, by a paired test on the same records.
+
+    Attributes:
+        champion: its adapter.
+        records: eval records that the champion has not learned from; `seen` more were left out.
+        difference: score of the choice less the champion's; `low`: what it is at least, but for a chance of
+            the decision's error_rate.
+        needed: what `low` must reach: 0, or of a cheaper choice minus what is left of promotion.margin.
+        passes: it does.
+    """
+
+    champion: str
+    records: int
+    seen: int
+    difference: float
+    low: float
+    needed: float
+    passes: bool
+
+
 class DecisionPart(ReportPart):
     """What became of this run's choice.
 
@@ -273,8 +298,12 @@ class DecisionPart(ReportPart):
             roll-back or rejection holds. would be promoted: of a night in the past, at its cutoff. outdated:
             of reports of before, an older run's.
         in_past: the night lies in the past: it says what would be in production, and changed nothing.
-        threshold: the score that a candidate had to reach; None where nothing was scored.
-        choice: the cheapest candidate that reached it.
+        threshold: what the lower bound of a candidate's score had to reach; None where nothing was scored.
+        choice: the cheapest candidate whose bound did.
+        tested: candidates that the error rate is kept over.
+        error_rate: chance that a candidate passes which is not good enough.
+        doubts: why nothing is promoted without a person; empty where nothing speaks against it.
+        comparison: the choice beside the champion in force, on the same records.
         reason: why it was chosen, or why none was.
         outcome: what that means for production; empty until it is decided.
         worse: what is in production now scores lower than what was there before, or, unchanged, lower on
@@ -287,6 +316,10 @@ class DecisionPart(ReportPart):
     in_past: bool = False
     threshold: float | None = None
     choice: ChampionPart | None = None
+    tested: int = 0
+    error_rate: float | None = None
+    doubts: list[str] = Field(default_factory=list)
+    comparison: ComparisonPart | None = None
     reason: str = ""
     outcome: str = ""
     comment: str = ""

@@ -1,8 +1,8 @@
 """Which candidate is to go into production, and why, in words.
 
-The rule: of the candidates within the configured distance of the teacher (or of the best), the one with the
-fewest parameters, for parameters are what serving costs every day; among equals the one trained on the
-fewest records, for labels and training cost money too.
+The rule: of the candidates that are shown to be within the configured distance of the teacher (or of the
+best; see flywheel.promotion.choice), the one with the fewest parameters, for parameters are what serving
+costs every day; among equals the one trained on the fewest records, for labels and training cost money too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flywheel.config.schema import PromotionConfig
+from flywheel.promotion.choice import cost_of, levels, low_of, near_best, reaching
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, MetricPart
-
-# Scores are means of floats: a distance of exactly 0.1 must not fail by a last bit.
-_EPSILON = 1e-9
 
 Interval = tuple[float, float]
 
@@ -28,6 +26,7 @@ class Choice:
         candidate: None where no candidate is good enough.
         best: the one with the highest score; None where nothing was scored.
         threshold: the score to reach; None where nothing was scored.
+        tested: candidates with a score.
         reason: in words, with the figures.
     """
 
@@ -35,17 +34,13 @@ class Choice:
     best: CandidatePart | None
     threshold: float | None
     reason: str
+    tested: int = 0
 
 
 def score_of(row: CandidatePart) -> float:
     """Return the score of a scored candidate, by the report's metric."""
     assert row.score is not None
     return row.score
-
-
-def cost_of(row: CandidatePart) -> tuple[float, int]:
-    """Return what candidates are ordered by, cheapest first: parameters, then training records."""
-    return (row.parameters if row.parameters is not None else float("inf"), row.size)
 
 
 def best_of(rows: Sequence[CandidatePart]) -> CandidatePart | None:
@@ -57,7 +52,7 @@ def best_of(rows: Sequence[CandidatePart]) -> CandidatePart | None:
 def choose(
     rows: Sequence[CandidatePart], promotion: PromotionConfig, title: str = MetricPart().title
 ) -> Choice:
-    """Choose the cheapest candidate that is good enough.
+    """Choose the cheapest candidate that is shown to be good enough.
 
     Args:
         title: of the metric that the scores are.
@@ -67,31 +62,36 @@ def choose(
         return Choice(None, None, None, "No candidate has a result, so there is nothing to choose from.")
     reference = 1.0 if promotion.of == "teacher" else score_of(best)
     threshold = reference - promotion.within
+    rate = promotion.error_rate
     near = f"within {promotion.within:.2f} of {'the teacher' if promotion.of == 'teacher' else 'the best'}"
-    good = [row for row in rows if row.state == "scored" and score_of(row) >= threshold - _EPSILON]
+    scored = [row for row in rows if row.state == "scored"]
+    if promotion.of == "teacher":
+        good, level = reaching(scored, threshold, rate), dict(_by_name(levels(scored, threshold, rate)))
+    else:
+        good, level = near_best(scored, best, promotion.within, rate), {}
+    sure = f"with {100 * (1 - rate):.1f} % confidence over {figures.count(len(scored))} candidates"
     if not good:
         reason = (
-            f"No candidate is {near}, which asks for {figures.asked(title)} of {figures.f1(threshold)}: "
-            f"the best, {best.name}, reaches {figures.f1(score_of(best))}, "
-            f"{figures.f1(threshold - score_of(best))} short of it."
+            f"No candidate is shown to be {near}, which asks for {figures.asked(title)} of "
+            f"{figures.f1(threshold)}: the best, {_bounded(best, level.get(best.name, rate))}, {sure}."
         )
-        return Choice(None, best, threshold, reason)
+        return Choice(None, best, threshold, reason, len(scored))
     chosen = min(good, key=cost_of)
     sentences = [
-        f"{chosen.name} reaches {figures.f1(score_of(chosen))}, {near} "
-        f"(at least {figures.f1(threshold)} was asked), and is the cheapest that does."
-        if len(good) > 1
-        else f"{chosen.name} reaches {figures.f1(score_of(chosen))} and is the only candidate {near} "
-        f"(at least {figures.f1(threshold)} was asked)."
+        f"{_bounded(chosen, level.get(chosen.name, rate))}, {sure}, {near} "
+        f"(at least {figures.f1(threshold)} was asked), and is the "
+        f"{'cheapest' if len(good) > 1 else 'only one'} that is shown to be."
     ]
     sentences += _against_best(chosen, best)
-    low = chosen.score_ci95
-    if low is not None and low[0] < threshold - _EPSILON:
-        sentences.append(
-            f"The 95 % interval of {chosen.name}, {figures.interval(low)}, reaches below what was asked: "
-            "a larger eval set would make this surer."
-        )
-    return Choice(chosen, best, threshold, " ".join(sentences))
+    return Choice(chosen, best, threshold, " ".join(sentences), len(scored))
+
+
+def _by_name(tested: list[tuple[CandidatePart, float]]) -> list[tuple[str, float]]:
+    return [(row.name, level) for row, level in tested]
+
+
+def _bounded(row: CandidatePart, rate: float) -> str:
+    return f"{row.name} reaches {figures.f1(score_of(row))}, at least {figures.f1(low_of(row, rate))}"
 
 
 def overlap(one: Interval | None, other: Interval | None) -> bool | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flywheel.promotion.choice import cost_of
 from flywheel.report import figures
 from flywheel.report.html import headline
 from flywheel.report.model import BasePart, CandidatePart, Report
-from flywheel.report.selection import cost_of
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -104,6 +104,8 @@ def promote(
         report.decision.state = "in place"
     elif hold is not None:
         report.decision.state = "held"
+    elif report.decision.doubts and not by_person:
+        report.decision.state = "none"
     else:
         report.decision.state = "would be promoted" if night.in_past else "promoted"
     state = report.decision.state
@@ -209,7 +211,16 @@ def champion_of(
         reason=reason,
         comment=comment,
         registry=registry,
+        gain=_gain(report, row),
     )
+
+
+def _gain(report: Report, row: CandidatePart) -> float | None:
+    """Return what the row wins over the champion before it, where it is the choice and was compared."""
+    decision = report.decision
+    if decision.comparison is None or decision.choice is None or decision.choice.adapter != row.adapter:
+        return None
+    return decision.comparison.difference
 
 
 def _registered_already(
@@ -251,7 +262,8 @@ def _words(
     if state == "held" and hold is not None:
         return [hold.sentence(plan.config.promotion.hold_share), stays, *past]
     asked = [plan.needs_a_person] if row is not None and plan.needs_a_person else []
-    return [*asked, stays, *past]
+    doubts = report.decision.doubts if plan.approval == "automatic" or in_past else []
+    return [*asked, *doubts, stays, *past]
 
 
 def _past(plan: Plan) -> str:

@@ -18,6 +18,7 @@ from flywheel.errors import FlywheelError
 from flywheel.judge.outcomes import judged
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
+from flywheel.promotion.doubts import add_doubts
 from flywheel.promotion.timeline import compared_champion
 from flywheel.report.baseline import baseline
 from flywheel.report.build import build_report
@@ -91,6 +92,7 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
             f1_weighted=outcomes.champion.f1_weighted,
             f1_weighted_ci95=outcomes.champion.f1_weighted_ci95,
         )
+    add_doubts(root, plan, report, standing, outcomes.champion)
     if report.judge is not None and report.judge.unusable:
         judge = report.judge
         _warn(report, f"{judge.model} gave no usable rating of {judge.unusable} pairs; they count nowhere")

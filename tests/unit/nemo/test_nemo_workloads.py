@@ -27,8 +27,8 @@ WEIGHTS = Path("include/flywheel/demo/students").resolve()
 def save_demo(root: ArtifactRoot, name: str, task: Task, train: int, held_out: int) -> None:
     """Write a dataset of a demo task, as curate writes it."""
     made = [
-        line_of(Record.from_json(record, (), {}), parse_arguments=True)
-        for record in records(task, train + held_out)
+        line_of(record, record.id, parse_arguments=True)
+        for record in (Record.from_json(made, (), {}) for made in records(task, train + held_out))
     ]
     with root.build("datasets", name) as folder:
         (folder / "train.jsonl").write_bytes(b"".join(made[:train]))

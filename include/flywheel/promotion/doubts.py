@@ -1,0 +1,145 @@
+"""What speaks against promoting a run's choice without a person: too few records, or a better champion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import orjson
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import Champion, champion_history
+from flywheel.curation.seen import seen_ids, seen_in_eval
+from flywheel.errors import ArtifactError
+from flywheel.jobs import EvaluateResult
+from flywheel.plan import Plan
+from flywheel.promotion.choice import EPSILON, cost_of, margin_left
+from flywheel.promotion.statistics import bound_of_difference, paired_difference
+from flywheel.report import figures
+from flywheel.report.model import CandidatePart, ComparisonPart, Report
+
+# How long a champion is remembered in the margin, in seconds.
+REMEMBERED = 90 * 86400
+
+
+def add_doubts(
+    root: ArtifactRoot, plan: Plan, report: Report, standing: Champion | None, anew: EvaluateResult | None
+) -> None:
+    """Write into a report's decision what speaks against promoting its choice, in words.
+
+    Args:
+        standing: the champion in force.
+        anew: its evaluation on this run's eval set; None where there is none.
+
+    Raises:
+        ArtifactError: the champion's history is damaged.
+    """
+    choice = report.decision.choice
+    row = report.candidate(choice.student, choice.size) if choice else None
+    if row is None:
+        return
+    promotion, doubts = plan.config.promotion, report.decision.doubts
+    records = row.eval_records or 0
+    if records < promotion.min_eval:
+        doubts.append(
+            f"{figures.count(records)} eval records are too few to promote by: promotion.min_eval asks for "
+            f"{figures.count(promotion.min_eval)}."
+        )
+    if standing is None or standing.adapter == row.adapter or standing.run_id == plan.run_id:
+        return
+    if standing.cutoff > plan.cutoff or standing.metric != report.metric.name:
+        return  # the one is told by the decision, the other cannot be compared
+    if anew is None or anew.adapter != standing.adapter:
+        doubts.append(f"{standing.name}, in production, was not measured on this run's eval set.")
+        return
+    try:
+        found = _compared(root, plan, report, row, standing, anew)
+    except ArtifactError as error:
+        doubts.append(f"{row.name} cannot be compared with {standing.name}, in production: {error}")
+        return
+    report.decision.comparison = found
+    if not found.passes:
+        asked = "better" if found.needed >= 0 else f"less than {figures.f1(-found.needed)} worse"
+        doubts.append(
+            f"{row.name} is not shown to be {asked} than {standing.name}, in production: on the same "
+            f"{figures.count(found.records)} records it scores {found.difference:+.3f}, at least "
+            f"{found.low:+.3f} with {100 * (1 - promotion.error_rate):.1f} % confidence."
+        )
+
+
+def _compared(
+    root: ArtifactRoot,
+    plan: Plan,
+    report: Report,
+    row: CandidatePart,
+    standing: Champion,
+    anew: EvaluateResult,
+) -> ComparisonPart:
+    """Compare the choice with the champion in force by a paired test."""
+    assert row.evaluation is not None
+    metric, promotion = report.metric.name, plan.config.promotion
+    seen: set[str] = set()
+    if standing.dataset and report.data.dataset and root.find("datasets", standing.dataset):
+        learned = seen_ids(root, standing.dataset, standing.size)
+        seen = seen_in_eval(root, report.data.dataset, learned)
+    new, old = _answers(root, row.evaluation, metric), _answers(root, anew.key, metric)
+    if new.ids != old.ids:
+        raise ArtifactError("their evaluations are of different records")
+    kept = [place for place, record in enumerate(new.ids) if record not in seen]
+    if not kept:
+        raise ArtifactError("it has learned from all of the eval records")
+    if new.values is not None and old.values is not None:
+        gains = (np.array(new.values) - np.array(old.values))[kept]
+        difference, error = float(gains.mean()), float(gains.std()) / len(kept) ** 0.5
+    else:
+        teacher, one, other = (
+            [texts[place] for place in kept] for texts in (new.teacher, new.student, old.student)
+        )
+        difference, error = paired_difference(teacher, one, other)
+    is_cheaper = cost_of(row) < (standing.parameters or float("inf"), standing.size)
+    needed = -margin_left(_gains(root, plan), promotion.margin) if is_cheaper else 0.0
+    low = bound_of_difference(difference, error, promotion.error_rate)
+    return ComparisonPart(
+        champion=standing.adapter,
+        records=len(kept),
+        seen=len(new.ids) - len(kept),
+        difference=difference,
+        low=low,
+        needed=needed,
+        passes=low > EPSILON if needed == 0 else low >= needed - EPSILON,
+    )
+
+
+def _gains(root: ArtifactRoot, plan: Plan) -> list[float]:
+    """Return what each champion of the last 90 days won over the one before it, where that was measured."""
+    history = champion_history(root, plan.workload_id, plan.client_id)
+    since = plan.cutoff - REMEMBERED
+    recent = [one for one in history if datetime.fromisoformat(one.promoted_at).timestamp() >= since]
+    return [champion.gain for champion in recent if champion.gain is not None]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers of an evaluation, in its order; `values`: of each record, for metrics that are means."""
+
+    ids: list[str]
+    teacher: list[str]
+    student: list[str]
+    values: list[float] | None
+
+
+def _answers(root: ArtifactRoot, key: str, metric: str) -> _Answers:
+    if not root.find("evaluations", key):
+        raise ArtifactError(f"evaluation {key} is no longer in the artifact root")
+    lines = (root.fetch("evaluations", key) / "predictions.jsonl").read_bytes().splitlines()
+    rows = [orjson.loads(line) for line in lines]
+    is_mean = bool(rows) and metric in rows[0]
+    labels: Sequence[str] = [row.get("label", row["teacher"]) for row in rows]
+    return _Answers(
+        ids=[row["id"] for row in rows],
+        teacher=list(labels),
+        student=[row["student"] for row in rows],
+        values=[float(row[metric]) for row in rows] if is_mean else None,
+    )
