@@ -39,6 +39,7 @@ def experiment(namespace: str, image: str, *, gpus: int = 0, **changes: Any) -> 
         student["gpus"] = gpus
     config["sizes"] = list(SIZES)
     config["data_split_config"] |= {"eval_size": 100, "min_total_records": 500}
+    config["promotion"] |= {"min_eval": 1}
     config["training_config"] |= {"epochs": 1, "min_steps": 6, "checkpoint_seconds": 1.0}
     config["runtime"] = {
         "type": "kubernetes",

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import orjson
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history
+from flywheel.champion import Champion
 from flywheel.curation.seen import seen_ids, seen_in_eval
 from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult
 from flywheel.plan import Plan
 from flywheel.promotion.choice import EPSILON, cost_of, margin_left
 from flywheel.promotion.statistics import bound_of_difference, paired_difference
+from flywheel.promotion.timeline import Timeline
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, ComparisonPart, Report
 
@@ -114,9 +114,8 @@ def _compared(
 
 def _gains(root: ArtifactRoot, plan: Plan) -> list[float]:
     """Return what each champion of the last 90 days won over the one before it, where that was measured."""
-    history = champion_history(root, plan.workload_id, plan.client_id)
-    since = plan.cutoff - REMEMBERED
-    recent = [one for one in history if datetime.fromisoformat(one.promoted_at).timestamp() >= since]
+    line = Timeline.of(root, plan)
+    recent = line.champions_between(plan.cutoff - REMEMBERED, plan.cutoff)
     return [champion.gain for champion in recent if champion.gain is not None]
 
 
