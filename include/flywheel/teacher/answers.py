@@ -10,6 +10,26 @@ from typing import Any
 
 import orjson
 
+# What an answer without a class suffers from, and what mends it.
+CUT_OFF = (
+    "the teacher's answer was cut off (finish_reason length): raise teacher.max_tokens; a reasoning model "
+    "needs hundreds of tokens for its thoughts"
+)
+REFUSED = (
+    "the teacher refused to answer (refusal, or finish_reason content_filter): take another teacher.model, "
+    "or a prompt (the key workload) that it does not refuse"
+)
+CALLED = (
+    "the teacher called a function instead of answering (tool_calls): take another teacher.model, or an "
+    "endpoint that offers it no functions"
+)
+EMPTY = (
+    "the teacher's answer is empty, or nothing but thoughts: raise teacher.max_tokens, or take another "
+    "teacher.model"
+)
+# A message may have these instead of a content.
+_INSTEAD = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
+
 
 class MalformedError(Exception):
     """An answer with status 200 that is no chat completion."""
@@ -24,12 +44,15 @@ class Reply:
         usage: the tokens it counted.
         confidence: how probable this answer was: the product of its tokens' probabilities, from the logprobs;
             None without any.
+        fault: why it may be of no use (`CUT_OFF`, `REFUSED`, `CALLED`, `EMPTY`); empty where nothing is known
+            to be wrong. One that names a class all the same is an answer.
     """
 
     content: str
     model: str
     usage: dict[str, Any] = field(default_factory=dict)
     confidence: float | None = None
+    fault: str = ""
 
 
 def read_reply(data: bytes) -> Reply:
@@ -41,12 +64,16 @@ def read_reply(data: bytes) -> Reply:
     try:
         completion = orjson.loads(data)
         choice = completion["choices"][0]
-        content = choice["message"]["content"]
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+        message = choice["message"]
+        instead = any(message.get(name) for name in _INSTEAD)
+        content = message.get("content") if instead else message["content"]
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
         raise MalformedError(f"malformed answer: {data[:200].decode('utf-8', 'replace')!r}") from None
     if content is None:  # nothing but reasoning, or stopped by a filter
         content = ""
+    refused = bool(message.get("refusal"))
     if isinstance(content, list):
+        refused = refused or any(isinstance(part, dict) and part.get("type") == "refusal" for part in content)
         content = _text_of(content)
     if not isinstance(content, str):
         raise MalformedError(f"malformed answer: its content is no text but {type(content).__name__}")
@@ -56,7 +83,20 @@ def read_reply(data: bytes) -> Reply:
         model if isinstance(model, str) else "",
         dict(usage) if isinstance(usage, dict) else {},
         _confidence(choice.get("logprobs")),
+        _fault(choice, content, refused=refused),
     )
+
+
+def _fault(choice: dict[str, Any], content: str, *, refused: bool) -> str:
+    reason = choice.get("finish_reason")
+    if reason in ("length", "max_tokens"):
+        return CUT_OFF
+    if refused or reason in ("content_filter", "refusal"):
+        return REFUSED
+    message = choice["message"]
+    if message.get("tool_calls") or message.get("function_call"):
+        return CALLED
+    return "" if content.strip() else EMPTY
 
 
 def _text_of(parts: list[Any]) -> str:

@@ -5,7 +5,9 @@ is tried again after time-outs, broken connections, malformed answers and the st
 5xx, with exponential backoff and full jitter: a random wait between nothing and a bound that doubles (AWS
 Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After holds back all calls to it, not
 only the one it came with. That an endpoint cannot be reached is no attempt of a call: calls wait for one that
-is back, and the run stops when none has answered for `outage_seconds`.
+is back, and the run stops when none has answered for `outage_seconds`. A refusal that may be the endpoint's
+own (a wrong key, an unknown model) breaks an endpoint that has never answered; one that has answered refused
+the request for its text, until it refuses `REFUSALS_IN_A_ROW`.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 OVERLOAD_STATUSES = frozenset({429, 503, 529})
 # The request is at fault and another may not be: its headline is set aside, the others go on.
 REFUSED_STATUSES = frozenset({400, 413, 422})
+# Refusals in a row, such as 401 and 404, of an endpoint that has answered: its key has expired.
+REFUSALS_IN_A_ROW = 10
 # In the texts of OpenSSL's errors: a certificate that is not trusted, and a server that does not speak TLS.
 TLS_FAULTS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
 FIRST_BACKOFF_SECONDS = 0.5
@@ -259,7 +263,7 @@ class TeacherClient:
             route.use_tokens(used - expected)
         self._answered_at = time.monotonic()
         self._silent_since = None
-        route.is_alive()
+        route.answered()
         route.limiter.answered(self._answered_at - sent_at)
         return reply
 
@@ -299,6 +303,10 @@ class TeacherClient:
                 raise self._failed(route, sent_at, message, wait)
             raise _TryAgainError(message, wait)
         if status in REFUSED_STATUSES:
+            route.is_alive()
+            raise CallError(message, refused=True)
+        route.refusals += 1
+        if route.has_answered and route.broken is None and route.refusals < REFUSALS_IN_A_ROW:
             route.is_alive()
             raise CallError(message, refused=True)
         raise self._broken(route, f"{message}; {advice_for(status, answer.headers.get('location'))}")

@@ -12,8 +12,9 @@
 - An answer that names no class is asked for again a bounded number of times; then the last one is kept as
   well, and never paid for again: a later run finds it, and sets its headline aside.
 - A headline whose call the teacher refuses, or whose attempts all fail, is set aside, and asked again in the
-  next run. Ten failures in a row without an answer in between stop the run: the teacher is down, or the
-  configuration is wrong.
+  next run. Ten headlines in a row that no usable answer comes for stop the run, whatever came before: the
+  teacher is down, or refuses all, or gives answers that name no class (cut off, empty, calls of functions).
+  The message says what mends it.
 - When the budget is spent nothing more is asked; what is on its way still counts, and what has no answer is
   counted, so that the user knows what is left.
 """
@@ -29,9 +30,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from flywheel.errors import BudgetError, TeacherError
+from flywheel.labels import without_thinking
 from flywheel.sources import Headline
 from flywheel.stores import Answer, RecordStore
-from flywheel.teacher.answers import Reply
+from flywheel.teacher.answers import CUT_OFF, EMPTY, Reply
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.held import HeldAnswers
 from flywheel.teacher.request import Requests
@@ -232,26 +234,31 @@ class Labeller:
                 self._settle(question, _LEFT)
                 continue
             except CallError as error:
-                self._count_failure(error)
+                self._count_failure(str(error), "calls in a row failed")
                 self._settle(question, Outcome(reason=str(error)))
                 continue
-            self._failures_in_a_row = 0
             usage = reply.usage
             if reply.confidence is not None:
                 usage = {**usage, CONFIDENCE: reply.confidence}
             answer = Answer(reply.content, reply.model or self._requests.model, int(time.time()), usage)
             self._unwritten.append((question, answer, outcome))
             self._arrived.set()
+            if outcome.label is None:
+                self._count_failure(outcome.reason, "answers in a row cannot be used")
+            else:
+                self._failures_in_a_row = 0
             await question.outcome
 
-    def _count_failure(self, error: CallError) -> None:
-        self._last_failure = str(error)
-        # A teacher that has answered others refuses a request for its text: that says nothing about the next.
-        if error.refused and self.counts.asked:
-            return
+    def _count_failure(self, reason: str, what: str) -> None:
+        """Note a headline that no usable answer came for.
+
+        Raises:
+            TeacherError: it is one too many in a row.
+        """
+        self._last_failure = reason
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= FAILURES_IN_A_ROW:
-            raise TeacherError(f"{FAILURES_IN_A_ROW} calls in a row failed; the last: {error}") from None
+            raise TeacherError(f"{FAILURES_IN_A_ROW} {what}; the last: {reason}")
 
     def _settle(self, question: _Question, outcome: Outcome) -> None:
         del self._in_flight[question.key]
@@ -263,15 +270,20 @@ class Labeller:
         for _ in range(1 + self._ask_again):
             reply = await self._client.ask(body)
             self.counts.asked += 1
-            outcome = self._outcome(reply.content, reply.confidence)
-            if outcome.label is not None:
+            outcome = self._outcome(reply.content, reply.confidence, reply.fault)
+            # Another answer of so many tokens would be cut off as well.
+            if outcome.label is not None or reply.fault == CUT_OFF:
                 break
         return reply, outcome
 
-    def _outcome(self, content: str, confidence: float | None) -> Outcome:
+    def _outcome(self, content: str, confidence: float | None, fault: str = "") -> Outcome:
         label = self._workload.label_of(content)
-        reason = "" if label is not None else "the teacher's answer names no class, or several"
-        return Outcome(content, label, reason, confidence)
+        if label is not None:
+            return Outcome(content, label, "", confidence)
+        if not fault and not without_thinking(content).strip():
+            fault = EMPTY
+        reason = "the teacher's answer names no class, or several"
+        return Outcome(content, label, f"{reason}: {fault}" if fault else reason, confidence)
 
     async def _write_as_they_come(self) -> None:
         while True:

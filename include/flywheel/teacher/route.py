@@ -30,6 +30,8 @@ class Route:
 
     Attributes:
         broken: why it can answer no call at all, such as a wrong key; None while it can.
+        has_answered: whether it has ever given an answer.
+        refusals: calls in a row that it refused for a reason that may be the endpoint's own, such as its key.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class Route:
         self.connections = connections
         self.limiter = limiter
         self.broken: TeacherError | None = None
+        self.has_answered = False
+        self.refusals = 0
         self._calls = Pace(rates.requests_per_minute) if rates.requests_per_minute else None
         self._tokens = Pace(rates.tokens_per_minute) if rates.tokens_per_minute else None
         self._closed_until = -math.inf
@@ -87,6 +91,12 @@ class Route:
     def close_for(self, seconds: float) -> None:
         """Send nothing for so long, as the endpoint asks."""
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+
+    def answered(self) -> None:
+        """Note that it gave an answer."""
+        self.has_answered = True
+        self.refusals = 0
+        self.is_alive()
 
     def is_alive(self) -> None:
         """Note that it answered."""

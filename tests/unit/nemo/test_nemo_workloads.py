@@ -28,7 +28,7 @@ def save_demo(root: ArtifactRoot, name: str, task: Task, train: int, held_out: i
     """Write a dataset of a demo task, as curate writes it."""
     made = [
         line_of(record, record.id, parse_arguments=True)
-        for record in (Record.from_json(made, (), {}) for made in records(task, train + held_out))
+        for record in (Record.from_json(line, (), {}) for line in records(task, train + held_out))
     ]
     with root.build("datasets", name) as folder:
         (folder / "train.jsonl").write_bytes(b"".join(made[:train]))
