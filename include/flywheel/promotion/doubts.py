@@ -115,8 +115,9 @@ def _compared(
 def _gains(root: ArtifactRoot, plan: Plan) -> list[float]:
     """Return what each champion of the last 90 days won over the one before it, where that was measured."""
     line = Timeline.of(root, plan)
-    recent = line.champions_between(plan.cutoff - REMEMBERED, plan.cutoff)
-    return [champion.gain for champion in recent if champion.gain is not None]
+    # What the first of them won over one of before is not remembered.
+    later = line.champions_between(plan.cutoff - REMEMBERED, plan.cutoff)[1:]
+    return [champion.gain for champion in later if champion.gain is not None]
 
 
 @dataclass(frozen=True)

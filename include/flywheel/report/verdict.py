@@ -13,6 +13,8 @@ def verdict_of(report: Report) -> list[str]:
     texts = (
         decision.outcome,
         decision.reason,
+        # Once it is decided, they are in the outcome where they decided it.
+        *(decision.doubts if decision.state == "pending" else ()),
         _against_baseline(report),
         _teacher(report),
         _missing(report),
