@@ -122,7 +122,6 @@ def test_a_cheaper_student_may_be_worse_by_less_than_the_margin(config: Config) 
 
 
 def test_margins_of_earlier_champions_are_used_up(config: Config) -> None:
-    root = ArtifactRoot(config.artifacts.root)
     assert turned(finish(plan_of(config, "night-0", 1), f1={("8b", 25): 0.95})).promoted
     result, _ = second_night(config, champion=1900, choice=1890, pair=("3b", "1b"), gain=-0.019)
     assert not result.promoted
