@@ -11,3 +11,12 @@ atexit.register(shutil.rmtree, _home, ignore_errors=True)
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
 os.environ.update(AIRFLOW_HOME=_home, AIRFLOW__CORE__LOAD_EXAMPLES="False")
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_doubts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what keeps a run from promoting by itself, but where that is what is tested."""
+    if request.module.__name__.rpartition(".")[2] not in ("test_promotion_doubts", "test_wheel"):
+        monkeypatch.setattr("flywheel.stages.score.add_doubts", lambda *_: None)

@@ -116,8 +116,7 @@ def config_of(root: str, tracking_uri: str, prefix: str = "test", **sections: An
 
 
 def plan_of(config: Config, run_id: str = "night-1", day: int = 2, **arguments: Any) -> Plan:
-    """Return a plan whose cutoff is a day of March 2019; a person approves unless `approval` says otherwise."""
-    arguments.setdefault("approval", "human")
+    """Return a plan whose cutoff is a day of March 2019."""
     cutoff = datetime(2019, 3, day, tzinfo=UTC)
     return make_plan(config, run_id=run_id, cutoff=cutoff, workload_id="news_classifier", **arguments)
 

@@ -54,7 +54,7 @@ def second_night(
 ) -> tuple[PromoteResult, Report]:
     """Return a night whose one candidate, and whose champion, have so many of the records right."""
     old, new = pair
-    assert turned(finish(plan_of(config, "night-1", 2), f1={(old, 25): 0.95})).promoted
+    assert turned(finish(plan_of(config, "night-1", 2, approval="human"), f1={(old, 25): 0.95})).promoted
     root = ArtifactRoot(config.artifacts.root)
     if gain is not None:  # what the champion in force lost to the one before it
         folder = f"{champion_folder(*OWN)}/timeline"
@@ -82,7 +82,7 @@ def test_too_few_eval_records_promote_nothing_unless_a_person_says_so(tmp_path: 
     assert (
         "eval records are too few to promote by: promotion.min_eval asks for 1,000,000,000" in result.reason
     )
-    run = finish(plan_of(config, "asked", 2))
+    run = finish(plan_of(config, "asked", 2, approval="human"))
     wheel.score(run)
     told = Report.model_validate(run.root.read_json(f"{run.path}/report.json")).verdict
     assert any("too few to promote by" in sentence for sentence in told)  # what the person is asked shows it
@@ -122,7 +122,7 @@ def test_a_cheaper_student_may_be_worse_by_less_than_the_margin(config: Config) 
 
 
 def test_margins_of_earlier_champions_are_used_up(config: Config) -> None:
-    assert turned(finish(plan_of(config, "night-0", 1), f1={("8b", 25): 0.95})).promoted
+    assert turned(finish(plan_of(config, "night-0", 1, approval="human"), f1={("8b", 25): 0.95})).promoted
     result, _ = second_night(config, champion=1900, choice=1890, pair=("3b", "1b"), gain=-0.019)
     assert not result.promoted
     assert "is not shown to be less than 0.001 worse than 3b @ 25" in result.reason

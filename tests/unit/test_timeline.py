@@ -120,7 +120,7 @@ def test_each_night_enters_who_is_in_production_and_why(config: Config, line: Ti
     ]
     none = line.entries()[2]
     assert (none.at, none.kind, none.candidate) == (cutoff(3), "night", None)
-    assert "No candidate is within 0.10 of the teacher" in none.reason
+    assert "No candidate is shown to be within 0.10 of the teacher" in none.reason
     assert none.champion is not None
     assert (none.champion.name, none.champion.score, none.before) == ("1b @ 25", 0.9, none.champion.adapter)
     assert none.champion.dataset is not None
