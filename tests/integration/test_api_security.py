@@ -35,6 +35,7 @@ READS = [
     "/compare?runs=night-1,night-2",
     "/champion",
     "/champion/history",
+    "/champion/timeline",
     "/champion/hold",
     "/me",
 ]
@@ -235,6 +236,16 @@ def test_who_may_promote_promotes_and_rolls_back(web: WebServer, clients: dict[s
     assert latest["comment"] == "it is dear"
     hold = clients["vera"].get("/champion/hold").json()["hold"]
     assert (hold["by"], hold["why"], hold["comment"]) == ("otto", "rolled back", "it is dear")
+    timeline = clients["vera"].get("/champion/timeline?limit=2").json()
+    assert [(entry["kind"], entry["decision"], entry["by"]) for entry in timeline["entries"]] == [
+        ("person", "rolled back", "otto"),
+        ("person", "promoted", "otto"),
+    ]
+    assert timeline["entries"][0]["champion"]["adapter"] == before["adapter"]
+    assert all(entry["in_line"] for entry in timeline["entries"])
+    nights = clients["vera"].get("/champion/timeline?offset=2").json()
+    assert nights["entries"][-1]["kind"] == "night"
+    assert nights["total"] == len(nights["entries"]) + 2
     refused(web, clients["uma"].delete("/champion/hold"), 403)
     assert clients["otto"].delete("/champion/hold").json()["hold"] is None
     refused(web, clients["otto"].delete("/champion/hold"), 404)

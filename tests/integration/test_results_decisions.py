@@ -97,6 +97,30 @@ def test_a_candidate_is_promoted_and_the_champion_before_put_back(web: WebServer
     assert after["adapter"] == before["adapter"]
 
 
+def test_a_roll_back_is_in_the_timeline_and_its_hold_is_lifted(web: WebServer, browser: Browser) -> None:
+    asked = {"run_id": "night-1", "student": "8b", "size": 25}
+    otto = web.client("otto")
+    otto.post("/champion", json=asked).raise_for_status()
+    otto.post("/champion/rollback", json={"comment": "it misses the strikes"}).raise_for_status()
+    with champion_view(web, browser, "vera") as page:
+        hold = page.get_by_role("region", name="A person's word holds")
+        expect(hold).to_contain_text("otto rolled a champion back")
+        expect(hold).to_contain_text("it misses the strikes")
+        expect(hold.get_by_role("button", name="Lift the hold")).to_be_disabled()
+        rows = page.get_by_role("table", name="Decisions, the latest first").get_by_role("row")
+        expect(rows.nth(1)).to_contain_text("by otto")
+        expect(rows.nth(1)).to_contain_text("rolled back")
+        expect(rows.nth(2)).to_contain_text("8b @ 25")
+        expect(rows.last).to_contain_text("night-0")
+    with champion_view(web, browser, "otto") as page:
+        page.get_by_role("button", name="Lift the hold").click()
+        dialog = page.get_by_role("dialog", name="Lift the hold?")
+        dialog.get_by_role("button", name="Lift the hold").click()
+        expect(page.get_by_role("region", name="A person's word holds")).to_have_count(0)
+        expect(dialog).to_have_count(0)
+    assert otto.get("/champion/hold").json()["hold"] is None
+
+
 def test_a_dialog_is_used_with_the_keyboard_alone(web: WebServer, browser: Browser) -> None:
     with champion_view(web, browser, "otto") as page:
         expect(promote_button(page)).to_be_enabled()

@@ -218,6 +218,31 @@ export interface History {
   before: Champion | null;
 }
 
+/** What a night or a person decided; `at`: its cutoff, or the time of it, in unix seconds. */
+export interface Entry {
+  at: number;
+  kind: "night" | "backfill" | "person";
+  run_id: string;
+  decision: string;
+  reason: string;
+  candidate: string | null;
+  /** In production after it; null: the teacher. */
+  champion: Champion | null;
+  /** Compared with the champion that stands before it in the timeline. */
+  in_line: boolean;
+  by: string;
+}
+
+export interface Entries {
+  entries: Entry[];
+  total: number;
+}
+
+/** A person's word that holds automatic promotions back. */
+export interface Held {
+  hold: { by: string; at: string; why: "rolled back" | "rejected"; comment: string } | null;
+}
+
 export interface Promoted {
   champion: Champion;
   warnings: string[];
@@ -284,6 +309,10 @@ export async function get<T>(path: string, signal: AbortSignal): Promise<T> {
 export async function post<T>(path: string, body: unknown): Promise<T> {
   const headers = { "Content-Type": "application/json", Accept: "application/json" };
   return answer<T>(await fetch(apiUrl(path), { method: "POST", headers, body: JSON.stringify(body) }));
+}
+
+export async function remove<T>(path: string): Promise<T> {
+  return answer<T>(await fetch(apiUrl(path), { method: "DELETE", headers: { Accept: "application/json" } }));
 }
 
 async function answer<T>(response: Response): Promise<T> {

@@ -6,11 +6,11 @@ import { useEffect, useId, useRef } from "preact/hooks";
 import { type JobState, type Pick, type Problem, type RunState, loginUrl } from "./api";
 import { count, f1, percent } from "./logic/format";
 
-const WORDS: Record<string, string> = { review: "waits for review", "in place": "in place already" };
+const WORDS: Record<string, string> = { review: "waits for review", "in place": "in place already", kept: "in place already" };
 
 /** A state, told by a word and a colour. */
 export function Badge({ state }: { state: RunState | JobState | string }) {
-  return <span class={`badge is-${state.replace(" ", "-")}`}>{WORDS[state] ?? state}</span>;
+  return <span class={`badge is-${state.replaceAll(" ", "-")}`}>{WORDS[state] ?? state}</span>;
 }
 
 export function pickName(pick: { student: string; size: number | null }): string {

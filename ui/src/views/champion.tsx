@@ -1,19 +1,23 @@
 /** The champion in production, and all there were, night after night. */
 
-import { type Champion, type History, Problem, query } from "../api";
+import { useState } from "preact/hooks";
+
+import { type Champion, type Entries, type Held, type History, Problem, query } from "../api";
 import { Chart, type Point } from "../charts/chart";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
 import { METRICS, day, f1, interval, moment, parameters } from "../logic/format";
 import { Missing, Pager, Section, pickName } from "../parts";
 import { Decide } from "./decide";
+import { HoldCard } from "./hold";
+import { TimelineSection } from "./timeline";
 
 const ROWS = 50;
 
-function useChampion(path: "champion" | "champion/history") {
+function useChampion(path: string, more: Record<string, number> = {}) {
   const { place } = usePage();
   const [workload, client] = place.of.split("/").map(decodeURIComponent);
-  return query(path, { workload_id: workload, client_id: client });
+  return query(path, { workload_id: workload, client_id: client, ...more });
 }
 
 /** The champion in a line, for the top of the list of runs. */
@@ -49,6 +53,10 @@ export function ChampionView() {
   const { place, go } = usePage();
   const current = useAnswer<Champion>(useChampion("champion"));
   const history = useAnswer<History>(useChampion("champion/history"));
+  const held = useAnswer<Held>(useChampion("champion/hold"));
+  const [entriesPage, setEntriesPage] = useState(1);
+  const entries = useAnswer<Entries>(useChampion("champion/timeline", { limit: ROWS, offset: (entriesPage - 1) * ROWS }));
+  const reload = () => [current, history, held, entries].forEach((answer) => answer.reload());
   const { data, problem, isLoading } = history;
   const none = current.problem?.status === 404 ? new Problem(404, current.problem.message) : null;
   const from = (place.page - 1) * ROWS;
@@ -71,8 +79,11 @@ export function ChampionView() {
           client={data.client_id}
           standing={current.data}
           before={data.before}
-          onDone={() => (current.reload(), history.reload())}
+          onDone={reload}
         />
+      )}
+      {data && held.data?.hold && (
+        <HoldCard hold={held.data.hold} workload={data.workload_id} client={data.client_id} onLifted={reload} />
       )}
       {data && data.champions.length > 0 && (
         <>
@@ -84,6 +95,9 @@ export function ChampionView() {
             <Pager page={place.page} size={ROWS} total={data.total} what="champions" onPage={(page) => go({ page })} />
           </Section>
         </>
+      )}
+      {entries.data && entries.data.total > 0 && (
+        <TimelineSection entries={entries.data} page={entriesPage} rows={ROWS} onPage={setEntriesPage} />
       )}
       {!data && <Missing problem={problem} isLoading={isLoading} what="the history" />}
     </main>

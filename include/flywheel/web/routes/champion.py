@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, read_champion
 from flywheel.promotion.holds import Hold, lift_hold, read_hold
+from flywheel.promotion.timeline import Placed, Timeline
 from flywheel.web import promotion, settings
 from flywheel.web.access import Promoter, requires
 from flywheel.web.idempotency import IdempotencyKey, once
 from flywheel.web.problems import Problem
-from flywheel.web.routes.parts import NAME, RUN_ID, planned_run, problems
+from flywheel.web.routes.parts import NAME, RUN_ID, Limit, Offset, planned_run, problems
 from flywheel.web.run_files import read_report
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,30 @@ def get_history(workload_id: Workload = None, client_id: Client = None) -> Histo
         total=len(champions),
         before=promotion.champion_before(champions, standing) if standing else None,
     )
+
+
+class Entries(BaseModel):
+    """What each night and each person decided, the latest first."""
+
+    workload_id: str
+    client_id: str
+    entries: list[Placed]
+    total: int
+
+
+@router.get("/champion/timeline", dependencies=[requires("read")], responses=problems())
+def get_timeline(
+    workload_id: Workload = None, client_id: Client = None, limit: Limit = 100, offset: Offset = 0
+) -> Entries:
+    """List who was, or would have been, in production after each night, by its cutoff, and why.
+
+    An entry counts for the time after it: at a moment the champion is that of the last entry before it. Where
+    `in_line` is false, the night was compared with another champion than the one that stands before it now.
+    """
+    root, workload, client = whose(workload_id, client_id)
+    line = Timeline(root, workload, client)
+    entries = line.entries(limit, offset)
+    return Entries(workload_id=workload, client_id=client, entries=entries, total=len(line.names()))
 
 
 class Held(BaseModel):
