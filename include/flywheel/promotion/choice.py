@@ -64,8 +64,8 @@ def low_of(candidate: Measured, rate: float) -> float:
     return lower_bound(candidate.score, candidate.score_error, candidate.eval_records, rate)
 
 
-def levels(candidates: Sequence[Candidate], bar: float, rate: float) -> list[tuple[Candidate, float]]:
-    """Return the candidates in the order of their tests, each with the error rate that it was tested at.
+def levels(candidates: Sequence[Candidate], bar: float, rate: float) -> list[tuple[Candidate, float, bool]]:
+    """Return the candidates in the order of their tests, each with its own error rate and outcome.
 
     Args:
         candidates: those that have a score.
@@ -74,18 +74,19 @@ def levels(candidates: Sequence[Candidate], bar: float, rate: float) -> list[tup
     """
     order = sorted(candidates, key=lambda one: (-one.size, -cost_of(one)[0]))
     first = rate if len(order) < 2 else FIRST_SHARE * rate
-    tested: list[tuple[Candidate, float]] = []
+    tested: list[tuple[Candidate, float, bool]] = []
     handed_on = 0.0
     for candidate in order:
         level = handed_on + (first if not tested else (rate - first) / (len(order) - 1))
-        tested.append((candidate, level))
-        handed_on = level if low_of(candidate, level) >= bar - EPSILON else 0.0
+        passed = low_of(candidate, level) >= bar - EPSILON
+        tested.append((candidate, level, passed))
+        handed_on = level if passed else 0.0
     return tested
 
 
 def reaching(candidates: Sequence[Candidate], bar: float, rate: float) -> list[Candidate]:
     """Return the candidates that are shown to reach a score; see `levels`."""
-    return [one for one, level in levels(candidates, bar, rate) if low_of(one, level) >= bar - EPSILON]
+    return [candidate for candidate, _, passed in levels(candidates, bar, rate) if passed]
 
 
 def near_best(

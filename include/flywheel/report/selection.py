@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flywheel.config.schema import PromotionConfig
-from flywheel.promotion.choice import cost_of, levels, low_of, near_best, reaching
+from flywheel.promotion.choice import cost_of, levels, low_of, near_best
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, MetricPart
 
@@ -66,7 +66,9 @@ def choose(
     near = f"within {promotion.within:.2f} of {'the teacher' if promotion.of == 'teacher' else 'the best'}"
     scored = [row for row in rows if row.state == "scored"]
     if promotion.of == "teacher":
-        good, level = reaching(scored, threshold, rate), dict(_by_name(levels(scored, threshold, rate)))
+        tested = levels(scored, threshold, rate)
+        good = [row for row, _, passed in tested if passed]
+        level = {row.name: own for row, own, _ in tested}
     else:
         good, level = near_best(scored, best, promotion.within, rate), {}
     sure = f"with {100 * (1 - rate):.1f} % confidence over {figures.count(len(scored))} candidates"
@@ -84,10 +86,6 @@ def choose(
     ]
     sentences += _against_best(chosen, best)
     return Choice(chosen, best, threshold, " ".join(sentences), len(scored))
-
-
-def _by_name(tested: list[tuple[CandidatePart, float]]) -> list[tuple[str, float]]:
-    return [(row.name, level) for row, level in tested]
 
 
 def _bounded(row: CandidatePart, rate: float) -> str:
