@@ -284,7 +284,7 @@ def test_a_pod_that_failed_says_why_for_the_table(available: None, run: Run, run
 
 # -- review --------------------------------------------------------------------------------------------
 
-HUMAN = {"promotion": {"approval": "human", "approval_timeout_hours": 2.0, "within": 0.1}}
+HUMAN = {"promotion": {"approval": "human", "approval_timeout_hours": 2.0, "within": 0.101}}
 
 
 @pytest.fixture
