@@ -74,6 +74,7 @@ def test_a_dataset_holds_the_records_as_logged(tmp_path: Path) -> None:
                 "known_at": record.known_at,
                 "event": record.id,
                 "label": record.label,
+                "labelled_by": "teacher",
                 "messages": [*record.messages, answer],
             }
         seen += [row["id"] for row in rows]

@@ -193,6 +193,35 @@ class BaselinePart(ReportPart):
     f1_macro: float
 
 
+class SplitScore(ReportPart):
+    """TF-IDF and logistic regression on one split of the records."""
+
+    f1_weighted: float
+    f1_weighted_ci95: tuple[float, float]
+    eval_records: int
+
+
+class OtherSplitPart(ReportPart):
+    """What the other way to split the same records would have shown, by TF-IDF and logistic regression.
+
+    Attributes:
+        split: the other one.
+        size: training records of both.
+        here: on the run's split; `there`: on the other.
+    """
+
+    split: Literal["temporal", "random"]
+    size: int
+    here: SplitScore
+    there: SplitScore
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two are further apart than their 95 % intervals reach."""
+        one, other = self.here.f1_weighted_ci95, self.there.f1_weighted_ci95
+        return one[0] > other[1] or other[0] > one[1]
+
+
 class ClassPart(ReportPart):
     """How well one class is found by the best candidate; `support` counts its eval records."""
 
@@ -367,6 +396,7 @@ class Report(ReportPart):
         workload_type: classification, tool_calling or generic.
         metric: what scores are.
         judge: the judge that rated the answers, and what became of its ratings; None without one.
+        other_split: None where it was not measured.
         champion: this run's choice once it is in production; None where it is not, for whatever reason.
         production: what is in production after this run, from whatever run; of a night in the past, what
             would be at its cutoff.
@@ -388,6 +418,7 @@ class Report(ReportPart):
     base: list[BasePart] = Field(default_factory=list)
     candidates: list[CandidatePart] = Field(default_factory=list)
     baseline: list[BaselinePart] = Field(default_factory=list)
+    other_split: OtherSplitPart | None = None
     best: BestPart | None = None
     champion: ChampionPart | None = None
     production: ChampionPart | None = None

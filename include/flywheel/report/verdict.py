@@ -16,6 +16,7 @@ def verdict_of(report: Report) -> list[str]:
         # Once it is decided, they are in the outcome where they decided it.
         *(decision.doubts if decision.state == "pending" else ()),
         _against_baseline(report),
+        _other_split(report),
         _teacher(report),
         _missing(report),
     )
@@ -40,6 +41,27 @@ def _against_baseline(report: Report) -> str:
     if low is not None and low[0] <= baseline:
         return f"{text}, {figures.f1(gain)} below {row.name}, but within its 95 % interval."
     return f"{text}, {figures.f1(gain)} below {row.name}."
+
+
+def _other_split(report: Report) -> str:
+    """Say what the other split would have shown, where it is more than chance."""
+    other = report.other_split
+    if other is None or not other.differs:
+        return ""
+    here, there = (
+        f"{figures.f1(score.f1_weighted)} ({figures.interval(score.f1_weighted_ci95)})"
+        for score in (other.here, other.there)
+    )
+    higher = other.there.f1_weighted > other.here.f1_weighted
+    text = (
+        f"With data_split_config.split: {other.split}, TF-IDF with logistic regression would have shown "
+        f"{there} instead of {here} on {figures.count(other.size)} training records (95 % intervals)"
+    )
+    if other.split == "random" and higher:
+        return f"{text}: texts of the same days in training make a score look better than the next day's."
+    if other.split == "temporal" and not higher:
+        return f"{text}: on what comes after all that a student learned from, expect lower scores than these."
+    return f"{text}: the records change with time, and these scores hold for one stretch of it."
 
 
 def _teacher(report: Report) -> str:

@@ -4,11 +4,11 @@
     out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, calibration.jsonl, eval.jsonl,
           events.jsonl, summary.json
 
-A line is `{"id", "timestamp", "known_at", "event", "label", "messages"}`: the event by the id of its first
-record, the messages those of the request and the teacher's answer: of a classification the class in the
-workload's own form, whatever the teacher wrote around it (all candidates learn what they are asked for, and
-nobody's thoughts), else as logged; `tools` are there where the request offers any, and the arguments of
-calls are then objects (data_split_config.parse_function_arguments). The workload's type is told from the
+A line is `{"id", "timestamp", "known_at", "event", "label", "labelled_by", "messages"}`: the event by the id
+of its first record, the messages those of the request and the teacher's answer: of a classification the class
+in the workload's own form, whatever the teacher wrote around it (all candidates learn what they are asked
+for, and nobody's thoughts), else as logged; `tools` are there where the request offers any, and the arguments
+of calls are then objects (data_split_config.parse_function_arguments). The workload's type is told from the
 labels, unless the config names it. The first N lines of train.jsonl are a stratified sample for every N, so
 training sets of different sizes are nested; one eval set serves all sizes and students. Of near-duplicate
 texts the earliest record of the strongest word is kept, and texts of one event are on one side, so none
@@ -56,7 +56,7 @@ from flywheel.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 6
+CODE_VERSION = 7
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -315,6 +315,7 @@ def line_of(record: Record, event: str, *, parse_arguments: bool) -> bytes:
         "known_at": record.known_at,
         "event": event,
         "label": record.label,
+        "labelled_by": record.labelled_by,
         "messages": [*record.messages, answer],
     }
     if record.tools or record.tool_calls:
