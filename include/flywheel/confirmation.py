@@ -149,7 +149,10 @@ def _key(plan: Plan) -> str:
     return key_of(
         "confirmation",
         plan.workload.sha256,
-        [teacher.model, teacher.temperature, teacher.max_tokens, teacher.prices.model_dump(mode="json")],
+        [
+            *(teacher.model, teacher.temperature, teacher.max_tokens, teacher.prices.model_dump(mode="json")),
+            *([teacher.request] if teacher.request else []),
+        ],
         [source.model_dump(mode="json") for source in plan.config.source],
         plan.config.store.model_dump(mode="json"),
         plan.client_id,

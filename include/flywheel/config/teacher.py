@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from flywheel.config.section import Section
+
+# Fields of a request that have a key of their own, or that the reader of answers relies on.
+_NOT_IN_REQUEST = {
+    "model": "teacher.model says it",
+    "messages": "they are the workload's",
+    "logprobs": "teacher.logprobs says it",
+    "stream": "answers are read whole",
+    "n": "one answer is read",
+}
+# What each request has, unless teacher.request leaves it out.
+DEFAULT_FIELDS = ("temperature", "max_tokens")
 
 
 class Gate(Section):
@@ -118,6 +129,12 @@ class TeacherConfig(Section):
     ask_again: int = Field(1, ge=0, description="How often an answer that names no class is asked for anew.")
     temperature: float = Field(0.0, ge=0, description="0: the likeliest answer.")
     max_tokens: int = Field(32, ge=1, description="Longest answer, in tokens.")
+    request: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further fields of each request, as the endpoint names them: max_completion_tokens, "
+        "reasoning_effort, chat_template_kwargs. null leaves temperature or max_tokens out "
+        "(docs/teachers.md).",
+    )
     logprobs: bool = Field(
         False, description="Ask for logprobs, and keep with each record how probable its answer was."
     )
@@ -126,6 +143,20 @@ class TeacherConfig(Section):
     budget: Budget = Budget()
     confirm_above: ConfirmAbove = ConfirmAbove()
     gate: Gate = Gate()
+
+    @field_validator("request")
+    @classmethod
+    def _fields_of_the_request(cls, request: dict[str, Any]) -> dict[str, Any]:
+        for name, value in request.items():
+            if name in _NOT_IN_REQUEST:
+                raise ValueError(f"no field {name!r}, for {_NOT_IN_REQUEST[name]}")
+            if name in DEFAULT_FIELDS and value is not None:
+                raise ValueError(f"null alone for {name!r}: its value is set with teacher.{name}")
+            if name not in DEFAULT_FIELDS and value is None:
+                raise ValueError(
+                    f"null for {' or '.join(DEFAULT_FIELDS)} alone: {name!r} is not sent without it"
+                )
+        return request
 
     @model_validator(mode="after")
     def _cost_needs_prices(self) -> TeacherConfig:

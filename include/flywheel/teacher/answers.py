@@ -12,8 +12,8 @@ import orjson
 
 # What an answer without a class suffers from, and what mends it.
 CUT_OFF = (
-    "the teacher's answer was cut off (finish_reason length): raise teacher.max_tokens; a reasoning model "
-    "needs hundreds of tokens for its thoughts"
+    "the teacher's answer was cut off (finish_reason length): raise teacher.max_tokens, or what "
+    "teacher.request has in its place; a reasoning model needs hundreds of tokens for its thoughts"
 )
 REFUSED = (
     "the teacher refused to answer (refusal, or finish_reason content_filter): take another teacher.model, "
@@ -136,11 +136,15 @@ def tokens_of(usage: dict[str, Any], name: str) -> int:
 def error_message(data: bytes) -> str:
     """Return the message inside an error body, in the forms that servers use, else its beginning."""
     try:
-        found = orjson.loads(data)
+        found: Any = orjson.loads(data)
+        field: Any = None
         for key in ("error", "message", "detail"):
             if isinstance(found, dict) and found.get(key):
+                field = found.get("param", field)
                 found = found[key]
-        return str(found)[:500]
+        message = str(found)[:500]
+        is_named = not isinstance(field, str) or field in message
+        return message if is_named else f"{message} (field {field[:80]!r})"
     except orjson.JSONDecodeError:
         return data[:200].decode("utf-8", "replace").strip() or "(no message)"
 

@@ -234,8 +234,10 @@ class Labeller:
                 self._settle(question, _LEFT)
                 continue
             except CallError as error:
-                self._count_failure(str(error), "calls in a row failed")
-                self._settle(question, Outcome(reason=str(error)))
+                advice = self._requests.advice_on(str(error)) if error.refused else ""
+                reason = f"{error}; {advice}" if advice else str(error)
+                self._count_failure(reason, "calls in a row failed")
+                self._settle(question, Outcome(reason=reason))
                 continue
             usage = reply.usage
             if reply.confidence is not None:
