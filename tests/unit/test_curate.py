@@ -162,7 +162,9 @@ def test_near_duplicates_never_straddle_and_the_earliest_stays(tmp_path: Path) -
                 text[rng.randrange(16)] = f"other{group}{copy}"  # 15 of 17 words: 0.88
             if copy == 3:
                 text = [word.upper() + "," for word in words]  # the same words
-            records.append(news_record(" ".join(text), "OTHER", timestamp=1000 + 10 * group + copy))
+            records.append(
+                news_record(" ".join(text), LABELS[group % 20], timestamp=1000 + 10 * group + copy)
+            )
     rng.shuffle(records)
     result = run(tmp_path, records, sizes=(10,))
     seen = [row for part in ("train", "val", "eval") for row in lines(tmp_path, result, part)]
@@ -172,7 +174,7 @@ def test_near_duplicates_never_straddle_and_the_earliest_stays(tmp_path: Path) -
 
 def test_short_headlines_that_differ_in_a_figure_are_both_kept(tmp_path: Path) -> None:
     figures = [
-        news_record(f"Bank raises Acme price target to ${i} from $0", "Price Targets") for i in range(1, 61)
+        news_record(f"Bank raises Acme price target to ${i} from $0", LABELS[-i % 20]) for i in range(1, 61)
     ]
     assert run(tmp_path, figures).used == 60
 

@@ -165,8 +165,11 @@ def test_another_report_of_a_seen_event_is_seen(tmp_path: Path) -> None:
     others = [news_record(text, timestamp=1000 + i) for i, text in enumerate(background())]
     first = news_record("Brenwick buys Caldane for $15 billion", timestamp=1400)
     sibling = news_record("Caldane bought by Brenwick, price $15 billion", timestamp=2000)
-    before = run(tmp_path, [*others, first], sizes=(500,), cutoff=1900, split="random", eval_size=1)
-    late = [news_record(f"late{i} other{i % 5} more{i % 4}", timestamp=1950 + i) for i in range(5)]
+    before = run(tmp_path, [*others, first], sizes=(500,), cutoff=1900, split="random", eval_size=2)
+    late = [
+        news_record(f"late{i} other{i % 5} more{i % 4}", ("OTHER", "Earnings")[i % 2], timestamp=1950 + i)
+        for i in range(5)
+    ]
     after = run(tmp_path, [*late, sibling], sizes=(500,), split="temporal", eval_size=3, gap_days=0)
     root = ArtifactRoot(str(tmp_path / "artifacts"))
     seen = seen_ids(root, before.dataset, None)

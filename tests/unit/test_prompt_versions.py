@@ -27,7 +27,9 @@ EDITED = replace(WORKLOAD, before=WORKLOAD.before.replace("Classes:", "The class
 LONGER = replace(WORKLOAD, before=WORKLOAD.before + "\nIn other words: ")
 
 
-def records_of(workload: Workload, texts: Iterable[str], label: str = "OTHER", **given: Any) -> list[Record]:
+def records_of(
+    workload: Workload, texts: Iterable[str], label: str | None = None, **given: Any
+) -> list[Record]:
     return [news_record(text, label, messages=workload.messages(text), **given) for text in texts]
 
 
@@ -118,7 +120,7 @@ def test_an_alias_says_which_class_an_old_one_is_now(tmp_path: Path) -> None:
         classes=tuple("Payouts" if name == "Dividends" else name for name in WORKLOAD.classes),
         aliases={"Dividends": "Payouts"},
     )
-    records = [*records_of(WORKLOAD, TEXTS[:40]), *records_of(WORKLOAD, TEXTS[40:], "Dividends")]
+    records = [*records_of(WORKLOAD, TEXTS[:40], "OTHER"), *records_of(WORKLOAD, TEXTS[40:], "Dividends")]
     result = night(tmp_path, renamed, records, known=[WORKLOAD])
     assert result.per_class["Payouts"].total == 20
     assert {line["messages"][-1]["content"] for line in lines_of(tmp_path, result)} == {

@@ -145,7 +145,7 @@ def test_the_type_is_told_from_the_records(tmp_path: Path) -> None:
         made = [read(data) for data in records(task, 60)]  # type: ignore[arg-type]  # of the two tasks
         assert curated(folder, made)[0].workload_type == expected
     (tmp_path / "news").mkdir()
-    news = [news_record(f"Acme number {i} beats estimate {i * 7}", "Earnings", 1000 + i) for i in range(40)]
+    news = [news_record(f"Acme number {i} beats estimate {i * 7}", timestamp=1000 + i) for i in range(40)]
     with SqliteStore(tmp_path / "news" / "records.sqlite") as store:
         store.write(news)
     plan = news_plan(tmp_path / "news")

@@ -21,7 +21,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.curation.result import PromptCounts
 from flywheel.plan import Plan
 from flywheel.records import FREE_TEXT, Record
-from flywheel.tool_calls import is_functions
+from flywheel.tool_calls import NO_CALL, is_functions
 from flywheel.workload import VERSION_DIGITS, Workload
 from flywheel.workload_versions import Recognizer, versions_of
 
@@ -88,7 +88,7 @@ class Sift:
                 self.other[version.sha256] += 1
                 return None
             record = replace(record, request={**record.request, "messages": today.messages(text)})
-        if record.label not in self._classes and not is_functions(record.label) and record.label != FREE_TEXT:
+        if record.label not in self._classes and not _is_no_class(record.label):
             label = today.label_of(record.answer)
             if label is None:
                 self.removed[record.label] += 1
@@ -130,6 +130,11 @@ class Sift:
         for mine, its in zip((self.other, self.taken_over, self.removed), sums[:3], strict=True):
             mine.update(its)
         self.unknown += sums[3]
+
+
+def _is_no_class(label: str) -> bool:
+    """Return whether a label is of calls, of none where some are expected, or of a free text."""
+    return is_functions(label) or label in (NO_CALL, FREE_TEXT)
 
 
 def notes_of(counts: PromptCounts) -> list[str]:

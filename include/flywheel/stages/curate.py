@@ -46,6 +46,7 @@ from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.seen import EVENTS_FILE, write_events
 from flywheel.curation.splits import Split
+from flywheel.curation.telling import check_can_tell
 from flywheel.errors import NotEnoughRecordsError
 from flywheel.plan import Candidate, Plan
 from flywheel.records import STRENGTH, Record
@@ -72,7 +73,8 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
         folder: of the run; nothing is written there.
 
     Raises:
-        NotEnoughRecordsError: fewer records than the configuration asks for, or none to train on.
+        NotEnoughRecordsError: fewer records than the configuration asks for, none to train on, or an eval
+            set on which one answer is always right.
         StoreError, ArtifactError: the store or the artifact root cannot be used.
     """
     started = time.monotonic()
@@ -108,10 +110,12 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
     dataset = root.fetch("datasets", key)
     summary = orjson.loads((dataset / "summary.json").read_bytes())
     there = summary["train"]
+    kind = _workload_type(plan, summary["per_class"])
+    check_can_tell(_whose(plan), kind, summary["per_class"], dataset / "eval.jsonl")
     beyond = _beyond(plan, there)
     summary["notes"] = [*summary["notes"], *([beyond] if beyond else [])]
     result = CurateResult(
-        **{**summary, "cutoff": plan.cutoff, "workload_type": _workload_type(plan, summary["per_class"])},
+        **{**summary, "cutoff": plan.cutoff, "workload_type": kind},
         found=found,
         sizes=_sizes(plan, dataset / "train.jsonl", there),
         candidates=_candidates(plan, there),
