@@ -20,11 +20,13 @@ class Connection:
     """The fields of a connection; the secret ones are never printed.
 
     Attributes:
+        conn_type: such as `http`; a URI's scheme.
         host: a name, or whatever else the connection's type puts there.
         extra: the decoded JSON of the field of that name.
     """
 
     id: str
+    conn_type: str = ""
     host: str = ""
     port: int | None = None
     schema: str = ""
@@ -71,6 +73,7 @@ def _of_uri(uri: str) -> dict[str, Any]:
     parts = urlsplit(uri)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return {
+        "conn_type": parts.scheme,
         "host": unquote(parts.hostname or ""),
         "port": parts.port,
         "schema": unquote(parts.path.strip("/")),
@@ -91,7 +94,7 @@ def _airflow_connection(connection_id: str, error: type[FlywheelError]) -> Conne
         found = AirflowConnection.get(connection_id)
     except (AirflowException, ImportError, RuntimeError):  # no such connection, or not inside a task
         return None
-    names = ("host", "port", "schema", "login", "password", "extra")
+    names = ("conn_type", "host", "port", "schema", "login", "password", "extra")
     return _of_fields(connection_id, {name: getattr(found, name, None) for name in names}, error)
 
 
@@ -109,6 +112,7 @@ def _of_fields(connection_id: str, fields: dict[str, Any], error: type[FlywheelE
         raise error(f"the connection {connection_id!r}: its port is no number")
     return Connection(
         id=connection_id,
+        conn_type=str(fields.get("conn_type") or ""),
         host=str(fields.get("host") or "").strip(),
         port=int(port) if port else None,
         schema=str(fields.get("schema") or "").strip("/ "),

@@ -104,10 +104,9 @@ def _teacher(config: Config) -> Iterator[Finding]:
     from flywheel.teacher.endpoint import resolve_endpoint
 
     endpoint = resolve_endpoint(config.teacher)
-    headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
     url = endpoint.url.replace("/chat/completions", "/models")
     try:
-        status = httpx.get(url, headers=headers, timeout=10).status_code
+        status = httpx.get(url, headers=endpoint.own_headers(), timeout=10).status_code
     except httpx.HTTPError as error:
         yield Finding(
             "teacher",

@@ -365,7 +365,7 @@ def test_a_key_with_a_line_end_is_refused_unseen(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_any_address_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flywheel.teacher.endpoint._airflow_connection", lambda _: None)
+    monkeypatch.setattr("flywheel.connections._airflow_connection", lambda *_: None)
     with pytest.raises(TeacherError, match=r"flywheel_teacher.*FLYWHEEL_TEACHER_BASE_URL"):
         endpoint(monkeypatch)
 

@@ -137,6 +137,8 @@ def _explain(origin: str, lines: dict[Location, int], detail: ErrorDetails) -> s
     message = re.sub(r"^Input should be", "expected", message)
     if not location:  # about several keys, which the message names
         return f"{origin}: {message}"
+    if "headers" in location:  # what is wrong there may be a key
+        return f"{where}: {message}"
     return f"{where}: {message}; got {_shorten(detail.get('input'))}"
 
 

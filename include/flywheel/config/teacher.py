@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +17,7 @@ _NOT_IN_REQUEST = {
     "stream": "answers are read whole",
     "n": "one answer is read",
 }
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 # What each request has, unless teacher.request leaves it out.
 DEFAULT_FIELDS = ("temperature", "max_tokens")
 
@@ -41,6 +43,58 @@ class RateLimits(Section):
     )
 
 
+# A header's name: a token of RFC 9110, 5.6.2.
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,80}$")]
+# These say how a call is sent, which is not for a config to say.
+_NO_HEADERS = frozenset(
+    {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"}
+    | {"keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+_SECRET = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
+
+
+class Header(Section):
+    """A header of each call. A secret one comes from a variable or the connection, never from the file."""
+
+    name: HeaderName = Field(description="Such as OpenAI-Organization.")
+    value: str | None = Field(None, min_length=1, description="What it says, where that is no secret.")
+    variable: str | None = Field(
+        None, pattern=_VARIABLE, description="Or the environment variable that holds it."
+    )
+    extra: str | None = Field(
+        None,
+        min_length=1,
+        description="Or the field of the connection's extra that holds it; for an address that comes from "
+        "the connection.",
+    )
+
+    @model_validator(mode="after")
+    def _one_value(self) -> Header:
+        if [self.value, self.variable, self.extra].count(None) != 2:
+            raise ValueError(f"one of value, variable and extra for {self.name}")
+        if self.name.lower() in _NO_HEADERS:
+            raise ValueError(f"another name than {self.name}, which each call has by itself")
+        if self.value is not None and _SECRET.search(self.name):
+            raise ValueError(f"variable or extra for {self.name}: a secret has no place in this file")
+        if self.value is not None and not (self.value.isascii() and self.value.isprintable()):
+            raise ValueError(f"a value of printable ASCII characters for {self.name}")
+        return self
+
+
+_KEY_HEADER = "The header with the key: Authorization has `Bearer` before it, any other the key alone."
+
+
+def _check_headers(headers: tuple[Header, ...], key_header: str) -> None:
+    names = [header.name.lower() for header in headers]
+    if key_header.lower() in _NO_HEADERS:
+        raise ValueError(f"another key_header than {key_header}, which each call has by itself")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"headers that differ: {name} is there more than once")
+        if name == key_header.lower():
+            raise ValueError(f"headers without {name}, which is the key's (key_header)")
+
+
 class FurtherEndpoint(Section):
     """Another endpoint with the same model: calls go where there is room, and past one that is down."""
 
@@ -48,9 +102,11 @@ class FurtherEndpoint(Section):
     base_url: str | None = Field(None, min_length=1, description="Or the address itself.")
     key_variable: str | None = Field(
         None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        pattern=_VARIABLE,
         description="Environment variable with the key for base_url; null: none is sent.",
     )
+    key_header: HeaderName = Field("Authorization", description=_KEY_HEADER)
+    headers: tuple[Header, ...] = ()
 
     @model_validator(mode="after")
     def _one_address(self) -> FurtherEndpoint:
@@ -58,6 +114,7 @@ class FurtherEndpoint(Section):
             raise ValueError("either connection or base_url")
         if self.connection is not None and self.key_variable is not None:
             raise ValueError("key_variable with base_url only: a connection has its own key")
+        _check_headers(self.headers, self.key_header)
         return self
 
 
@@ -113,6 +170,8 @@ class TeacherConfig(Section):
         description="The address where FLYWHEEL_TEACHER_BASE_URL is not set; the key then comes from "
         "FLYWHEEL_TEACHER_API_KEY alone.",
     )
+    key_header: HeaderName = Field("Authorization", description=_KEY_HEADER)
+    headers: tuple[Header, ...] = ()
     further_endpoints: tuple[FurtherEndpoint, ...] = ()
     concurrency: int = Field(256, ge=1, description="Most calls in flight at once, at each endpoint.")
     adaptive: bool = Field(
@@ -157,6 +216,11 @@ class TeacherConfig(Section):
                     f"null for {' or '.join(DEFAULT_FIELDS)} alone: {name!r} is not sent without it"
                 )
         return request
+
+    @model_validator(mode="after")
+    def _headers_fit(self) -> TeacherConfig:
+        _check_headers(self.headers, self.key_header)
+        return self
 
     @model_validator(mode="after")
     def _cost_needs_prices(self) -> TeacherConfig:

@@ -152,7 +152,10 @@ def error_message(data: bytes) -> str:
 def advice_for(status: int, location: str | None) -> str:
     """Return what to do about a status that no other call will mend."""
     if status in (401, 403):
-        return "check the key: the connection's password or FLYWHEEL_TEACHER_API_KEY"
+        return (
+            "check the key: the connection's password or FLYWHEEL_TEACHER_API_KEY; teacher.key_header names "
+            "the header that it goes into"
+        )
     if status == 404:
         return "check the address (it usually ends in /v1) and teacher.model"
     if location:

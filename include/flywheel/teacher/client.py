@@ -291,7 +291,8 @@ class TeacherClient:
                 return read_reply(answer.body)
             except MalformedError as error:
                 raise self._failed(route, sent_at, str(error)) from None
-        message = f"the teacher at {url} said {status}: {error_message(answer.body)}"
+        said = route.endpoint.without_secrets(error_message(answer.body))
+        message = f"the teacher at {url} said {status}: {said}"
         if status in RETRIED_STATUSES or status >= 500:
             wait = seconds_to_wait(answer.headers.get("retry-after"))
             if wait is not None:

@@ -65,8 +65,9 @@ class Connections:
             (b"Accept-Encoding", b"identity"),
             (b"User-Agent", b"flywheel"),
         ]
-        if endpoint.api_key:
-            self._headers.append((b"Authorization", b"Bearer " + endpoint.api_key.encode()))
+        own = {name.lower(): (name, value) for name, value in endpoint.own_headers().items()}
+        self._headers = [header for header in self._headers if header[0].decode().lower() not in own]
+        self._headers += [(name.encode(), value.encode()) for name, value in own.values()]
 
     async def post(self, body: bytes) -> HttpAnswer:
         """Send a body and read the whole answer.

@@ -5,8 +5,11 @@
 | address | FLYWHEEL_TEACHER_BASE_URL | `teacher.base_url` | the connection `teacher.connection` |
 | key | FLYWHEEL_TEACHER_API_KEY | the connection's password, if the address came from it | none |
 
-The connection's password is sent to the connection's own host only. A connection is, as everywhere in
-Airflow, in a secrets backend, an AIRFLOW_CONN_… variable (JSON or URI) or an entry made in its UI; the
+The key is sent as `Authorization: Bearer KEY`, or alone in the header that `teacher.key_header` names;
+`teacher.headers` adds others, whose values come from variables or the connection's extra.
+
+The connection's password and extra are sent to the connection's own host only. A connection is, as everywhere
+in Airflow, in a secrets backend, an AIRFLOW_CONN_… variable (JSON or URI) or an entry made in its UI; the
 variable works without Airflow, too.
 
 `teacher.further_endpoints` adds others with the same model; where FLYWHEEL_TEACHER_BASE_URL is set, they are
@@ -15,26 +18,50 @@ left out.
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
-from flywheel.config.teacher import TeacherConfig
+from flywheel.config.teacher import Header, TeacherConfig
+from flywheel.connections import Connection, find_connection
 from flywheel.errors import TeacherError
 
 URL_VARIABLE = "FLYWHEEL_TEACHER_BASE_URL"
 KEY_VARIABLE = "FLYWHEEL_TEACHER_API_KEY"
 _CHAT = "/chat/completions"
+# A shorter value would be found in words.
+_SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The chat-completions URL of an OpenAI-compatible server, and its key, which is never printed."""
+    """The chat-completions URL of an OpenAI-compatible server, with its key and headers, never printed.
+
+    Attributes:
+        key_header: the header that the key goes into.
+        headers: further ones.
+    """
 
     url: str
     api_key: str | None = field(default=None, repr=False)
+    key_header: str = "Authorization"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def own_headers(self) -> dict[str, str]:
+        """Return the headers that a call to it must have: its key's and its own."""
+        if not self.api_key:
+            return dict(self.headers)
+        is_bearer = self.key_header.lower() == "authorization"
+        return {self.key_header: f"Bearer {self.api_key}" if is_bearer else self.api_key, **self.headers}
+
+    def without_secrets(self, text: str) -> str:
+        """Return what it said, without the key and the headers' values that it may have repeated."""
+        for secret in (self.api_key, *self.headers.values()):
+            if secret and len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, "***")
+        return text
 
     @property
     def is_local(self) -> bool:
@@ -52,18 +79,24 @@ def resolve_endpoint(config: TeacherConfig) -> Endpoint:
     key = os.environ.get(KEY_VARIABLE, "").strip() or None
     if not base_url and config.base_url:
         base_url, origin = config.base_url.strip(), "teacher.base_url"
+    connection = None
     if not base_url:
         origin = f"the connection {config.connection!r}"
-        connection = _connection(config.connection)
+        connection = find_connection(config.connection, TeacherError)
         if connection is None:
             raise TeacherError(
                 f"the teacher's address is not known: add an Airflow connection {config.connection!r} (host, "
                 f"and the key as password), or set {URL_VARIABLE} and {KEY_VARIABLE}, or teacher.base_url in "
                 f"the config"
             )
-        base_url, password = connection
-        key = key or password
-    return Endpoint(chat_url(base_url, origin), _usable(key))
+        base_url = _url_of(connection)
+        key = key or connection.password.strip()
+    return Endpoint(
+        chat_url(base_url, origin),
+        _usable(key) if key else None,
+        config.key_header,
+        _headers(config.headers, "teacher", connection),
+    )
 
 
 def resolve_endpoints(config: TeacherConfig) -> list[Endpoint]:
@@ -77,18 +110,24 @@ def resolve_endpoints(config: TeacherConfig) -> list[Endpoint]:
         return found
     for index, further in enumerate(config.further_endpoints):
         where = f"teacher.further_endpoints.{index}"
+        connection = None
         if further.connection is not None:
-            connection = _connection(further.connection)
+            connection = find_connection(further.connection, TeacherError)
             if connection is None:
                 raise TeacherError(
                     f"{where}: add an Airflow connection {further.connection!r}: host, key as password"
                 )
             origin = f"the connection {further.connection!r}"
-            base_url, key = connection
+            base_url, key = _url_of(connection), connection.password.strip()
         else:
             origin, base_url = f"{where}.base_url", str(further.base_url)
-            key = _key_in(further.key_variable, where) if further.key_variable else None
-        endpoint = Endpoint(chat_url(base_url, origin), _usable(key))
+            key = _key_in(further.key_variable, where) if further.key_variable else ""
+        endpoint = Endpoint(
+            chat_url(base_url, origin),
+            _usable(key) if key else None,
+            further.key_header,
+            _headers(further.headers, where, connection),
+        )
         if endpoint.url in [other.url for other in found]:
             raise TeacherError(f"{where}: {endpoint.url} is there already; name each endpoint once")
         found.append(endpoint)
@@ -102,10 +141,10 @@ def _key_in(variable: str, where: str) -> str:
     return key
 
 
-def _usable(key: str | None) -> str | None:
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise TeacherError("the teacher's key holds characters that a key cannot have, such as a line end")
-    return key
+def _usable(value: str, what: str = "the teacher's key") -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise TeacherError(f"{what} holds characters that it cannot have, such as a line end")
+    return value
 
 
 def chat_url(base_url: str, origin: str) -> str:
@@ -126,56 +165,46 @@ def chat_url(base_url: str, origin: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path + _CHAT, parts.query, ""))
 
 
-def _connection(connection_id: str) -> tuple[str, str | None] | None:
-    """Return base URL and key of an Airflow connection; None if there is no such connection."""
-    variable = os.environ.get(f"AIRFLOW_CONN_{connection_id.upper()}", "").strip()
-    if variable.startswith("{"):
-        try:
-            return _of_fields(json.loads(variable), connection_id)
-        except json.JSONDecodeError as error:
-            raise TeacherError(f"AIRFLOW_CONN_{connection_id.upper()}: not valid JSON: {error}") from None
-    if variable:
-        parts = urlsplit(variable)
-        fields = {
-            "conn_type": parts.scheme,
-            "host": unquote(parts.hostname or ""),
-            "port": parts.port,
-            "password": unquote(parts.password or ""),
-            "schema": unquote(parts.path.lstrip("/")),
-        }
-        return _of_fields(fields, connection_id)
-    return _airflow_connection(connection_id)
-
-
-def _airflow_connection(connection_id: str) -> tuple[str, str | None] | None:
-    """Ask Airflow, if it is there: the one place of this package that touches it."""
-    try:
-        from airflow.sdk import Connection
-        from airflow.sdk.exceptions import AirflowException
-    except ImportError:
-        return None
-    try:
-        found = Connection.get(connection_id)
-    except (AirflowException, ImportError, RuntimeError):  # no such connection, or not inside a task
-        return None
-    names = ("conn_type", "host", "port", "password", "schema")
-    return _of_fields({name: getattr(found, name, None) for name in names}, connection_id)
-
-
-def _of_fields(fields: dict[str, Any], connection_id: str) -> tuple[str, str | None]:
+def _url_of(connection: Connection) -> str:
     """Put a base URL together from a connection's fields, as Airflow's HTTP connections are filled in.
 
     `host` may be the whole URL; else `schema` is the protocol, or the path where a URI put one.
     """
-    host = str(fields.get("host") or "").strip()
+    host, schema, kind = connection.host, connection.schema, connection.conn_type
     if not host:
-        raise TeacherError(f"the connection {connection_id!r} has no host; expected the teacher's URL there")
-    password = str(fields.get("password") or "").strip() or None
+        raise TeacherError(f"the connection {connection.id!r} has no host; expected the teacher's URL there")
     if "://" in host:
-        return host, password
-    schema = str(fields.get("schema") or "").strip("/ ")
-    kind = str(fields.get("conn_type") or "")
+        return host
     protocol = schema if schema in ("http", "https") else kind if kind in ("http", "https") else "https"
     path = "" if schema in ("", "http", "https") else f"/{schema}"
-    port = f":{fields['port']}" if fields.get("port") else ""
-    return f"{protocol}://{host}{port}{path}", password
+    port = f":{connection.port}" if connection.port else ""
+    return f"{protocol}://{host}{port}{path}"
+
+
+def _headers(headers: Sequence[Header], where: str, connection: Connection | None) -> dict[str, str]:
+    """Return the configured headers with their values.
+
+    Args:
+        connection: that the address came from, if any: what it holds is sent nowhere else.
+    """
+    found = {}
+    for index, header in enumerate(headers):
+        key = f"{where}.headers.{index}"
+        value: Any = header.value
+        if header.variable is not None:
+            value = os.environ.get(header.variable, "").strip()
+            if not value:
+                raise TeacherError(f"{key}.variable: the environment has no {header.variable}; set it")
+        elif header.extra is not None:
+            if connection is None:
+                raise TeacherError(
+                    f"{key}.extra: the address comes from no connection, and what a connection holds is "
+                    f"sent to its own host alone; use variable"
+                )
+            value = connection.extra.get(header.extra)
+            if not isinstance(value, str) or not value.strip():
+                raise TeacherError(
+                    f"{key}.extra: the extra of the connection {connection.id!r} has no text {header.extra!r}"
+                )
+        found[header.name] = _usable(str(value).strip(), f"the value of the header {header.name}")
+    return found
