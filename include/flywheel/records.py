@@ -254,10 +254,13 @@ def _check_messages(messages: Any) -> list[Message]:
         where = f"request.messages.{index}"
         if not isinstance(message, dict):
             raise RecordError(f"{where}: expected an object with role and content")
-        if message.get("role") not in _ROLES:
+        role = message.get("role")
+        if not isinstance(role, str) or role not in _ROLES:
             raise RecordError(f"{where}.role: expected one of {', '.join(sorted(_ROLES))}")
         content = message.get("content")
-        if message["role"] == "assistant" and message.get("tool_calls"):
+        if message.get("tool_calls"):
+            if role != "assistant":
+                raise RecordError(f"{where}.tool_calls: only an assistant calls functions, not {role}")
             # Of an earlier turn: what it called was answered, whatever its arguments look like.
             read_calls(message["tool_calls"], f"{where}.tool_calls", parse_arguments=False)
             if content is None and index < len(messages) - 1:

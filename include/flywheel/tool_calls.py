@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from flywheel import exact_json
 from flywheel.errors import RecordError
 
 # Stands for the functions of an answer that calls none, where such answers are counted by function.
@@ -168,8 +169,8 @@ def _value_of(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments or {}
     try:
-        value = orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError:
+        value = exact_json.loads(arguments or "{}")
+    except ValueError:
         return arguments
     return value if isinstance(value, dict) else arguments
 
@@ -195,10 +196,10 @@ def _call(call: Any, where: str, parse_arguments: bool) -> ToolCall:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        value = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError as error:
+        value = exact_json.loads(text or "{}")
+    except ValueError as error:
         raise RecordError(
-            f"{where}: not valid JSON ({error}): {text!r:.120}; with "
+            f"{where}: {error}; got {text!r:.120}; with "
             "data_split_config.parse_function_arguments false it would be kept as text"
         ) from None
     if not isinstance(value, dict):
@@ -222,6 +223,16 @@ def _written(value: Any) -> ToolCall | None:
     name = value.get("name")
     arguments = value.get("arguments", value.get("parameters"))
     if not isinstance(name, str) or not isinstance(arguments, dict | str):
+        return None
+    try:
+        name.encode()
+        try:
+            exact_json.loads(orjson.dumps(arguments))
+        except (TypeError, ValueError):
+            # No teacher's call holds lone surrogates, numbers beyond 64 bits or hundreds of levels: the
+            # function may be right, such arguments are not, and are kept as a text.
+            arguments = json.dumps(arguments)
+    except (UnicodeEncodeError, RecursionError):
         return None
     return ToolCall(name, arguments)
 

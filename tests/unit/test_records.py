@@ -92,6 +92,8 @@ BAD = {
     "no messages": (changed("request.messages", []), "request.messages"),
     "message as text": (changed("request.messages.1", "hi"), "request.messages.1"),
     "unknown role": (changed("request.messages.1.role", "robot"), "request.messages.1.role"),
+    "role of wrong type": (changed("request.messages.1.role", ["user"]), "request.messages.1.role"),
+    "a user's calls": (changed("request.messages.1.tool_calls", [{}]), "request.messages.1.tool_calls"),
     "content of wrong type": (changed("request.messages.1.content", 5), "request.messages.1.content"),
     "lone surrogate": (changed("request.messages.1.content", "\ud800"), "Unicode"),
     "huge content": (changed("request.messages.1.content", "x" * 1_000_001), "at most 1000000"),

@@ -300,6 +300,14 @@ BAD_JSONL_ROWS = {
     "number as label": (b'{"headline": "Acme", "date": 1, "who": 3}\n', "who: expected a text, got int"),
     "line beyond the limit": (b'{"headline": "' + b"A" * 5_000_000 + b'"}\n', "line too long"),
     "deep nesting": (b"[" * 100_000 + b"\n", "not valid JSON"),
+    "deeply nested date": (
+        b'{"headline": "Acme", "date": ' + b"[" * 990 + b"]" * 990 + b"}\n",
+        "date: expected a time, got an object",
+    ),
+    "text twice": (
+        b'{"headline": "Acme", "date": 1, "headline": "Bolt"}\n',
+        "a key that is there twice: 'headline'",
+    ),
 }
 
 
@@ -471,6 +479,38 @@ def test_log_records_of_parquet_are_those_of_json_lines(tmp_path: Path, form: st
         (4, "request"),
     ][: len(lines) - 2]
     assert all(entry["raw"].startswith('{"request":') for entry in bad)
+
+
+def test_what_other_keys_of_a_headline_hold_does_not_matter(tmp_path: Path) -> None:
+    line = b'{"headline": "Acme \\"headline\\"", "date": "2024-03-01", "id": 1, "id": 2, "n": %s}' % (
+        b"7" * 40
+    )
+    headlines, bad = read_bytes(tmp_path, line, "h.jsonl")
+    assert [h.text for h in headlines] == ['Acme "headline"'] and bad == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"request": {"model": "a", "model": "b"}}', "a key that is there twice: 'model'"),
+        (b'{"request": {"seed": %s}}' % (b"7" * 40), "a whole number beyond 64 bits: 7777"),
+        (b'{"request": %s}' % (b"[" * 200 + b"]" * 200), "nested too deeply: more than 100 levels"),
+    ],
+)
+def test_a_log_record_that_would_not_be_kept_as_it_is_is_set_aside(
+    tmp_path: Path, line: bytes, reason: str
+) -> None:
+    records, bad, _ = read_logs(tmp_path, line)
+    assert records == [] and bad[0]["line"] == 1 and bad[0]["reason"].startswith(reason)
+
+
+def test_a_row_of_parquet_with_what_json_has_not_is_set_aside(tmp_path: Path) -> None:
+    row = log_record(request={"messages": [{"role": "user", "content": "Bolt"}], "seed": b"\xff"})
+    pq.write_table(pa.table({name: [value] for name, value in row.items()}), tmp_path / "app.parquet")
+    with Quarantine(tmp_path / "q") as quarantine:
+        config = source(tmp_path / "app.parquet", kind="log_records")
+        assert list(read_log_records(config, quarantine, WORKLOAD)) == []
+    assert json.loads((tmp_path / "q").read_text())["reason"].startswith("cannot be kept as JSON")
 
 
 def test_a_log_of_parquet_without_a_column_is_an_error(tmp_path: Path) -> None:

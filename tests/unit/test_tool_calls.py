@@ -1,5 +1,6 @@
 """Tool calls: read from logs, parsed from students' answers, and compared."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from flywheel.errors import RecordError
 from flywheel.tool_calls import (
     NO_CALL,
     ToolCall,
+    calls_text,
     functions,
     is_functions,
     parse_calls,
@@ -34,7 +36,7 @@ def test_arguments_are_read_as_text_or_as_object(arguments: Any) -> None:
     [
         (
             logged("{'ticker': 'ACME'}"),
-            r"x\.0\.function\.arguments: not valid JSON .*parse_function_arguments",
+            r"x\.0\.function\.arguments: not valid JSON: .*parse_function_arguments",
         ),
         (logged("[1]"), r"x\.0\.function\.arguments: expected a JSON object"),
         (logged(7), r"x\.0\.function\.arguments: expected an object, or one as JSON text, got int"),
@@ -73,6 +75,32 @@ def test_calls_are_found_in_the_forms_that_models_write(text: str) -> None:
 )
 def test_an_answer_without_a_whole_call_has_none(text: str) -> None:
     assert parse_calls(text) == ()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"x": "\\ud800"}', '{"x": %s}' % ("7" * 4000), '{"x": %s}' % ("[" * 300 + "]" * 300)],
+    ids=["lone surrogate", "number beyond 64 bits", "300 levels"],
+)
+def test_arguments_that_no_record_can_hold_are_a_text_and_can_be_shown(arguments: str) -> None:
+    (call,) = parse_calls(f'{{"name": "get_quote", "arguments": {arguments}}}')
+    assert functions([call]) == "get_quote()" and call.arguments == arguments
+    assert json.loads(calls_text([call]))["arguments"] == arguments
+    assert not same_calls([call], [QUOTE]) and same_calls([call], [call])
+
+
+def test_a_function_whose_name_cannot_be_written_is_no_call() -> None:
+    assert parse_calls('{"name": "\\ud800", "arguments": {}}') == ()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 2}', '{"a": %s}' % ("[" * 300 + "]" * 300), '{"a": %s}' % ("7" * 30)]
+)
+def test_arguments_that_cannot_be_kept_as_they_are_stay_a_text(text: str) -> None:
+    with pytest.raises(RecordError, match=r"x\.0\.function\.arguments: .*parse_function_arguments"):
+        read_calls(logged(text), "x")
+    (message,) = with_arguments([{"role": "assistant", "tool_calls": logged(text)}], as_text=False)
+    assert message["tool_calls"][0]["function"]["arguments"] == text
 
 
 def test_calls_agree_by_value_and_in_any_order() -> None:

@@ -117,6 +117,8 @@ def _headline(row: Row, source: SourceConfig, zone: ZoneInfo, file: str) -> Head
     assert isinstance(text, str)
     timestamp, known_at = 0, None
     if columns.timestamp is not None:
+        if isinstance(row.values.get(columns.timestamp), dict | list):
+            return f"{columns.timestamp}: expected a time, got an object or a list"
         try:
             timestamp, known_at = parse_time(row.values.get(columns.timestamp), zone)
             known_at += source.known_after

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from flywheel import exact_json
 from flywheel.config.evaluation import WorkloadType
 from flywheel.config.schema import SourceConfig
 from flywheel.errors import RecordError
@@ -114,13 +115,16 @@ def _of_parquet(row: Row) -> Row:
     if isinstance(values["timestamp"], datetime):
         time = values["timestamp"]
         values["timestamp"] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    read = orjson.dumps(values, default=str)
+    try:
+        read = orjson.dumps(values)
+    except TypeError as error:  # bytes, decimals, and what else JSON has not
+        return Row(row.line, {}, f"cannot be kept as JSON: {error}", orjson.dumps(values, default=repr))
     for name in _OBJECTS:
         if isinstance(values[name], str):
             try:
-                values[name] = orjson.loads(values[name])
-            except orjson.JSONDecodeError as error:
-                return Row(row.line, {}, f"{name}: not valid JSON: {error}", read)
+                values[name] = exact_json.loads(values[name])
+            except ValueError as error:
+                return Row(row.line, {}, f"{name}: {error}", read)
     return Row(row.line, values, "", read)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import orjson
 
+from flywheel import exact_json
 from flywheel.errors import SourceError
 from flywheel.sources.files import Line, SourceFile, lines_of, missing_column
 
@@ -67,8 +68,13 @@ def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[Row]:
             yield from parquet_rows(file, opened, columns)
 
 
-def json_rows(opened: BinaryIO) -> Iterator[Row]:
-    """Yield the objects of a JSON-lines file."""
+def json_rows(opened: BinaryIO, columns: Collection[str] | None = None) -> Iterator[Row]:
+    """Yield the objects of a JSON-lines file.
+
+    Args:
+        columns: the keys that are wanted; what others hold does not matter. None: all must be held exactly,
+            at any depth (see `flywheel.exact_json`).
+    """
     for line in lines_of(opened):
         if line.problem:
             yield Row(line.number, {}, line.problem, line.data)
@@ -77,9 +83,9 @@ def json_rows(opened: BinaryIO) -> Iterator[Row]:
             yield Row(line.number, {}, "blank line", line.data)
             continue
         try:
-            values = orjson.loads(line.data)
-        except orjson.JSONDecodeError as error:
-            yield Row(line.number, {}, f"not valid JSON: {error}", line.data)
+            values = exact_json.loads(line.data) if columns is None else _loads(line.data, columns)
+        except ValueError as error:
+            yield Row(line.number, {}, str(error), line.data)
             continue
         if isinstance(values, dict):
             yield Row(line.number, values, "", line.data)
@@ -87,11 +93,22 @@ def json_rows(opened: BinaryIO) -> Iterator[Row]:
             yield Row(line.number, {}, f"not a JSON object: got {type(values).__name__}", line.data)
 
 
+def _loads(data: bytes, columns: Collection[str]) -> Any:
+    try:
+        values = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    twice = exact_json.repeated_key(data, columns) if isinstance(values, dict) else None
+    if twice is not None:
+        raise ValueError(f"a key that is there twice: {twice!r}")
+    return values
+
+
 def _checked_json_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
     seen: set[str] = set()
     names: dict[str, None] = {}
     objects = 0
-    for row in json_rows(opened):
+    for row in json_rows(opened, columns):
         if not row.problem:
             objects += 1
             seen.update(column for column in columns if column in row.values)
