@@ -57,7 +57,7 @@ from flywheel.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 7
+CODE_VERSION = 8
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
