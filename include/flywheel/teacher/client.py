@@ -34,6 +34,7 @@ from flywheel.teacher.answers import (
     seconds_to_wait,
 )
 from flywheel.teacher.connections import Connections, HttpAnswer, certificates
+from flywheel.teacher.decoding import EncodingError, decoded
 from flywheel.teacher.endpoint import Endpoint
 from flywheel.teacher.limiter import Limiter
 from flywheel.teacher.route import Route
@@ -282,16 +283,27 @@ class TeacherClient:
             reason = f"{url}: {str(error) or type(error).__name__}"
             unreached = isinstance(error, httpcore.ConnectError)
             raise self._failed(route, sent_at, reason, is_attempt=not unreached) from None
+        except EncodingError as error:
+            raise self._failed(route, sent_at, f"{url}: {error}") from None
         return self._reply(route, answer, sent_at)
 
     def _reply(self, route: Route, answer: HttpAnswer, sent_at: float) -> Reply:
         status, url = answer.status, route.endpoint.url
+        try:
+            body = decoded(answer.body, answer.headers.get("content-encoding", ""))
+        except EncodingError as error:
+            if status == 200:
+                reason = f"the answer of {url} cannot be read: {error}"
+                if error.is_unknown and not route.has_answered:
+                    raise self._broken(route, reason) from None
+                raise self._failed(route, sent_at, reason) from None
+            body = f"(what it says cannot be read: {error})".encode()
         if status == 200:
             try:
-                return read_reply(answer.body)
+                return read_reply(body)
             except MalformedError as error:
                 raise self._failed(route, sent_at, str(error)) from None
-        said = route.endpoint.without_secrets(error_message(answer.body))
+        said = route.endpoint.without_secrets(error_message(body))
         message = f"the teacher at {url} said {status}: {said}"
         if status in RETRIED_STATUSES or status >= 500:
             wait = seconds_to_wait(answer.headers.get("retry-after"))

@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
+from flywheel.teacher.decoding import MAX_BYTES, EncodingError
 from flywheel.teacher.endpoint import Endpoint
 
 # Streams on one HTTP/2 connection; servers allow 100 or more (RFC 9113, 6.5.2).
@@ -75,18 +76,22 @@ class Connections:
         Raises:
             httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError: no answer came.
             httpcore.UnsupportedProtocol: an address of another protocol.
+            EncodingError: the answer is longer than any answer is.
         """
         headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
         request = httpcore.Request("POST", self._url, headers=headers, content=body)
         async with self._lane() as lane:
             response = await lane.pool.handle_async_request(request)
             try:
-                data = await response.aread()
+                data = await _read(response)
             finally:
                 await response.aclose()
             if response.extensions.get("http_version") == b"HTTP/2":
                 self._places = STREAMS
-        found = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
+        found: dict[str, str] = {}
+        for raw, value in response.headers:
+            name, text = raw.decode("ascii").lower(), value.decode("latin-1")
+            found[name] = f"{found[name]}, {text}" if name in found else text  # RFC 9110, 5.3
         return HttpAnswer(response.status, found, data)
 
     @asynccontextmanager
@@ -116,6 +121,17 @@ class Connections:
         """Close all connections."""
         for lane in self._lanes:
             await lane.pool.aclose()
+
+
+async def _read(response: httpcore.Response) -> bytes:
+    """Read an answer as far as one can be long."""
+    parts, size = [], 0
+    async for part in response.aiter_stream():
+        size += len(part)
+        if size > MAX_BYTES:
+            raise EncodingError(f"an answer of more than {MAX_BYTES // 1024 // 1024} MiB")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def certificates() -> ssl.SSLContext:
