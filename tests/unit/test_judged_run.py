@@ -25,9 +25,9 @@ def test_a_judge_rates_a_whole_run_and_is_asked_once(tmp_path: Path, monkeypatch
         run = planned(
             tmp_path,
             "briefs",
-            200,
-            nims=[student("small")],
-            sizes=[128],
+            280,
+            nims=[student("medium")],
+            sizes=[240],
             data_split_config={"eval_size": 30, "min_total_records": 100, "val_ratio": 0},
             evaluation_config={"max_new_tokens": 40},
             icl_config={"max_examples": 2, "reserved_tokens": 100},

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from flywheel.promotion.statistics import bound_of_difference, lower_bound
@@ -64,13 +64,20 @@ def low_of(candidate: Measured, rate: float) -> float:
     return lower_bound(candidate.score, candidate.score_error, candidate.eval_records, rate)
 
 
-def levels(candidates: Sequence[Candidate], bar: float, rate: float) -> list[tuple[Candidate, float, bool]]:
+def levels(
+    candidates: Sequence[Candidate],
+    bar: float,
+    rate: float,
+    also: Callable[[Candidate, float], bool] = lambda *_: True,
+) -> list[tuple[Candidate, float, bool]]:
     """Return the candidates in the order of their tests, each with its own error rate and outcome.
 
     Args:
         candidates: those that have a score.
         bar: the score to reach; a candidate passes where `low_of` it, at its rate, does.
         rate: chance that one passes which does not reach it, over all.
+        also: a further test that each must pass at its own rate; that both are passed wrongly is no likelier
+            than that one is (an intersection-union test; Berger, Technometrics 24, 1982).
     """
     order = sorted(candidates, key=lambda one: (-one.size, -cost_of(one)[0]))
     first = rate if len(order) < 2 else FIRST_SHARE * rate
@@ -78,7 +85,7 @@ def levels(candidates: Sequence[Candidate], bar: float, rate: float) -> list[tup
     handed_on = 0.0
     for candidate in order:
         level = handed_on + (first if not tested else (rate - first) / (len(order) - 1))
-        passed = low_of(candidate, level) >= bar - EPSILON
+        passed = low_of(candidate, level) >= bar - EPSILON and also(candidate, level)
         tested.append((candidate, level, passed))
         handed_on = level if passed else 0.0
     return tested

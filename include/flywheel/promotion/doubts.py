@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import orjson
-
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion
 from flywheel.curation.seen import seen_ids, seen_in_eval
 from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult
 from flywheel.plan import Plan
+from flywheel.promotion.answers import difference, read_answers
 from flywheel.promotion.choice import EPSILON, cost_of, margin_left
-from flywheel.promotion.statistics import bound_of_difference, paired_difference
+from flywheel.promotion.statistics import bound_of_difference
 from flywheel.promotion.timeline import Timeline
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, ComparisonPart, Report
@@ -84,28 +79,21 @@ def _compared(
     if standing.dataset and report.data.dataset and root.find("datasets", standing.dataset):
         learned = seen_ids(root, standing.dataset, standing.size)
         seen = seen_in_eval(root, report.data.dataset, learned)
-    new, old = _answers(root, row.evaluation, metric), _answers(root, anew.key, metric)
+    new, old = read_answers(root, row.evaluation, metric), read_answers(root, anew.key, metric)
     if new.ids != old.ids:
         raise ArtifactError("their evaluations are of different records")
     kept = [place for place, record in enumerate(new.ids) if record not in seen]
     if not kept:
         raise ArtifactError("it has learned from all of the eval records")
-    if new.values is not None and old.values is not None:
-        gains = (np.array(new.values) - np.array(old.values))[kept]
-        difference, error = float(gains.mean()), float(gains.std()) / len(kept) ** 0.5
-    else:
-        teacher, one, other = (
-            [texts[place] for place in kept] for texts in (new.teacher, new.student, old.student)
-        )
-        difference, error = paired_difference(teacher, one, other)
+    gain, error = difference(new, old, kept)
     is_cheaper = cost_of(row) < (standing.parameters or float("inf"), standing.size)
     needed = -margin_left(_gains(root, plan), promotion.margin) if is_cheaper else 0.0
-    low = bound_of_difference(difference, error, promotion.error_rate)
+    low = bound_of_difference(gain, error, promotion.error_rate)
     return ComparisonPart(
         champion=standing.adapter,
         records=len(kept),
         seen=len(new.ids) - len(kept),
-        difference=difference,
+        difference=gain,
         low=low,
         needed=needed,
         passes=low > EPSILON if needed == 0 else low >= needed - EPSILON,
@@ -118,28 +106,3 @@ def _gains(root: ArtifactRoot, plan: Plan) -> list[float]:
     # What the first of them won over one of before is not remembered.
     later = line.champions_between(plan.cutoff - REMEMBERED, plan.cutoff)[1:]
     return [champion.gain for champion in later if champion.gain is not None]
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """The answers of an evaluation, in its order; `values`: of each record, for metrics that are means."""
-
-    ids: list[str]
-    teacher: list[str]
-    student: list[str]
-    values: list[float] | None
-
-
-def _answers(root: ArtifactRoot, key: str, metric: str) -> _Answers:
-    if not root.find("evaluations", key):
-        raise ArtifactError(f"evaluation {key} is no longer in the artifact root")
-    lines = (root.fetch("evaluations", key) / "predictions.jsonl").read_bytes().splitlines()
-    rows = [orjson.loads(line) for line in lines]
-    is_mean = bool(rows) and metric in rows[0]
-    labels: Sequence[str] = [row.get("label", row["teacher"]) for row in rows]
-    return _Answers(
-        ids=[row["id"] for row in rows],
-        teacher=list(labels),
-        student=[row["student"] for row in rows],
-        values=[float(row[metric]) for row in rows] if is_mean else None,
-    )

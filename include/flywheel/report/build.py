@@ -17,6 +17,7 @@ from flywheel.metrics import METRICS, Metric, main_metric, metrics_of
 from flywheel.plan import Plan
 from flywheel.promotion.choice import low_of
 from flywheel.promotion.statistics import standard_error
+from flywheel.report.constant import Constant
 from flywheel.report.model import (
     BasePart,
     BestPart,
@@ -45,14 +46,21 @@ _WIDTH95 = 2 * 1.96
 _RESAMPLES = 1000
 
 
-def build_report(plan: Plan, outcomes: Outcomes) -> Report:
-    """Return the report with all candidates and the choice among them, still undecided."""
+def build_report(plan: Plan, outcomes: Outcomes, constant: Constant | None = None) -> Report:
+    """Return the report with all candidates and the choice among them, still undecided.
+
+    Args:
+        constant: the constant answer, which a candidate must beat; None where it is not known.
+    """
     data = _data(outcomes)
     order = {student: index for index, student in enumerate(plan.students)}
-    workload_type: WorkloadType = outcomes.curate.get("workload_type", "classification")
-    metric = metric_of(plan, workload_type, judged=outcomes.judge is not None)
+    workload_type, metric = measured_by(plan, outcomes)
     rate = plan.config.promotion.error_rate
     rows = [_candidate(job, data.train, metric, rate) for job in outcomes.candidates]
+    if constant is not None:
+        for job, row in zip(outcomes.candidates, rows, strict=True):
+            if job.evaluate is not None and row.state == "scored":
+                constant.beside(row, job.evaluate)
     rows.sort(key=lambda row: (order.get(row.student, len(order)), row.size))
     choice = choose(rows, plan.config.promotion, metric.title)
     chosen = choice.candidate
@@ -68,6 +76,7 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
         teacher=_teacher(plan, outcomes.label),
         base=[_base(job, metric) for job in outcomes.base],
         candidates=rows,
+        constant=constant.part if constant else None,
         best=_best(best_of(rows), outcomes.candidates),
         decision=DecisionPart(
             state="pending" if chosen else "none",
@@ -87,6 +96,16 @@ def build_report(plan: Plan, outcomes: Outcomes) -> Report:
 
 
 STAGES = ("label", "ingest", "curate", "base_eval", "icl_eval", "customize", "evaluate", "score", "promote")
+
+
+def measured_by(plan: Plan, outcomes: Outcomes) -> tuple[WorkloadType, Metric]:
+    """Return the type of the run's workload, and the metric that its candidates are compared by.
+
+    Raises:
+        ConfigError: the config's metric is none of this type of workload.
+    """
+    workload_type: WorkloadType = outcomes.curate.get("workload_type", "classification")
+    return workload_type, metric_of(plan, workload_type, judged=outcomes.judge is not None)
 
 
 def metric_of(plan: Plan, workload_type: WorkloadType, *, judged: bool) -> Metric:

@@ -147,6 +147,8 @@ class CandidatePart(ScoredPart, SpeedPart):
         scores: by metric, all that were measured.
         score_error: standard error of the score; `score_low`: what it is at least, but for a chance of
             promotion.error_rate.
+        gain: how much better it is than the constant answer on the same records, `gain_error` its standard
+            error; None where that was not measured.
         unparsable: eval answers that name no class, or hold a broken call; they count as wrong.
         train_seconds: of the training itself, also where an earlier run had done it.
         records_per_second: in training.
@@ -163,6 +165,8 @@ class CandidatePart(ScoredPart, SpeedPart):
     accuracy: float | None = None
     score_error: float | None = None
     score_low: float | None = None
+    gain: float | None = None
+    gain_error: float | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     unparsable: int | None = None
     eval_records: int | None = None
@@ -220,6 +224,23 @@ class OtherSplitPart(ReportPart):
         """Whether the two are further apart than their 95 % intervals reach."""
         one, other = self.here.f1_weighted_ci95, self.there.f1_weighted_ci95
         return one[0] > other[1] or other[0] > one[1]
+
+
+class ConstantPart(ReportPart):
+    """The most frequent answer of training, given to every eval record: what each candidate must beat.
+
+    Attributes:
+        answer: a class, calls or a text, as people read it.
+        metric: of `score`: the report's, or the workload type's own where a judge alone has the report's.
+        scores: by metric, all that were measured.
+        evaluation: key of its answers in the artifact root, `evaluations/<key>`.
+    """
+
+    answer: str
+    metric: str
+    score: float | None
+    scores: dict[str, float] = Field(default_factory=dict)
+    evaluation: str
 
 
 class ClassPart(ReportPart):
@@ -418,6 +439,7 @@ class Report(ReportPart):
     base: list[BasePart] = Field(default_factory=list)
     candidates: list[CandidatePart] = Field(default_factory=list)
     baseline: list[BaselinePart] = Field(default_factory=list)
+    constant: ConstantPart | None = None
     other_split: OtherSplitPart | None = None
     best: BestPart | None = None
     champion: ChampionPart | None = None

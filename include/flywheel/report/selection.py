@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from flywheel.config.schema import PromotionConfig
 from flywheel.promotion.choice import cost_of, levels, low_of, near_best
 from flywheel.report import figures
+from flywheel.report.constant import beats_constant
 from flywheel.report.model import CandidatePart, MetricPart
 
 Interval = tuple[float, float]
@@ -52,7 +53,7 @@ def best_of(rows: Sequence[CandidatePart]) -> CandidatePart | None:
 def choose(
     rows: Sequence[CandidatePart], promotion: PromotionConfig, title: str = MetricPart().title
 ) -> Choice:
-    """Choose the cheapest candidate that is shown to be good enough.
+    """Choose the cheapest candidate that is shown to be good enough, and better than the constant answer.
 
     Args:
         title: of the metric that the scores are.
@@ -66,17 +67,24 @@ def choose(
     near = f"within {promotion.within:.2f} of {'the teacher' if promotion.of == 'teacher' else 'the best'}"
     scored = [row for row in rows if row.state == "scored"]
     if promotion.of == "teacher":
-        tested = levels(scored, threshold, rate)
+        tested = levels(scored, threshold, rate, beats_constant)
         good = [row for row, _, passed in tested if passed]
         level = {row.name: own for row, own, _ in tested}
     else:
-        good, level = near_best(scored, best, promotion.within, rate), {}
+        near_the_best = near_best(scored, best, promotion.within, rate)
+        good = [row for row in near_the_best if beats_constant(row, rate / len(scored))]
+        level = {}
     sure = f"with {100 * (1 - rate):.1f} % confidence over {figures.count(len(scored))} candidates"
     if not good:
         reason = (
             f"No candidate is shown to be {near}, which asks for {figures.asked(title)} of "
             f"{figures.f1(threshold)}: the best, {_bounded(best, level.get(best.name, rate))}, {sure}."
         )
+        useless = [row for row in scored if not beats_constant(row, rate)]
+        if len(useless) == len(scored):
+            reason += " None is shown to beat one constant answer for everything, so none has a use."
+        elif best in useless:
+            reason += " The best is not shown to beat one constant answer for everything."
         return Choice(None, best, threshold, reason, len(scored))
     chosen = min(good, key=cost_of)
     sentences = [

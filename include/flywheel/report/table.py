@@ -42,19 +42,18 @@ def render_markdown(report: Report) -> str:
     """Return headline, verdict and table 1 as Markdown."""
     students = report.students
     lines = [f"**{headline(report)}**", "", *(line for text in report.verdict for line in (text, ""))]
-    lines.append(f"| training records | {' | '.join(students)} | TF-IDF |")
-    lines.append("|---:" * (len(students) + 2) + "|")
+    constant = figures.f1(report.constant.score) if report.constant else "–"
+    lines.append(f"| training records | {' | '.join(students)} | TF-IDF | one answer |")
+    lines.append("|---:" * (len(students) + 3) + "|")
     bases = {row.student: row for row in report.base}
-    lines.append(f"| untrained | {' | '.join(_base(bases.get(student)) for student in students)} | – |")
+    rows = [["untrained", *(_base(bases.get(student)) for student in students), "–", constant]]
     if report.has_icl:
-        lines.append(
-            f"| with examples | {' | '.join(_icl(bases.get(student)) for student in students)} | – |"
-        )
+        rows.append(["with examples", *(_icl(bases.get(student)) for student in students), "–", constant])
     baseline = {row.size: row.f1_weighted for row in report.baseline}
     for size in report.sizes:
         cells = [_cell(report, report.candidate(student, size)).plain for student in students]
-        lines.append(f"| {' | '.join([figures.count(size), *cells, figures.f1(baseline.get(size))])} |")
-    return "\n".join(lines)
+        rows.append([figures.count(size), *cells, figures.f1(baseline.get(size)), constant])
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _table_1(report: Report) -> Table:
@@ -70,15 +69,18 @@ def _table_1(report: Report) -> Table:
     for student in report.students:
         table.add_column(student, justify="right")
     table.add_column("TF-IDF", justify="right", style="dim")
+    table.add_column("one answer", justify="right", style="dim")
+    constant = figures.f1(report.constant.score) if report.constant else "–"
     if report.base:
         bases = {row.student: row for row in report.base}
-        table.add_row("untrained", *(_base(bases.get(student)) for student in report.students), "–")
+        before = [bases.get(student) for student in report.students]
+        table.add_row("untrained", *map(_base, before), "–", constant)
         if report.has_icl:
-            table.add_row("with examples", *(_icl(bases.get(student)) for student in report.students), "–")
+            table.add_row("with examples", *map(_icl, before), "–", constant)
     baseline = {row.size: row.f1_weighted for row in report.baseline}
     for size in report.sizes:
         cells = [_cell(report, report.candidate(student, size)) for student in report.students]
-        table.add_row(figures.count(size), *cells, figures.f1(baseline.get(size)))
+        table.add_row(figures.count(size), *cells, figures.f1(baseline.get(size)), constant)
     return table
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from flywheel.metrics import METRICS
 from flywheel.report import figures
+from flywheel.report.constant import beats_constant
 from flywheel.report.model import Report
 from flywheel.report.selection import score_of
 
@@ -16,6 +18,7 @@ def verdict_of(report: Report) -> list[str]:
         # Once it is decided, they are in the outcome where they decided it.
         *(decision.doubts if decision.state == "pending" else ()),
         _against_baseline(report),
+        _against_constant(report),
         _other_split(report),
         _teacher(report),
         _missing(report),
@@ -62,6 +65,22 @@ def _other_split(report: Report) -> str:
     if other.split == "temporal" and not higher:
         return f"{text}: on what comes after all that a student learned from, expect lower scores than these."
     return f"{text}: the records change with time, and these scores hold for one stretch of it."
+
+
+def _against_constant(report: Report) -> str:
+    """Compare the choice, or the best, with the most frequent answer of training for everything."""
+    constant, choice = report.constant, report.decision.choice or report.best
+    if constant is None or constant.score is None:
+        return ""
+    answer = constant.answer if len(constant.answer) <= 60 else f"{constant.answer[:57]}..."
+    metric = "" if constant.metric == report.metric.name else f" ({METRICS[constant.metric].title})"
+    text = f"The one answer {answer!r} for everything reaches {figures.f1(constant.score)}{metric}"
+    row = report.candidate(choice.student, choice.size) if choice else None
+    if row is None or row.gain is None:
+        return f"{text}."
+    if not beats_constant(row, report.decision.error_rate or 0.05):
+        return f"{text}: {row.name} is not shown to be better, and is not promoted."
+    return f"{text}, {figures.f1(row.gain)} below {row.name}."
 
 
 def _teacher(report: Report) -> str:

@@ -15,14 +15,15 @@ from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion
-from flywheel.errors import FlywheelError
+from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.judge.outcomes import judged
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.promotion.doubts import add_doubts
 from flywheel.promotion.timeline import compared_champion
 from flywheel.report.baseline import baseline
-from flywheel.report.build import build_report
+from flywheel.report.build import build_report, measured_by
+from flywheel.report.constant import Constant, constant_of
 from flywheel.report.curve import draw_png
 from flywheel.report.files import CURVE_FILE, mark_latest, write_report
 from flywheel.report.model import ChampionPart, Remeasured, Report
@@ -82,7 +83,10 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
     started = time.monotonic()
     root = ArtifactRoot(plan.config.artifacts.root)
     outcomes = judged(plan, outcomes)
-    report = build_report(plan, outcomes)
+    constant, trouble = _constant(root, plan, outcomes)
+    report = build_report(plan, outcomes, constant)
+    if trouble:
+        _warn(report, trouble)
     _add_baseline(root, plan, report)
     _add_other_split(root, plan, report)
     standing = compared_champion(root, plan)
@@ -147,6 +151,17 @@ def production_part(champion: Champion) -> ChampionPart:
         promoted_at=champion.promoted_at,
         registry=f"{entry.model} version {entry.version}" if entry else None,
     )
+
+
+def _constant(root: ArtifactRoot, plan: Plan, outcomes: Outcomes) -> tuple[Constant | None, str]:
+    """Return the constant answer that candidates must beat; or None and why there is none."""
+    dataset = outcomes.curate.get("dataset")
+    if dataset is None:
+        return None, ""
+    try:
+        return constant_of(root, plan, dataset, *measured_by(plan, outcomes)), ""
+    except (ArtifactError, ValueError, KeyError) as error:  # ValueError: the eval set is empty
+        return None, f"No constant answer to compare with: {error}"
 
 
 def _add_baseline(root: ArtifactRoot, plan: Plan, report: Report) -> None:
