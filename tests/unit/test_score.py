@@ -15,6 +15,7 @@ from flywheel.report import Report, print_report, read_report, render_markdown, 
 from flywheel.report.files import mark_latest
 from flywheel.report.html import render_html
 from flywheel.runs import Run
+from tests.unit import finished_run
 from tests.unit.finished_run import EVAL_RECORDS, TABLE_1, config_of, finish, plan_of
 
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: refused at once
@@ -118,6 +119,16 @@ def test_the_page_shows_the_teacher_against_people(root: str) -> None:
         "1.25 USD",
     ):
         assert shown in page, shown
+
+
+def test_the_page_says_which_tokens_and_costs_are_estimated(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untold = finished_run.LABELLED.model_copy(update={"estimated": 60})
+    monkeypatch.setattr(finished_run, "LABELLED", untold)
+    page = render_html(scored(finish(plan_of(config_of(root, UNREACHABLE)))))
+    assert "answers whose tokens and cost are estimated" in page
+    assert "60: the endpoint did not tell" in page
 
 
 def test_a_size_without_enough_records_is_shown_as_such(root: str) -> None:

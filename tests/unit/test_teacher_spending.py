@@ -1,5 +1,6 @@
 """Budgets, prices and what is left; the gate against people, and the list of disagreements."""
 
+import asyncio
 import csv
 import json
 import os
@@ -11,14 +12,16 @@ from typing import Any
 import orjson
 import pytest
 
-from flywheel.config.teacher import Budget, Gate, Prices
+from flywheel.config.teacher import Budget, Gate, Prices, RateLimits
 from flywheel.errors import BudgetError, TeacherError
 from flywheel.stages.label import LabelResult, label
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import AgreementCounter, check_gate
+from flywheel.teacher.client import TeacherClient
+from flywheel.teacher.endpoint import Endpoint
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import Spending
-from tests.unit.teacher_servers import Script, served, stand_in
+from tests.unit.teacher_servers import Script, completion, served, stand_in
 from tests.unit.test_stages_label import LABELS, WORKLOAD, lines_of, make, start, write_headlines
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}}
@@ -71,6 +74,97 @@ def test_sums_are_kept_for_a_run_that_is_tried_again(tmp_path: Path) -> None:
     assert Spending(path=path, run_id="a").calls == 0
     path.write_text("not JSON")
     assert Spending(path=path, run_id="a").calls == 0
+
+
+# -- endpoints that do not tell, or tell strangely ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens", "estimated"),
+    [
+        ({"prompt_tokens": 90.0, "completion_tokens": 9.6}, (90, 10), 0),
+        ({"prompt_tokens": 90, "total_tokens": 100}, (90, 10), 0),
+        ({"completion_tokens": 10, "total_tokens": 100}, (90, 10), 0),
+        ({}, (100, 4), 1),
+        ({"prompt_tokens": None, "completion_tokens": None}, (100, 4), 1),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, (100, 4), 1),
+        ({"prompt_tokens": 90}, (90, 4), 1),
+        ({"prompt_tokens": float("nan"), "completion_tokens": "9"}, (100, 4), 1),
+        ({"prompt_tokens": -5, "completion_tokens": True}, (100, 4), 1),
+        ({"prompt_tokens": 1e300, "completion_tokens": 10}, (100, 10), 1),
+    ],
+)
+def test_what_an_endpoint_does_not_tell_is_estimated_and_counted(
+    usage: dict[str, Any], tokens: tuple[int, int], estimated: int
+) -> None:
+    spending = Spending()
+    body = b"x" * 400
+    assert spending.end(spending.begin(body), body, usage, written=16) == sum(tokens)
+    assert (spending.prompt_tokens, spending.completion_tokens) == tokens
+    assert spending.estimated == estimated
+
+
+def test_a_prompt_is_estimated_by_what_was_told_and_a_cut_off_answer_by_its_bound() -> None:
+    spending = Spending()
+    body = b'{"text":"' + b"x" * 373 + b'","max_tokens":64}'
+    assert len(body) == 400
+    spending.end(spending.begin(body), body, {"prompt_tokens": 50, "completion_tokens": 1})
+    # Its thoughts are not shown; they fill what it was allowed to write.
+    assert spending.end(spending.begin(body), body, {}, is_cut_off=True) == 50 + 64
+    assert spending.estimated == 1
+
+
+USAGES: list[Any] = [
+    None,
+    {},
+    {"prompt_tokens": None},
+    {"prompt_tokens": 0.0, "completion_tokens": 0.0},
+    "none",
+]
+
+
+@pytest.mark.parametrize("usage", USAGES)
+@pytest.mark.parametrize(
+    ("budget", "prices"),
+    [({"tokens": 15_000}, {}), ({"cost": 15.0}, {"prompt": 1000, "completion": 1000})],
+)
+def test_a_budget_holds_without_usage_and_the_result_says_that_it_is_an_estimate(
+    folder: Path, usage: Any, budget: dict[str, Any], prices: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = json.loads(completion("[[[earnings]]]"))
+    if usage != "none":
+        answer["usage"] = usage
+    script = Script([(200, {}, json.dumps(answer).encode())])
+    with served(script) as url:
+        plan = make(folder, url, budget={**budget, "when_spent": "go_on"}, prices=prices)
+        result = label(plan, folder)
+    each = len(script.calls[0]["body"]) * 0.25 + 4
+    assert len(script.calls) == result.calls == pytest.approx(15_000 / each, abs=2)
+    assert 13_000 < result.prompt_tokens + result.completion_tokens <= 15_100
+    assert result.left == 300 - result.labelled > 0
+    assert result.estimated == result.asked
+    assert "do not say what they used" in caplog.text
+    assert "are spent (by estimate: the endpoint tells no usage)" in caplog.text
+
+
+def test_an_answer_that_cannot_be_read_is_paid_for_and_counts(folder: Path) -> None:
+    script = Script([(200, {}, b'{"choices": [{"mess'), (200, {}, completion("[[[earnings]]]"))])
+    write_headlines(folder, [("Acme posts results", "2024-03-01", "")])
+    with served(script) as url:
+        result = label(make(folder, url), folder)
+    assert (result.calls, result.asked, result.estimated) == (2, 1, 2)
+    assert result.prompt_tokens == pytest.approx(2 * len(script.calls[0]["body"]) / 4, abs=2)
+
+
+def test_rates_hold_without_usage() -> None:
+    async def wait_of(body: bytes) -> float:
+        rates = RateLimits(tokens_per_minute=60)
+        async with TeacherClient([Endpoint(f"{url}/v1/chat/completions")], rates=rates) as client:
+            await client.ask(body)
+            return client._routes[0].opens_at - time.monotonic()
+
+    with served(Script([(200, {}, completion("[[[earnings]]]"))])) as url:
+        assert asyncio.run(wait_of(b"{}" + b" " * 4000)) > 900  # a thousand tokens, one a second
 
 
 # -- budgets of the stage ------------------------------------------------------------------------------

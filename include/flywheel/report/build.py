@@ -263,6 +263,7 @@ def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
         prompt_tokens=label.get("prompt_tokens", 0),
         cached_tokens=label.get("cached_tokens", 0),
         completion_tokens=label.get("completion_tokens", 0),
+        estimated=label.get("estimated", 0),
         cost=label.get("cost", 0.0),
         currency=label.get("currency", ""),
         left=label.get("left", 0),

@@ -156,6 +156,9 @@ def _counters(report: Report) -> list[tuple[str, str]]:
     rows.insert(2, ("teacher’s answer tokens", report.teacher.completion_tokens))
     shown = [(name, figures.count(value)) for name, value in rows]
     teacher = report.teacher
+    if teacher.estimated:
+        told = f"{figures.count(teacher.estimated)}: the endpoint did not tell"
+        shown.insert(3, ("answers whose tokens and cost are estimated", told))
     if teacher.cached_tokens:
         cached = figures.count(teacher.cached_tokens)
         shown.insert(2, ("of these found in the teacher’s prefix cache", cached))

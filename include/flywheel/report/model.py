@@ -95,6 +95,7 @@ class TeacherPart(ReportPart):
         human_disagreements: the first of them; all are in the run's file `disagreements_file`.
         prompt_tokens, completion_tokens: of the calls of this run; cached ones were found in the endpoint's
             prefix cache.
+        estimated: answers whose tokens the endpoint did not tell, and which are estimated in tokens and cost.
         cost: of this run's calls, by the configured prices, in `currency`; 0 without prices.
         left: headlines without an answer, for the budget was spent.
     """
@@ -113,6 +114,7 @@ class TeacherPart(ReportPart):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    estimated: int = 0
     cost: float = 0.0
     currency: str = ""
     left: int = 0

@@ -24,7 +24,7 @@ from flywheel.stores import Answer, RecordStore, open_store
 from flywheel.teacher.answers import tokens_of
 from flywheel.teacher.held import HeldAnswers
 from flywheel.teacher.request import Requests
-from flywheel.teacher.spending import FIRST_TOKENS_PER_BYTE, Spending
+from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
 from flywheel.workload import Workload
 from flywheel.workload_versions import versions_of
 
@@ -219,7 +219,7 @@ class _Count:
                 basis = "by answers to another version of the prompt"
         if rates is None:
             answer = max(len(plan.workload.answer_for(name)) for name in plan.workload.classes)
-            rates, basis = (FIRST_TOKENS_PER_BYTE, 0.0, answer * FIRST_TOKENS_PER_BYTE), "by its length"
+            rates, basis = (TOKENS_PER_BYTE, 0.0, answer * TOKENS_PER_BYTE), "by its length"
         prompt, cached, completion = rates
         return [
             (size * prompt, size * cached, number * completion)

@@ -48,7 +48,7 @@ from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Counts, Labeller, Outcome
 from flywheel.teacher.progress import Progress
 from flywheel.teacher.request import Requests
-from flywheel.teacher.spending import Spending
+from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
 from flywheel.workload_versions import versions_of
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class LabelResult(BaseModel):
         calls: requests sent in this run, failed ones too, killed tries of the stage included; so are the
             tokens and the cost.
         cached_tokens: of the prompts', found in the endpoint's prefix cache, as far as it says so.
+        estimated: answers whose tokens the endpoint did not tell: tokens and cost are estimated there.
         cost: by teacher.prices, in `currency`.
         human: the comparison with human labels; None without any.
         seconds: wall-clock time of the stage.
@@ -103,6 +104,7 @@ class LabelResult(BaseModel):
     prompt_tokens: int
     cached_tokens: int = 0
     completion_tokens: int
+    estimated: int = 0
     cost: float = 0.0
     currency: str = ""
     human: Agreement | None
@@ -183,6 +185,13 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
             "name the column with their times (source.columns.timestamp)",
             read["passed_over"],
         )
+    if spending.estimated:
+        log.warning(
+            "%d answers do not say what they used (usage): their tokens and cost are estimated, at %g tokens "
+            "a byte, and count for budgets and rates all the same",
+            spending.estimated,
+            TOKENS_PER_BYTE,
+        )
     if agreement.unknown:
         names = ", ".join(repr(name) for name, _ in agreement.unknown.most_common(5))
         log.warning("%d human labels are no class or alias: %s", agreement.unknown.total(), names)
@@ -203,6 +212,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         prompt_tokens=spending.prompt_tokens,
         cached_tokens=spending.cached_tokens,
         completion_tokens=spending.completion_tokens,
+        estimated=spending.estimated,
         cost=round(spending.cost, 6),
         currency=teacher.prices.currency if spending.cost else "",
         human=agreement.result(),

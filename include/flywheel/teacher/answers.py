@@ -27,6 +27,8 @@ EMPTY = (
     "the teacher's answer is empty, or nothing but thoughts: raise teacher.max_tokens, or take another "
     "teacher.model"
 )
+# Of one call; more is no count, nor is NaN.
+_MOST_TOKENS = 1e9
 # A message may have these instead of a content.
 _INSTEAD = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
 
@@ -44,6 +46,8 @@ class Reply:
         usage: the tokens it counted.
         confidence: how probable this answer was: the product of its tokens' probabilities, from the logprobs;
             None without any.
+        written: bytes of all that the model wrote, thoughts and calls too; it stands for tokens that are not
+            told.
         fault: why it may be of no use (`CUT_OFF`, `REFUSED`, `CALLED`, `EMPTY`); empty where nothing is known
             to be wrong. One that names a class all the same is an answer.
     """
@@ -53,6 +57,7 @@ class Reply:
     usage: dict[str, Any] = field(default_factory=dict)
     confidence: float | None = None
     fault: str = ""
+    written: int = field(default=0, compare=False)
 
 
 def read_reply(data: bytes) -> Reply:
@@ -84,6 +89,7 @@ def read_reply(data: bytes) -> Reply:
         dict(usage) if isinstance(usage, dict) else {},
         _confidence(choice.get("logprobs")),
         _fault(choice, content, refused=refused),
+        _written(message),
     )
 
 
@@ -115,6 +121,15 @@ def _text_of(parts: list[Any]) -> str:
     return "".join(texts)
 
 
+def _written(value: Any) -> int:
+    """Return the bytes of the texts in a message, at any depth."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+    if isinstance(value, dict):
+        return sum(_written(part) for name, part in value.items() if name != "role")
+    return sum(map(_written, value)) if isinstance(value, list) else 0
+
+
 def _confidence(logprobs: Any) -> float | None:
     """Return the probability of an answer; None where the endpoint gave no usable logprobs."""
     try:
@@ -125,12 +140,26 @@ def _confidence(logprobs: Any) -> float | None:
 
 
 def tokens_of(usage: dict[str, Any], name: str) -> int:
-    """Return a token count of an answer's usage: `prompt_tokens`, `completion_tokens` or `cached_tokens`."""
+    """Return a token count of an answer's usage: `prompt_tokens`, `completion_tokens` or `cached_tokens`.
+
+    0 where it does not say, or says what is no count; what the prompt or the answer lacks is taken from
+    `total_tokens`, if that is there.
+    """
     if name == "cached_tokens":
         details = usage.get("prompt_tokens_details")
-        usage = details if isinstance(details, dict) else {}
-    value = usage.get(name)
-    return value if isinstance(value, int) else 0
+        return _count(details.get(name)) if isinstance(details, dict) else 0
+    found = _count(usage.get(name))
+    if found or "total_tokens" not in usage:
+        return found
+    other = _count(usage.get("completion_tokens" if name == "prompt_tokens" else "prompt_tokens"))
+    return max(0, _count(usage["total_tokens"]) - other) if other else 0
+
+
+def _count(value: Any) -> int:
+    """Return a count that an endpoint told; some tell floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST_TOKENS:
+        return 0
+    return round(value)
 
 
 def error_message(data: bytes) -> str:

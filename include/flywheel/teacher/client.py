@@ -26,6 +26,7 @@ import httpcore
 from flywheel.config.teacher import RateLimits
 from flywheel.errors import TeacherError
 from flywheel.teacher.answers import (
+    CUT_OFF,
     MalformedError,
     Reply,
     advice_for,
@@ -72,12 +73,21 @@ class _TryAgainError(Exception):
     Attributes:
         retry_after: seconds that the endpoint asks for.
         is_attempt: False where the call never reached an endpoint.
+        is_paid: the endpoint answered, though nobody can read it.
     """
 
-    def __init__(self, reason: str, retry_after: float | None = None, *, is_attempt: bool = True) -> None:
+    def __init__(
+        self,
+        reason: str,
+        retry_after: float | None = None,
+        *,
+        is_attempt: bool = True,
+        is_paid: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         self.is_attempt = is_attempt
+        self.is_paid = is_paid
 
 
 class TeacherClient:
@@ -254,13 +264,19 @@ class TeacherClient:
     async def _attempt(self, route: Route, body: bytes) -> Reply:
         expected = self.spending.begin(body)
         route.use_tokens(expected)
-        usage, used = None, 0
         sent_at = time.monotonic()
+        used = 0
         try:
             reply = await self._call(route, body, sent_at)
-            usage = reply.usage
+            used = self.spending.end(
+                expected, body, reply.usage, written=reply.written, is_cut_off=reply.fault == CUT_OFF
+            )
+        except BaseException as error:
+            # An answer that cannot be read is paid for all the same.
+            is_paid = isinstance(error, _TryAgainError) and error.is_paid
+            used = self.spending.end(expected, body, {} if is_paid else None)
+            raise
         finally:
-            used = self.spending.end(expected, body, usage)
             route.use_tokens(used - expected)
         self._answered_at = time.monotonic()
         self._silent_since = None
@@ -296,13 +312,13 @@ class TeacherClient:
                 reason = f"the answer of {url} cannot be read: {error}"
                 if error.is_unknown and not route.has_answered:
                     raise self._broken(route, reason) from None
-                raise self._failed(route, sent_at, reason) from None
+                raise self._failed(route, sent_at, reason, is_paid=True) from None
             body = f"(what it says cannot be read: {error})".encode()
         if status == 200:
             try:
                 return read_reply(body)
             except MalformedError as error:
-                raise self._failed(route, sent_at, str(error)) from None
+                raise self._failed(route, sent_at, str(error), is_paid=True) from None
         said = route.endpoint.without_secrets(error_message(body))
         message = f"the teacher at {url} said {status}: {said}"
         if status in RETRIED_STATUSES or status >= 500:
@@ -332,6 +348,7 @@ class TeacherClient:
         retry_after: float | None = None,
         *,
         is_attempt: bool = True,
+        is_paid: bool = False,
     ) -> _TryAgainError:
         """Note a failed call; returns the error to raise.
 
@@ -352,7 +369,7 @@ class TeacherClient:
                 f"no endpoint has answered for {silence:.0f} s; the last failure: {reason}"
             )
             raise self._lost
-        return _TryAgainError(reason, retry_after, is_attempt=is_attempt)
+        return _TryAgainError(reason, retry_after, is_attempt=is_attempt, is_paid=is_paid)
 
     def _broken(self, route: Route, reason: str) -> TeacherError:
         """Note that an endpoint can answer no call; returns the error to raise."""

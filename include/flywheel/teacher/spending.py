@@ -1,15 +1,20 @@
 """What labelling has spent, and may still spend: calls, tokens, money.
 
 A call is counted before it is sent and its tokens when the answer comes; until then they are estimated, so
-that the calls in flight do not overrun the budget together. The sums of a run are kept in a file beside the
-store's lock, and written with the answers: a run that is killed and tried again goes on with what is left (it
-forgets at most the calls of its last second). One that has stopped because its budget was spent begins a new
-budget when it is run again.
+that the calls in flight do not overrun the budget together. What an endpoint does not tell (`usage` missing,
+null, zero) stays an estimate: of a prompt by the tokens for a byte of those that were told, else by
+TOKENS_PER_BYTE; of an answer by the latter, and of one that was cut off by the bound that was sent.
+
+The sums of a run are kept in a file beside the store's lock, and written with the answers: a run that is
+killed and tried again goes on with what is left (it forgets at most the calls of its last second). One that
+has stopped because its budget was spent begins a new budget when it is run again.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -20,9 +25,10 @@ from flywheel.config.teacher import Budget, Prices
 from flywheel.errors import BudgetError
 from flywheel.teacher.answers import tokens_of
 
-# A JSON body has about so many tokens a byte; only the first call is estimated by it.
-FIRST_TOKENS_PER_BYTE = 0.25
-_SUMS = ("calls", "prompt_tokens", "cached_tokens", "completion_tokens")
+# A text has about so many tokens a byte: 4 bytes a token is what is said of English.
+TOKENS_PER_BYTE = 0.25
+_SUMS = ("calls", "prompt_tokens", "cached_tokens", "completion_tokens", "estimated")
+_BOUND = re.compile(rb'"max_(?:completion_)?tokens":(\d{1,9})[,}]')
 _RUNS_KEPT = 50
 
 
@@ -32,6 +38,9 @@ class Spending:
     Args:
         path: the file of sums; None: nothing is kept.
         run_id: whose sums in the file.
+
+    Attributes:
+        estimated: answers whose tokens, or a part of them, the endpoint did not tell.
     """
 
     def __init__(
@@ -42,7 +51,7 @@ class Spending:
         path: Path | None = None,
         run_id: str = "",
     ) -> None:
-        self.calls = self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.calls = self.prompt_tokens = self.cached_tokens = self.completion_tokens = self.estimated = 0
         self._budget = budget or Budget()
         self.prices = prices or Prices()
         self._path = path
@@ -50,6 +59,7 @@ class Spending:
         self._saved_at = 0.0
         self._open_tokens = 0.0
         self._answered_bytes = 0
+        self._told = (0, 0)  # bytes of requests, and the tokens that endpoints told of them
         for name, value in self._file().get(run_id, {}).items():
             if name in _SUMS:
                 setattr(self, name, value)
@@ -75,7 +85,7 @@ class Spending:
         """Return about how many tokens a call will use, by those before."""
         if self._answered_bytes:
             return len(body) * (self.tokens - self._tokens_before) / self._answered_bytes
-        return len(body) * FIRST_TOKENS_PER_BYTE
+        return len(body) * TOKENS_PER_BYTE
 
     def begin(self, body: bytes) -> float:
         """Count a call that is about to be sent; returns its estimated tokens, for `end`.
@@ -88,28 +98,60 @@ class Spending:
         if budget.calls is not None and self.calls >= budget.calls:
             raise BudgetError(f"teacher.budget.calls: all {budget.calls:,} are spent")
         if budget.tokens is not None and tokens > budget.tokens:
-            raise BudgetError(f"teacher.budget.tokens: {self.tokens:,} of {budget.tokens:,} are spent")
+            raise BudgetError(
+                f"teacher.budget.tokens: {self.tokens:,} of {budget.tokens:,} are spent{self._by_estimate}"
+            )
         if budget.cost is not None:
             each = self.cost / self.tokens if self.tokens else self.prices.prompt / 1e6
             if self.cost + (self._open_tokens + expected) * each > budget.cost:
                 raise BudgetError(
                     f"teacher.budget.cost: {self.money(self.cost)} of {self.money(budget.cost)} are spent"
+                    f"{self._by_estimate}"
                 )
         self.calls += 1
         self._open_tokens += expected
         return expected
 
-    def end(self, expected: float, body: bytes, usage: dict[str, Any] | None) -> int:
-        """Count what a call used; None: it gave no answer. Returns its tokens."""
+    def end(
+        self,
+        expected: float,
+        body: bytes,
+        usage: dict[str, Any] | None,
+        *,
+        written: int = 0,
+        is_cut_off: bool = False,
+    ) -> int:
+        """Count what a call used. Returns its tokens.
+
+        Args:
+            usage: what the endpoint told; None: it gave no answer.
+            written: bytes that the model wrote.
+            is_cut_off: it wrote as much as it was allowed to, thoughts that are not shown with it.
+        """
         self._open_tokens -= expected
         if usage is None:
             return 0
         prompt, completion = tokens_of(usage, "prompt_tokens"), tokens_of(usage, "completion_tokens")
+        if prompt:
+            self._told = self._told[0] + len(body), self._told[1] + prompt
+        is_told = prompt and (completion or not (written or is_cut_off))
+        if not prompt:
+            rate = self._told[1] / self._told[0] if self._told[0] else TOKENS_PER_BYTE
+            prompt = math.ceil(len(body) * rate)
+        if not completion:
+            completion = math.ceil(written * TOKENS_PER_BYTE)
+            bound = _BOUND.findall(body) if is_cut_off else []
+            completion = max(completion, int(bound[-1]) if bound else 0)
+        self.estimated += not is_told
         self.prompt_tokens += prompt
         self.completion_tokens += completion
         self.cached_tokens += min(prompt, tokens_of(usage, "cached_tokens"))
         self._answered_bytes += len(body)
         return prompt + completion
+
+    @property
+    def _by_estimate(self) -> str:
+        return " (by estimate: the endpoint tells no usage)" if self.estimated else ""
 
     def money(self, sum_: float) -> str:
         """Return a sum in words: `12.34 USD`."""
