@@ -188,3 +188,16 @@ def test_calls_that_the_template_cannot_write_are_left_out_and_counted() -> None
     )
     assert len(samples) == 2
     assert dict(dropped.reasons) == {"refused by the chat template: one call at once": 1}
+
+
+def test_an_answer_that_holds_the_end_of_a_turn_is_left_out_and_counted(tokenizer: Any) -> None:
+    texts = ["[[[other]]]", "It ends.<|eot|>It does not.", "[[[guidance]]]"]
+    chats = [
+        [{"role": "user", "content": "profit"}, {"role": "assistant", "content": text}] for text in texts
+    ]
+    samples, dropped = Chat(tokenizer, STOP).samples(chats, 1000)
+    assert [tokenizer.decode(sample.answer.tolist()) for sample in samples] == [
+        "[[[other]]]<|eot|>",
+        "[[[guidance]]]<|eot|>",
+    ]
+    assert dict(dropped.reasons) == {"with the end of a turn within the answer": 1}

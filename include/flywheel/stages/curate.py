@@ -57,7 +57,7 @@ from flywheel.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 8
+CODE_VERSION = 9
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -325,10 +325,17 @@ def line_of(record: Record, event: str, *, parse_arguments: bool) -> bytes:
     if record.tools or record.tool_calls:
         if record.tool_calls:
             answer["tool_calls"] = record.tool_calls
-        if parse_arguments:
-            line["messages"] = with_arguments(line["messages"], as_text=False)
         line["tools"] = record.tools
+    # Earlier turns may have called functions whatever this request offers.
+    line["messages"] = [_with_text(message) for message in line["messages"]]
+    if parse_arguments:
+        line["messages"] = with_arguments(line["messages"], as_text=False)
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _with_text(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with a text as its content: null, of a turn that only calls, is `None` in a prompt."""
+    return message if message.get("content") is not None else {**message, "content": ""}
 
 
 def _candidates(plan: Plan, there: int) -> tuple[Candidate, ...]:

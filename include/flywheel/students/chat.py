@@ -107,7 +107,9 @@ class Chat:
         prompts = self._encode(prompt_texts)
         answers = self._answers(prompt_texts, prompts, whole_texts)
         for prompt, answer in zip(prompts, answers, strict=True):
-            if len(prompt) + len(answer) > longest:
+            if answer is None:
+                dropped.reasons["with the end of a turn within the answer"] += 1
+            elif len(prompt) + len(answer) > longest:
                 dropped.reasons[f"longer than {longest} tokens"] += 1
             else:
                 samples.append(Sample(prompt, answer))
@@ -126,8 +128,10 @@ class Chat:
 
     def _answers(
         self, prompt_texts: Sequence[str], prompts: Sequence[Tokens], whole_texts: Sequence[str]
-    ) -> list[Tokens]:
+    ) -> list[Tokens | None]:
         """Return what follows each prompt in the whole chat, up to the end of the turn.
+
+        None stands for an answer of which a part comes after that: its text holds the mark of an end.
 
         Answers are few and short: each different one is tokenised once, on its own, if that gives the ids of
         the whole chat. Where it does not, all chats are tokenised whole.
@@ -150,7 +154,7 @@ class Chat:
         ):
             ends = {text: self._up_to_stop(ids) for text, ids in alone.items()}
             return [ends[text] for text in texts]
-        answers = []
+        answers: list[Tokens | None] = []
         for prompt, text, whole in zip(prompts, texts, self._encode(whole_texts), strict=True):
             # Where tokens, but not texts, grow together across the border, the answer is taken on its own:
             # the student will continue the prompt's tokens.
@@ -158,10 +162,15 @@ class Chat:
             answers.append(self._up_to_stop(whole[len(prompt) :] if joins else alone[text]))
         return answers
 
-    def _up_to_stop(self, answer: Tokens) -> Tokens:
-        """Return an answer's ids up to the first end of turn, which is added where the template has none."""
+    def _up_to_stop(self, answer: Tokens) -> Tokens | None:
+        """Return an answer's ids up to the first end of turn, which is added where the template has none.
+
+        None if more than white space and special tokens would be cut off with what follows it.
+        """
         for place, token in enumerate(answer.tolist()):
             if token in self.stops:
+                if self.text(answer[place + 1 :].tolist()):
+                    return None
                 return answer[: place + 1].copy()  # a view would keep the whole chat in memory
         end = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else min(self.stops)
         return np.append(answer, np.int32(end))

@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 _TIMES = 20 if os.environ.get("FLYWHEEL_DRILL") == "full" else 1
@@ -21,6 +21,7 @@ def bounded(examples: int) -> Any:
         derandomize=True,
         deadline=None,
         database=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
 
