@@ -14,9 +14,10 @@ from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.result import CurateResult
 from flywheel.records import Record
 from flywheel.report import other_split as module
-from flywheel.report.model import OtherSplitPart
+from flywheel.report.checks import OtherSplitPart
 from flywheel.report.other_split import other_split
 from flywheel.report.verdict import verdict_of
+from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
 from tests.unit.news_records import WORKLOAD, news_record
 from tests.unit.test_curate import LABELS, WORDS, run
 from tests.unit.test_score import no_tracking, scored  # noqa: F401
@@ -97,16 +98,15 @@ def test_what_somebody_posted_beside_others_is_in_no_eval_set_of_the_other_split
     assert not {record.id for record in posted} & {name for part in held for name in part}
 
 
-def test_a_dataset_without_times_or_with_one_class_has_no_other_split(tmp_path: Path) -> None:
-    records = [news_record(" ".join(random.Random(i).sample(WORDS, 8)), "OTHER", 100 + i) for i in range(150)]
-    assert measured(tmp_path, run(tmp_path, records, split="temporal", **SPLIT), "temporal") is None
+def test_a_dataset_of_before_that_tells_no_times_has_no_other_split(tmp_path: Path) -> None:
+    root = ArtifactRoot(str(tmp_path))
+    config = DataSplitConfig(split="temporal", eval_size=20)
+    assert other_split(root, write_dataset(root), config, 20, WORKLOAD) is None
 
 
 def test_the_report_says_it_in_a_sentence_where_the_two_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.unit.finished_run import config_of, finish, plan_of
-
     one = {"f1_weighted": 0.3, "f1_weighted_ci95": (0.25, 0.35), "eval_records": 400}
     two = {"f1_weighted": 0.63, "f1_weighted_ci95": (0.58, 0.68), "eval_records": 400}
     part = OtherSplitPart.model_validate({"split": "random", "size": 2000, "here": one, "there": two})

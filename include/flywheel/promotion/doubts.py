@@ -13,7 +13,8 @@ from flywheel.promotion.choice import EPSILON, cost_of, margin_left
 from flywheel.promotion.statistics import bound_of_difference
 from flywheel.promotion.timeline import Timeline
 from flywheel.report import figures
-from flywheel.report.model import CandidatePart, ComparisonPart, Report
+from flywheel.report.checks import ComparisonPart
+from flywheel.report.model import CandidatePart, Report
 
 # How long a champion is remembered in the margin, in seconds.
 REMEMBERED = 90 * 86400

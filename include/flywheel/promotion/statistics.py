@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
+# Half the width of a 95 % interval, in standard errors.
+_HALF95 = 1.96
 
 
 def influence(matrix: NDArray[np.int64]) -> Floats:
@@ -88,18 +91,42 @@ def paired_difference(
     """
     if not teacher or not len(teacher) == len(one) == len(other):
         raise ValueError(f"expected as many answers as labels: {len(teacher)}, {len(one)}, {len(other)}")
-    names = sorted({*teacher, *one, *other} - {""})
-    place = {name: index for index, name in enumerate([*names, ""])}
-    right = np.array([place[name] for name in teacher])
     scores, lifts = [], []
     for given in (one, other):
-        answer = np.array([place[name] for name in given])
-        width = len(place)
-        matrix = np.bincount(right * width + answer, minlength=width * width).reshape(width, width)[:-1]
+        matrix, right, answer = _counted(teacher, given)
         scores.append(weighted_f1(matrix))
         lifts.append(influence(matrix)[right, answer])
     error = float(np.std(lifts[0] - lifts[1])) / math.sqrt(len(teacher))
     return scores[0] - scores[1], error
+
+
+def f1_with_interval(right: Sequence[str], given: Sequence[str]) -> tuple[float, tuple[float, float]]:
+    """Return the weighted F1 of answers and its 95 % interval, by the delta method.
+
+    Args:
+        right: a label for each record.
+        given: an answer for each, "" for one that names no class.
+
+    Raises:
+        ValueError: the lists are empty or differ in length.
+    """
+    if not right or len(right) != len(given):
+        raise ValueError(f"expected as many answers as labels: {len(right)}, {len(given)}")
+    matrix, _, _ = _counted(right, given)
+    score, half = weighted_f1(matrix), _HALF95 * standard_error(matrix)
+    # Without a mistake there is no spread to see; of n right ones, one in n / 3 may be wrong (rule of three).
+    below = max(half, 3 / len(right)) if score > 1 - 1e-9 else half
+    return score, (max(0.0, score - below), min(1.0, score + half))
+
+
+def _counted(right: Sequence[str], given: Sequence[str]) -> tuple[NDArray[np.int64], Places, Places]:
+    """Return the matrix [C, C + 1] of labels and answers, and the row and the column of each record."""
+    names = sorted({*right, *given} - {""})
+    place = {name: index for index, name in enumerate([*names, ""])}
+    rows, columns = np.array([place[name] for name in right]), np.array([place[name] for name in given])
+    width = len(place)
+    matrix = np.bincount(rows * width + columns, minlength=width * width).reshape(width, width)[:-1]
+    return matrix, rows, columns
 
 
 def bound_of_difference(difference: float, error: float, rate: float) -> float:

@@ -24,17 +24,19 @@ from flywheel.report.model import (
     CandidatePart,
     ChampionPart,
     ClassPart,
-    ConfusionPart,
     DataPart,
     DecisionPart,
+    Report,
+    State,
+)
+from flywheel.report.outcomes import JobOutcome, Outcomes
+from flywheel.report.parts import (
+    ConfusionPart,
     DisagreementPart,
     HumanClassPart,
     MetricPart,
-    Report,
-    State,
     TeacherPart,
 )
-from flywheel.report.outcomes import JobOutcome, Outcomes
 from flywheel.report.selection import best_of, choose
 from flywheel.students.scoring import bootstrap_f1
 from flywheel.teacher.agreement import Agreement

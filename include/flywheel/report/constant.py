@@ -26,7 +26,8 @@ from flywheel.plan import Plan
 from flywheel.promotion.answers import difference, read_answers
 from flywheel.promotion.choice import EPSILON
 from flywheel.promotion.statistics import bound_of_difference
-from flywheel.report.model import CandidatePart, ConstantPart
+from flywheel.report.checks import ConstantPart
+from flywheel.report.model import CandidatePart
 from flywheel.students.comparing import compare, teacher_calls
 from flywheel.tool_calls import calls_text, normal_text
 

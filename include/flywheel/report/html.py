@@ -11,7 +11,8 @@ from flywheel.metrics import METRICS, Metric
 from flywheel.promotion.choice import cost_of
 from flywheel.report import figures
 from flywheel.report.curve_svg import draw_svg
-from flywheel.report.model import CandidatePart, ConfusionPart, Report
+from flywheel.report.model import CandidatePart, Report
+from flywheel.report.parts import ConfusionPart
 
 if TYPE_CHECKING:
     from jinja2 import Template

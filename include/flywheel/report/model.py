@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from flywheel.config.evaluation import WorkloadType
+from flywheel.report.checks import ComparisonPart, ConstantPart, OtherSplitPart, PersonsPart
+from flywheel.report.parts import ConfusionPart, MetricPart, ReportPart, ScoredPart, TeacherPart
 from flywheel.report.speed import SpeedPart
 
 REPORT_FILE = "report.json"
@@ -21,103 +23,6 @@ REPORT_FILE = "report.json"
 # scored: has a result. failed: a job of it failed. unavailable: fewer training records than its size.
 # missing: its jobs did not end (stopped by hand, or still to do).
 State = Literal["scored", "failed", "unavailable", "missing"]
-
-
-class ReportPart(BaseModel):
-    """A part of the report; what a later version adds is read over."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class MetricPart(ReportPart):
-    """The metric that candidates are compared by; see `flywheel.metrics`."""
-
-    name: str = "f1_weighted"
-    title: str = "Weighted F1"
-    short: str = "F1"
-
-
-class ScoredPart(ReportPart):
-    """What was measured on an eval set.
-
-    Attributes:
-        score: by the report's metric; None where nothing was measured.
-        score_ci95: its 95 % interval.
-        f1_weighted: of classes or functions; None of free texts.
-    """
-
-    score: float | None = None
-    score_ci95: tuple[float, float] | None = None
-    f1_weighted: float | None = None
-    f1_weighted_ci95: tuple[float, float] | None = None
-
-    @model_validator(mode="after")
-    def _score_of_older_reports(self) -> Self:
-        """Give a part that was written when F1 was the one metric its score."""
-        if self.score is None and self.f1_weighted is not None:
-            self.score, self.score_ci95 = self.f1_weighted, self.f1_weighted_ci95
-        return self
-
-
-class ConfusionPart(ReportPart):
-    """Counts of records: a row for each right class, a column for each answer."""
-
-    labels: list[str]
-    columns: list[str]
-    matrix: list[list[int]]
-
-
-class HumanClassPart(ReportPart):
-    """How well the teacher finds one class, by the labels that people gave to `support` headlines."""
-
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    f1_ci95: tuple[float, float] | None = None
-    support: int
-
-
-class DisagreementPart(ReportPart):
-    """A headline that the teacher and a person label differently; `teacher` is empty without a class."""
-
-    text: str
-    human: str
-    teacher: str
-    confidence: float | None = None
-
-
-class TeacherPart(ReportPart):
-    """The teacher, and how it compares with labels that people gave (None: there are none).
-
-    Attributes:
-        human_unknown: human labels that are none of the classes, and so not compared.
-        human_disagreements: the first of them; all are in the run's file `disagreements_file`.
-        prompt_tokens, completion_tokens: of the calls of this run; cached ones were found in the endpoint's
-            prefix cache.
-        estimated: answers whose tokens the endpoint did not tell, and which are estimated in tokens and cost.
-        cost: of this run's calls, by the configured prices, in `currency`; 0 without prices.
-        left: headlines without an answer, for the budget was spent.
-    """
-
-    model: str
-    human_f1_weighted: float | None = None
-    human_f1_macro: float | None = None
-    human_accuracy: float | None = None
-    human_records: int | None = None
-    human_unknown: int = 0
-    human_f1_weighted_ci95: tuple[float, float] | None = None
-    human_per_class: list[HumanClassPart] = Field(default_factory=list)
-    human_confusion: ConfusionPart | None = None
-    human_disagreements: list[DisagreementPart] = Field(default_factory=list)
-    disagreements_file: str = ""
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    estimated: int = 0
-    cost: float = 0.0
-    currency: str = ""
-    left: int = 0
 
 
 class BasePart(ScoredPart):
@@ -199,52 +104,6 @@ class BaselinePart(ReportPart):
     f1_macro: float
 
 
-class SplitScore(ReportPart):
-    """TF-IDF and logistic regression on one split of the records."""
-
-    f1_weighted: float
-    f1_weighted_ci95: tuple[float, float]
-    eval_records: int
-
-
-class OtherSplitPart(ReportPart):
-    """What the other way to split the same records would have shown, by TF-IDF and logistic regression.
-
-    Attributes:
-        split: the other one.
-        size: training records of both.
-        here: on the run's split; `there`: on the other.
-    """
-
-    split: Literal["temporal", "random"]
-    size: int
-    here: SplitScore
-    there: SplitScore
-
-    @property
-    def differs(self) -> bool:
-        """Whether the two are further apart than their 95 % intervals reach."""
-        one, other = self.here.f1_weighted_ci95, self.there.f1_weighted_ci95
-        return one[0] > other[1] or other[0] > one[1]
-
-
-class ConstantPart(ReportPart):
-    """The most frequent answer of training, given to every eval record: what each candidate must beat.
-
-    Attributes:
-        answer: a class, calls or a text, as people read it.
-        metric: of `score`: the report's, or the workload type's own where a judge alone has the report's.
-        scores: by metric, all that were measured.
-        evaluation: key of its answers in the artifact root, `evaluations/<key>`.
-    """
-
-    answer: str
-    metric: str
-    score: float | None
-    scores: dict[str, float] = Field(default_factory=dict)
-    evaluation: str
-
-
 class ClassPart(ReportPart):
     """How well one class is found by the best candidate; `support` counts its eval records."""
 
@@ -320,27 +179,6 @@ class Remeasured(ScoredPart):
     adapter: str
 
 
-class ComparisonPart(ReportPart):
-    """The choice beside the champion in force, by a paired test on the same records.
-
-    Attributes:
-        champion: its adapter.
-        records: eval records that the champion has not learned from; `seen` more were left out.
-        difference: score of the choice less the champion's; `low`: what it is at least, but for a chance of
-            the decision's error_rate.
-        needed: what `low` must reach: 0, or of a cheaper choice minus what is left of promotion.margin.
-        passes: it does.
-    """
-
-    champion: str
-    records: int
-    seen: int
-    difference: float
-    low: float
-    needed: float
-    passes: bool
-
-
 class DecisionPart(ReportPart):
     """What became of this run's choice.
 
@@ -356,6 +194,7 @@ class DecisionPart(ReportPart):
         error_rate: chance that a candidate passes which is not good enough.
         doubts: why nothing is promoted without a person; empty where nothing speaks against it.
         comparison: the choice beside the champion in force, on the same records.
+        persons: the choice checked against persons' labels; None where there are none.
         reason: why it was chosen, or why none was.
         outcome: what that means for production; empty until it is decided.
         worse: what is in production now scores lower than what was there before, or, unchanged, lower on
@@ -372,6 +211,7 @@ class DecisionPart(ReportPart):
     error_rate: float | None = None
     doubts: list[str] = Field(default_factory=list)
     comparison: ComparisonPart | None = None
+    persons: PersonsPart | None = None
     reason: str = ""
     outcome: str = ""
     comment: str = ""

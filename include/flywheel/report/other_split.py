@@ -10,7 +10,6 @@ records, keep events whole, and give their training set the same number of recor
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,16 @@ from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.posted import split_samples
 from flywheel.curation.samples import Samples
 from flywheel.curation.texts import words_of
-from flywheel.promotion.statistics import standard_error, weighted_f1
+from flywheel.promotion.statistics import f1_with_interval
 from flywheel.records import STRENGTH
 from flywheel.report.baseline import lines_of, predict, text_in
-from flywheel.report.model import OtherSplitPart, SplitScore
+from flywheel.report.checks import OtherSplitPart, SplitScore
 from flywheel.workload import Workload
 
 CODE_VERSION = 1
 # Training records that are read at most; the first ones of a dataset are a sample of all.
 MOST_READ = 100_000
 _PARTS = ("train", "val", "calibration", "eval")
-# Half the width of a 95 % interval, in standard errors.
-_HALF95 = 1.96
 
 
 def other_split(
@@ -134,16 +131,5 @@ def _score(
     right = [row["label"] for row in held]
     texts, eval_texts = ([text_in(row, workload) for row in part] for part in (train, held))
     answers = predict(texts, labels, eval_texts)
-    names = sorted({*right, *answers})
-    place = {name: index for index, name in enumerate(names)}
-    matrix = np.zeros((len(names), len(names) + 1), np.int64)
-    for label, answer in zip(right, answers, strict=True):
-        matrix[place[label], place[answer]] += 1
-    f1, error = weighted_f1(matrix), standard_error(matrix)
-    # A score of 1 has no spread of its own; there the rule of three says what it may be.
-    low = f1 - max(_HALF95 * error, 3 / len(held) if math.isclose(f1, 1) else 0)
-    return SplitScore(
-        f1_weighted=f1,
-        f1_weighted_ci95=(max(0.0, low), min(1.0, f1 + _HALF95 * error)),
-        eval_records=len(held),
-    )
+    f1, interval = f1_with_interval(right, answers)
+    return SplitScore(f1_weighted=f1, f1_weighted_ci95=interval, eval_records=len(held))

@@ -14,7 +14,8 @@ from flywheel.config.schema import PromotionConfig
 from flywheel.promotion.choice import cost_of, levels, low_of, near_best
 from flywheel.report import figures
 from flywheel.report.constant import beats_constant
-from flywheel.report.model import CandidatePart, MetricPart
+from flywheel.report.model import CandidatePart
+from flywheel.report.parts import MetricPart
 
 Interval = tuple[float, float]
 

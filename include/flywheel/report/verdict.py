@@ -21,6 +21,7 @@ def verdict_of(report: Report) -> list[str]:
         _against_constant(report),
         _other_split(report),
         _teacher(report),
+        _persons(report),
         _missing(report),
     )
     return [text for text in texts if text]
@@ -91,6 +92,16 @@ def _teacher(report: Report) -> str:
         f"The teacher itself has a weighted F1 of {figures.f1(human)} against "
         f"{figures.count(report.teacher.human_records)} human labels."
     )
+
+
+def _persons(report: Report) -> str:
+    """Say how the verdict stands against persons' labels, where that is not said already as a doubt."""
+    decision = report.decision
+    if decision.persons is None:
+        return ""
+    text = decision.persons.sentence()
+    is_told = text in decision.doubts and (decision.state == "pending" or text in decision.outcome)
+    return "" if is_told else text
 
 
 def _missing(report: Report) -> str:

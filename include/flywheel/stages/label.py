@@ -3,6 +3,7 @@
     in    the config's sources of kind `headlines`, the workload, the answers that the store already has
     out   labelled.jsonl.gz: one log record a line; label.quarantine.jsonl: what was set aside, and why;
           label.disagreements.csv: where people and the teacher differ, for a person to read;
+          label.human.jsonl: persons' labels of texts with a time, for the check of the verdict;
           label.json: the result, also when the gate against human labels then stops the run
 
 Sources with human labels are read first, so that a teacher whom people do not agree with stops the run before
@@ -46,6 +47,8 @@ from flywheel.teacher.client import TeacherClient
 from flywheel.teacher.disagreements import Disagreements
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Counts, Labeller, Outcome
+from flywheel.teacher.persons import FILE as PERSONS_FILE
+from flywheel.teacher.persons import PersonsLabels
 from flywheel.teacher.progress import Progress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
@@ -139,10 +142,18 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
             teacher.budget, teacher.prices, path=_beside_lock(config.store, "spent.json"), run_id=plan.run_id
         )
         aside = folder / f".{RECORDS_FILE}.aside"
-        with _compressed(aside) as file, Disagreements(folder / DISAGREEMENTS_FILE) as disagreements:
+        with (
+            _compressed(aside) as file,
+            Disagreements(folder / DISAGREEMENTS_FILE) as disagreements,
+            PersonsLabels(folder / PERSONS_FILE) as persons,
+        ):
 
             def settle(headline: Headline, outcome: Outcome) -> None:
                 nonlocal gate_check, undated
+                if headline.human_label is not None and headline.known_at is not None:
+                    human = plan.workload.label_of(headline.human_label)
+                    if human is not None:
+                        persons.add(headline.text, human, headline.known_at)
                 if headline.human_label is not None and outcome.answer is not None:
                     found = agreement.add(
                         headline.human_label, outcome.label, headline.text, outcome.confidence

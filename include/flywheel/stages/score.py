@@ -20,6 +20,7 @@ from flywheel.judge.outcomes import judged
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.promotion.doubts import add_doubts
+from flywheel.promotion.persons import check_by_persons
 from flywheel.promotion.timeline import compared_champion
 from flywheel.report.baseline import baseline
 from flywheel.report.build import build_report, measured_by
@@ -100,6 +101,10 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
             f1_weighted_ci95=outcomes.champion.f1_weighted_ci95,
         )
     add_doubts(root, plan, report, standing, outcomes.champion)
+    try:
+        check_by_persons(root, plan, report, folder)
+    except FlywheelError as error:
+        _warn(report, f"The verdict is not checked against persons' labels: {error}")
     if report.judge is not None and report.judge.unusable:
         judge = report.judge
         _warn(report, f"{judge.model} gave no usable rating of {judge.unusable} pairs; they count nowhere")
