@@ -225,6 +225,14 @@ def test_a_large_file_is_read_in_flat_memory(tmp_path: Path) -> None:
 
 # -- bad rows ------------------------------------------------------------------------------------------
 
+
+def test_a_human_label_that_is_not_utf8_is_set_aside(tmp_path: Path) -> None:
+    data = b"headline,date,who\nAcme,2024-03-01,Earnings\xff\nBolt,2024-03-01,Earnings\n"
+    headlines, bad = read_bytes(tmp_path, data, columns={"human_label": "who"})
+    assert [h.text for h in headlines] == ["Bolt"]
+    assert [(entry["line"], entry["reason"]) for entry in bad] == [(2, "who: not valid UTF-8")]
+
+
 BAD_CSV_ROWS = {
     "blank line": (b"\n", "blank line"),
     "only spaces": (b"   \n", "blank line"),

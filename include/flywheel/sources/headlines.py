@@ -128,6 +128,8 @@ def _headline(row: Row, source: SourceConfig, zone: ZoneInfo, file: str) -> Head
     if columns.human_label is not None:
         value = row.values.get(columns.human_label)
         if isinstance(value, str):
+            if _SURROGATE.search(value):
+                return f"{columns.human_label}: not valid UTF-8"
             human_label = value.strip() or None
         elif value is not None:
             return f"{columns.human_label}: expected a text, got {type(value).__name__}"
