@@ -188,7 +188,7 @@ def _run_peer(file: Path, folder: Path) -> dict[str, Any]:
 
 
 def _peer(file: Path, folder: Path) -> dict[str, Any]:
-    from flywheel.config.schema import SourceConfig
+    from flywheel.config.source import SourceConfig
     from flywheel.quarantine import Quarantine
     from flywheel.sources import read_log_records
     from flywheel.stores.sqlite import SqliteStore

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal, get_args
-from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
 
 from flywheel.config.api import ApiConfig
 from flywheel.config.evaluation import EvaluationConfig
@@ -21,8 +20,10 @@ from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.metrics import MetricName
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.section import Section
+from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.config.teacher import TeacherConfig
+from flywheel.config.times import known_time_zone
 from flywheel.config.training import LoraConfig, TrainingConfig
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
@@ -157,49 +158,6 @@ class LoggingConfig(Section):
     )
 
 
-class Columns(Section):
-    """Which column holds what in a source of headlines."""
-
-    text: str = Field("headline", description="The column with the text to label.")
-    timestamp: str | None = Field(
-        "date",
-        description="ISO date or time, or unix seconds; null: texts without time, only to check the teacher.",
-    )
-    human_label: str | None = Field(None, description="The column with labels that people gave.")
-
-
-class SourceConfig(Section):
-    """Files of headlines to label, or of log records that an application wrote."""
-
-    path: str = Field(
-        min_length=1, description="An fsspec URL, a path or a glob; several files are one source."
-    )
-    kind: Literal["headlines", "log_records"] = Field(
-        "headlines", description="log_records: prompts with their answers; they skip labelling."
-    )
-    format: Literal["auto", "csv", "jsonl", "parquet"] = Field("auto", description="auto: by the name's end.")
-    columns: Columns = Columns()
-    time_zone: str = Field("UTC", description="Of times that name none.")
-    known_after: int = Field(
-        0,
-        ge=0,
-        description="Seconds after its time from which a text counts as known, for a feed that comes late. A "
-        "date without a time is known at the end of its day (23:59:59 in time_zone) and so much later.",
-    )
-
-    @field_validator("format")
-    @classmethod
-    def _format_fits(cls, format: str, info: ValidationInfo) -> str:
-        if format == "csv" and info.data.get("kind") == "log_records":
-            raise ValueError("jsonl or parquet for log_records; csv is for headlines")
-        return format
-
-    @field_validator("time_zone")
-    @classmethod
-    def _zone_exists(cls, zone: str) -> str:
-        return _known_time_zone(zone)
-
-
 class PromotionConfig(Section):
     """When a candidate replaces the champion."""
 
@@ -280,7 +238,7 @@ class ScheduleConfig(Section):
     @field_validator("time_zone")
     @classmethod
     def _zone_exists(cls, zone: str) -> str:
-        return _known_time_zone(zone)
+        return known_time_zone(zone)
 
     @field_validator("cron")
     @classmethod
@@ -440,10 +398,3 @@ def section_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := section_in(part))), None)
-
-
-def _known_time_zone(zone: str) -> str:
-    if zone not in available_timezones():
-        raise ValueError("a time zone of the IANA database, such as 'Europe/London'")
-    ZoneInfo(zone)
-    return zone

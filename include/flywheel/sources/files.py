@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 from fsspec.core import url_to_fs
 
 from flywheel.config import resolve_path
-from flywheel.config.schema import SourceConfig
+from flywheel.config.source import SourceConfig
 from flywheel.errors import SourceError
 
 Format = Literal["csv", "jsonl", "parquet"]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flywheel.config.schema import SourceConfig
+from flywheel.config.source import SourceConfig
 from flywheel.errors import SourceError
 from flywheel.quarantine import Quarantine
 from flywheel.sources.files import files_of
 from flywheel.sources.rows import Row, rows_of
-from flywheel.sources.timestamps import parse_time
+from flywheel.sources.time_column import TimeColumn
+from flywheel.sources.timestamps import TimeReader
 
 MAX_TEXT_CHARACTERS = 10_000
 # What bytes that are not UTF-8 were read as.
@@ -62,17 +63,18 @@ def read_headlines(
             without a time and without a person's label, which serve nothing.
 
     Raises:
-        SourceError: no such file, an unreadable one, a column that a file lacks altogether, or a source of
-            which not one row can be used.
+        SourceError: no such file, an unreadable one, a column that a file lacks altogether, a column of times
+            of which a share cannot be read, or a source of which not one row can be used.
     """
     counts = Counter() if counts is None else counts
     start = Counter(counts)
-    zone = ZoneInfo(source.time_zone)
-    columns = _columns(source, key)
+    reader = TimeReader(ZoneInfo(source.time_zone), source.time_format)
+    columns = columns_of(source, key)
     first_problem = ""
     for file in files_of(source, key):
+        times = TimeColumn(file, source.columns.timestamp, reader, key) if source.columns.timestamp else None
         for row in rows_of(file, columns):
-            headline = _headline(row, source, zone, file.name)
+            headline = _headline(row, source, times, file.name)
             if isinstance(headline, str):
                 counts["quarantined"] += 1
                 first_problem = first_problem or f"{file.name}, line {row.line}: {headline}"
@@ -84,6 +86,8 @@ def read_headlines(
             else:
                 counts["used"] += 1
                 yield headline
+        if times is not None:
+            times.check()
     if first_problem and all(counts[name] == start[name] for name in ("used", "later", "passed_over")):
         raise SourceError(
             f"{source.path}: not one row can be used (key {key}.columns); the first: {first_problem}"
@@ -95,7 +99,7 @@ def clean_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def _columns(source: SourceConfig, key: str) -> dict[str, str]:
+def columns_of(source: SourceConfig, key: str) -> dict[str, str]:
     """Return the columns to read, each with the key of the configuration that names it."""
     names = {
         "text": source.columns.text,
@@ -105,7 +109,7 @@ def _columns(source: SourceConfig, key: str) -> dict[str, str]:
     return {name: f"{key}.columns.{field}" for field, name in names.items() if name is not None}
 
 
-def _headline(row: Row, source: SourceConfig, zone: ZoneInfo, file: str) -> Headline | str:
+def _headline(row: Row, source: SourceConfig, times: TimeColumn | None, file: str) -> Headline | str:
     """Return the headline of a row, or the reason why it is none."""
     if row.problem:
         return row.problem
@@ -116,13 +120,14 @@ def _headline(row: Row, source: SourceConfig, zone: ZoneInfo, file: str) -> Head
         return problem
     assert isinstance(text, str)
     timestamp, known_at = 0, None
-    if columns.timestamp is not None:
-        if isinstance(row.values.get(columns.timestamp), dict | list):
+    if times is not None:
+        written = row.values.get(columns.timestamp or "")
+        if isinstance(written, dict | list):
             return f"{columns.timestamp}: expected a time, got an object or a list"
         try:
-            timestamp, known_at = parse_time(row.values.get(columns.timestamp), zone)
+            timestamp, known_at = times.read(written, row.line)
             known_at += source.known_after
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             return f"{columns.timestamp}: {error}"
     human_label = None
     if columns.human_label is not None:

@@ -3,6 +3,9 @@
 They come as JSON lines, or as rows of a Parquet file with the columns of COLUMNS. There `request` and
 `response` are structs, or the JSON of them as text, and `timestamp` may be a date-time. A struct has all
 fields of its type in each row: one that is null is taken for one that is not there.
+
+A `timestamp` is unix seconds; milli-, micro- and nanoseconds and times as texts are understood as those of
+headlines are (`flywheel.sources.timestamps`).
 """
 
 from __future__ import annotations
@@ -10,19 +13,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, BinaryIO
+from zoneinfo import ZoneInfo
 
 import orjson
 
 from flywheel import exact_json
 from flywheel.config.evaluation import WorkloadType
-from flywheel.config.schema import SourceConfig
+from flywheel.config.source import SourceConfig
 from flywheel.errors import RecordError
 from flywheel.quarantine import Quarantine
 from flywheel.records import Record, check_no_student
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.sources.rows import Row, json_rows, parquet_rows
+from flywheel.sources.time_column import TimeColumn
+from flywheel.sources.timestamps import TimeReader
 from flywheel.workload import Workload
 
 COLUMNS = ("request", "response", "workload_id", "client_id", "timestamp")
@@ -61,7 +66,9 @@ def read_log_records(
     """
     counts = Counter() if counts is None else counts
     workload_id = workload_id or workload.id
+    reader = TimeReader(ZoneInfo(source.time_zone), source.time_format, is_unix=True)
     for file in files_of(source, key):
+        times = TimeColumn(file, "timestamp", reader, key)
         with file.open() as opened:
             for row in _rows(file, opened):
                 reason = row.problem
@@ -75,6 +82,8 @@ def read_log_records(
                         known: dict[str, Any] = {}
                         if labelled:
                             known = {"known_at": row.values.get("known_at"), "labelled_by": "teacher"}
+                        else:
+                            known = _known(row, times)
                         record = Record.from_json(
                             row.values,
                             workload.classes,
@@ -99,6 +108,17 @@ def read_log_records(
                 else:
                     counts["used"] += 1
                     yield record
+        times.check()
+
+
+def _known(row: Row, times: TimeColumn) -> dict[str, Any]:
+    """Put a record's time as unix seconds into its row, and return when it is known."""
+    try:
+        time = times.read(row.values.get("timestamp"), row.line)
+    except ValueError as error:
+        raise RecordError(f"timestamp: {error}") from None
+    row.values["timestamp"] = time.timestamp
+    return {"known_at": time.known_at if time.known_at else None}
 
 
 def _rows(file: SourceFile, opened: BinaryIO) -> Iterator[Row]:
@@ -112,9 +132,6 @@ def _rows(file: SourceFile, opened: BinaryIO) -> Iterator[Row]:
 def _of_parquet(row: Row) -> Row:
     """Return a row with the values that a line of JSON has."""
     values = {name: _without_nulls(value) for name, value in row.values.items()}
-    if isinstance(values["timestamp"], datetime):
-        time = values["timestamp"]
-        values["timestamp"] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     try:
         read = orjson.dumps(values)
     except TypeError as error:  # bytes, decimals, and what else JSON has not

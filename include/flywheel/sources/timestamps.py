@@ -1,24 +1,46 @@
-"""Read a point in time, however a source spells it, as unix seconds."""
+"""Read a point in time, however a source spells it, as unix seconds; what is not understood whole is refused.
+
+`source.time_format` decides where a value could be several times. Without it texts are read by
+`flywheel.sources.time_texts`, and numbers by their size:
+
+    19700101 to 29991231           a date; with 14, 17 or 20 digits a date with its time
+    25,569 to 73,050               a day of a spreadsheet (1900 system), from 1970 to 2099, with its fraction
+    from 1e8, 1e11, 1e14, 1e17 on  seconds, milli-, micro-, nanoseconds since 1970, each up to 100 times that
+
+Numbers between these could be anything: rows counted, days since 1970, years, months.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, tzinfo
-from email.utils import parsedate_to_datetime
+from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
+from flywheel.sources.time_formats import NUMBER, PARTS, Found, Number, day_of, reader_of, seconds_of
+from flywheel.sources.time_texts import TextReader
+
 EXPECTED = "an ISO date or date-time such as 2024-03-01 or 2024-03-01T09:30:00Z, or unix seconds"
+# Who decides where a value has another form, or could have several.
+DECIDES = "source.time_format says how times are written, such as '%d/%m/%Y' or unix_ms"
 # Unix seconds of the year 3000.
 _LATEST = 32_503_680_000
-# From these on, a number is taken for milliseconds, microseconds or nanoseconds since 1970.
-_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-_YEAR = re.compile(r"(19|2\d)\d\d")
-_COMPACT_DATE = re.compile(r"(19|2\d)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-
-
+# Of unix seconds that are no other number, 1973; those of before are seldom meant.
+_LEAST_SECONDS = 10**8
+_SERIALS = (25_569, 73_051)
+_YEAR = re.compile(r"(19|2\d)\d\d((0[1-9]|1[0-2])?)")
+_COMPACT = re.compile(
+    r"((?:19|2\d)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))((?:[01]\d|2[0-3])(?:[0-5]\d){0,2})?(\d{3}|\d{6})?"
+)
+_ISO = re.compile(
+    r"\d{4}-\d\d-\d\d(?P<time>[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
 # The last second of a day, at which a date without a time counts as known.
 _END_OF_DAY = time(23, 59, 59)
+# Dates repeat: so many of them are remembered.
+_REMEMBERED = 4096
 
 
 class Time(NamedTuple):
@@ -31,86 +53,142 @@ class Time(NamedTuple):
     known_at: int
 
 
-def parse_time(value: object, zone: tzinfo) -> Time:
-    """Return a point in time, and from when it counts as known.
+class TimeReader:
+    """Reads the times of a source.
 
-    Args and errors are those of `parse_timestamp`. A date-time at midnight is a time; only a value that has
-    no time of day, such as `2024-03-01`, is known at the end of its day in `zone`.
+    Args:
+        zone: of a value that names none. A date is the start of its day there.
+        formats: those of `source.time_format`; the first that fits is taken.
+        is_unix: numbers up to 1e10 that are no date are unix seconds, also those that could be another
+            number: the format of log records says so.
     """
-    timestamp = parse_timestamp(value, zone)
-    if not _is_date(value):
-        return Time(timestamp, timestamp)
-    day = datetime.fromtimestamp(timestamp, zone).date()
-    return Time(timestamp, int(datetime.combine(day, _END_OF_DAY, zone).timestamp()))
 
+    def __init__(self, zone: tzinfo, formats: Sequence[str] = (), *, is_unix: bool = False) -> None:
+        self._zone = zone
+        self._texts = TextReader(zone)
+        self._is_unix = is_unix
+        self._dates: dict[str, Time] = {}
+        self._readers: list[Callable[[object], Found]] = [
+            self._as_written if form == "auto" else reader_of(form, zone) for form in formats or ("auto",)
+        ]
+        forms = " or ".join(map(repr, formats))
+        self._expected = f"a time of the form {forms}" if formats else EXPECTED
 
-def _is_date(value: object) -> bool:
-    """Return whether a value that `parse_timestamp` reads has no time of day."""
-    if isinstance(value, str):
-        text = value.strip()
-        if _COMPACT_DATE.fullmatch(text):
-            return True
+    def read(self, value: object) -> Time:
+        """Return a point in time, fractions of a second cut off, and from when it counts as known.
+
+        A date-time at midnight is a time; only a value that has no time of day, such as `2024-03-01`, is
+        known at the end of its day.
+
+        Args:
+            value: a date, a date-time, a number or a text.
+
+        Raises:
+            ValueError: it is not understood whole, could be several times, or is not between 1970 and 3000.
+        """
+        if isinstance(value, str):
+            remembered = self._dates.get(value)
+            if remembered is not None:
+                return remembered
+        found = self._found(value)
         try:
-            date.fromisoformat(text)
-        except ValueError:
-            return False
-        return True
-    if isinstance(value, date):
-        return not isinstance(value, datetime)
-    return isinstance(value, int | float) and _COMPACT_DATE.fullmatch(str(value)) is not None
+            if isinstance(found, datetime):
+                seconds = (found if found.tzinfo else found.replace(tzinfo=self._zone)).timestamp()
+            elif isinstance(found, date):
+                seconds = datetime.combine(found, time(), self._zone).timestamp()
+            else:
+                seconds = found
+        except (OverflowError, ValueError):  # the first and last years of the calendar, in some zone
+            seconds = -1
+        if not 0 <= seconds < _LATEST:
+            raise ValueError(f"expected a time between 1970 and 3000; got {value!r:.80}")
+        timestamp = int(seconds)
+        if isinstance(found, datetime) or not isinstance(found, date):
+            return Time(timestamp, timestamp)
+        day = Time(timestamp, int(datetime.combine(found, _END_OF_DAY, self._zone).timestamp()))
+        if isinstance(value, str):
+            if len(self._dates) >= _REMEMBERED:
+                self._dates.clear()
+            self._dates[value] = day
+        return day
+
+    def _found(self, value: object) -> datetime | date | float:
+        if isinstance(value, Decimal):
+            value = int(value) if value == value.to_integral_value() else float(value)
+        if isinstance(value, date):
+            return value
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"expected {self._expected}; got {value!r:.80}")
+        try:
+            for read in self._readers:
+                found = read(value)
+                if found is not None:
+                    return found
+        except ValueError as error:
+            decides = "" if "source." in str(error) else f" ({DECIDES})"
+            raise ValueError(f"expected {self._expected}; {error}{decides}") from None
+        raise ValueError(f"expected {self._expected}; got {value!r:.80} ({DECIDES})")
+
+    def _as_written(self, value: object) -> Found:
+        """Return what a text or number says by itself; None: nothing that is known."""
+        if not isinstance(value, str):
+            assert isinstance(value, int | float)
+            return self._of_number(value)
+        text = value.strip()
+        iso = _ISO.fullmatch(text)
+        if iso:
+            return datetime.fromisoformat(text) if iso["time"] else date.fromisoformat(text)
+        if NUMBER.fullmatch(text):
+            # A number of more digits than any time has is none; Python refuses to read it.
+            return self._of_number(float(text) if "." in text or len(text) > 30 else int(text))
+        return self._texts.read(" ".join(text.split()))
+
+    def _of_number(self, number: Number) -> Found:
+        if not 0 <= number < 1e21:  # also false for not-a-number
+            return float(number) if number == number else None
+        digits = str(int(number)) if number == int(number) else ""
+        compact = _COMPACT.fullmatch(digits)
+        if self._is_unix and number < _LEAST_SECONDS * 100 and not (compact and len(digits) == 8):
+            return float(number)
+        if compact:
+            found = _compact(*compact.groups())
+            if found is not None:
+                return found
+        for parts in PARTS.values():
+            if _LEAST_SECONDS * parts <= number < _LEAST_SECONDS * parts * 100:
+                return seconds_of(number, parts)
+        if _SERIALS[0] <= number < _SERIALS[1]:
+            return day_of(number)
+        if _YEAR.fullmatch(digits):
+            raise ValueError(f"got a {'year' if len(digits) == 4 else 'month'} alone: {digits}")
+        raise ValueError(f"{number:.15g} could be a number of seconds, of days, or no time at all")
+
+
+def _compact(day: str, clock: str | None, fraction: str | None) -> datetime | date | None:
+    """Return the time that digits such as 20240531133000 are; None where they are none."""
+    try:
+        found = datetime.strptime(day, "%Y%m%d")
+    except ValueError:
+        return None
+    if clock is None:
+        return None if fraction else found.date()
+    if len(clock) == 6:
+        return found.replace(hour=int(clock[:2]), minute=int(clock[2:4]), second=int(clock[4:]))
+    if fraction:
+        return None
+    raise ValueError(f"{day}{clock} could be a date with its time, or unix time")
+
+
+def parse_time(value: object, zone: tzinfo) -> Time:
+    """Return a point in time, and from when it counts as known; see `TimeReader.read`."""
+    return _reader(zone).read(value)
 
 
 def parse_timestamp(value: object, zone: tzinfo) -> int:
-    """Return unix seconds, fractions cut off.
-
-    Args:
-        value: a date or date-time, its ISO 8601 or RFC 2822 text, a number of (milli-, micro-, nano-)
-            seconds since 1970, or a number or text YYYYMMDD.
-        zone: the zone of a value that names none. A date is the start of its day there.
-
-    Raises:
-        ValueError: it is none of these, a year alone, or not between 1970 and 3000.
-    """
-    if isinstance(value, str):
-        value = _of_text(value.strip())
-    if isinstance(value, datetime):
-        seconds = (value if value.tzinfo else value.replace(tzinfo=zone)).timestamp()
-    elif isinstance(value, date):
-        seconds = datetime.combine(value, time(), zone).timestamp()
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        if _COMPACT_DATE.fullmatch(str(value)):
-            return parse_timestamp(datetime.strptime(str(value), "%Y%m%d").date(), zone)
-        if _YEAR.fullmatch(str(value)):
-            raise ValueError(f"expected {EXPECTED}; got a year alone: {value}")
-        seconds = _seconds(float(value))
-    else:
-        raise ValueError(f"expected {EXPECTED}; got {value!r:.80}")
-    if not 0 <= seconds < _LATEST:  # also false for not-a-number
-        raise ValueError(f"expected a time between 1970 and 3000; got {value!r:.80}")
-    return int(seconds)
+    """Return unix seconds; see `TimeReader.read`."""
+    return _reader(zone).read(value).timestamp
 
 
-def _of_text(text: str) -> datetime | date | float:
-    if _COMPACT_DATE.fullmatch(text):
-        return datetime.fromisoformat(text).date()
-    if _YEAR.fullmatch(text):
-        raise ValueError(f"expected {EXPECTED}; got a year alone: {text}")
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    iso = re.sub(r"\s*(UTC|GMT)$", "+00:00", text)
-    try:
-        # fromisoformat gives a date-time at midnight for a date, without a zone: as wanted.
-        return datetime.fromisoformat(iso)
-    except ValueError:
-        pass
-    try:
-        return parsedate_to_datetime(text).replace(microsecond=0)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        raise ValueError(f"expected {EXPECTED}; got {text!r:.80}") from None
-
-
-def _seconds(number: float) -> float:
-    for least, unit in _UNITS:
-        if number >= least:
-            return number / unit
-    return number
+@lru_cache(64)
+def _reader(zone: tzinfo) -> TimeReader:
+    return TimeReader(zone)

@@ -23,7 +23,7 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.config.schema import SourceConfig
+from flywheel.config.source import SourceConfig
 from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine
 from flywheel.records import Record

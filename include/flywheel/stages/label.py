@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config import resolve_path
-from flywheel.config.schema import SourceConfig
+from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.errors import BudgetError, TeacherError
 from flywheel.plan import Plan

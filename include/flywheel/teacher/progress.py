@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from flywheel.config.schema import SourceConfig
+from flywheel.config.source import SourceConfig
 from flywheel.errors import FlywheelError
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.teacher.client import TeacherClient
