@@ -5,15 +5,23 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter, defaultdict
-from datetime import date, datetime
-from itertools import islice
+from datetime import date, datetime, timedelta
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
 from flywheel.demo.grammar import compiler, kinds
-from flywheel.demo.headlines import DemoHeadline, generate, write_csv
+from flywheel.demo.headlines import (
+    DEFAULT_END,
+    DEFAULT_SEED,
+    DEFAULT_START,
+    DemoHeadline,
+    _reports,
+    generate,
+    write_csv,
+)
 
 CLASSES = {
     "Analyst Rating", "Price Targets", "Earnings", "Labour Issues", "Mergers and Acquisitions", "Dividends",
@@ -139,3 +147,19 @@ def test_a_choice_that_is_not_closed_is_refused() -> None:
 def test_kinds_have_distinct_names_and_known_classes() -> None:
     assert len({kind.name for kind in kinds()}) == len(kinds())
     assert {kind.label for kind in kinds()} | {kind.teacher for kind in kinds()} == CLASSES
+
+
+def test_events_are_reported_again_in_other_words_within_days_and_with_the_same_labels() -> None:
+    reports = list(islice(_reports(4000, DEFAULT_SEED, DEFAULT_START, DEFAULT_END), 4000))
+    further = [
+        (first, then)
+        for first, then in pairwise(reports)
+        if then[0].kinds == first[0].kinds and then[0].template != first[0].template and then[1] > first[1]
+        if {"co", "bank", "person"} & set(first[0].facts)
+        and set(first[0].facts.items()) <= set(then[0].facts.items())
+    ]
+    assert 0.08 < len(further) / len(reports) < 0.2
+    for (first, when), (then, later) in further:
+        assert then.text != first.text
+        assert (then.human_label, then.teacher_label) == (first.human_label, first.teacher_label)
+        assert later - when < timedelta(days=3)

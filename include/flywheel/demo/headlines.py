@@ -10,16 +10,20 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from flywheel.demo.grammar import Event, Scene, draw_event
+from flywheel.demo.grammar import Event, Scene, draw_event, retell_event
 from flywheel.demo.grammar import names as _names
 
 DEFAULT_SEED = 20251
 DEFAULT_START = date(2024, 1, 1)
 DEFAULT_END = date(2025, 10, 1)
+
+# How often an event is reported once more, in other words, and how many seconds later.
+_FURTHER_REPORTS = 0.2
+_MEAN_DELAY = 4 * 3600
 
 _PREFIXES = [
     "UPDATE 1-", "UPDATE 2-", "Exclusive: ", "UPDATE: ", "BRIEF-", "CORRECTION: ", "RPT-", "Breaking: ",
@@ -67,14 +71,16 @@ class DemoHeadline:
 def generate(
     count: int, seed: int = DEFAULT_SEED, start: date = DEFAULT_START, end: date = DEFAULT_END
 ) -> Iterator[DemoHeadline]:
-    """Yield `count` headlines dated in [start, end), in no order of time.
+    """Yield `count` headlines dated in [start, end), in no order of time but for events of several reports.
 
     The same seed and dates give the same headlines, and a smaller count their first ones. Memory stays flat.
 
     Raises:
         ValueError: `count` is negative or `end` is not after `start`.
     """
-    for event, when in generate_events(count, seed, start, end):
+    for number, (event, when) in enumerate(_reports(count, seed, start, end)):
+        if number == count:
+            return
         yield DemoHeadline(
             text=event.text,
             timestamp=when.isoformat().replace("+00:00", "Z"),
@@ -82,6 +88,20 @@ def generate(
             teacher_label=event.teacher_label,
             kind="+".join(kind.name for kind in event.kinds),
         )
+
+
+def _reports(count: int, seed: int, start: date, end: date) -> Iterator[tuple[Event, datetime]]:
+    """Yield events, of some more reports: other words, from minutes to a day later, by no other teacher."""
+    rng = random.Random(f"reports/{seed}")
+    last = datetime(end.year, end.month, end.day, tzinfo=UTC)
+    for event, when in generate_events(count, seed, start, end):
+        yield event, when
+        while rng.random() < _FURTHER_REPORTS:
+            when += timedelta(seconds=int(rng.expovariate(1 / _MEAN_DELAY)) + 60)
+            further = retell_event(event, rng)
+            if further is None or when >= last:
+                break
+            yield replace(further, text=_dress(further, rng)), when
 
 
 def generate_events(
@@ -98,10 +118,7 @@ def generate_events(
     for _ in range(count):
         when = _moment(rng, midnight, days)
         event = draw_event(Scene(rng, when.year, when.month))
-        yield (
-            Event(_dress(event, rng), event.human_label, event.teacher_label, event.kinds, event.facts),
-            when,
-        )
+        yield replace(event, text=_dress(event, rng)), when
 
 
 def _moment(rng: random.Random, midnight: datetime, days: int) -> datetime:
@@ -144,7 +161,7 @@ def write_csv(
     """Write headlines to `path` with the columns date, headline, human_label, teacher_label.
 
     The first `human_labelled` rows carry a human label, the others an empty field. Rows are in no order of
-    time, so the labelled ones are a random sample. Returns the number of rows written.
+    time, so the labelled ones are a random sample of events. Returns the number of rows written.
     """
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

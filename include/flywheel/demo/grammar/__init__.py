@@ -6,6 +6,6 @@ so a million take well under two minutes on one core.
 """
 
 from flywheel.demo.grammar.compiler import Scene
-from flywheel.demo.grammar.events import Event, Kind, draw_event, kinds
+from flywheel.demo.grammar.events import Event, Kind, draw_event, kinds, retell_event
 
-__all__ = ["Event", "Kind", "Scene", "draw_event", "kinds"]
+__all__ = ["Event", "Kind", "Scene", "draw_event", "kinds", "retell_event"]

@@ -38,10 +38,11 @@ class Scene:
     """One headline's world: everything its slots refer to, drawn as needed and kept consistent.
 
     `facts` holds the first value drawn for each slot, in the order drawn; the demo pretraining asks
-    questions about them.
+    questions about them. `drawn` holds every value of a name, figure or place, and `given` those that a
+    further report of the same event has to use.
     """
 
-    __slots__ = ("facts", "month", "quarter", "random", "rng", "sector", "short", "year")
+    __slots__ = ("drawn", "facts", "given", "month", "quarter", "random", "rng", "sector", "short", "year")
 
     def __init__(self, rng: random.Random, year: int, month: int) -> None:
         self.rng = rng
@@ -50,6 +51,16 @@ class Scene:
         self.short = self.random() < 0.45  # "$1.2B" and "5%" rather than "$1.2 billion" and "5 percent"
         self.year, self.month, self.quarter = year, month, (month + 1) // 3 or 4
         self.facts: dict[str, str] = {}
+        self.drawn: dict[str, list[str]] = {}
+        self.given: dict[str, list[str]] = {}
+
+    def again(self, rng: random.Random) -> Scene:
+        """Return the scene for another report: the same names and figures, other words."""
+        scene = Scene(rng, self.year, self.month)
+        scene.sector, scene.short = self.sector, self.short
+        scene.facts = dict(self.facts)
+        scene.given = {key: list(values) for key, values in self.drawn.items()}
+        return scene
 
     def pick(self, options: list[str]) -> str:
         """Return one of `options`, each as likely."""
@@ -84,6 +95,16 @@ def _noted(key: str, draw: Draw) -> Draw:
         return value
 
     return noted
+
+
+def _told(key: str, draw: Draw) -> Draw:
+    def told(scene: Scene) -> str:
+        given = scene.given.get(key)
+        value = given.pop(0) if given else draw(scene)
+        scene.drawn.setdefault(key, []).append(value)
+        return value
+
+    return told
 
 
 def _pharma(scene: Scene) -> str:
@@ -187,7 +208,9 @@ def _slot(name: str) -> Draw:
     if draw is None:
         draw = lambda scene: scene.word(key)  # noqa: E731 - a closure over the list's name
         if key in _NOTED_WORDS:
-            draw = _noted(key, draw)
+            draw = _told(key, _noted(key, draw))
+    else:
+        draw = _told(key, draw)
     if not capital:
         return draw
     plain = draw

@@ -11,12 +11,14 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 
 from flywheel.demo.grammar.compiler import Draw, Scene, compile_template, read_yaml
 
 FILES = ("views.yaml", "results.yaml", "deals.yaml", "people_law.yaml", "market.yaml", "other.yaml")
 _RANK = {"Price Targets": 0, "Mergers and Acquisitions": 1, "Regulatory": 1}
+_NAMES = frozenset({"co", "bank", "agency", "fund", "person", "drug"})
 _SECOND_CLAUSE_SHARE = 0.22
 _BACKGROUND_SHARE = 0.1
 _TAIL_SHARE = 0.36
@@ -46,13 +48,18 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A drawn headline without its dressing: text, labels, kinds (one or two) and the facts in it."""
+    """A drawn headline without its dressing: text, labels, kinds (one or two) and the facts in it.
+
+    `scene` is what it is about and `template` the place of the one that tells it, for `retell_event`.
+    """
 
     text: str
     human_label: str
     teacher_label: str
     kinds: tuple[Kind, ...]
     facts: dict[str, str]
+    scene: Scene
+    template: int
 
 
 @functools.cache
@@ -101,29 +108,55 @@ def _one_of(scene: Scene, options: tuple[Draw, ...]) -> str:
 def draw_event(scene: Scene) -> Event:
     """Return one event told in the scene: a single one, a share move with its cause, or two clauses."""
     kind = _draw_kind(scene)
+    kinds: tuple[Kind, ...] = (kind,)
+    human, teacher = kind.label, kind.teacher
     if kind.explains_move:
         cause = _draw_kind(scene, "causes")
         scene.facts["cause"] = _one_of(scene, cause.causes)
-        text = _one_of(scene, kind.templates)
+        kinds = (kind, cause)
         human = cause.label if _RANK.get(cause.label, 2) < 2 else kind.label
         # The teacher sees the shares and forgets that regulation outranks them.
         teacher = kind.label if cause.label == "Regulatory" else human
-        return Event(text, human, teacher, (kind, cause), scene.facts)
-    text = _one_of(scene, kind.templates)
-    if scene.random() < _TAIL_SHARE:
-        text = f"{text} {scene.word('tail')}"
-    u = scene.random()
-    if kind.actor in _TWO_CLAUSE_ACTORS and u < _SECOND_CLAUSE_SHARE:
-        second = _draw_kind(scene, "thens")
-        if second.label != kind.label:
-            mark = "; " if scene.random() < 0.5 else ", "
-            text = f"{text}{mark}{_one_of(scene, second.thens)}"
-            human, teacher = _two_labels(kind, second)
-            return Event(text, human, teacher, (kind, second), scene.facts)
-    elif "co" in scene.facts and u > 1 - _BACKGROUND_SHARE:
-        # Old news in the background does not count, whatever it is.
-        text = f"{text} {scene.word('distance')} after {_one_of(scene, _draw_kind(scene, 'causes').causes)}"
-    return Event(text, kind.label, kind.teacher, (kind,), scene.facts)
+    template = int(scene.random() * len(kind.templates))
+    text = kind.templates[template](scene)
+    if not kind.explains_move:
+        if scene.random() < _TAIL_SHARE:
+            text = f"{text} {scene.word('tail')}"
+        u = scene.random()
+        if kind.actor in _TWO_CLAUSE_ACTORS and u < _SECOND_CLAUSE_SHARE:
+            second = _draw_kind(scene, "thens")
+            if second.label != kind.label:
+                kinds = (kind, second)
+                text = _two_clauses(scene, text, second)
+                human, teacher = _two_labels(kind, second)
+        elif "co" in scene.facts and u > 1 - _BACKGROUND_SHARE:
+            # Old news in the background does not count, whatever it is.
+            text = (
+                f"{text} {scene.word('distance')} after {_one_of(scene, _draw_kind(scene, 'causes').causes)}"
+            )
+    return Event(text, human, teacher, kinds, scene.facts, scene, template)
+
+
+def retell_event(event: Event, rng: random.Random) -> Event | None:
+    """Return another report of an event: its names and figures by another template, with the same labels.
+
+    None: its kind has one template alone, or nobody and nothing by name is in it.
+    """
+    kind, *further = event.kinds
+    others = len(kind.templates) - 1
+    if others < 1 or _NAMES.isdisjoint(event.scene.facts):
+        return None
+    scene = event.scene.again(rng)
+    template = (event.template + 1 + int(scene.random() * others)) % (others + 1)
+    text = kind.templates[template](scene)
+    if further and not kind.explains_move:
+        text = _two_clauses(scene, text, further[0])
+    return replace(event, text=text, facts=scene.facts, scene=scene, template=template)
+
+
+def _two_clauses(scene: Scene, text: str, second: Kind) -> str:
+    mark = "; " if scene.random() < 0.5 else ", "
+    return f"{text}{mark}{_one_of(scene, second.thens)}"
 
 
 _TWO_CLAUSE_ACTORS = frozenset({"company", "broker"})
