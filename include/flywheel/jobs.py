@@ -16,12 +16,14 @@ from flywheel.artifacts import key_of
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
 from flywheel.config.schema import Student
-from flywheel.config.training import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
+from flywheel.students.short_prompts import ShortPrompt
 from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
 CUSTOMIZE_VERSION = 1
 EVALUATE_VERSION = 2
+SHORT_PROMPT_VERSION = "text 1"
 
 
 class _Model(BaseModel):
@@ -34,6 +36,7 @@ class CustomizeSpec(_Model):
     Attributes:
         artifact_root: URL of the artifact root.
         dataset: key of the curated dataset.
+        student_prompt: what the student sees of a record: its own text, or the whole prompt.
         seed: fixes the order of the records, the adapter's first weights and the dropout.
     """
 
@@ -41,6 +44,7 @@ class CustomizeSpec(_Model):
     student: Student
     dataset: str
     size: int = Field(ge=1)
+    student_prompt: StudentPrompt = "full"
     training: TrainingConfig = TrainingConfig()
     lora: LoraConfig = LoraConfig()
     seed: int = Field(42, ge=0)
@@ -58,9 +62,10 @@ class CustomizeSpec(_Model):
         limits = [self.student.context_length, self.student.customizer_configs.max_seq_length]
         lora = self.lora.model_dump(mode="json")
         base = weights_hash(self.student.weights)
-        return key_of(
-            "adapter", CUSTOMIZE_VERSION, base, limits, self.dataset, self.size, training, lora, self.seed
-        )
+        # Adapters of whole prompts are found by the key that they had before there were others.
+        prompt = [] if self.student_prompt == "full" else [SHORT_PROMPT_VERSION]
+        made_from = [base, limits, self.dataset, self.size, training, lora, self.seed, *prompt]
+        return key_of("adapter", CUSTOMIZE_VERSION, *made_from)
 
 
 class LossPoint(_Model):
@@ -79,6 +84,7 @@ class CustomizeResult(_Model):
         path: of the adapter, relative to the artifact root.
         parameters: of the student with its adapter; None where the runtime does not say.
         train_records: the records it learned from; `dropped` more were too long, with the reasons.
+        short_prompt: what its prompts leave out; None: it is asked whole ones.
         prefix_tokens: the tokens that all prompts begin with, computed once for a whole row.
         steps: optimizer steps that the adapter took; `steps_run` of them by this call: 0 when it was found.
         samples: the samples of those steps, over all epochs.
@@ -99,6 +105,7 @@ class CustomizeResult(_Model):
     train_records: int
     dropped: int = 0
     dropped_reasons: dict[str, int] = Field(default_factory=dict)
+    short_prompt: ShortPrompt | None = None
     prefix_tokens: int = 0
     steps: int
     steps_run: int

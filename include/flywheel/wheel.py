@@ -86,6 +86,7 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
         size=candidate.size,
         training=plan.config.training_config,
         lora=plan.config.lora_config,
+        student_prompt=plan.config.student_prompt,
         seed=plan.config.data_split_config.random_seed,
     )
 

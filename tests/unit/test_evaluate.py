@@ -218,3 +218,46 @@ def test_own_texts_are_what_the_requests_do_not_share() -> None:
     ]
     assert own_texts([request("same"), request("same")]) == ["Say: same\nClass:"] * 2
     assert own_texts([[{"role": "system", "content": "s"}]]) == [""]
+
+
+def test_a_student_of_short_prompts_is_asked_and_trained_on_the_text_alone(
+    folder: Path, trained: CustomizeResult
+) -> None:
+    training = TrainingConfig(epochs=6, batch_size=16, learning_rate=1e-2, validations=0)
+    spec = CustomizeSpec(
+        artifact_root=str(folder / "artifacts"),
+        student=student(folder),
+        dataset="d1",
+        size=160,
+        student_prompt="text",
+        training=training,
+        lora=LoraConfig(adapter_dim=16),
+    )
+    short = customize(spec)
+    assert short.adapter != trained.adapter
+    assert trained.short_prompt is None
+    assert short.short_prompt is not None
+    assert short.prefix_tokens < trained.prefix_tokens
+    result = evaluate(make_spec(folder, adapter=short.adapter, size=160))
+    # By plain transformers and peft, from what the adapter's folder says.
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    model = AutoModelForCausalLM.from_pretrained(folder / "student")
+    model = PeftModel.from_pretrained(model, folder / "artifacts" / short.path)
+    form = json.loads((folder / "artifacts" / short.path / "result.json").read_text())["short_prompt"]
+    assert "the text alone" in (folder / "artifacts" / short.path / "README.md").read_text()
+    lines = (folder / "artifacts/datasets/d1/eval.jsonl").read_text().splitlines()
+    for record, line in list(
+        zip(map(json.loads, lines), read_predictions(folder, result.predictions), strict=True)
+    )[:4]:
+        first = record["messages"][len(form["messages"])]["content"]
+        own = first[len(form["before"]) : len(first) - len(form["after"])].strip()
+        assert 0 < len(own) < len(first) / 2
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": own}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        out = model.generate(**prompt, do_sample=False, max_new_tokens=16)
+        answer = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert line["answer"] == answer.strip()

@@ -24,7 +24,7 @@ from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.config.teacher import TeacherConfig
 from flywheel.config.times import known_time_zone
-from flywheel.config.training import LoraConfig, TrainingConfig
+from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
 IGNORED_KEYS = (
@@ -282,6 +282,11 @@ class Config(Section):
     source: tuple[SourceConfig, ...] = ()
     teacher: TeacherConfig = TeacherConfig()
     data_split_config: DataSplitConfig = DataSplitConfig()
+    student_prompt: StudentPrompt = Field(
+        "full",
+        description="What a fine-tuned student is asked: the whole prompt, or the record's own text alone, "
+        "which is faster and learned from fewer records. The adapter carries what was left out.",
+    )
     training_config: TrainingConfig = TrainingConfig()
     lora_config: LoraConfig = LoraConfig()
     evaluation_config: EvaluationConfig = EvaluationConfig()
@@ -330,6 +335,8 @@ class Config(Section):
                     raise ValueError(f"nmp_config.{name}, as runtime.type is nemo: its address")
             if self.evaluation_config.decoding != "free":
                 raise ValueError("evaluation_config.decoding: free, as runtime.type is nemo")
+            if self.student_prompt != "full":
+                raise ValueError("student_prompt: full, as runtime.type is nemo: its NIMs get whole prompts")
         return self
 
     @field_validator("source", mode="before")

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from flywheel.config.section import Section
 
+# What a fine-tuned student sees of a record.
+StudentPrompt = Literal["full", "text"]
+
 
 class TrainingConfig(Section):
     """Supervised fine-tuning of a student."""

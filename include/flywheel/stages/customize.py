@@ -13,6 +13,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.jobs import CustomizeResult, CustomizeSpec, ProgressCallback
 from flywheel.parts import Parts
+from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
     from flywheel.students.outcome import TrainingOutcome
@@ -73,11 +74,11 @@ def read_records(path: Path, most: int | None = None) -> list[dict[str, Any]]:
 
 
 def _chats(
-    records: list[dict[str, Any]], longest: int
+    records: list[dict[str, Any]], longest: int, short: ShortPrompt | None
 ) -> tuple[list[list[dict[str, Any]]], int, list[list[dict[str, Any]] | None]]:
     """Return what `Chat.samples` takes of a dataset's records."""
     return (
-        [record["messages"] for record in records],
+        [short.shorten(record["messages"]) if short else record["messages"] for record in records],
         longest,
         [record.get("tools") for record in records],
     )
@@ -107,7 +108,9 @@ def _train(
     parts = Parts()
     with parts.time("load"):
         dataset = root.fetch("datasets", spec.dataset)
-        train = read_records(dataset / "train.jsonl", spec.size)
+        train = read_records(dataset / "train.jsonl", max(spec.size, LOOKED_AT))
+        short = ShortPrompt.of(train) if spec.student_prompt == "text" else None
+        train = train[: spec.size]
         if len(train) < spec.size:
             raise NotEnoughRecordsError(
                 f"dataset {spec.dataset} has {len(train)} training records, fewer than the {spec.size} of "
@@ -118,8 +121,8 @@ def _train(
         device = prepare_process()
         student = load_student(spec.student, device)
         longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
-        samples, dropped = student.chat.samples(*_chats(train, longest))
-        val_samples, _ = student.chat.samples(*_chats(val, longest))
+        samples, dropped = student.chat.samples(*_chats(train, longest, short))
+        val_samples, _ = student.chat.samples(*_chats(val, longest, short))
         if dropped.count:
             log.warning("%d of %d training records are left out: %s", dropped.count, len(train), dropped)
         model = add_adapter(student.model, spec.lora, student.base_name, spec.seed)
@@ -149,6 +152,7 @@ def _train(
         train_records=len(samples),
         dropped=dropped.count,
         dropped_reasons=dict(dropped.reasons),
+        short_prompt=short,
         prefix_tokens=outcome.prefix,
         steps=state.step,
         steps_run=outcome.steps_run,
@@ -186,6 +190,12 @@ def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingO
     val = f"{result.val_loss:.4f}" if result.val_loss is not None else "not watched"
     alpha = lora.alpha if lora.alpha is not None else 2 * lora.adapter_dim
     base = spec.student.weights
+    asked = ""
+    if result.short_prompt is not None:
+        asked = f"""
+Ask it the text alone: it was trained without the instructions that its prompts shared. What was left out
+is `short_prompt` in {RESULT}: messages at the beginning, and what stood before and after the text.
+"""
     return f"""---
 base_model: {base}
 library_name: peft
@@ -195,7 +205,7 @@ tags: [lora, flywheel]
 
 A LoRA adapter of `{spec.student.model_name}` (weights: `{base}`) that answers as its teacher did. Made by
 flywheel from the first {spec.size} training records of dataset `{spec.dataset}`.
-
+{asked}
 | | |
 |---|---|
 | records | {result.train_records} ({result.dropped} left out) |

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +15,19 @@ import orjson
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
 from flywheel.icl import MOST_RECORDS, own_texts, with_examples
-from flywheel.jobs import Confusion, EvaluateResult, EvaluateSpec, Latency, Progress, ProgressCallback
+from flywheel.jobs import (
+    Confusion,
+    CustomizeResult,
+    EvaluateResult,
+    EvaluateSpec,
+    Latency,
+    Progress,
+    ProgressCallback,
+)
 from flywheel.metrics import main_metric
 from flywheel.parts import Parts
 from flywheel.stages.customize import RESULT, device_name, read_records
+from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
     from flywheel.students.answering import Answers
@@ -115,14 +125,21 @@ def _answer_and_score(
     from flywheel.students.loading import count_parameters, load_student, prepare_process
 
     parts = Parts()
+    short: ShortPrompt | None = None
     with parts.time("load"):
         records = read_eval_records(root, spec)
         device = prepare_process()
         student = load_student(spec.student, device)
         model = student.model
         if spec.adapter is not None:
-            model = load_adapter(model, root.fetch("adapters", spec.adapter))
+            adapter = root.fetch("adapters", spec.adapter)
+            model = load_adapter(model, adapter)
+            if is_asked_short(adapter):
+                # By what tonight's prompts share: a champion may have been trained under another prompt.
+                short = ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
     requests = [record["messages"][:-1] for record in records]
+    if short is not None:
+        requests = [short.shorten(request) for request in requests]
     tools = [record.get("tools") for record in records]
     examples: float | None = None
     if spec.icl is not None:
@@ -198,13 +215,23 @@ def read_eval_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, 
     return records
 
 
-def read_training_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, Any]]:
-    """Return the training records that examples are taken from.
+def is_asked_short(adapter: Path) -> bool:
+    """Return whether the student of an adapter's folder is asked the text alone."""
+    result = adapter / RESULT
+    if not result.exists():
+        return False
+    return CustomizeResult.model_validate_json(result.read_bytes()).short_prompt is not None
+
+
+def read_training_records(
+    root: ArtifactRoot, spec: EvaluateSpec, most: int = MOST_RECORDS
+) -> list[dict[str, Any]]:
+    """Return the first training records: examples are taken from them, and what prompts share.
 
     Raises:
         ArtifactError: the dataset is missing or damaged.
     """
-    return read_records(root.fetch("datasets", spec.dataset) / "train.jsonl", MOST_RECORDS)
+    return read_records(root.fetch("datasets", spec.dataset) / "train.jsonl", most)
 
 
 def _latency(waits: Sequence[float]) -> Latency | None:
