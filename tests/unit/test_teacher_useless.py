@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from flywheel.errors import TeacherError
+from flywheel.plan import Plan
+from flywheel.stages.forecast import forecast
+from flywheel.stores import open_store
 from tests.unit.teacher_servers import Script, completion, served, stand_in
 from tests.unit.test_stages_label import LABELS, figures, label, lines_of, make, write_headlines
 
@@ -51,7 +55,7 @@ def test_replies_that_are_of_no_use_stop_the_run_early_and_name_what_mends_them(
 ) -> None:
     script = Script([GOOD] * good + [useless])
     with served(script) as url, pytest.raises(TeacherError, match=f"(?s){named}"):
-        label(make(folder, url), folder)
+        label(make(folder, url, outage_seconds=0.5), folder)
     assert len(script.calls) <= good + most + 8 + most // 2  # 8 at once, each asked again once at most
     with stand_in(LABELS) as (url, _):  # what came before it is kept
         assert label(make(folder, url), folder).found >= good
@@ -66,3 +70,141 @@ def test_one_refused_headline_among_good_ones_is_set_aside_alone(folder: Path, s
     assert figures(result) == (40, 39, 39, 0, 1)
     (bad,) = lines_of(folder / "label.quarantine.jsonl")
     assert f"{status}: input was flagged" in bad["reason"]
+
+
+# -- night after night ---------------------------------------------------------------------------------
+
+
+def on(plan: Plan, night: int) -> Plan:
+    return plan.model_copy(update={"run_id": f"night {night}"})
+
+
+class ByText:
+    """Answers each headline by its text: a list of steps, the last of which repeats."""
+
+    def __init__(self, steps: dict[str, list[Any]]) -> None:
+        self.steps = steps
+        self.calls: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        prompt = orjson.loads(body)["messages"][-1]["content"]
+        text = next((text for text in self.steps if text in prompt), "")
+        self.calls.append(text)
+        steps = self.steps.get(text, [GOOD])
+        status, _, data = steps.pop(0) if len(steps) > 1 else steps[0]
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": data})
+
+
+FLAGGED = (403, {}, b"input was flagged")
+BAD = "Acme unit 7 posts results"
+
+
+def few(folder: Path) -> None:
+    write_headlines(folder, [(text, "2024-03-01", "") for text in list(LABELS)[:40]])
+
+
+@pytest.mark.parametrize(
+    ("useless", "a_night", "reason"),
+    [
+        (reply({"content": None}, "length"), 1, "finish_reason length"),
+        (reply({"content": ""}), 2, "is empty"),
+        (reply({"content": None, "refusal": "I cannot."}), 2, "refused to answer"),
+        (reply({"content": None, "tool_calls": [CALL]}, "tool_calls"), 2, "called a function"),
+        (FLAGGED, 1, "403: input was flagged"),
+    ],
+)
+def test_what_is_of_no_use_is_asked_for_on_three_nights_then_set_aside_with_its_reason(
+    folder: Path, useless: Any, a_night: int, reason: str
+) -> None:
+    few(folder)
+    app = ByText({BAD: [useless]})
+    with served(app) as url:
+        plan = make(folder, url)
+        for night in (1, 1, 2, 3, 4, 5):
+            expected = forecast(on(plan, night))
+            assert expected is not None
+            before = len(app.calls)
+            result = label(on(plan, night), folder)
+            assert (result.labelled, result.quarantined) == (39, 1)
+            assert (expected.ask > 0) == (len(app.calls) > before)
+            (bad,) = lines_of(folder / "label.quarantine.jsonl")
+            assert reason in bad["reason"]
+            assert ("asked for on 3 nights, and not again" in bad["reason"]) == (night > 3)
+    assert app.calls.count(BAD) == 3 * a_night
+    assert len(app.calls) == 39 + 3 * a_night
+
+
+def test_what_was_of_no_use_one_night_is_labelled_on_another_and_paid_for_no_more(folder: Path) -> None:
+    few(folder)
+    app = ByText(
+        {BAD: [reply({"content": None}, "length"), FLAGGED, (200, {}, completion("[[[guidance]]]"))]}
+    )
+    with served(app) as url:
+        found = [label(on(make(folder, url), night), folder) for night in (1, 2, 3, 4)]
+    assert [(result.asked, result.labelled) for result in found] == [(40, 39), (0, 39), (1, 40), (0, 40)]
+    with open_store(make(folder, None).config.store) as store:
+        kept = [answer.usage.get("fault", "") for _, answer in store.read_answers() if answer.usage]
+    assert len(kept) == 2
+    assert any("cut off" in text for text in kept)
+    assert any("403: input was flagged" in text for text in kept)
+
+
+def test_a_row_that_stopped_the_run_counts_for_no_headline(folder: Path) -> None:
+    with served(Script([GOOD] * 12 + [reply({"content": None}, "length")])) as url:
+        for _ in range(4):
+            with pytest.raises(TeacherError, match="10 answers in a row"):
+                label(make(folder, url), folder)
+    with stand_in(LABELS) as (url, _):
+        result = label(make(folder, url), folder)
+    assert (result.labelled, result.quarantined) == (300, 0)
+
+
+# -- degraded for a while, and errors in a 200 -----------------------------------------------------------
+
+
+def test_an_endpoint_that_refuses_all_for_a_while_is_waited_for(folder: Path) -> None:
+    degraded = (400, {}, b"DEGRADED function cannot be invoked")
+    script = Script([GOOD] * 12 + [degraded] * 11 + [GOOD])
+    with served(script) as url:
+        result = label(make(folder, url, outage_seconds=60), folder)
+    # Those before it was known to be ill, and asked again the next night.
+    assert result.quarantined <= 5
+    assert result.labelled == 300 - result.quarantined
+    with stand_in(LABELS) as (url, _):
+        assert label(on(make(folder, url), 2), folder).labelled == 300
+
+
+def error(code: Any, message: str = "Provider returned error") -> tuple[int, dict[str, str], bytes]:
+    return 200, {}, json.dumps({"error": {"message": message, "code": code}}).encode()
+
+
+@pytest.mark.parametrize("code", [503, "429", None, "server_error"])
+def test_an_error_in_a_200_is_tried_again(folder: Path, code: Any) -> None:
+    few(folder)
+    broken = reply({"content": ""}, "error")
+    script = Script([GOOD] * 5 + [error(code), broken, GOOD])
+    with served(script) as url:
+        result = label(make(folder, url), folder)
+    assert figures(result) == (40, 40, 40, 0, 0)
+    assert len(script.calls) == 42
+
+
+def test_an_error_in_a_200_is_told_as_what_it_is(folder: Path) -> None:
+    few(folder)
+    with served(Script([GOOD] * 5 + [error(403, "input was flagged"), GOOD])) as url:
+        assert figures(label(make(folder, url), folder)) == (40, 39, 39, 0, 1)
+    (bad,) = lines_of(folder / "label.quarantine.jsonl")
+    assert "200 with an error of status 403: input was flagged" in bad["reason"]
+    with served(Script([error("model_not_loaded", "no such model")])) as url:
+        message = "200 with an error of status 502: no such model"
+        with pytest.raises(TeacherError, match=message):
+            label(make(folder, url, max_attempts=1, max_tokens=9, outage_seconds=0.3), folder)

@@ -23,6 +23,7 @@ from flywheel.sources import Headline, read_headlines
 from flywheel.stores import Answer, RecordStore, open_store
 from flywheel.teacher.answers import tokens_of
 from flywheel.teacher.held import HeldAnswers
+from flywheel.teacher.known import FAULT, known_answers
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
 from flywheel.workload import Workload
@@ -106,7 +107,7 @@ def forecast(plan: Plan) -> Forecast | None:
         for version in reversed(versions_of(ArtifactRoot(plan.config.artifacts.root), plan.workload.id))
         if version.workload.sha256 != plan.workload.sha256
     ]
-    count = _Count(requests, held_answers(plan, versions))
+    count = _Count(requests, held_answers(plan, versions), plan.run_id)
     with (
         open_store(plan.config.store, cache_mb=4) as store,
         tempfile.TemporaryDirectory(prefix="flywheel-forecast-") as folder,
@@ -154,12 +155,13 @@ _Tokens = tuple[float, float, float]
 class _Count:
     """Texts without an answer: those before the cutoff and those after it, each in two places of a list."""
 
-    def __init__(self, requests: Requests, held: HeldAnswers) -> None:
+    def __init__(self, requests: Requests, held: HeldAnswers, night: str) -> None:
         self.texts = 0
         self.ask = [0, 0]
         self._bytes = [0, 0]
         self._requests = requests
         self._held = held
+        self._night = night
         self._overhead = len(requests.body(""))
         # Half of a key: of a million texts, two have the same by a chance of 1 in 10^26.
         self._seen: set[int] = set()
@@ -181,7 +183,8 @@ class _Count:
             else:
                 self._seen.add(short)
             new[key] = headline
-        answers = store.get_answers(list(new))
+        known = known_answers(store, list(new), _noted_label)
+        answers = {key: found.answer for key, found in known.items() if not found.is_open(self._night)}
         missing = {key: headline.text for key, headline in new.items() if key not in answers}
         held = self._held.find(store, missing) if self._held and missing else {}
         for key, headline in new.items():
@@ -225,6 +228,11 @@ class _Count:
             (size * prompt, size * cached, number * completion)
             for size, number in zip(self._bytes, self.ask, strict=True)
         ], basis
+
+
+def _noted_label(answer: Answer) -> str | None:
+    """Return something where an answer is of use, without reading it: to read a million takes long."""
+    return None if FAULT in answer.usage else ""
 
 
 def _rates(answered: Sequence[tuple[int, Answer]]) -> _Tokens | None:

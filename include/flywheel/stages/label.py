@@ -340,6 +340,7 @@ def _run(
                 ask_again=teacher.ask_again,
                 progress=update,
                 held=held,
+                night=plan.run_id,
             )
             counts = await labeller.run(_headlines(plan, quarantine, read), settle)
             log.info("%s; %d attempts were repeated", told.line(counts), client.retries)

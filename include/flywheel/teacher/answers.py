@@ -37,6 +37,18 @@ class MalformedError(Exception):
     """An answer with status 200 that is no chat completion."""
 
 
+class ErrorInAnswerError(Exception):
+    """An error that came with status 200, as gateways do when a model behind them fails.
+
+    Attributes:
+        status: that it says it is; 502 where it says none.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the teacher answered.
@@ -65,9 +77,11 @@ def read_reply(data: bytes) -> Reply:
 
     Raises:
         MalformedError: it is none.
+        ErrorInAnswerError: it is an error.
     """
     try:
         completion = orjson.loads(data)
+        _check_error(data, completion)
         choice = completion["choices"][0]
         message = choice["message"]
         instead = any(message.get(name) for name in _INSTEAD)
@@ -91,6 +105,19 @@ def read_reply(data: bytes) -> Reply:
         _fault(choice, content, refused=refused),
         _written(message),
     )
+
+
+def _check_error(data: bytes, completion: dict[str, Any]) -> None:
+    """Raise the error that stands in an answer's place, beside it or in its first choice."""
+    choices = completion.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else {}
+    error = completion.get("error") or first.get("error")
+    if not error and first.get("finish_reason") != "error":
+        return
+    code = error.get("code", error.get("status")) if isinstance(error, dict) else None
+    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
+    body = data if completion.get("error") else orjson.dumps({"error": error or "finish_reason error"})
+    raise ErrorInAnswerError(error_message(body), status if 400 <= status < 600 else 502)
 
 
 def _fault(choice: dict[str, Any], content: str, *, refused: bool) -> str:

@@ -7,7 +7,8 @@ Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After hol
 only the one it came with. That an endpoint cannot be reached is no attempt of a call: calls wait for one that
 is back, and the run stops when none has answered for `outage_seconds`. A refusal that may be the endpoint's
 own (a wrong key, an unknown model) breaks an endpoint that has never answered; one that has answered refused
-the request for its text, until it refuses `REFUSALS_IN_A_ROW`.
+the request for its text, until it refuses `REFUSALS_IN_A_ROW`. When `DEGRADED_IN_A_ROW` requests are said to
+be at fault, it is the endpoint (NVIDIA's say 400 "DEGRADED function cannot be invoked"): it is waited for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from flywheel.config.teacher import RateLimits
 from flywheel.errors import TeacherError
 from flywheel.teacher.answers import (
     CUT_OFF,
+    ErrorInAnswerError,
     MalformedError,
     Reply,
     advice_for,
@@ -50,6 +52,9 @@ OVERLOAD_STATUSES = frozenset({429, 503, 529})
 REFUSED_STATUSES = frozenset({400, 413, 422})
 # Refusals in a row, such as 401 and 404, of an endpoint that has answered: its key has expired.
 REFUSALS_IN_A_ROW = 10
+# Of those, such as 400: it is ill, as with a 503, and is waited for. Fewer than the headlines in a row that
+# stop the run, so that there is something to wait for.
+DEGRADED_IN_A_ROW = 6
 # In the texts of OpenSSL's errors: a certificate that is not trusted, and a server that does not speak TLS.
 TLS_FAULTS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
 FIRST_BACKOFF_SECONDS = 0.5
@@ -172,11 +177,12 @@ class TeacherClient:
         """Calls that may be on their way at once, as far as that is known now."""
         return sum(route.limiter.limit for route in self._routes if route.broken is None)
 
-    async def ask(self, body: bytes) -> Reply:
+    async def ask(self, body: bytes, *, again: bool = False) -> Reply:
         """Send one chat-completions request and return its answer.
 
         Args:
             body: the JSON of the request.
+            again: it had no usable answer in another run, so that its refusal says nothing of the endpoint.
 
         Raises:
             TeacherError: no call can succeed: wrong key, wrong address, unknown model, wrong certificate, or
@@ -190,7 +196,7 @@ class TeacherClient:
         while True:
             route = await self._place()
             try:
-                return await self._attempt(route, body)
+                return await self._attempt(route, body, again)
             except _TryAgainError as error:
                 tries += 1
                 attempt += error.is_attempt
@@ -261,13 +267,13 @@ class TeacherClient:
         self._timer = None
         self._hand_out()
 
-    async def _attempt(self, route: Route, body: bytes) -> Reply:
+    async def _attempt(self, route: Route, body: bytes, again: bool) -> Reply:
         expected = self.spending.begin(body)
         route.use_tokens(expected)
         sent_at = time.monotonic()
         used = 0
         try:
-            reply = await self._call(route, body, sent_at)
+            reply = await self._call(route, body, sent_at, again)
             used = self.spending.end(
                 expected, body, reply.usage, written=reply.written, is_cut_off=reply.fault == CUT_OFF
             )
@@ -284,7 +290,7 @@ class TeacherClient:
         route.limiter.answered(self._answered_at - sent_at)
         return reply
 
-    async def _call(self, route: Route, body: bytes, sent_at: float) -> Reply:
+    async def _call(self, route: Route, body: bytes, sent_at: float, again: bool) -> Reply:
         url = route.endpoint.url
         try:
             async with asyncio.timeout(self._timeout):
@@ -301,9 +307,9 @@ class TeacherClient:
             raise self._failed(route, sent_at, reason, is_attempt=not unreached) from None
         except EncodingError as error:
             raise self._failed(route, sent_at, f"{url}: {error}") from None
-        return self._reply(route, answer, sent_at)
+        return self._reply(route, answer, sent_at, again)
 
-    def _reply(self, route: Route, answer: HttpAnswer, sent_at: float) -> Reply:
+    def _reply(self, route: Route, answer: HttpAnswer, sent_at: float, again: bool) -> Reply:
         status, url = answer.status, route.endpoint.url
         try:
             body = decoded(answer.body, answer.headers.get("content-encoding", ""))
@@ -319,8 +325,12 @@ class TeacherClient:
                 return read_reply(body)
             except MalformedError as error:
                 raise self._failed(route, sent_at, str(error), is_paid=True) from None
-        said = route.endpoint.without_secrets(error_message(body))
-        message = f"the teacher at {url} said {status}: {said}"
+            except ErrorInAnswerError as error:
+                said, said_as = str(error), f"200 with an error of status {error.status}"
+                status = error.status
+        else:
+            said, said_as = error_message(body), str(status)
+        message = f"the teacher at {url} said {said_as}: {route.endpoint.without_secrets(said)}"
         if status in RETRIED_STATUSES or status >= 500:
             wait = seconds_to_wait(answer.headers.get("retry-after"))
             if wait is not None:
@@ -331,11 +341,15 @@ class TeacherClient:
             if status >= 500:
                 raise self._failed(route, sent_at, message, wait)
             raise _TryAgainError(message, wait)
+        route.refusals += 1
         if status in REFUSED_STATUSES:
+            if route.has_answered and route.refusals >= DEGRADED_IN_A_ROW:
+                raise self._failed(route, sent_at, message, is_attempt=False)
             route.is_alive()
             raise CallError(message, refused=True)
-        route.refusals += 1
-        if route.has_answered and route.broken is None and route.refusals < REFUSALS_IN_A_ROW:
+        # No text is the reason for a 401.
+        of_text = route.has_answered or (again and status != 401)
+        if of_text and route.broken is None and route.refusals < REFUSALS_IN_A_ROW:
             route.is_alive()
             raise CallError(message, refused=True)
         raise self._broken(route, f"{message}; {advice_for(status, answer.headers.get('location'))}")

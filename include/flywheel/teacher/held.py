@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flywheel.stores import Answer, RecordStore
+from flywheel.teacher.known import known_answers
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
 
@@ -33,8 +34,10 @@ class HeldAnswers:
         found: dict[str, tuple[Answer, str, Workload]] = {}
         for workload, requests in self._earlier:
             keys = {requests.key(text): key for key, text in texts.items() if key not in found}
-            for earlier, answer in store.get_answers(list(keys)).items():
-                label = self._today.label_of(answer.content)
-                if label is not None:
-                    found[keys[earlier]] = answer, label, workload
+            for earlier, known in known_answers(store, list(keys), self._label_of).items():
+                if known.label is not None:
+                    found[keys[earlier]] = known.answer, known.label, workload
         return found
+
+    def _label_of(self, answer: Answer) -> str | None:
+        return self._today.label_of(answer.content)

@@ -9,12 +9,14 @@
   never loses more answers than there are workers.
 - The window bounds what is in memory, and gives the results in the order of the headlines. Reading waits when
   the queue is full, so the whole goes at the pace of the endpoints.
-- An answer that names no class is asked for again a bounded number of times; then the last one is kept as
-  well, and never paid for again: a later run finds it, and sets its headline aside.
-- A headline whose call the teacher refuses, or whose attempts all fail, is set aside, and asked again in the
-  next run. Ten headlines in a row that no usable answer comes for stop the run, whatever came before: the
-  teacher is down, or refuses all, or gives answers that name no class (cut off, empty, calls of functions).
-  The message says what mends it.
+- An answer that is of no use (it names no class, was cut off, is empty, a refusal, a call of a function) is
+  asked for again a bounded number of times; then the last one is kept with its reason, and its headline set
+  aside. So is one whose call the teacher refuses. Both are asked for on NIGHTS nights (runs) at most. A
+  headline whose attempts all failed is set aside for this run alone.
+- Ten headlines in a row that no usable answer comes for stop the run, whatever came before: the teacher is
+  down, or refuses all, or gives nothing of use. The message says what mends it, and the night does not count
+  for these: it was not they who were at fault. Therefore what is of no use is written when an answer of use
+  has come after it, or all headlines are through.
 - When the budget is spent nothing more is asked; what is on its way still counts, and what has no answer is
   counted, so that the user knows what is left.
 """
@@ -36,6 +38,7 @@ from flywheel.stores import Answer, RecordStore
 from flywheel.teacher.answers import CUT_OFF, EMPTY, Reply
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.held import HeldAnswers
+from flywheel.teacher.known import FAULT, NIGHT, NIGHTS, Known, key_of_night, known_answers
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
 
@@ -48,6 +51,7 @@ WINDOW = 16384
 # Answers gather so long before they are written: 20 ms cost no run anything, and spare the disk.
 GATHER_SECONDS = 0.02
 FAILURES_IN_A_ROW = 10
+NO_CLASS = "the teacher's answer names no class, or several"
 # In an answer's usage, beside the endpoint's own counts.
 CONFIDENCE = "confidence"
 
@@ -96,9 +100,12 @@ _LEFT = Outcome(reason="the teacher's budget is spent", is_left=True)
 
 @dataclass(frozen=True, slots=True)
 class _Question:
+    """Attributes: key: of the request; nights: on which it was asked before."""
+
     key: str
     text: str
     outcome: asyncio.Future[Outcome]
+    nights: int = 0
 
 
 class Labeller:
@@ -112,6 +119,7 @@ class Labeller:
         ask_again: how often an answer that names no class is asked for anew.
         progress: called with the counts, a few times a second at most.
         held: answers to other versions of the prompt whose labels hold.
+        night: the run; what was of no use in it is not asked for again in it.
     """
 
     def __init__(
@@ -125,6 +133,7 @@ class Labeller:
         ask_again: int = 1,
         progress: Callable[[Counts], None] | None = None,
         held: HeldAnswers | None = None,
+        night: str = "",
     ) -> None:
         self.counts = Counts()
         self.budget_spent: BudgetError | None = None
@@ -136,10 +145,13 @@ class Labeller:
         self._workers = workers
         self._progress = progress
         self._held = held
+        self._night = night
         self._queue: asyncio.Queue[_Question | None] = asyncio.Queue(maxsize=workers)
         self._in_flight: dict[str, asyncio.Future[Outcome]] = {}
         self._window: deque[tuple[Headline, asyncio.Future[Outcome]]] = deque()
         self._unwritten: list[tuple[_Question, Answer, Outcome]] = []
+        # Of no use, since the last answer that was.
+        self._useless: list[tuple[_Question, Answer, Outcome]] = []
         self._arrived = asyncio.Event()
         self._failures_in_a_row = 0
         self._last_failure = ""
@@ -161,6 +173,8 @@ class Labeller:
                 for _ in workers:
                     await self._queue.put(None)
                 writer.cancel()
+            if self.counts.asked + self.counts.found or not self.counts.set_aside:
+                self._note_useless()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         finally:
@@ -176,8 +190,10 @@ class Labeller:
             # In flight comes first: an answer leaves there only when the store has it.
             waiting = {key: self._in_flight[key] for key in keys if key in self._in_flight}
             unknown = [key for key in dict.fromkeys(keys) if key not in waiting]
-            answers = await asyncio.to_thread(self._store.get_answers, unknown)
-            held = await asyncio.to_thread(self._find_held, chunk, keys, {*unknown} - answers.keys())
+            known = await asyncio.to_thread(known_answers, self._store, unknown, self._label_of)
+            closed = {key for key, found in known.items() if not found.is_open(self._night)}
+            labelled = {key for key in closed if known[key].label is not None}
+            held = await asyncio.to_thread(self._find_held, chunk, keys, {*unknown} - labelled)
             for headline, key in zip(chunk, keys, strict=True):
                 outcome = waiting.get(key)
                 if outcome is not None:
@@ -185,18 +201,18 @@ class Labeller:
                 else:
                     outcome = asyncio.get_running_loop().create_future()
                     waiting[key] = outcome
-                    if key in answers:
-                        self.counts.found += 1
-                        answer = answers[key]
-                        outcome.set_result(self._outcome(answer.content, answer.usage.get(CONFIDENCE)))
-                    elif key in held:
+                    if key in held:
                         self.counts.found += 1
                         outcome.set_result(held[key])
+                    elif key in closed:
+                        self.counts.found += 1
+                        outcome.set_result(_known_outcome(known[key]))
                     elif self.budget_spent:
                         outcome.set_result(_LEFT)
                     else:
                         self._in_flight[key] = outcome
-                        await self._queue.put(_Question(key, headline.text, outcome))
+                        nights = known[key].nights if key in known else 0
+                        await self._queue.put(_Question(key, headline.text, outcome, nights))
                 self._window.append((headline, outcome))
                 await self._hand_over(sink, WINDOW)
         await self._hand_over(sink, 0)
@@ -237,19 +253,42 @@ class Labeller:
                 advice = self._requests.advice_on(str(error)) if error.refused else ""
                 reason = f"{error}; {advice}" if advice else str(error)
                 self._count_failure(reason, "calls in a row failed")
-                self._settle(question, Outcome(reason=reason))
+                if error.refused:
+                    self._set_aside(question, Answer("", "", int(time.time())), Outcome(reason=reason))
+                else:
+                    self._settle(question, Outcome(reason=reason))
                 continue
-            usage = reply.usage
-            if reply.confidence is not None:
-                usage = {**usage, CONFIDENCE: reply.confidence}
-            answer = Answer(reply.content, reply.model or self._requests.model, int(time.time()), usage)
-            self._unwritten.append((question, answer, outcome))
-            self._arrived.set()
             if outcome.label is None:
                 self._count_failure(outcome.reason, "answers in a row cannot be used")
-            else:
-                self._failures_in_a_row = 0
+                self._set_aside(question, self._answer(reply), outcome)
+                continue
+            self._failures_in_a_row = 0
+            self._unwritten.append((question, self._answer(reply), outcome))
+            self._note_useless()
             await question.outcome
+
+    def _answer(self, reply: Reply) -> Answer:
+        usage = reply.usage
+        if reply.confidence is not None:
+            usage = {**usage, CONFIDENCE: reply.confidence}
+        return Answer(reply.content, reply.model or self._requests.model, int(time.time()), usage)
+
+    def _set_aside(self, question: _Question, answer: Answer, outcome: Outcome) -> None:
+        """Settle a headline without a label; its answer is kept when one of use has come.
+
+        Args:
+            answer: of no model where the call was refused.
+        """
+        answer.usage.update({FAULT: outcome.reason, NIGHT: self._night})
+        self._useless.append((question, answer, outcome))
+        if not question.outcome.done():
+            question.outcome.set_result(outcome)
+
+    def _note_useless(self) -> None:
+        """Keep what was of no use: the teacher gives answers, so these headlines had their night."""
+        self._unwritten += self._useless
+        self._useless = []
+        self._arrived.set()
 
     def _count_failure(self, reason: str, what: str) -> None:
         """Note a headline that no usable answer came for.
@@ -263,14 +302,14 @@ class Labeller:
             raise TeacherError(f"{FAILURES_IN_A_ROW} {what}; the last: {reason}")
 
     def _settle(self, question: _Question, outcome: Outcome) -> None:
-        del self._in_flight[question.key]
+        self._in_flight.pop(question.key, None)
         if not question.outcome.done():  # cancelled, where the run is being stopped
             question.outcome.set_result(outcome)
 
     async def _ask(self, question: _Question) -> tuple[Reply, Outcome]:
         body = self._requests.body(question.text)
         for _ in range(1 + self._ask_again):
-            reply = await self._client.ask(body)
+            reply = await self._client.ask(body, again=question.nights > 0)
             self.counts.asked += 1
             outcome = self._outcome(reply.content, reply.confidence, reply.fault)
             # Another answer of so many tokens would be cut off as well.
@@ -278,14 +317,16 @@ class Labeller:
                 break
         return reply, outcome
 
+    def _label_of(self, answer: Answer) -> str | None:
+        return self._workload.label_of(answer.content)
+
     def _outcome(self, content: str, confidence: float | None, fault: str = "") -> Outcome:
         label = self._workload.label_of(content)
         if label is not None:
             return Outcome(content, label, "", confidence)
         if not fault and not without_thinking(content).strip():
             fault = EMPTY
-        reason = "the teacher's answer names no class, or several"
-        return Outcome(content, label, f"{reason}: {fault}" if fault else reason, confidence)
+        return Outcome(content, label, f"{NO_CLASS}: {fault}" if fault else NO_CLASS, confidence)
 
     async def _write_as_they_come(self) -> None:
         while True:
@@ -299,7 +340,7 @@ class Labeller:
         batch, self._unwritten = self._unwritten, []
         if not batch:
             return
-        rows = [(question.key, answer) for question, answer, _ in batch]
+        rows = [(key_of_night(question.key, question.nights + 1), answer) for question, answer, _ in batch]
         await asyncio.shield(asyncio.to_thread(self._store.put_answers, rows))
         self._client.spending.save()
         for question, _, outcome in batch:
@@ -310,6 +351,18 @@ class Labeller:
         if self._progress is not None and now - self._reported > 0.3:
             self._reported = now
             self._progress(self.counts)
+
+
+def _known_outcome(known: Known) -> Outcome:
+    """Return what became of a headline whose answer was there before."""
+    content = known.answer.content if known.answer.model else None  # refused: no model answered
+    confidence = known.answer.usage.get(CONFIDENCE)
+    if known.label is not None:
+        return Outcome(content, known.label, "", confidence)
+    reason = known.fault or NO_CLASS
+    if known.nights >= NIGHTS:
+        reason += f" (asked for on {known.nights} nights, and not again)"
+    return Outcome(content, None, reason, confidence)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
