@@ -21,8 +21,8 @@ from flywheel.students.short_prompts import ShortPrompt
 from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
-CUSTOMIZE_VERSION = 1
-EVALUATE_VERSION = 2
+CUSTOMIZE_VERSION = 2
+EVALUATE_VERSION = 3
 SHORT_PROMPT_VERSION = "text 1"
 
 
@@ -83,8 +83,10 @@ class CustomizeResult(_Model):
         adapter: key of the adapter.
         path: of the adapter, relative to the artifact root.
         parameters: of the student with its adapter; None where the runtime does not say.
-        train_records: the records it learned from; `dropped` more were too long, with the reasons.
+        train_records: the records it learned from; `dropped` more were too long, or are refused by the chat
+            template, with the reasons.
         short_prompt: what its prompts leave out; None: it is asked whole ones.
+        notes: in sentences, what became of records that were left out, and what the template passes over.
         prefix_tokens: the tokens that all prompts begin with, computed once for a whole row.
         steps: optimizer steps that the adapter took; `steps_run` of them by this call: 0 when it was found.
         samples: the samples of those steps, over all epochs.
@@ -106,6 +108,7 @@ class CustomizeResult(_Model):
     dropped: int = 0
     dropped_reasons: dict[str, int] = Field(default_factory=dict)
     short_prompt: ShortPrompt | None = None
+    notes: tuple[str, ...] = ()
     prefix_tokens: int = 0
     steps: int
     steps_run: int
@@ -218,6 +221,8 @@ class EvaluateResult(_Model):
         f1_weighted_ci95: percentile bootstrap over the records.
         unparsable: answers that name no class, or hold a call that is not whole. Each counts as wrong: a
             miss of its class, right for none.
+        unanswered: of these, prompts that are longer than the context, or that the chat template refuses.
+        notes: in sentences, which those are, and what the template passes over.
         icl_examples: examples in a prompt on average; None where none were asked for.
         seconds: answering all prompts, without loading; the warm-up and the prompts asked alone included.
         records_per_second: answers a second in steady answering, after the warm-up.
@@ -245,6 +250,8 @@ class EvaluateResult(_Model):
     per_class: dict[str, ClassScore]
     accuracy: float | None
     unparsable: int
+    unanswered: int = 0
+    notes: tuple[str, ...] = ()
     icl_examples: float | None = None
     seconds: float
     records_per_second: float

@@ -11,6 +11,7 @@ from rich.console import Console
 from flywheel import wheel
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
+from flywheel.plan import Candidate
 from flywheel.report import Report, print_report, read_report, render_markdown, render_table
 from flywheel.report.files import mark_latest
 from flywheel.report.html import render_html
@@ -129,6 +130,22 @@ def test_the_page_says_which_tokens_and_costs_are_estimated(
     page = render_html(scored(finish(plan_of(config_of(root, UNREACHABLE)))))
     assert "answers whose tokens and cost are estimated" in page
     assert "60: the endpoint did not tell" in page
+
+
+def test_what_became_of_records_in_jobs_is_told_once_with_the_candidates(root: str) -> None:
+    run = finish(plan_of(config_of(root, UNREACHABLE)))
+    note = "1 of 20 prompts count as unanswered: 1 refused by the chat template: roles (record e3)"
+    for name in ("1b/base_eval", "1b/25/evaluate", "3b/25/evaluate"):
+        path = f"{run.path}/jobs/{name}.json"
+        if not run.root.exists(path):
+            student, size, stage = name.split("/")
+            path = f"{run.path}/jobs/{Candidate(student=student, size=int(size)).folder}/{stage}.json"
+        kept = run.root.read_json(path)
+        kept["result"]["notes"] = [note]
+        run.root.write_json(path, kept)
+    said = f"1b, 3b @ 25, 1b @ 25: {note}"  # in the order of the plan
+    assert said in scored(run).warnings
+    assert said in (Path(root) / "runs/night-1/report.html").read_text()
 
 
 def test_a_size_without_enough_records_is_shown_as_such(root: str) -> None:

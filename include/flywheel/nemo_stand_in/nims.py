@@ -183,14 +183,16 @@ class Nim:
         from flywheel.students.generation import generate
 
         chat, decoder = self._load(model)
+        prompts, _ = chat.prompts([messages for messages, *_ in batch], [tools for _, tools, *_ in batch])
         answers = generate(
             decoder,
-            chat.prompts([messages for messages, *_ in batch], [tools for _, tools, *_ in batch]),
+            [prompt for prompt in prompts if prompt is not None],
             chat.stops,
             max_new_tokens=max(most for *_, most, _ in batch),
             batch_size=_MOST_AT_ONCE,
         )
-        return [chat.text(tokens) for tokens in answers.tokens]
+        texts = iter(answers.tokens)
+        return [chat.text(next(texts)) if prompt is not None else "" for prompt in prompts]
 
     def _load(self, model: str) -> tuple[Any, Any]:
         """Return a model's chat and decoder, loaded once."""

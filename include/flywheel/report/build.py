@@ -88,6 +88,7 @@ def build_report(plan: Plan, outcomes: Outcomes, constant: Constant | None = Non
             error_rate=rate,
             reason=choice.reason,
         ),
+        warnings=_notes(outcomes),
         data=data,
         counters={
             "teacher_calls": outcomes.label.get("asked", 0),
@@ -219,6 +220,17 @@ def _base(job: JobOutcome, metric: Metric) -> BasePart:
     elif job.icl_failure is not None:
         part.icl_reason = job.icl_failure.reason
     return part
+
+
+def _notes(outcomes: Outcomes) -> list[str]:
+    """Return what became of records in jobs, each sentence once, with the candidates whose jobs said it."""
+    said: dict[str, list[str]] = {}
+    for job in [*outcomes.base, *outcomes.candidates]:
+        name = job.student if job.size is None else f"{job.student} @ {job.size}"
+        for result in (job.customize, job.evaluate, job.icl):
+            for note in result.notes if result else ():
+                said.setdefault(note, []).append(name)
+    return [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in said.items()]
 
 
 def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:

@@ -122,9 +122,14 @@ def _train(
         student = load_student(spec.student, device)
         longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
         samples, dropped = student.chat.samples(*_chats(train, longest, short))
-        val_samples, _ = student.chat.samples(*_chats(val, longest, short))
-        if dropped.count:
-            log.warning("%d of %d training records are left out: %s", dropped.count, len(train), dropped)
+        val_samples, val_dropped = student.chat.samples(*_chats(val, longest, short))
+        notes = (
+            *dropped.said([record["id"] for record in train], "training records are left out"),
+            *val_dropped.said([record["id"] for record in val], "validation records are left out"),
+        )
+        notes = tuple(dict.fromkeys(notes))
+        for note in notes:
+            log.warning("%s", note)
         model = add_adapter(student.model, spec.lora, student.base_name, spec.seed)
     with parts.time("train"), compile_cache(root, device.type):
         outcome = fine_tune(
@@ -153,6 +158,7 @@ def _train(
         dropped=dropped.count,
         dropped_reasons=dict(dropped.reasons),
         short_prompt=short,
+        notes=notes,
         prefix_tokens=outcome.prefix,
         steps=state.step,
         steps_run=outcome.steps_run,

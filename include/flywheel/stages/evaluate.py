@@ -149,30 +149,32 @@ def _answer_and_score(
             spec.icl,
             context_length=spec.student.context_length,
             answer_tokens=spec.evaluation.answer_tokens,
-            measure=lambda chats, offered: [len(ids) for ids in student.chat.prompts(chats, offered)],
+            measure=student.chat.lengths,
         )
     started = time.perf_counter()
-    prompts = student.chat.prompts(requests, tools)
+    prompts, dropped = student.chat.prompts(requests, tools)
     longest = spec.student.context_length - spec.evaluation.answer_tokens
-    fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= longest]
-    if len(fitting) < len(prompts):
-        log.warning(
-            "%d prompts are longer than the context and count as unanswered", len(prompts) - len(fitting)
-        )
+    asked_of = {at: prompt for at, prompt in enumerate(prompts) if prompt is not None}
+    fitting = [at for at, prompt in asked_of.items() if len(prompt) <= longest]
+    if len(fitting) < len(asked_of):
+        dropped.reasons["longer than the context"] += len(asked_of) - len(fitting)
+    notes = dropped.said([record["id"] for record in records], "prompts count as unanswered")
+    for note in notes:
+        log.warning("%s", note)
 
     def tell(done: int) -> None:
         if progress is not None:
             rate = done / max(time.perf_counter() - started, 1e-9)
             progress(Progress(done, len(fitting), None, None, rate, (len(fitting) - done) / rate))
 
-    asked = [prompts[index] for index in fitting]
+    asked = [asked_of[index] for index in fitting]
     settings: dict[str, Any] = {"batch_size": spec.evaluation.batch_size, "progress": tell}
     with compile_cache(root, device.type):
         if spec.answers is None:
             longest_answer = spec.evaluation.answer_tokens
             answers = _answer(model, asked, student.chat.stops, max_new_tokens=longest_answer, **settings)
         else:
-            trie = LabelTrie(student.chat.answers(requests[0], spec.answers))
+            trie = LabelTrie(student.chat.answers(requests[fitting[0] if fitting else 0], spec.answers))
             answers = _choose(model, asked, trie, **settings)
     texts = [""] * len(records)
     for index, tokens in zip(fitting, answers.tokens, strict=True):
@@ -199,6 +201,8 @@ def _answer_and_score(
             parameters=count_parameters(model)[0],
             device=device_name(device.type),
             examples=examples,
+            unanswered=len(records) - len(fitting),
+            notes=notes,
         )
     return result.model_copy(update={"parts": parts.seconds})
 
@@ -253,6 +257,8 @@ def keep_evaluation(
     parameters: int | None,
     device: str,
     examples: float | None = None,
+    unanswered: int = 0,
+    notes: tuple[str, ...] = (),
 ) -> EvaluateResult:
     """Score a student's answers and keep them, wherever it answered.
 
@@ -262,6 +268,8 @@ def keep_evaluation(
         speed: how fast it answered.
         parameters: of the student with its adapter.
         examples: in a prompt on average; None where none were asked for.
+        unanswered: prompts that were not asked.
+        notes: in sentences, why not.
     """
     from flywheel.students.comparing import compare
 
@@ -283,6 +291,8 @@ def keep_evaluation(
         per_class=labels.per_class if labels else {},
         accuracy=labels.accuracy if labels else None,
         unparsable=compared.unparsable,
+        unanswered=unanswered,
+        notes=notes,
         icl_examples=examples,
         seconds=speed.seconds,
         records_per_second=speed.answered / max(speed.steady_seconds, 1e-9),

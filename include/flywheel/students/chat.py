@@ -13,39 +13,66 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import orjson
 
 from flywheel.errors import StudentError
 from flywheel.students.common_text import common_text
 from flywheel.students.rows import Sample, Tokens
+from flywheel.students.template import Messages, Template, Tools
 
 log = logging.getLogger(__name__)
 
-Messages = Sequence[dict[str, Any]]
-# The functions that a request offers, as in OpenAI's chat API; None for none.
-Tools = Sequence[dict[str, Any]] | None
-
-# Llama 3's template writes today's date into the prompt. A fixed one (the template's own default) keeps a
-# training that runs over midnight, and its answers the next day, on one prompt.
-TEMPLATE_DATE = "26 Jul 2024"
 # A shared beginning is tokenised once if it is at least so long; it is cut so far before its end. Both in
 # characters.
 _SHORTEST_HEAD = 400
 _HEAD_MARGIN = 80
+# Longer than any context.
+_ENDLESS = 1 << 62
+# Refused records that are named.
+MOST_NAMED = 5
 # So many records are tokenised whole to check that tokenising their parts gives the same.
 _CHECKED = 8
 
 
 @dataclass
 class Dropped:
-    """Examples that cannot be used, counted by reason."""
+    """Conversations that cannot be used, counted by reason.
+
+    Attributes:
+        reasons: why, in words.
+        places: of those that the template refuses, in the order given, by place.
+        notes: what the template passes over of those that are used.
+    """
 
     reasons: Counter[str] = field(default_factory=Counter)
+    places: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def count(self) -> int:
         """How many there are."""
         return self.reasons.total()
+
+    def refuse(self, place: int, why: str) -> None:
+        """Count one that the template refuses."""
+        self.places[place] = why
+        self.reasons[f"refused by the chat template: {why}"] += 1
+
+    def said(self, ids: Sequence[str], what: str) -> tuple[str, ...]:
+        """Return in sentences what became of records, the refused ones by name.
+
+        Args:
+            ids: of all records, in the order given.
+            what: becomes of those that are counted here: `41 training records are left out`.
+        """
+        sentences = list(self.notes)
+        if self.count:
+            named = [ids[place] for place in self.places][:MOST_NAMED]
+            more = ", ..." if len(self.places) > len(named) else ""
+            names = (
+                f" (record{'s' if len(self.places) > 1 else ''} {', '.join(named)}{more})" if named else ""
+            )
+            sentences.append(f"{self.count:,} of {len(ids):,} {what}: {self}{names}")
+        return tuple(sentences)
 
     def __str__(self) -> str:
         return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
@@ -74,14 +101,39 @@ class Chat:
             )
         self.tokenizer = tokenizer
         self.stops = stops
+        self.template = Template(tokenizer)
 
-    def prompts(self, requests: Sequence[Messages], tools: Sequence[Tools] | None = None) -> list[Tokens]:
+    def prompts(
+        self, requests: Sequence[Messages], tools: Sequence[Tools] | None = None
+    ) -> tuple[list[Tokens | None], Dropped]:
         """Return the prompts of requests, each with the generation prompt, as token ids [p].
 
         Args:
             tools: what each request offers; None: none of them offers any.
+
+        Returns:
+            The prompts, None for a request that the template refuses, and what was refused.
+
+        Raises:
+            StudentError: the template refuses all of them.
         """
-        return self._encode(self._render(requests, tools, add_generation_prompt=True))
+        dropped = Dropped(notes=self._notes(tools))
+        texts: dict[int, str] = {}
+        for place, written in enumerate(self.template.ask(requests, tools)):
+            if written.text is None:
+                dropped.refuse(place, written.refusal)
+            else:
+                texts[place] = written.text
+        self._check_some(len(texts), dropped)
+        found = dict(zip(texts, self._encode(list(texts.values())), strict=True))
+        return [found.get(place) for place in range(len(requests))], dropped
+
+    def lengths(self, requests: Sequence[Messages], tools: Sequence[Tools] | None = None) -> list[int]:
+        """Return the lengths of prompts in tokens; of one that the template refuses, beyond any context."""
+        written = self.template.ask(requests, tools)
+        texts = [one.text for one in written if one.text is not None]
+        found = iter(self._encode(texts))
+        return [len(next(found)) if one.text is not None else _ENDLESS for one in written]
 
     def samples(
         self, chats: Sequence[Messages], longest: int, tools: Sequence[Tools] | None = None
@@ -96,14 +148,11 @@ class Chat:
             The examples in the order of the chats, and what was dropped.
 
         Raises:
-            StudentError: the template does not continue a prompt by its answer.
+            StudentError: the template refuses all of them, or continues no prompt by its answer.
         """
-        samples, dropped = [], Dropped()
-        chats, tools = self._renderable(chats, tools, dropped)
-        if not chats:
-            return [], dropped
-        prompt_texts = self._render([chat[:-1] for chat in chats], tools, add_generation_prompt=True)
-        whole_texts = self._render(chats, tools, add_generation_prompt=False)
+        samples, dropped = [], Dropped(notes=self._notes(tools))
+        prompt_texts, whole_texts = self._texts(chats, tools, dropped)
+        self._check_some(len(whole_texts), dropped)
         prompts = self._encode(prompt_texts)
         answers = self._answers(prompt_texts, prompts, whole_texts)
         for prompt, answer in zip(prompts, answers, strict=True):
@@ -136,13 +185,6 @@ class Chat:
         Answers are few and short: each different one is tokenised once, on its own, if that gives the ids of
         the whole chat. Where it does not, all chats are tokenised whole.
         """
-        for prompt_text, whole_text in zip(prompt_texts, whole_texts, strict=True):
-            if not whole_text.startswith(prompt_text):
-                raise StudentError(
-                    f"{self.tokenizer.name_or_path}: the chat template does not continue a prompt by its "
-                    f"answer: the prompt ends with {prompt_text[-60:]!r}, the whole chat with "
-                    f"{whole_text[-120:]!r}"
-                )
         texts = [whole[len(prompt) :] for prompt, whole in zip(prompt_texts, whole_texts, strict=True)]
         first_with = {text: index for index, text in reversed(list(enumerate(texts)))}
         alone = dict(zip(first_with, self._encode_whole(list(first_with)), strict=True))
@@ -175,56 +217,52 @@ class Chat:
         end = self.tokenizer.eos_token_id if self.tokenizer.eos_token_id is not None else min(self.stops)
         return np.append(answer, np.int32(end))
 
-    def _renderable(
+    def _texts(
         self, chats: Sequence[Messages], tools: Sequence[Tools] | None, dropped: Dropped
-    ) -> tuple[Sequence[Messages], Sequence[Tools] | None]:
-        """Leave out chats with calls that the template cannot write: Llama 3's knows one call a message."""
-        good = []
-        for index, chat in enumerate(chats):
-            if any(len(message.get("tool_calls") or ()) > 1 for message in chat):
-                try:
-                    self._render([chat], None, add_generation_prompt=False)
-                except StudentError as error:
-                    dropped.reasons[f"refused by the chat template: {error.__cause__}"] += 1
-                    continue
-            good.append(index)
-        if len(good) == len(chats):
-            return chats, tools
-        return [chats[index] for index in good], tools and [tools[index] for index in good]
-
-    def _render(
-        self, chats: Sequence[Messages], tools: Sequence[Tools] | None, *, add_generation_prompt: bool
-    ) -> list[str]:
-        if tools is None or not any(tools):
-            return self._render_with(chats, None, add_generation_prompt)
-        # A call of the template takes one list of tools; most workloads have one, or a few.
-        groups: dict[bytes, list[int]] = {}
-        for index, offered in enumerate(tools):
-            groups.setdefault(orjson.dumps(offered), []).append(index)
-        texts = [""] * len(chats)
-        for places in groups.values():
-            rendered = self._render_with(
-                [chats[at] for at in places], tools[places[0]], add_generation_prompt
-            )
-            for at, text in zip(places, rendered, strict=True):
-                texts[at] = text
-        return texts
-
-    def _render_with(self, chats: Sequence[Messages], tools: Tools, add_generation_prompt: bool) -> list[str]:
-        offered = {"tools": list(tools)} if tools else {}
-        try:
-            texts: list[str] = self.tokenizer.apply_chat_template(
-                [list(chat) for chat in chats],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                date_string=TEMPLATE_DATE,
-                **offered,
-            )
-        except Exception as error:  # whatever a template raises
+    ) -> tuple[list[str], list[str]]:
+        """Return the texts of prompts and of the chats that they begin, without those that are refused."""
+        wholes = self.template.write(chats, tools)
+        # A prompt is written as its chat is, with the same ids for calls.
+        places = [place for place, whole in enumerate(wholes) if whole.text is not None]
+        asked = self.template.ask(
+            [wholes[place].messages[:-1] for place in places], tools and [tools[place] for place in places]
+        )
+        prompts = dict(zip(places, asked, strict=True))
+        prompt_texts, whole_texts, ends = [], [], None
+        for place, whole in enumerate(wholes):
+            prompt = prompts.get(place, whole)
+            if whole.text is None or prompt.text is None:
+                dropped.refuse(place, prompt.refusal)
+            elif not whole.text.startswith(prompt.text):
+                dropped.refuse(place, "it does not continue a prompt by its answer")
+                ends = (prompt.text, whole.text)
+            else:
+                prompt_texts.append(prompt.text)
+                whole_texts.append(whole.text)
+        if ends and not whole_texts:
             raise StudentError(
-                f"{self.tokenizer.name_or_path}: the chat template cannot render the records: {error}"
-            ) from error
-        return texts
+                f"{self.tokenizer.name_or_path}: the chat template does not continue a prompt by its "
+                f"answer: the prompt ends with {ends[0][-60:]!r}, the whole chat with {ends[1][-120:]!r}"
+            )
+        return prompt_texts, whole_texts
+
+    def _check_some(self, used: int, dropped: Dropped) -> None:
+        """Refuse a student whose template can write none of the conversations."""
+        if not used and dropped.places:
+            raise StudentError(
+                f"{self.tokenizer.name_or_path}: the chat template cannot render the records: "
+                f"{next(iter(dropped.places.values()))}"
+            )
+
+    def _notes(self, tools: Sequence[Tools] | None) -> list[str]:
+        """Say where the template writes no functions that requests offer."""
+        offering = [offered for offered in tools or () if offered]
+        if not offering or not self.template.passes_over_tools(offering[0]):
+            return []
+        return [
+            f"the chat template writes no functions: {len(offering):,} records offer some, which the student "
+            "does not see"
+        ]
 
     def _encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the ids of rendered texts; what they share at their beginning is tokenised once.
@@ -251,6 +289,8 @@ class Chat:
 
     def _encode_whole(self, texts: Sequence[str]) -> list[Tokens]:
         # The template wrote the special tokens (begin of text) already.
+        if not texts:
+            return []
         ids = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [np.asarray(row, np.int32) for row in ids]
 
