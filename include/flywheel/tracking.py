@@ -318,12 +318,31 @@ def _run_tags(plan: Plan, report: Report) -> dict[str, str]:
         tags["flywheel.choice"] = f"{report.decision.choice.student} @ {report.decision.choice.size}"
     if report.data.dataset:
         tags["flywheel.dataset"] = report.data.dataset
+    words = [*report.decision.test, *report.decision.doubts]
+    if words:
+        tags["mlflow.note.content"] = "\n\n".join(words)[:5000]
+    tags["flywheel.doubts"] = " ".join(report.decision.doubts)[:5000] or "none"
     return tags
 
 
 def _choice_metrics(report: Report) -> dict[str, float | None]:
-    choice = report.decision.choice
-    return {report.metric.name: choice.score if choice else None}
+    decision, choice = report.decision, report.decision.choice
+    row = report.candidate(choice.student, choice.size) if choice else None
+    metrics: dict[str, float | None] = {
+        report.metric.name: choice.score if choice else None,
+        "score_low": row.score_low if row else None,
+        "score_asked": decision.threshold,
+        "candidates_tested": decision.tested,
+        "error_rate": decision.error_rate,
+    }
+    if decision.comparison:
+        metrics["to_champion"] = decision.comparison.difference
+        metrics["to_champion_low"] = decision.comparison.low
+        metrics["to_champion_asked"] = decision.comparison.needed
+    if decision.persons:
+        metrics["persons_teacher_f1"] = decision.persons.teacher
+        metrics["persons_choice_f1"] = decision.persons.answers
+    return metrics
 
 
 def _base_metrics(report: Report, base: BasePart | None) -> dict[str, float | None]:
@@ -340,6 +359,8 @@ def _base_metrics(report: Report, base: BasePart | None) -> dict[str, float | No
 def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: CustomizeResult | None) -> None:
     student, training = plan.config.student(row.student), plan.config.training_config
     tags: dict[str, str] = {"flywheel.state": row.state}
+    if row.passes is not None:
+        tags["flywheel.passes"] = "yes" if row.passes else "no"
     if row.reason:
         tags["mlflow.note.content"] = row.reason[:5000]
     if row.adapter:
@@ -362,6 +383,9 @@ def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: Customiz
         "f1_macro": row.f1_macro,
         "f1_weighted_low": row.f1_weighted_ci95[0] if row.f1_weighted_ci95 else None,
         "f1_weighted_high": row.f1_weighted_ci95[1] if row.f1_weighted_ci95 else None,
+        "score_low": row.score_low,
+        "score_error": row.score_error,
+        "test_error_rate": row.test_rate,
         "accuracy": row.accuracy,
         "unparsable": row.unparsable,
         "parameters": row.parameters,

@@ -89,3 +89,23 @@ def test_a_file_is_kept_by_browsers_only_under_the_address_that_names_its_conten
     assert named.headers["cache-control"] == "public, max-age=31536000, immutable"
     other = httpx.get(f"{web.url}/{address[:-8]}00000000", trust_env=False)
     assert "cache-control" not in other.headers
+
+
+def test_a_run_shows_what_was_tested_and_how_sure_it_is(web: WebServer, browser: Browser) -> None:
+    context = log_in(browser, web.url, web.token("vera"), theme="light")
+    context.set_default_timeout(PATIENCE_MS)
+    watched = Watched(context.new_page())
+    page = watched.page
+    page.goto(f"{web.url}{ALONE}?run=night-2")
+    expect(page.get_by_role("heading", name="What was tested")).to_be_visible()
+    expect(page.get_by_text(re.compile("^9 candidates were tested, from the largest size"))).to_be_visible()
+    rows = page.get_by_role("table", name=re.compile("the bound of its score")).get_by_role("row")
+    expect(rows).to_have_count(1 + 9)
+    expect(rows.nth(1)).to_contain_text("8b @ 25")
+    expect(rows.nth(1)).to_contain_text("1.2 %")
+    expect(rows.nth(1)).to_contain_text("yes")
+    assert axe_faults(page, "body") == []
+    page.get_by_role("tab", name="Review").click()
+    expect(page.get_by_text(re.compile("^9 candidates were tested, from the largest size"))).to_be_visible()
+    context.close()
+    assert not watched.complaints

@@ -61,6 +61,16 @@ def test_runs_are_nested_by_student_and_size(uri: str, tmp_path: Path) -> None:
     assert candidate.data.metrics["val_loss"] == 1.0
     assert student.data.metrics["f1_weighted"] == 0.08
     assert top.data.tags["flywheel.choice"] == "1b @ 25"
+    assert top.data.tags["mlflow.note.content"].startswith("8 candidates were tested, from the largest size")
+    assert top.data.tags["flywheel.doubts"] == "none"
+    told = top.data.metrics
+    assert (told["candidates_tested"], told["error_rate"], told["score_asked"]) == (8, 0.016, 0.899)
+    assert told["score_low"] == candidate.data.metrics["score_low"] < 0.9
+    assert candidate.data.metrics["test_error_rate"] < 0.016
+    assert (candidate.data.tags["flywheel.passes"], runs["1b @ 5"].data.tags["flywheel.passes"]) == (
+        "yes",
+        "no",
+    )
     assert (candidate.info.status, runs["8b @ 25"].info.status) == ("FINISHED", "FAILED")
     assert runs["8b @ 25"].data.tags["mlflow.note.content"] == "customize: killed"
     client = MlflowClient(uri)

@@ -47,6 +47,12 @@ export interface Candidate {
   parameters: number | null;
   score: number | null;
   score_ci95: Interval | null;
+  /** What the score is at least, but for a chance of `test_rate`: the bound of its test. */
+  score_low?: number | null;
+  test_rate?: number | null;
+  test_place?: number | null;
+  passes?: boolean | null;
+  eval_records?: number | null;
   scores: Record<string, number>;
   accuracy: number | null;
   unparsable: number | null;
@@ -91,6 +97,10 @@ export interface Report {
     state: string;
     threshold: number | null;
     choice: ChampionPart | null;
+    /** What was tested and how sure it is, in words; reports of before have none. */
+    test?: string[];
+    /** Why nothing is promoted without a person. */
+    doubts?: string[];
     reason: string;
     outcome: string;
     comment: string;
@@ -103,6 +113,12 @@ export interface Report {
     train: number | null;
     validation: number | null;
     eval: number | null;
+    calibration?: number | null;
+    split?: "temporal" | "random" | null;
+    events?: number | null;
+    left_out?: number | null;
+    /** When the first and the last record of each part was known, in unix seconds. */
+    known?: Record<string, [number, number]>;
     near_duplicates: number | null;
     exact_duplicates: number | null;
     quarantined: Record<string, number>;

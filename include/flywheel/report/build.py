@@ -66,6 +66,11 @@ def build_report(plan: Plan, outcomes: Outcomes, constant: Constant | None = Non
     rows.sort(key=lambda row: (order.get(row.student, len(order)), row.size))
     choice = choose(rows, plan.config.promotion, metric.title)
     chosen = choice.candidate
+    for row in rows:
+        if row.name in choice.tests:
+            row.test_rate, row.passes = choice.tests[row.name]
+            row.test_place = [*choice.tests].index(row.name) + 1 if choice.is_ordered else None
+            row.score_low = low_of(row, row.test_rate) if row.score_error is not None else None
     return Report(
         run_id=plan.run_id,
         workload_id=plan.workload_id,
@@ -167,7 +172,6 @@ def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) 
             row.state, row.reason = "failed", f"judge: no usable rating of its answers ({metric.title})"
             return row
         row.score_error = _error_of(found, metric.name)
-        row.score_low = low_of(row, rate) if row.score_error is not None else None
         return row
     row.state, row.reason = _state(job, train)
     return row
@@ -316,7 +320,15 @@ def _data(outcomes: Outcomes) -> DataPart:
         used=curate.get("used"),
         train=curate.get("train"),
         validation=curate.get("val"),
+        calibration=curate.get("calibration"),
         eval=curate.get("eval"),
+        split=curate.get("split"),
+        known=curate.get("known", {}),
+        events=curate.get("events"),
+        left_out=curate.get("left_out"),
+        conflicts=curate.get("conflicts"),
+        conflict_examples=curate.get("conflict_examples", []),
+        labelled_by=curate.get("labelled_by", {}),
         exact_duplicates=curate.get("duplicates"),
         near_duplicates=curate.get("near_duplicates"),
         other_prompts=prompts.left_out - sum(prompts.removed_class.values()) if sifted else None,

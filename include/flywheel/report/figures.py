@@ -71,3 +71,8 @@ def milliseconds(value: float | None) -> str:
 def times(ratio: float) -> str:
     """Return how many times: `2.6 times`, `12 times`."""
     return f"{ratio:.2g} times" if ratio < 9.95 else f"{ratio:,.0f} times"
+
+
+def chance(value: float | None) -> str:
+    """Return a probability in percent: `1.6 %`, `0.05 %`."""
+    return "–" if value is None else f"{100 * value:.2g} %"

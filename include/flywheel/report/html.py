@@ -30,6 +30,7 @@ def render_html(report: Report) -> str:
         rows=[_row(report, size) for size in report.sizes],
         base={row.student: row for row in report.base},
         costs=sorted(report.scored, key=cost_of),
+        tests=sorted(report.scored, key=lambda row: (row.test_place or 0, -row.size, row.student)),
         troubles=_troubles(report),
         others=_other_metrics(report),
         lower=figures.in_sentence,
@@ -39,6 +40,7 @@ def render_html(report: Report) -> str:
         human_heat=_heat(report.teacher.human_confusion) if report.teacher.human_confusion else [],
         has_confidence=any(row.confidence is not None for row in report.teacher.human_disagreements),
         data=[(name, figures.count(value)) for name, value in _data(report) if value is not None],
+        spans=_spans(report),
         classes=_classes(report),
         counters=_counters(report),
         stages=[(name, figures.duration(seconds)) for name, seconds in report.stages.items()],
@@ -137,10 +139,20 @@ def _data(report: Report) -> list[tuple[str, int | None]]:
         ("duplicates left out", data.exact_duplicates),
         ("near-duplicates left out", data.near_duplicates),
         ("used", data.used),
+        ("events that they report, each counted once", data.events),
         ("training", data.train),
         ("validation", data.validation),
+        ("calibration", data.calibration),
         ("eval, held out", data.eval),
+        ("left out, in the gap or of an event that reaches into a later part", data.left_out),
+        *((f"labelled by: {name}", count) for name, count in data.labelled_by.items()),
+        ("of a text with another label, left out", data.conflicts),
     ]
+
+
+def _spans(report: Report) -> list[tuple[str, str, str]]:
+    """Return when the first and the last record of each part was known."""
+    return [(name, _time(first), _time(last)) for name, (first, last) in report.data.known.items()]
 
 
 def _classes(report: Report) -> dict[str, Any]:
@@ -183,6 +195,6 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("f1", "interval", "count", "parameters", "duration", "rate", "milliseconds"):
+    for name in ("f1", "interval", "chance", "count", "parameters", "duration", "rate", "milliseconds"):
         environment.filters[name] = getattr(figures, name)
     return environment.get_template("report.html.jinja")

@@ -53,7 +53,10 @@ class CandidatePart(ScoredPart, SpeedPart):
     Attributes:
         scores: by metric, all that were measured.
         score_error: standard error of the score; `score_low`: what it is at least, but for a chance of
-            promotion.error_rate.
+            `test_rate`.
+        test_rate: its own share of promotion.error_rate; None where it was not tested.
+        test_place: its place in the order of the tests, from 1 on; None where there is no order.
+        passes: it is shown to be good enough.
         gain: how much better it is than the constant answer on the same records, `gain_error` its standard
             error; None where that was not measured.
         unparsable: eval answers that name no class, or hold a broken call; they count as wrong.
@@ -72,6 +75,9 @@ class CandidatePart(ScoredPart, SpeedPart):
     accuracy: float | None = None
     score_error: float | None = None
     score_low: float | None = None
+    test_rate: float | None = None
+    test_place: int | None = None
+    passes: bool | None = None
     gain: float | None = None
     gain_error: float | None = None
     scores: dict[str, float] = Field(default_factory=dict)
@@ -123,6 +129,17 @@ class BestPart(ScoredPart):
     confusion: ConfusionPart | None = None
 
 
+class ConflictPart(ReportPart):
+    """Two records of one text with different labels: `kept` stays, `other` is left out (record ids)."""
+
+    kept: str
+    kept_label: str
+    kept_by: str
+    other: str
+    other_label: str
+    other_by: str
+
+
 class DataPart(ReportPart):
     """The records behind the run, as far as the stages told (None: not known).
 
@@ -131,6 +148,12 @@ class DataPart(ReportPart):
         labelled: headlines with the teacher's label.
         stored: records that were new in the store.
         records: in the store before the cutoff, or `limit` of them; `used` of them without duplicates.
+        split: temporal or random. `known`: by part, when its first and last record were known, unix seconds.
+        events: that the records used report, each counted once.
+        left_out: in the gap of a temporal split, or of an event that reaches into a later part.
+        conflicts: duplicates with another label than the record that stays; the first are in
+            `conflict_examples`.
+        labelled_by: of the records used, by who labelled them.
         other_prompts: left out, as they were labelled under another version of the prompt, or one that
             is not known; `removed_classes`, as their class no longer exists.
         taken_over: records of other versions of the prompt whose labels hold by the workload file.
@@ -147,7 +170,15 @@ class DataPart(ReportPart):
     used: int | None = None
     train: int | None = None
     validation: int | None = None
+    calibration: int | None = None
     eval: int | None = None
+    split: Literal["temporal", "random"] | None = None
+    known: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    events: int | None = None
+    left_out: int | None = None
+    conflicts: int | None = None
+    conflict_examples: list[ConflictPart] = Field(default_factory=list)
+    labelled_by: dict[str, int] = Field(default_factory=dict)
     exact_duplicates: int | None = None
     near_duplicates: int | None = None
     other_prompts: int | None = None
@@ -191,7 +222,8 @@ class DecisionPart(ReportPart):
         threshold: what the lower bound of a candidate's score had to reach; None where nothing was scored.
         choice: the cheapest candidate whose bound did.
         tested: candidates that the error rate is kept over.
-        error_rate: chance that a candidate passes which is not good enough.
+        error_rate: chance that a candidate passes which is not good enough, over all that were tested.
+        test: what was tested, and how sure it is, in plain words.
         doubts: why nothing is promoted without a person; empty where nothing speaks against it.
         comparison: the choice beside the champion in force, on the same records.
         persons: the choice checked against persons' labels; None where there are none.
@@ -209,6 +241,7 @@ class DecisionPart(ReportPart):
     choice: ChampionPart | None = None
     tested: int = 0
     error_rate: float | None = None
+    test: list[str] = Field(default_factory=list)
     doubts: list[str] = Field(default_factory=list)
     comparison: ComparisonPart | None = None
     persons: PersonsPart | None = None

@@ -8,7 +8,7 @@ costs every day; among equals the one trained on the fewest records, for labels 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flywheel.config.schema import PromotionConfig
 from flywheel.promotion.choice import cost_of, levels, low_of, near_best
@@ -29,6 +29,8 @@ class Choice:
         best: the one with the highest score; None where nothing was scored.
         threshold: the score to reach; None where nothing was scored.
         tested: candidates with a score.
+        tests: of each, by name, its own error rate and whether it passes.
+        is_ordered: they are in the order in which they were tested.
         reason: in words, with the figures.
     """
 
@@ -37,6 +39,8 @@ class Choice:
     threshold: float | None
     reason: str
     tested: int = 0
+    tests: dict[str, tuple[float, bool]] = field(default_factory=dict)
+    is_ordered: bool = False
 
 
 def score_of(row: CandidatePart) -> float:
@@ -70,11 +74,13 @@ def choose(
     if promotion.of == "teacher":
         tested = levels(scored, threshold, rate, beats_constant)
         good = [row for row, _, passed in tested if passed]
-        level = {row.name: own for row, own, _ in tested}
+        tests = {row.name: (own, passed) for row, own, passed in tested}
     else:
         near_the_best = near_best(scored, best, promotion.within, rate)
         good = [row for row in near_the_best if beats_constant(row, rate / len(scored))]
-        level = {}
+        each = rate / max(1, len(scored) - 1)
+        tests = {row.name: (each, row in good) for row in scored}
+    level = {name: own for name, (own, _) in tests.items()} if promotion.of == "teacher" else {}
     sure = f"with {100 * (1 - rate):.1f} % confidence over {figures.count(len(scored))} candidates"
     if not good:
         reason = (
@@ -86,7 +92,7 @@ def choose(
             reason += " None is shown to beat one constant answer for everything, so none has a use."
         elif best in useless:
             reason += " The best is not shown to beat one constant answer for everything."
-        return Choice(None, best, threshold, reason, len(scored))
+        return Choice(None, best, threshold, reason, len(scored), tests, promotion.of == "teacher")
     chosen = min(good, key=cost_of)
     sentences = [
         f"{_bounded(chosen, level.get(chosen.name, rate))}, {sure}, {near} "
@@ -94,7 +100,7 @@ def choose(
         f"{'cheapest' if len(good) > 1 else 'only one'} that is shown to be."
     ]
     sentences += _against_best(chosen, best)
-    return Choice(chosen, best, threshold, " ".join(sentences), len(scored))
+    return Choice(chosen, best, threshold, " ".join(sentences), len(scored), tests, promotion.of == "teacher")
 
 
 def _bounded(row: CandidatePart, rate: float) -> str:

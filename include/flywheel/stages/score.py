@@ -30,6 +30,7 @@ from flywheel.report.files import CURVE_FILE, mark_latest, write_report
 from flywheel.report.model import ChampionPart, Remeasured, Report
 from flywheel.report.other_split import other_split
 from flywheel.report.outcomes import Outcomes, gather
+from flywheel.report.tested import how_tested
 from flywheel.report.verdict import verdict_of
 from flywheel.runs import Run
 from flywheel.tracking import track, track_files
@@ -108,6 +109,7 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
     if report.judge is not None and report.judge.unusable:
         judge = report.judge
         _warn(report, f"{judge.model} gave no usable rating of {judge.unusable} pairs; they count nowhere")
+    report.decision.test = how_tested(report, plan.config.promotion)
     report.verdict = verdict_of(report)
     made = {f"{job.student} @ {job.size}": job.customize for job in outcomes.candidates if job.customize}
     try:

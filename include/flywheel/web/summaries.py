@@ -59,6 +59,15 @@ class CandidateLine(_Scored):
     )
     score: float | None = Field(None, description="By the metric of the run.")
     score_ci95: tuple[float, float] | None = None
+    score_low: float | None = Field(
+        None, description="What the score is at least, but for a chance of test_rate."
+    )
+    test_rate: float | None = Field(
+        None, description="Error rate of its own test; promotion.error_rate is that over all of the run."
+    )
+    passes: bool | None = Field(
+        None, description="It is shown to be good enough; null where it was not tested."
+    )
     f1_weighted: float | None = None
     f1_weighted_ci95: tuple[float, float] | None = None
     f1_macro: float | None = None

@@ -66,6 +66,11 @@ export function percent(value: Maybe<number>): string {
   return isKnown(value) ? `${Math.round(value * 100)} %` : NONE;
 }
 
+/** A probability in percent, two digits: 1.6 %, 0.05 %. */
+export function chance(value: Maybe<number>): string {
+  return isKnown(value) ? `${Number((100 * value).toPrecision(2))} %` : NONE;
+}
+
 /** Parameters of a model: 1.24 B, 310 M, 52 k. */
 export function parameters(value: Maybe<number>): string {
   if (!isKnown(value)) return NONE;

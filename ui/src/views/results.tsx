@@ -4,8 +4,9 @@ import type { Base, Candidate, Run, StudentJobs } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { PlaceLink, usePage } from "../context";
 import { candidatesOf, gridOf, keyOf } from "../logic/candidates";
-import { count, duration, f1, inSentence, interval, isKnown, metricOf, percent } from "../logic/format";
+import { chance, count, duration, f1, inSentence, interval, isKnown, metricOf, percent } from "../logic/format";
 import { Section, Scroll, pickName } from "../parts";
+import { Tested } from "./tested";
 
 export function ResultsTab({ run }: { run: Run }) {
   const candidates = candidatesOf(run);
@@ -19,12 +20,13 @@ export function ResultsTab({ run }: { run: Run }) {
         <ResultTable run={run} candidates={candidates} />
         <p class="faint">
           {metric.title} on the held-out {isClasses ? "headlines" : "records"}, with its 95 % interval; the teacher has 1.000 by
-          definition. ★ the run's choice, ▲ the best.
+          definition. ★ the run's choice, ▲ the best, ✓ shown to be good enough: the bound of its test reaches what is asked for.
         </p>
       </Section>
       <Section title="Learning curve">
         <LearningCurve run={run} candidates={candidates} />
       </Section>
+      <Tested run={run} />
       {run.report && <Data run={run} />}
     </>
   );
@@ -141,6 +143,12 @@ function Cell({ run, candidate, job }: { run: Run; candidate: Candidate | undefi
         {isBest && <span class="star"> ▲</span>}
       </PlaceLink>
       <span class="faint sub">{interval(candidate.score_ci95)}</span>
+      {isKnown(candidate.score_low) && isKnown(candidate.passes) && (
+        <span class="faint sub" title={`the bound of its test, but for a chance of ${chance(candidate.test_rate)}`}>
+          at least {f1(candidate.score_low)}
+          {candidate.passes ? " ✓" : ""}
+        </span>
+      )}
     </td>
   );
 }
@@ -215,9 +223,13 @@ function Data({ run }: { run: Run }) {
     ["Teacher", teacher.model],
     ["Teacher against people", isKnown(teacher.human_f1_weighted) ? `F1 ${f1(teacher.human_f1_weighted)} on ${count(teacher.human_records)}` : "no human labels"],
     ["Records used", count(data.used)],
-    ["Training", count(data.train)],
+    ["Split", data.split ?? "–"],
+    ["Training", during(data.train, data.known?.train)],
     ["Validation", count(data.validation)],
-    ["Held out", count(data.eval)],
+    ["Calibration", count(data.calibration)],
+    ["Held out", during(data.eval, data.known?.eval)],
+    ["Left out", count(data.left_out)],
+    ["Events", count(data.events)],
     ["Duplicates", `${count(data.exact_duplicates)} exact, ${count(data.near_duplicates)} near`],
     ["Quarantined", count(quarantined)],
   ];
@@ -233,6 +245,13 @@ function Data({ run }: { run: Run }) {
       </dl>
     </Section>
   );
+}
+
+/** A number of records, and the days on which they were known. */
+function during(records: number | null, known: [number, number] | undefined): string {
+  if (!known) return count(records);
+  const [first, last] = known.map((second) => new Date(1000 * second).toISOString().slice(0, 10));
+  return `${count(records)}, ${first === last ? first : `${first} to ${last}`}`;
 }
 
 function isSame(one: { student: string; size: number } | null | undefined, other: Candidate): boolean {

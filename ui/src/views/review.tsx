@@ -6,6 +6,7 @@ import { type Me, Problem, type Run, post, runPath } from "../api";
 import { useAnswer } from "../hooks";
 import { f1, isKnown, metricOf, moment } from "../logic/format";
 import { Badge, Section, pickName } from "../parts";
+import { Words } from "./tested";
 
 export function ReviewTab({ run, reload }: { run: Run; reload: () => void }) {
   const decision = run.report?.decision;
@@ -27,6 +28,13 @@ export function ReviewTab({ run, reload }: { run: Run; reload: () => void }) {
             </p>
             <p>{decision.reason}</p>
             {decision.outcome && <p>{decision.outcome}</p>}
+            {decision.test && <Words texts={decision.test} />}
+            {decision.doubts?.length ? (
+              <div class="warning">
+                <p>Nothing is promoted without a person, because</p>
+                <Words texts={decision.doubts} />
+              </div>
+            ) : null}
             {decision.comment && <p class="faint">{decision.comment}</p>}
           </>
         ) : (
