@@ -470,6 +470,17 @@ def test_without_a_promotion_there_is_no_event(run: Run) -> None:
     assert not told
 
 
+def test_warnings_of_the_inputs_are_told_and_none_is_not() -> None:
+    told.clear()
+    config = config_of(
+        "unused", "sqlite:///x.db", notifications={"on_warning": [notifier("Note", text="look")]}
+    )
+    run = SimpleNamespace(plan=SimpleNamespace(config=config))
+    notifications.warn({}, run, ())  # type: ignore[arg-type]
+    notifications.warn({}, run, ("source.0: all of it lies in the future",))  # type: ignore[arg-type]
+    assert told == [("look", {"warnings": ["source.0: all of it lies in the future"]})]
+
+
 def test_failures_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told.clear()
     config = config_of(

@@ -16,6 +16,7 @@ from flywheel.report import Report, print_report, read_report, render_markdown, 
 from flywheel.report.files import mark_latest
 from flywheel.report.html import render_html
 from flywheel.runs import Run
+from flywheel.sources import SourceSpan
 from tests.unit import finished_run
 from tests.unit.finished_run import EVAL_RECORDS, TABLE_1, config_of, finish, plan_of
 
@@ -146,6 +147,22 @@ def test_what_became_of_records_in_jobs_is_told_once_with_the_candidates(root: s
     said = f"1b, 3b @ 25, 1b @ 25: {note}"  # in the order of the plan
     assert said in scored(run).warnings
     assert said in (Path(root) / "runs/night-1/report.html").read_text()
+
+
+def test_the_times_of_each_source_and_what_speaks_against_them_are_shown(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    span = SourceSpan(
+        key="source.0", path="wire.csv", rows=7, later=7, earliest=1717200000, latest=1717200060
+    )
+    labelled = finished_run.LABELLED.model_copy(update={"sources": (span,), "warnings": ("all 7 <texts>",)})
+    monkeypatch.setattr(finished_run, "LABELLED", labelled)
+    report = scored(finish(plan_of(config_of(root, UNREACHABLE))))
+    assert report.data.sources == [span.line()]
+    assert report.warnings[0] == "all 7 <texts>"
+    page = render_html(report)
+    assert "wire.csv: 7 texts from 2024-06-01 00:00 to 2024-06-01 00:01, 7 of them after the cutoff." in page
+    assert "all 7 &lt;texts&gt;" in page
 
 
 def test_a_size_without_enough_records_is_shown_as_such(root: str) -> None:

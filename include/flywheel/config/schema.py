@@ -266,6 +266,7 @@ class NotificationsConfig(Section):
     on_failure: tuple[Notifier, ...] = ()
     on_promotion: tuple[Notifier, ...] = ()
     on_worse_champion: tuple[Notifier, ...] = ()
+    on_warning: tuple[Notifier, ...] = ()
 
 
 class Config(Section):

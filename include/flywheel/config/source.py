@@ -46,6 +46,12 @@ class SourceConfig(Section):
         description="Seconds after its time from which a text counts as known, for a feed that comes late. A "
         "date without a time is known at the end of its day (23:59:59 in time_zone) and so much later.",
     )
+    stale_after: int | None = Field(
+        None,
+        ge=1,
+        description="Seconds before the cutoff within which the newest text must lie, else report and "
+        "notification warn; null: by what the last runs saw.",
+    )
 
     @field_validator("format")
     @classmethod

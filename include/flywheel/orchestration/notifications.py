@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from airflow.sdk import Asset
@@ -52,6 +52,12 @@ def announce(context: Any, run: Run, result: Any) -> None:
         notify(notifications.on_promotion, context, champion=facts, reason=result.reason)
     if result.worse:
         notify(notifications.on_worse_champion, context, reason=result.reason)
+
+
+def warn(context: Any, run: Run, warnings: Sequence[str]) -> None:
+    """Tell who wants to know that the inputs of a run are not as they should be, though it goes on."""
+    if warnings:
+        notify(run.plan.config.notifications.on_warning, context, warnings=list(warnings))
 
 
 def notify(notifiers: Iterable[Notifier], context: Any, **facts: Any) -> None:

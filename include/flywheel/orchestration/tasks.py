@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.config import Config
 from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
-from flywheel.orchestration.notifications import announce
+from flywheel.orchestration.notifications import announce, warn
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,11 @@ def label() -> dict[str, Any]:
     from flywheel.errors import BudgetError
 
     try:
-        return facts(wheel.label(run_of(get_current_context())))
+        context = get_current_context()
+        run = run_of(context)
+        result = wheel.label(run)
+        warn(context, run, result.warnings)
+        return facts(result)
     except BudgetError as error:  # a retry would begin a new budget, which is for a person to do
         raise AirflowFailException(str(error)) from error
 
@@ -83,7 +87,11 @@ def ingest() -> dict[str, Any]:
     """Write labelled headlines, and log records of applications, into the store."""
     from flywheel import wheel
 
-    return facts(wheel.ingest(run_of(get_current_context())))
+    context = get_current_context()
+    run = run_of(context)
+    result = wheel.ingest(run)
+    warn(context, run, result.warnings)
+    return facts(result)
 
 
 @task(execution_timeout=timedelta(hours=6))

@@ -38,6 +38,7 @@ from flywheel.report.parts import (
     TeacherPart,
 )
 from flywheel.report.selection import best_of, choose
+from flywheel.sources.spans import SourceSpan
 from flywheel.students.scoring import bootstrap_f1
 from flywheel.teacher.agreement import Agreement
 
@@ -93,7 +94,11 @@ def build_report(plan: Plan, outcomes: Outcomes, constant: Constant | None = Non
             error_rate=rate,
             reason=choice.reason,
         ),
-        warnings=_notes(outcomes),
+        warnings=[
+            *outcomes.label.get("warnings", ()),
+            *outcomes.ingest.get("warnings", ()),
+            *_notes(outcomes),
+        ],
         data=data,
         counters={
             "teacher_calls": outcomes.label.get("asked", 0),
@@ -339,4 +344,9 @@ def _data(outcomes: Outcomes) -> DataPart:
         per_class=curate.get("per_class", {}),
         quarantined={name: part["quarantined"] for name, part in stages.items() if "quarantined" in part},
         reasons=ingest.get("reasons", {}),
+        sources=[
+            SourceSpan.model_validate(span).line()
+            for part in stages.values()
+            for span in part.get("sources", ())
+        ],
     )

@@ -159,6 +159,7 @@ class DataPart(ReportPart):
         taken_over: records of other versions of the prompt whose labels hold by the workload file.
         per_class: counts by class and split.
         quarantined: set aside, by stage; `reasons` counts those of ingest by what is wrong.
+        sources: from when to when the texts of each are, a sentence each.
     """
 
     dataset: str | None = None
@@ -189,6 +190,7 @@ class DataPart(ReportPart):
     per_class: dict[str, dict[str, int]] = Field(default_factory=dict)
     quarantined: dict[str, int] = Field(default_factory=dict)
     reasons: dict[str, int] = Field(default_factory=dict)
+    sources: list[str] = Field(default_factory=list)
 
 
 class ChampionPart(ScoredPart):

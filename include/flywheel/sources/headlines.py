@@ -14,6 +14,7 @@ from flywheel.errors import SourceError
 from flywheel.quarantine import Quarantine
 from flywheel.sources.files import files_of
 from flywheel.sources.rows import Row, rows_of
+from flywheel.sources.spans import Span
 from flywheel.sources.time_column import TimeColumn
 from flywheel.sources.timestamps import TimeReader
 
@@ -51,6 +52,7 @@ def read_headlines(
     key: str = "source",
     before: int | None = None,
     counts: Counter[str] | None = None,
+    span: Span | None = None,
 ) -> Iterator[Headline]:
     """Yield the headlines of a source, file by file; memory does not grow with their number.
 
@@ -61,6 +63,7 @@ def read_headlines(
         before: unix seconds; headlines that are not known before are left for later runs.
         counts: counts rows by what became of them: `used`, `later`, `quarantined`; and `passed_over`, texts
             without a time and without a person's label, which serve nothing.
+        span: takes note of the times.
 
     Raises:
         SourceError: no such file, an unreadable one, a column that a file lacks altogether, a column of times
@@ -79,12 +82,15 @@ def read_headlines(
                 counts["quarantined"] += 1
                 first_problem = first_problem or f"{file.name}, line {row.line}: {headline}"
                 quarantine.add(file.name, row.line, headline, row.raw or row.values)
-            elif headline.known_at is None and headline.human_label is None:
+                continue
+            if headline.known_at is None and headline.human_label is None:
                 counts["passed_over"] += 1
-            elif before is not None and headline.known_at is not None and headline.known_at >= before:
-                counts["later"] += 1
-            else:
-                counts["used"] += 1
+                continue
+            is_later = before is not None and headline.known_at is not None and headline.known_at >= before
+            if span is not None and headline.known_at is not None:
+                span.add(headline.timestamp, is_later)
+            counts["later" if is_later else "used"] += 1
+            if not is_later:
                 yield headline
         if times is not None:
             times.check()

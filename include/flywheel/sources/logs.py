@@ -26,6 +26,7 @@ from flywheel.quarantine import Quarantine
 from flywheel.records import Record, check_no_student
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.sources.rows import Row, json_rows, parquet_rows
+from flywheel.sources.spans import Span
 from flywheel.sources.time_column import TimeColumn
 from flywheel.sources.timestamps import TimeReader
 from flywheel.workload import Workload
@@ -47,6 +48,7 @@ def read_log_records(
     counts: Counter[str] | None = None,
     students: Collection[str] = (),
     labelled: bool = False,
+    span: Span | None = None,
 ) -> Iterator[Record]:
     """Yield the valid log records of a source of kind `log_records`: one record a line or row.
 
@@ -60,6 +62,7 @@ def read_log_records(
         students: names of models whose answers are set aside; see `check_no_student`.
         labelled: the file is the stage `label`'s: its lines say when they are known, and the teacher labelled
             them. Nobody else's lines are believed that.
+        span: takes note of the times.
 
     Raises:
         SourceError: no such file, an unreadable one, or one of Parquet that lacks a column.
@@ -103,10 +106,12 @@ def read_log_records(
                 if reason:
                     counts["quarantined"] += 1
                     quarantine.add(file.name, row.line, reason, row.raw)
-                elif before is not None and (record.known_at or 0) >= before:
-                    counts["later"] += 1
-                else:
-                    counts["used"] += 1
+                    continue
+                is_later = before is not None and (record.known_at or 0) >= before
+                if span is not None:
+                    span.add(record.timestamp, is_later)
+                counts["later" if is_later else "used"] += 1
+                if not is_later:
                     yield record
         times.check()
 

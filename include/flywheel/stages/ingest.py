@@ -23,11 +23,12 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from flywheel.artifacts import ArtifactRoot
 from flywheel.config.source import SourceConfig
 from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine
 from flywheel.records import Record
-from flywheel.sources import read_log_records
+from flywheel.sources import SourceSpan, Spans, read_log_records
 from flywheel.stages.label import LabelResult
 from flywheel.stores import Rejected, open_store
 
@@ -48,6 +49,8 @@ class IngestResult(BaseModel):
         later: log records that are known at or after the cutoff, left for later runs.
         other_workload: log records of other workloads, passed over.
         quarantine_file: name of a JSONL file in the run's folder.
+        sources: from when to when the records of each source of the config are.
+        warnings: what speaks against these times.
         seconds: wall-clock time of the stage.
     """
 
@@ -61,6 +64,8 @@ class IngestResult(BaseModel):
     later: int
     other_workload: int
     quarantine_file: str
+    sources: tuple[SourceSpan, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: float
 
 
@@ -78,6 +83,7 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
     started = time.monotonic()
     workload = plan.workload
     counts: Counter[str] = Counter()
+    spans = Spans()
     with Quarantine(folder / QUARANTINE_FILE) as quarantine:
         with open_store(plan.config.store) as store:
             # A file name is not a pattern, whatever characters its folder has.
@@ -103,6 +109,7 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
                         counts=counts,
                         students=plan.student_names,
                         labelled=source is own,
+                        span=None if source is own else spans.of(key, source),
                     )
 
             def set_aside(rejected: Rejected) -> None:
@@ -120,6 +127,13 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
         later=counts["later"],
         other_workload=counts["other_workload"],
         quarantine_file=QUARANTINE_FILE,
+        sources=spans.all(),
+        warnings=spans.doubts(
+            ArtifactRoot(plan.config.artifacts.root),
+            (plan.workload_id, plan.client_id),
+            plan.run_id,
+            plan.cutoff,
+        ),
         seconds=round(time.monotonic() - started, 3),
     )
     (folder / RESULT_FILE).write_bytes(

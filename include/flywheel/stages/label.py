@@ -39,7 +39,7 @@ from flywheel.errors import BudgetError, TeacherError
 from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine
 from flywheel.records import make_record
-from flywheel.sources import Headline, read_headlines
+from flywheel.sources import Headline, SourceSpan, Spans, read_headlines
 from flywheel.stages.forecast import held_answers
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import Agreement, AgreementCounter, check_gate
@@ -86,6 +86,8 @@ class LabelResult(BaseModel):
         estimated: answers whose tokens the endpoint did not tell: tokens and cost are estimated there.
         cost: by teacher.prices, in `currency`.
         human: the comparison with human labels; None without any.
+        sources: from when to when the texts of each source are.
+        warnings: what speaks against these times.
         seconds: wall-clock time of the stage.
     """
 
@@ -111,6 +113,8 @@ class LabelResult(BaseModel):
     cost: float = 0.0
     currency: str = ""
     human: Agreement | None
+    sources: tuple[SourceSpan, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: float
 
 
@@ -131,6 +135,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     config, teacher = plan.config, plan.config.teacher
     read: Counter[str] = Counter()
     undated = 0
+    spans = Spans()
     agreement = AgreementCounter(
         plan.workload,
         bootstrap_samples=config.evaluation_config.bootstrap_samples,
@@ -186,7 +191,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
                 line = {**record.to_json(), "known_at": record.known_at}
                 file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
-            counts, budget_spent = _run(plan, spending, quarantine, read, settle, progress)
+            counts, budget_spent = _run(plan, spending, quarantine, read, spans, settle, progress)
         os.replace(aside, folder / RECORDS_FILE)
         quarantined = quarantine.count
         spending.forget()
@@ -227,6 +232,10 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         cost=round(spending.cost, 6),
         currency=teacher.prices.currency if spending.cost else "",
         human=agreement.result(),
+        sources=spans.all(),
+        warnings=spans.doubts(
+            ArtifactRoot(config.artifacts.root), (plan.workload_id, plan.client_id), plan.run_id, plan.cutoff
+        ),
         seconds=round(time.monotonic() - started, 3),
     )
     (folder / RESULT_FILE).write_bytes(
@@ -279,10 +288,12 @@ def _sources(plan: Plan) -> list[tuple[str, SourceConfig]]:
     return sorted(found, key=lambda item: item[1].columns.human_label is None)
 
 
-def _headlines(plan: Plan, quarantine: Quarantine, read: Counter[str]) -> Iterator[Headline]:
+def _headlines(plan: Plan, quarantine: Quarantine, read: Counter[str], spans: Spans) -> Iterator[Headline]:
     for key, source in _sources(plan):
         log.info("reading %s", source.path)
-        yield from read_headlines(source, quarantine, key=key, before=plan.cutoff, counts=read)
+        yield from read_headlines(
+            source, quarantine, key=key, before=plan.cutoff, counts=read, span=spans.of(key, source)
+        )
 
 
 def _run(
@@ -290,6 +301,7 @@ def _run(
     spending: Spending,
     quarantine: Quarantine,
     read: Counter[str],
+    spans: Spans,
     settle: Callable[[Headline, Outcome], None],
     progress: Callable[[int], None] | None,
 ) -> tuple[Counts, BudgetError | None]:
@@ -342,7 +354,7 @@ def _run(
                 held=held,
                 night=plan.run_id,
             )
-            counts = await labeller.run(_headlines(plan, quarantine, read), settle)
+            counts = await labeller.run(_headlines(plan, quarantine, read, spans), settle)
             log.info("%s; %d attempts were repeated", told.line(counts), client.retries)
             return counts, labeller.budget_spent
 
