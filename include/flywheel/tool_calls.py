@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ NO_CALL = "no call"
 # A student that has lost its way may write braces without end.
 MAX_TEXT = 100_000
 _DECODER = json.JSONDecoder()
+_OBJECT = re.compile(r'\{\s*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +93,18 @@ def parse_calls(text: str) -> tuple[ToolCall, ...]:
     found: list[ToolCall] = []
     place = 0
     text = text[:MAX_TEXT]
-    while True:
-        starts = [at for at in (text.find("{", place), text.find("[", place)) if at >= 0]
-        if not starts:
-            return tuple(found)
-        place = min(starts)
+    # Lists are not looked for, only what they hold: an answer of brackets would be read at each of them.
+    while start := _OBJECT.search(text, place):
+        place = start.start()
         try:
             value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
             place += 1
             continue
-        for one in value if isinstance(value, list) else [value]:
-            call = _written(one)
-            if call is not None:
-                found.append(call)
+        call = _written(value)
+        if call is not None:
+            found.append(call)
+    return tuple(found)
 
 
 def functions(calls: Sequence[ToolCall]) -> str:
