@@ -21,6 +21,15 @@ from tests.unit.properties.inputs import bounded
 
 CALLS = "{% for c in message.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
 TOOL_TEMPLATE = "{{ tools | tojson }}" + TEMPLATE.replace("<|eot|>", CALLS + "<|eot|>")
+# As Mistral's and Gemma's: users and assistants take turns; as Qwen's: what it does not know it passes over.
+STRICT_TEMPLATE = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}{% endfor %}" + TEMPLATE
+)
+PASSING_TEMPLATE = TEMPLATE.replace(
+    "<|head|>{{ m", "{% if message.role in ['system', 'user', 'assistant'] %}<|head|>{{ m"
+).replace("<|eot|>{% endfor", "<|eot|>{% endif %}{% endfor")
+PLAIN = [{"role": "user", "content": "Acme?"}, {"role": "assistant", "content": "Sell."}]
 LONGEST = 1 << 20
 
 
@@ -70,7 +79,7 @@ def test_a_line_of_a_dataset_holds_the_conversation(data: dict[str, Any], classe
 
 @given(
     data=st.lists(RECORDS, min_size=1, max_size=6),
-    template=st.sampled_from([TEMPLATE, TOOL_TEMPLATE]),
+    template=st.sampled_from([TEMPLATE, TOOL_TEMPLATE, STRICT_TEMPLATE, PASSING_TEMPLATE]),
     parse=st.booleans(),
 )
 @bounded(60)
@@ -79,24 +88,28 @@ def test_a_chat_holds_the_texts_of_its_record_or_is_counted(
 ) -> None:
     records = [record for one in data if (record := validated(one, classes=False, parse=parse))]
     lines = [exact_json.loads(line_of(record, record.id, parse_arguments=parse)) for record in records]
-    chat, chats, tools = (
-        chat_of(template),
-        [line["messages"] for line in lines],
-        [line.get("tools") for line in lines],
+    chat = chat_of(template)
+    chats, tools = (
+        [PLAIN, *(line["messages"] for line in lines)],
+        [None, *(line.get("tools") for line in lines)],
     )
     samples, dropped = chat.samples(chats, LONGEST, tools)
-    event(f"{min(1, len(samples))} examples, {dropped}")
+    event(f"{len(samples) > 1}, {dropped}")
     assert len(samples) + dropped.count == len(chats)
-    if dropped.count or not chats:
+    prompts, refused = chat.prompts([messages[:-1] for messages in chats], tools)
+    assert [place for place, prompt in enumerate(prompts) if prompt is None] == sorted(refused.places)
+    assert all(dropped.said([str(place) for place in range(len(chats))], "are left out")) or not dropped.count
+    if dropped.count:
         return
+    assert [prompt.tolist() for prompt in prompts if prompt is not None] == [
+        s.prompt.tolist() for s in samples
+    ]
     for messages, sample in zip(chats, samples, strict=True):
         prompt = chat.tokenizer.decode(sample.prompt.tolist())
         assert all(message["content"].strip() in prompt for message in messages[:-1])
         answer = chat.tokenizer.decode(sample.answer.tolist())
         assert answer.startswith(messages[-1]["content"].strip())
         assert answer.endswith("<|eot|>")
-    prompts = chat.prompts([messages[:-1] for messages in chats], tools)
-    assert [prompt.tolist() for prompt in prompts] == [sample.prompt.tolist() for sample in samples]
 
 
 @pytest.mark.parametrize("parse", [True, False])
