@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 import orjson
 
 from flywheel.config.evaluation import WorkloadType
+from flywheel.contents import PartError, text_of_parts
 from flywheel.errors import RecordError
-from flywheel.labels import parse_label
+from flywheel.labels import parse_label, without_thinking
 from flywheel.tool_calls import ToolCall, check_tools, functions, read_calls
 
 Message = dict[str, Any]
@@ -35,7 +36,8 @@ class Record:
     Attributes:
         id: 32 hex digits made from the content, so that the same record written twice is one record.
         timestamp: unix seconds.
-        request: `{"model": ..., "messages": [...], ...}` as logged; `tools` are the functions it offers.
+        request: `{"model": ..., "messages": [...], ...}` as logged, but for contents in parts, which are the
+            text that they are; `tools` are the functions it offers.
         response: `{"choices": [{"message": {...}}], ...}` as logged.
         label: the class named by the answer; of calls, the functions: `get_quote()`; else `text`.
         known_at: unix seconds from which the text counts as known, with its label; None: nobody knows when
@@ -64,8 +66,8 @@ class Record:
     @property
     def answer(self) -> str:
         """The teacher's answer, as text; empty where it only calls functions."""
-        content: str | None = self.response["choices"][0]["message"].get("content")
-        return content or ""
+        content: str | list[Any] | None = self.response["choices"][0]["message"].get("content")
+        return text_of_parts(content) if isinstance(content, list) else content or ""
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -129,6 +131,8 @@ class Record:
         if not isinstance(request, dict):
             raise RecordError("request: expected an object with model and messages")
         messages = _check_messages(request.get("messages"))
+        if messages is not request["messages"]:
+            request = {**request, "messages": messages}
         tools = check_tools(request.get("tools") or [], "request.tools")
         answer, calls = _check_answer(response, tools, parse_arguments)
         label = _label(answer, calls, bool(tools), classes, aliases, workload_type)
@@ -248,8 +252,10 @@ def _text(data: Mapping[str, Any], key: str) -> str:
 
 
 def _check_messages(messages: Any) -> list[Message]:
+    """Return the messages, with a text for each content that comes in parts."""
     if not isinstance(messages, list) or not messages:
         raise RecordError("request.messages: expected a list of at least one message")
+    in_texts: list[Message] | None = None
     for index, message in enumerate(messages):
         where = f"request.messages.{index}"
         if not isinstance(message, dict):
@@ -265,10 +271,21 @@ def _check_messages(messages: Any) -> list[Message]:
             read_calls(message["tool_calls"], f"{where}.tool_calls", parse_arguments=False)
             if content is None and index < len(messages) - 1:
                 continue
+        if isinstance(content, list):
+            content = _text_of(content, f"{where}.content")
+            in_texts = [*messages] if in_texts is None else in_texts
+            in_texts[index] = {**message, "content": content}
         if not isinstance(content, str):
             raise RecordError(f"{where}.content: expected a text, got {type(content).__name__}")
         _check_content(content, f"{where}.content")
-    return messages
+    return messages if in_texts is None else in_texts
+
+
+def _text_of(parts: list[Any], where: str) -> str:
+    try:
+        return text_of_parts(parts)
+    except PartError as error:
+        raise RecordError(f"{where}.{error}") from None
 
 
 def _check_answer(
@@ -295,8 +312,12 @@ def _check_answer(
         raise RecordError("response: expected an object with choices[0].message.content")
     else:
         calls = ()
+    if isinstance(content, list):
+        content = _text_of(content, f"{where}.content")
     if not isinstance(content, str) or (not content.strip() and not calls):
         raise RecordError(f"{where}.content: expected a text that is not empty")
+    if not calls and not without_thinking(content).strip():
+        raise RecordError(f"{where}.content: expected an answer, got nothing but thoughts: {content!r:.80}")
     _check_content(content, f"{where}.content")
     return content, calls
 

@@ -71,6 +71,15 @@ def test_free_texts_are_scored_by_similarity_and_equality() -> None:
     assert found.unparsable == 1
 
 
+def test_what_a_student_thought_is_no_part_of_its_text_or_calls() -> None:
+    found = compared([record("Acme rises.")], ["<think>Or falls?</think>\n\nAcme rises."], "generic")
+    assert found.scores["exact_match"] == 1
+    thought = '<think>Not {"name": "sell", "arguments": {}}.</think>'
+    answers = [f'{thought}{{"name": "buy", "arguments": {{}}}}', thought]
+    found = compared([record("", call("buy")), record("", call("sell"))], answers, "tool_calling")
+    assert found.each["function_name_and_args_accuracy"] == [1, 0]
+
+
 def test_a_classification_is_scored_as_ever() -> None:
     records = [record("", label="Earnings"), record("", label="OTHER"), record("", label="OTHER")]
     found = compared(records, ["[[[earnings]]]", "[[[earnings]]]", "other"], "classification")

@@ -123,7 +123,7 @@ def test_a_status_that_may_pass_is_tried_again(status: int) -> None:
         b'{"error": "overloaded"}',
         b'{"choices": []}',
         b'{"choices": [{"message": null}]}',
-        b'{"choices": [{"message": {"content": ["x"]}}]}',
+        b'{"choices": [{"message": {"content": [5]}}]}',
         completion("[[[earnings]]]")[:30],
         b"\xff\xfe",
     ],

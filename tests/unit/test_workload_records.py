@@ -17,7 +17,7 @@ from flywheel.errors import ConfigError, RecordError, WorkloadError
 from flywheel.jobs import EvaluateSpec
 from flywheel.plan import make_plan
 from flywheel.records import Record
-from flywheel.stages.curate import curate
+from flywheel.stages.curate import curate, line_of
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.workload import Workload
 from tests.unit.news_records import news_plan, news_record
@@ -112,6 +112,87 @@ def test_tool_calls_come_back_from_the_store_as_they_were(tmp_path: Path) -> Non
     with SqliteStore(tmp_path / "records.sqlite") as store:
         store.write(written)
         assert list(store.get(record.id for record in written)) == written
+
+
+PARTS = [{"type": "text", "text": "File: "}, {"type": "text", "text": "Acme beats"}]
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "Guidance? No."}]}
+
+
+def test_a_content_in_parts_is_the_text_that_they_are(tmp_path: Path) -> None:
+    in_parts = logged(
+        {"content": [THOUGHT, {"type": "text", "text": "[[[earn"}, {"type": "text", "text": "ings]]]"}]},
+        messages=[{"role": "user", "content": PARTS}],
+    )
+    plain = read(logged({"content": "[[[earnings]]]"}), classes=CLASSES)
+    record = read(in_parts, classes=CLASSES)
+    assert (record.messages, record.answer, record.label) == (plain.messages, "[[[earnings]]]", "Earnings")
+    assert record.id == plain.id
+    assert record.response == in_parts["response"]  # as it was logged
+    with SqliteStore(tmp_path / "records.sqlite") as store:
+        store.write([record])
+        (kept,) = store.get([record.id])
+    assert kept == record
+    assert json.loads(line_of(kept, kept.id, parse_arguments=True))["messages"][-1]["content"] == kept.answer
+
+
+def test_results_of_tools_and_earlier_turns_may_come_in_parts() -> None:
+    turns = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": PARTS},
+        {"role": "assistant", "content": [THOUGHT], "tool_calls": [call()]},
+        {
+            "role": "tool",
+            "tool_call_id": "call_1",
+            "content": [{"type": "text", "text": '{"ok": true}'}, "!"],
+        },
+    ]
+    record = read(logged({"content": "Done."}, messages=turns, tools=tools()))
+    contents = [message["content"] for message in record.messages]
+    assert contents == ["Be brief.", "File: Acme beats", "", '{"ok": true}!']
+    assert record.messages[2]["tool_calls"] == [call()]
+
+
+@pytest.mark.parametrize(
+    ("message", "request_", "expected"),
+    [
+        ({"content": "x"}, [{"type": "image_url", "image_url": {"url": "u"}}], r"0: .* got 'image_url'"),
+        ({"content": "x"}, [{"type": "text", "text": "a"}, 5], r"content.1: expected an object or a text"),
+        ({"content": "x"}, [{"type": "text"}], r"request.messages.0.content.0.text: expected a text"),
+        ({"content": [{"type": "refusal", "refusal": "No."}]}, "a", r"message.content.0: .* got 'refusal'"),
+        ({"content": [THOUGHT]}, "a", r"expected a text that is not empty"),
+        ({"content": "<think>Perhaps guidance"}, "a", r"nothing but thoughts"),
+    ],
+)
+def test_a_part_that_is_no_text_sets_its_record_aside_and_is_named(
+    message: dict[str, Any], request_: Any, expected: str
+) -> None:
+    with pytest.raises(RecordError, match=expected):
+        read(logged(message, messages=[{"role": "user", "content": request_}]))
+
+
+@pytest.mark.parametrize(
+    "thought",
+    ["<think>Hm, {x}.</think>\n\n", "Hm, {x}.\n</think>\n", "[THINK]{x}[/THINK]", "<thought>{x}</thought> "],
+)
+def test_a_student_learns_free_texts_and_calls_without_the_thoughts_before_them(thought: str) -> None:
+    calls = {"content": f"{thought}I file it.", "tool_calls": [call()]}
+    for message in ({"content": f"{thought}Acme did well."}, calls):
+        data = logged(
+            message,
+            messages=[
+                {"role": "user", "content": "Why does </think> stand here?"},
+                {"role": "assistant", "content": f"{thought}I do not know."},
+                {"role": "user", "content": "File: Acme beats"},
+            ],
+            tools=tools(),
+        )
+        record = read(data)
+        assert record.response == data["response"]  # the log stays as it came
+        line = json.loads(line_of(record, record.id, parse_arguments=True))
+        contents = [message["content"] for message in line["messages"]]
+        assert contents[:2] == ["Why does </think> stand here?", "I do not know."]
+        assert contents[-1] in ("Acme did well.", "I file it.")
+        assert ("tool_calls" in line["messages"][-1]) == ("tool_calls" in message)
 
 
 def curated(folder: Path, made: list[Record], **sections: Any) -> tuple[CurateResult, list[dict[str, Any]]]:

@@ -18,6 +18,7 @@ from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult
 from flywheel.judge.rating import Judge, Pair, Rating
 from flywheel.judge.rubric import CALLS, TEXTS, Rubric
+from flywheel.labels import without_thinking
 from flywheel.plan import Plan
 from flywheel.report.model import JudgePart
 from flywheel.report.outcomes import Outcomes
@@ -81,7 +82,7 @@ def judged(plan: Plan, outcomes: Outcomes) -> Outcomes:
 def _rate(judge: Judge, records: Sequence[Row], rows: Sequence[Row]) -> tuple[list[float], list[Rating]]:
     """Return the shares of the scale of the rated answers, and the ratings that the judge gave."""
     pairs = [
-        Pair(_request(record), str(record["messages"][-1]["content"]), row["answer"])
+        Pair(_request(record), str(record["messages"][-1]["content"]), without_thinking(row["answer"]))
         for record, row in zip(records, rows, strict=True)
     ]
     found = judge.rate(pairs, TEXTS)

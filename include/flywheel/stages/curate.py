@@ -48,6 +48,7 @@ from flywheel.curation.seen import EVENTS_FILE, write_events
 from flywheel.curation.splits import Split
 from flywheel.curation.telling import check_can_tell
 from flywheel.errors import NotEnoughRecordsError
+from flywheel.labels import without_thinking
 from flywheel.plan import Candidate, Plan
 from flywheel.records import STRENGTH, Record
 from flywheel.stores import RecordStore, open_store
@@ -57,7 +58,7 @@ from flywheel.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 9
+CODE_VERSION = 10
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -327,15 +328,21 @@ def line_of(record: Record, event: str, *, parse_arguments: bool) -> bytes:
             answer["tool_calls"] = record.tool_calls
         line["tools"] = record.tools
     # Earlier turns may have called functions whatever this request offers.
-    line["messages"] = [_with_text(message) for message in line["messages"]]
+    line["messages"] = [_as_learned(message) for message in line["messages"]]
     if parse_arguments:
         line["messages"] = with_arguments(line["messages"], as_text=False)
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _with_text(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message with a text as its content: null, of a turn that only calls, is `None` in a prompt."""
-    return message if message.get("content") is not None else {**message, "content": ""}
+def _as_learned(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with its text alone: null, of a turn that only calls, is `None` in a prompt.
+
+    What a model thought before an answer or a call is not what a student shall write.
+    """
+    content = message.get("content") or ""
+    if message["role"] == "assistant":
+        content = without_thinking(content)
+    return message if content == message.get("content") else {**message, "content": content}
 
 
 def _candidates(plan: Plan, there: int) -> tuple[Candidate, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.labels import parse_label
+from flywheel.labels import parse_label, without_thinking
 from flywheel.students.scoring import Scores, interval95, score_labels
 from flywheel.students.similarity import Similarity
 from flywheel.tool_calls import (
@@ -75,6 +75,8 @@ def compare(
     """
     if not records or len(records) != len(texts):
         raise ValueError(f"expected an answer for each record, got {len(texts)} for {len(records)}")
+    if evaluation.workload_type in ("tool_calling", "generic"):
+        texts = [without_thinking(text) for text in texts]  # of a class, its reader knows
     if evaluation.workload_type == "tool_calling":
         return _compare_calls(records, texts, evaluation.bootstrap_samples)
     if evaluation.workload_type == "generic":

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from flywheel.contents import REFUSAL, PartError, text_of_parts
+
 # What an answer without a class suffers from, and what mends it.
 CUT_OFF = (
     "the teacher's answer was cut off (finish_reason length): raise teacher.max_tokens, or what "
@@ -92,8 +94,11 @@ def read_reply(data: bytes) -> Reply:
         content = ""
     refused = bool(message.get("refusal"))
     if isinstance(content, list):
-        refused = refused or any(isinstance(part, dict) and part.get("type") == "refusal" for part in content)
-        content = _text_of(content)
+        refused = refused or any(isinstance(part, dict) and part.get("type") == REFUSAL for part in content)
+        try:
+            content = text_of_parts(content, frozenset({REFUSAL}))
+        except PartError as error:
+            raise MalformedError(f"malformed answer: content.{error}") from None
     if not isinstance(content, str):
         raise MalformedError(f"malformed answer: its content is no text but {type(content).__name__}")
     model, usage = completion.get("model"), completion.get("usage")
@@ -130,22 +135,6 @@ def _fault(choice: dict[str, Any], content: str, *, refused: bool) -> str:
     if message.get("tool_calls") or message.get("function_call"):
         return CALLED
     return "" if content.strip() else EMPTY
-
-
-def _text_of(parts: list[Any]) -> str:
-    """Return the text of a content that comes in parts; what is thought, or refused, is no text.
-
-    Raises:
-        MalformedError: a part is no object.
-    """
-    texts = []
-    for part in parts:
-        if not isinstance(part, dict):
-            raise MalformedError(f"malformed answer: a part of its content is {type(part).__name__}")
-        text = part.get("text")
-        if part.get("type", "text") in ("text", "output_text") and isinstance(text, str):
-            texts.append(text)
-    return "".join(texts)
 
 
 def _written(value: Any) -> int:
