@@ -1,22 +1,20 @@
-"""Find and open the files of a source: any fsspec URL, path or glob, compressed or not."""
+"""Find and open the files of a source: any fsspec URL, path or glob, compressed, in archives or neither."""
 
 from __future__ import annotations
 
 import difflib
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
-from lzma import LZMAError
-from typing import Any, BinaryIO, Literal
-from zipfile import BadZipFile
+from typing import Any, BinaryIO, Literal, cast
 
 from fsspec.core import url_to_fs
 
 from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.errors import SourceError
+from flywheel.sources.archives import ARCHIVES, COMPRESSIONS, READ_ERRORS, Archive, decompressed
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -24,7 +22,6 @@ Format = Literal["csv", "jsonl", "parquet"]
 MAX_LINE_BYTES = 4 * 1024 * 1024
 # Decompressors work in larger pieces through a larger buffer: a third of the time of reading gzip.
 _BUFFER_BYTES = 1 << 18
-_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -35,8 +32,6 @@ _FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-# What a damaged or vanished file raises while it is read.
-_READ_ERRORS = (OSError, EOFError, zlib.error, LZMAError, BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,7 @@ class SourceFile:
     Attributes:
         name: its path as people know it, for messages and the quarantine.
         key: the configuration's key that led to it, such as `source.0.path`.
+        archive: the one that it lies in, with what it is there; None of a file by itself.
     """
 
     name: str
@@ -53,6 +49,7 @@ class SourceFile:
     format: Format
     fs: Any
     path: str
+    archive: tuple[Archive, Any] | None = None
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -62,14 +59,26 @@ class SourceFile:
             SourceError: it cannot be opened, or reading it fails later.
         """
         try:
-            opened = self.fs.open(self.path, "rb", compression="infer")
-        except Exception as error:  # whatever the file system or the decompressor raises
-            raise self.error(f"cannot be opened: {error or type(error).__name__}") from error
-        try:
-            with opened as file:
-                yield BufferedReader(file, _BUFFER_BYTES) if _is_compressed(self.path) else file
-        except _READ_ERRORS as error:
+            if self.archive is not None:
+                archive, info = self.archive
+                with archive.open(self.path, info) as file:
+                    yield BufferedReader(cast(Any, file), _BUFFER_BYTES)
+                return
+            with self._raw() as opened, decompressed(opened, self.path) as file:
+                yield BufferedReader(cast(Any, file), _BUFFER_BYTES) if file is not opened else file
+        except READ_ERRORS as error:
             raise self.error(f"cannot be read: {error or type(error).__name__}") from error
+
+    def _raw(self) -> BinaryIO:
+        try:
+            return cast(BinaryIO, self.fs.open(self.path, "rb"))
+        except Exception as error:  # whatever the file system raises
+            raise self.error(f"cannot be opened: {error or type(error).__name__}") from error
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is compressed or in an archive, so that damage shows only when all of it is read."""
+        return self.archive is not None or self.path.lower().endswith(COMPRESSIONS)
 
     def error(self, problem: str, key: str | None = None) -> SourceError:
         """Return an error that names the file, the key and the problem."""
@@ -110,12 +119,36 @@ def files_of(source: SourceConfig, key: str) -> list[SourceFile]:
         raise SourceError(f"{url}: is a folder; give a glob such as {url.rstrip('/')}/*.csv (key {key}.path)")
     if not found:
         raise SourceError(f"{url}: no such file{_nearest(fs, path)} (key {key}.path)")
-    return [
-        SourceFile(
-            fs.unstrip_protocol(p).removeprefix("file://"), f"{key}.path", _format(source, p, key), fs, p
-        )
-        for p in found
-    ]
+    files: list[SourceFile] = []
+    for path in found:
+        name = fs.unstrip_protocol(path).removeprefix("file://")
+        if path.lower().endswith(ARCHIVES):
+            files += _files_in(source, name, fs, path, key)
+        else:
+            files.append(SourceFile(name, f"{key}.path", _format(source, path, key), fs, path))
+    return files
+
+
+def _files_in(source: SourceConfig, name: str, fs: Any, path: str, key: str) -> list[SourceFile]:
+    """Return the files in an archive."""
+    whole = SourceFile(name, f"{key}.path", "csv", fs, path)
+    archive = Archive(path, whole._raw)
+    try:
+        members = archive.members()
+    except READ_ERRORS as error:
+        raise whole.error(f"is no readable archive: {error or type(error).__name__}") from error
+    if not members:
+        raise whole.error("is an archive without a file")
+    files = []
+    for member, info in members:
+        # Names in archives may hold anything; they go into logs and messages.
+        shown = member.encode("utf-8", "backslashreplace").decode()
+        shown = f"{name}/{shown if shown.isprintable() else ascii(shown)[1:-1]}"
+        if member.lower().endswith(ARCHIVES):
+            raise whole.error(f"holds an archive, {shown}; unpack it")
+        kind = _format(source, member, key, shown, outer=path)
+        files.append(SourceFile(shown, f"{key}.path", kind, fs, member, (archive, info)))
+    return files
 
 
 def lines_of(file: BinaryIO) -> Iterator[Line]:
@@ -142,28 +175,25 @@ def missing_column(file: SourceFile, column: str, there: list[str], key: str) ->
     return file.error(f"no column {column!r}{hint}; its columns are {names}{optional}", key)
 
 
-def _is_compressed(path: str) -> bool:
-    return path.lower().endswith(_COMPRESSIONS)
-
-
 def _is_glob(path: str) -> bool:
     return any(character in path for character in "*?[")
 
 
-def _format(source: SourceConfig, path: str, key: str) -> Format:
+def _format(source: SourceConfig, path: str, key: str, shown: str = "", outer: str = "") -> Format:
+    """Return how a file is read: as the source says, else by its name's end, else by its archive's."""
     if source.format != "auto":
         return source.format
-    name = path.lower()
-    for ending in _COMPRESSIONS:
-        name = name.removesuffix(ending)
-    for ending, kind in _FORMATS.items():
-        if name.endswith(ending):
-            return "jsonl" if source.kind == "log_records" and kind == "csv" else kind
+    for name in (path.lower(), outer.lower()):
+        for ending in (*ARCHIVES, *COMPRESSIONS):
+            name = name.removesuffix(ending)
+        for ending, kind in _FORMATS.items():
+            if name.endswith(ending):
+                return "jsonl" if source.kind == "log_records" and kind == "csv" else kind
     if source.kind == "log_records":
         return "jsonl"
     endings = ", ".join(_FORMATS)
     raise SourceError(
-        f"{path}: its name ends in none of {endings}; set {key}.format to csv, jsonl or parquet"
+        f"{shown or path}: its name ends in none of {endings}; set {key}.format to csv, jsonl or parquet"
     )
 
 
