@@ -24,9 +24,10 @@ import numpy as np
 
 from benchmarks.made_events import Report, make_reports
 from flywheel.config.schema import DataSplitConfig
+from flywheel.curation.reading import Reduced
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.splits import Split, split
-from flywheel.curation.texts import words_of
+from flywheel.curation.words import words_of
 
 EVENTS, DAYS, START = 1500, 20, 1_700_006_400
 EVAL_SIZE = 400
@@ -92,7 +93,7 @@ def _measure(seed: int) -> dict[str, Any]:
 
 def _collect(reports: Sequence[Report], config: DataSplitConfig) -> Samples:
     lines = (
-        (f"{place:09}", report.label, " ".join(words_of(report.text)), report.time, 0)
+        Reduced(f"{place:09}", report.label, " ".join(words_of(report.text)), report.time, 0)
         for place, report in enumerate(reports)
     )
     return collect(lines, config)

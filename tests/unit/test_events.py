@@ -10,16 +10,17 @@ from benchmarks.made_events import make_reports
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.events import event_words
+from flywheel.curation.reading import Reduced
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.seen import seen_ids, seen_in_eval
-from flywheel.curation.texts import words_of
+from flywheel.curation.words import words_of
 from tests.unit.news_records import news_record
 from tests.unit.test_curate import headlines, ids, run
 from tests.unit.test_splits import make
 
 
 def samples_of(texts: list[str], times: list[int], **values) -> Samples:
-    lines = ((str(i), "OTHER", " ".join(words_of(text)), times[i], 0) for i, text in enumerate(texts))
+    lines = (Reduced(str(i), "OTHER", " ".join(words_of(text)), times[i], 0) for i, text in enumerate(texts))
     return collect(lines, DataSplitConfig(**values))
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from flywheel.curation import near_duplicates
 from flywheel.curation.near_duplicates import group_similar
-from flywheel.curation.texts import MIN_SHARED, own_texts, words_of
+from flywheel.curation.texts import MIN_SHARED, own_texts
+from flywheel.curation.words import words_of
 from tests.unit.news_records import WORKLOAD, news_record
 
 THRESHOLDS = [0.5, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
@@ -88,12 +89,12 @@ def texts_of(contents: list[str], workload=WORKLOAD) -> list[str]:
     records = [news_record("", messages=[{"role": "user", "content": content}]) for content in contents]
     found = list(own_texts(records, workload))
     assert [record for record, _ in found] == records
-    return [text for _, text in found]
+    return [own.text for _, own in found]
 
 
 def test_the_workloads_own_prompt_gives_its_text() -> None:
     records = [news_record("Shares rise"), news_record("Shares fall")]
-    assert [text for _, text in own_texts(records, WORKLOAD)] == ["Shares rise", "Shares fall"]
+    assert [own.text for _, own in own_texts(records, WORKLOAD)] == ["Shares rise", "Shares fall"]
 
 
 def test_a_prompt_nobody_described_loses_what_its_records_share() -> None:

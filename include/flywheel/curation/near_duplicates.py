@@ -55,7 +55,7 @@ def group_similar(words: NDArray[np.int32], starts: Ints, threshold: float) -> I
     if n == 0:
         return np.empty(0, np.int64)
     sets = _Sets(words, starts, threshold)
-    groups = _Groups(n)
+    groups = Groups(n)
     groups.join(*sets.equal_pairs())
     # Of equal sets one goes on.
     rest = np.unique(groups.first)
@@ -163,7 +163,7 @@ class _Sets:
         return np.asarray(ends[self.starts[1:]] - ends[self.starts[:-1]])
 
 
-class _Groups:
+class Groups:
     """Sets joined to groups; a group is named by its smallest index."""
 
     def __init__(self, n: int) -> None:

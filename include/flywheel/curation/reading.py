@@ -16,21 +16,42 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import orjson
 
+from flywheel.curation.conversation import ALONE
 from flywheel.curation.prompts import Sift
-from flywheel.curation.texts import own_texts, words_of
+from flywheel.curation.texts import own_texts
+from flywheel.curation.words import words_of
 from flywheel.errors import FlywheelError, StoreError
 from flywheel.plan import Plan
 from flywheel.records import STRENGTH, Record
 from flywheel.stores import RecordStore, open_store
 from flywheel.workload import Workload
 
-# id, label, the words of the record's own text, a space between two; known_at, and who gave the label, as a
-# place in `STRENGTH`.
-Reduced = tuple[str, str, str, int, int]
+
+class Reduced(NamedTuple):
+    """What is compared of a record.
+
+    Attributes:
+        text: the words of its own text, a space between two.
+        labelled_by: who gave the label, as a place in `STRENGTH`.
+        context: of instructions and earlier turns; duplicates have one.
+        earlier: words of earlier turns, a space between two.
+        whole, before: see `flywheel.curation.conversation.Around`.
+    """
+
+    id: str
+    label: str
+    text: str
+    known_at: int
+    labelled_by: int
+    context: str = ""
+    earlier: str = ""
+    whole: int = 0
+    before: int = 0
+
 
 # Objects made until the garbage collector looks for cycles among the new ones; the default is 700.
 COLLECT_AFTER = 200_000
@@ -77,10 +98,15 @@ def reduced(plan: Plan, store: RecordStore, ids: Sequence[str], sift: Sift) -> I
 
 
 def _reduced_here(plan: Plan, store: RecordStore, ids: Sequence[str], sift: Sift) -> Iterator[Reduced]:
-    for record, text in own_texts(sift.through(_read(plan, store, ids)), own_workload(plan)):
+    for record, (text, around) in own_texts(sift.through(_read(plan, store, ids)), own_workload(plan)):
         assert record.known_at is not None  # the store leaves undated ones out
         words = " ".join(words_of(text))
-        yield record.id, record.label, words, record.known_at, STRENGTH.index(record.labelled_by)
+        by = STRENGTH.index(record.labelled_by)
+        if around is ALONE:
+            yield Reduced(record.id, record.label, words, record.known_at, by)
+        else:
+            beside = (around.context, " ".join(around.earlier), around.whole, around.before)
+            yield Reduced(record.id, record.label, words, record.known_at, by, *beside)
 
 
 def _read(plan: Plan, store: RecordStore, ids: Sequence[str]) -> Iterator[Record]:
@@ -110,7 +136,7 @@ def _reduced_apart(plan: Plan, ids: Sequence[str], sift: Sift) -> Iterator[Reduc
                 if "end" in message:
                     sift.add(message["end"])
                     return
-                yield from zip(*message["batch"], strict=True)
+                yield from map(Reduced._make, zip(*message["batch"], strict=True))
         finally:
             process.kill()  # where it has ended, nothing happens
     raise StoreError(

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.events import event_words, group_events
-from flywheel.curation.near_duplicates import group_similar
+from flywheel.curation.near_duplicates import Groups, group_similar
 from flywheel.curation.reading import Reduced
+
+Ints = NDArray[np.int64]
 
 # Conflicts that are listed.
 MOST_EXAMPLES = 20
+# Records that go on where another one has ended: asked again, or in several ways.
+MOST_CONTINUATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Samples:
         names: the classes, sorted.
         hashes: (n,) of the text's words in their order, with the seed as key.
         known_at: (n,) unix seconds, rising.
-        events: (n,) the first record of the event that each reports, as a place.
+        events: (n,) the first record of the event that each reports, or of its dialogue, as a place.
         words: the words of all, as numbers; record i has words[starts[i] : starts[i + 1]].
         starts: (n + 1,) rising from 0.
         labelled_by: (n,) who gave the label, as a place in `flywheel.records.STRENGTH`.
@@ -73,8 +77,9 @@ class Samples:
 def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
     """Choose among records; of duplicates and near-duplicates the earliest of the strongest word stays.
 
-    A text that comes again with another time is thereby as it was first seen, and what somebody posts never
-    takes the place of what the teacher or an application said.
+    Duplicates are looked for among records of one context. A text that comes again with another time is
+    thereby as it was first seen, and what somebody posts never takes the place of what the teacher or an
+    application said.
 
     Args:
         records: in the order in which they were known.
@@ -90,10 +95,15 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
     known, by = array("q"), array("b")
     # Of each record that is left out here: its id, the place of its text above, its label and who gave that.
     others, of, others_labels, others_by = list[str](), array("q"), array("q"), array("b")
+    # Of earlier turns their words, of contexts their numbers, of turns what `continued` asks.
+    earlier, earlier_starts, contexts = array("i"), array("q", [0]), array("q")
+    numbers, wholes, befores = {"": 0}, array("Q"), array("Q")
     total = 0
-    for total, (record_id, label, text, known_at, labelled_by) in enumerate(records, 1):  # noqa: B007
+    for total, record in enumerate(records, 1):  # noqa: B007
+        record_id, label, text, known_at, labelled_by = record[:5]
         digest = hashlib.blake2b(text.encode(), digest_size=16, key=key).digest()
-        there = digests.setdefault(digest, len(ids))
+        context = numbers.setdefault(record.context, len(numbers))
+        there = digests.setdefault(digest + context.to_bytes(4) if context else digest, len(ids))
         if there < len(ids):
             other = record_id, names.setdefault(label, len(names)), labelled_by
             if labelled_by < by[there]:
@@ -108,14 +118,23 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
         known.append(known_at)
         by.append(labelled_by)
         labels.append(names.setdefault(label, len(names)))
-        words.extend(sorted(map(vocabulary.__getitem__, set(text.split()))))
+        own = set(text.split())
+        if context and not own:
+            own = {f"\0{context}"}  # without words it is as another one is whose context is the same
+        words.extend(sorted(map(vocabulary.__getitem__, own)))
         starts.append(len(words))
+        earlier.extend(map(vocabulary.__getitem__, record.earlier.split()))
+        earlier_starts.append(len(earlier))
+        contexts.append(context)
+        wholes.append(record.whole)
+        befores.append(record.before)
         hashes.append(int.from_bytes(digest[:8], "little"))
     duplicates = total - len(ids)
     spellings = list(vocabulary)
     del digests, vocabulary
     all_words, all_starts = np.frombuffer(words, np.int32), np.frombuffer(starts, np.int64)
-    first = group_similar(all_words, all_starts, threshold=config.near_duplicate_similarity)
+    compared = _apart(all_words, all_starts, np.frombuffer(contexts, np.int64), len(numbers))
+    first = group_similar(compared, all_starts, threshold=config.near_duplicate_similarity)
     strength, times = np.frombuffer(by, np.int8), np.frombuffer(known, np.int64)
     # The first of each group by the strength of its word, then by its place.
     order = np.lexsort((np.arange(len(ids)), strength, first))
@@ -123,6 +142,13 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
     kept = kept[np.lexsort((kept, times[kept]))]
     merged, figures = event_words(spellings)
     kept_words, kept_starts = _rows(merged[all_words], all_starts, kept)
+    if len(earlier):
+        before_words, before_starts = (
+            np.frombuffer(earlier, np.int32),
+            np.frombuffer(earlier_starts, np.int64),
+        )
+        before_rows = _rows(merged[before_words], before_starts, kept)
+        kept_words, kept_starts = _joined((kept_words, kept_starts), before_rows)
     events = group_events(
         kept_words,
         kept_starts,
@@ -131,6 +157,12 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
         similarity=config.event_similarity,
         days=config.event_days,
     )
+    dialogues = Groups(len(kept))
+    dialogues.first = events
+    dialogues.join(
+        *continued(np.frombuffer(wholes, np.uint64)[kept], np.frombuffer(befores, np.uint64)[kept])
+    )
+    events = dialogues.first
     by_name = sorted(names)
     place = np.array([by_name.index(name) for name in names], np.int64)
     named = tuple(names)
@@ -154,6 +186,48 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
         conflicts=len(conflicts),
         conflict_examples=examples,
     )
+
+
+def continued(whole: NDArray[np.uint64], before: NDArray[np.uint64]) -> tuple[Ints, Ints]:
+    """Return pairs of records of which the second goes on where the first has ended.
+
+    A beginning that many records go on from (a greeting with its answer) is no dialogue of theirs.
+
+    Args:
+        whole, before: (n,) see `flywheel.curation.conversation.Around`.
+    """
+    order = np.argsort(whole, kind="stable")
+    later = np.flatnonzero(before)
+    place = np.searchsorted(whole[order], before[later])
+    inside = place < len(order)
+    later, place = later[inside], place[inside]
+    found = whole[order[place]] == before[later]
+    earlier, later = order[place[found]], later[found]
+    few = np.bincount(earlier, minlength=len(whole))[earlier] <= MOST_CONTINUATIONS
+    return earlier[few], later[few]
+
+
+def _apart(words: NDArray[np.int32], starts: Ints, contexts: Ints, count: int) -> NDArray[np.int32]:
+    """Return the words numbered so that no two contexts share one; in each row still rising.
+
+    Args:
+        count: of contexts that there may be.
+    """
+    if count < 2:
+        return words
+    keys = (np.repeat(contexts, np.diff(starts)) << 32) | words
+    _, numbered = np.unique(keys, return_inverse=True)
+    return np.asarray(numbered, np.int32)
+
+
+def _joined(
+    one: tuple[NDArray[np.int32], Ints], other: tuple[NDArray[np.int32], Ints]
+) -> tuple[NDArray[np.int32], Ints]:
+    """Return rows that hold the words of both, and where each starts."""
+    sizes = np.diff(one[1]) + np.diff(other[1])
+    row = np.concatenate([np.repeat(np.arange(len(sizes)), np.diff(starts)) for _, starts in (one, other)])
+    words = np.concatenate([one[0], other[0]])[np.argsort(row, kind="stable")]
+    return words, np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _rows(

@@ -3,20 +3,20 @@
 Near-duplicates are judged by it, and duplicates too. Where the prompt is the workload's own, the workload
 knows the text. Others (prompts of before an edit, logs of an application with a prompt of its own) share
 beginnings and ends that are found here: otherwise two such prompts would be near-duplicates for their
-instructions' sake.
+instructions' sake. Which prompt it was is kept beside the text (`flywheel.curation.conversation`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
+from flywheel.curation.conversation import ALONE, Around, around, digest, instructions
 from flywheel.records import Record
 from flywheel.stores.prompts import shared_start
 from flywheel.workload import Workload
 
-# Numbers stay whole, so that headlines which differ in a figure differ in a word.
-_WORD = re.compile(r"\w+(?:[.,'’&-]\w+)*")
 # Texts that begin with the same so many characters may be prompts with the same instructions ...
 _SAME_START = 64
 # ... and are taken for such when they share this many, which hardly two headlines do.
@@ -32,13 +32,18 @@ _BATCH = 500
 Ends = tuple[str, str]
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text, without case and punctuation; `$27.50` and `Q3` are words."""
-    return _WORD.findall(text.casefold())
+class Own(NamedTuple):
+    """A record's own text, and what is around it."""
+
+    text: str
+    around: Around = ALONE
 
 
-def own_texts(records: Iterable[Record], workload: Workload | None) -> Iterator[tuple[Record, str]]:
+def own_texts(records: Iterable[Record], workload: Workload | None) -> Iterator[tuple[Record, Own]]:
     """Yield each record with its own text, in their order.
+
+    Of the workload's own prompt that is all there is; of another one (an application's) its instructions and
+    earlier turns are around it.
 
     Args:
         workload: whose prompt most of the records have, where known.
@@ -61,41 +66,62 @@ class _Prompts:
         self._known: dict[str, list[Ends]] = {}
         # Some texts of each beginning, so that a rare prompt is learned from several batches.
         self._recent: dict[str, list[str]] = {}
+        self._names: dict[Ends, str] = {}
 
-    def strip(self, batch: list[tuple[Record, str, bool]]) -> Iterator[tuple[Record, str]]:
+    def strip(self, batch: list[tuple[Record, str, bool]]) -> Iterator[tuple[Record, Own]]:
         """Yield the records of a batch with what is their own of those texts that are whole prompts."""
         new: dict[str, set[str]] = {}
         for _, text, is_prompt in batch:
             # What is long may hold more instructions than are known.
-            if is_prompt and len(text) >= MIN_SHARED and len(self._own(text)) >= MIN_SHARED:
+            if is_prompt and len(text) >= MIN_SHARED and len(self._own(text)[0]) >= MIN_SHARED:
                 new.setdefault(text[:_SAME_START], set()).add(text)
         for start, texts in new.items():
             self._learn(start, texts)
         for record, text, is_prompt in batch:
-            yield record, self._own(text) if is_prompt else text
+            if not is_prompt:
+                yield record, Own(text)
+                continue
+            own, name = self._own(text)
+            found = around(record)
+            yield record, Own(own, found._replace(context=digest([found.context, name])) if name else found)
 
     def _learn(self, start: str, texts: set[str]) -> None:
         recent = self._recent.get(start, [])
         known = self._known.get(start, [])
         found = [ends for ends in _shared_ends({*texts, *recent}, 0) if ends not in known]
+        for ends in found:
+            # What agrees but for a few words is one prompt, of which the texts agreed by chance.
+            like = next((self._names[other] for other in known if _alike(ends, other)), None)
+            self._names[ends] = like or instructions("\n".join(ends))
         if found:
             self._known[start] = (known + found)[-_MAX_KNOWN:]
         if recent or len(self._recent) < _MAX_STARTS:
             self._recent[start] = (recent + sorted(texts))[-_MAX_RECENT:]
 
-    def _own(self, text: str) -> str:
+    def _own(self, text: str) -> tuple[str, str]:
+        """Return what is a text's own, and the name of the prompt around it; "" for none."""
         fitting = [
             ends
             for ends in self._known.get(text[:_SAME_START], ())
             if len(text) >= _length(ends) and text.startswith(ends[0]) and text.endswith(ends[1])
         ]
         if not fitting:
-            return text
+            return text, ""
         # The longest, but for a few words more or less, on which the prompts it was learned from may have
         # agreed by chance.
         longest = max(map(_length, fitting))
         before, after = min((e for e in fitting if _length(e) > longest - MIN_SHARED), key=_length)
-        return text[len(before) : len(text) - len(after)]
+        return text[len(before) : len(text) - len(after)], self._names[before, after]
+
+
+def _alike(one: Ends, other: Ends) -> bool:
+    """Return whether two ends are of one prompt: the one has but a few words more."""
+    short, long = sorted((one, other), key=_length)
+    return (
+        _length(long) - _length(short) < MIN_SHARED
+        and long[0].startswith(short[0])
+        and long[1].endswith(short[1])
+    )
 
 
 def _length(ends: Ends) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.curation.texts import words_of
+from flywheel.curation.words import words_of
 from flywheel.errors import ArtifactError
 from flywheel.plan import Plan
 from flywheel.promotion.statistics import bound_of_difference, f1_with_interval, paired_difference

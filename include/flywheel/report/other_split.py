@@ -21,7 +21,7 @@ from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.posted import split_samples
 from flywheel.curation.samples import Samples
-from flywheel.curation.texts import words_of
+from flywheel.curation.words import words_of
 from flywheel.promotion.statistics import f1_with_interval
 from flywheel.records import STRENGTH
 from flywheel.report.baseline import lines_of, predict, text_in
