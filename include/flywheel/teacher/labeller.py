@@ -193,7 +193,9 @@ class Labeller:
             known = await asyncio.to_thread(known_answers, self._store, unknown, self._label_of)
             closed = {key for key, found in known.items() if not found.is_open(self._night)}
             labelled = {key for key in closed if known[key].label is not None}
-            held = await asyncio.to_thread(self._find_held, chunk, keys, {*unknown} - labelled)
+            held = {}
+            if self._held and (missing := {*unknown} - labelled):
+                held = await asyncio.to_thread(self._find_held, self._held, chunk, keys, missing)
             for headline, key in zip(chunk, keys, strict=True):
                 outcome = waiting.get(key)
                 if outcome is not None:
@@ -217,13 +219,13 @@ class Labeller:
                 await self._hand_over(sink, WINDOW)
         await self._hand_over(sink, 0)
 
-    def _find_held(self, chunk: list[Headline], keys: list[str], missing: set[str]) -> dict[str, Outcome]:
-        if not self._held or not missing:
-            return {}
+    def _find_held(
+        self, answers: HeldAnswers, chunk: list[Headline], keys: list[str], missing: set[str]
+    ) -> dict[str, Outcome]:
         texts = {key: headline.text for headline, key in zip(chunk, keys, strict=True) if key in missing}
         return {
             key: Outcome(answer.content, label, confidence=answer.usage.get(CONFIDENCE), workload=workload)
-            for key, (answer, label, workload) in self._held.find(self._store, texts).items()
+            for key, (answer, label, workload) in answers.find(self._store, texts).items()
         }
 
     async def _hand_over(self, sink: Sink, leave: int) -> None:
