@@ -3,8 +3,9 @@
 The rules, in order:
 
 1. What a reasoning model thought is not part of its answer (`without_thinking`): `<think>`, `<thinking>`,
-   `<thought>`, `[THINK]`, the channels of gpt-oss; where a chat template wrote the opening mark, all before
-   the closing one; where the token limit cut the thought off, all after the opening one.
+   `<thought>`, `<reasoning>` (Amazon Bedrock), `[THINK]`, the channels of gpt-oss; where a chat template
+   wrote the opening mark, all before the closing one; where the token limit cut the thought off, all after
+   the opening one.
 2. Text in square brackets wins over the words around it, and more pairs win over fewer: in
    `[1] not [guidance] but [[[earnings]]]` the answer is earnings. A bracket that the token limit cut off
    before its end counts when what is there is a whole class.
@@ -28,8 +29,9 @@ MAX_WORDS_AROUND = 8
 # Texts up to this length are remembered with their normal forms.
 _SHORT = 64
 
-_OPENS = r"(?:<(?:think|thinking|thought)>|\[THINK\])"
-_CLOSES = r"(?:</(?:think|thinking|thought)>|\[/THINK\])"
+_TAGS = "(?:think|thinking|thought|reasoning|seed:think)"
+_OPENS = rf"(?:<{_TAGS}>|\[THINK\])"
+_CLOSES = rf"(?:</{_TAGS}>|\[/THINK\])"
 _THINKING = re.compile(rf"{_OPENS}.*?(?:{_CLOSES}|\Z)", re.DOTALL | re.IGNORECASE)
 _CLOSE = re.compile(_CLOSES, re.IGNORECASE)
 # gpt-oss's channels (OpenAI's Harmony format), as they are and with their special tokens left out.

@@ -135,6 +135,8 @@ def test_normalized_names_differ_only_in_words() -> None:
         "it is [[[guidance]]] perhaps</think>\n[[[earnings]]]",
         "<thinking>[[[guidance]]]</thinking>earnings",
         "<thought>guidance?</thought>**Earnings**",
+        "<reasoning>[[[guidance]]]?</reasoning>[[[earnings]]]",
+        "<seed:think>[[[guidance]]]?</seed:think>[[[earnings]]]",
         "[THINK]maybe [[[guidance]]][/THINK]earnings",
         "<|channel|>analysis<|message|>[[[guidance]]]<|end|><|start|>assistant<|channel|>final<|message|>earnings<|return|>",
         "analysisThe user wants guidance.assistantfinalearnings",
