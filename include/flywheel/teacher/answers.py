@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 
 from flywheel.contents import REFUSAL, PartError, text_of_parts
+from flywheel.teacher.known import OWN_NOTES
 
 # What an answer without a class suffers from, and what mends it.
 CUT_OFF = (
@@ -88,6 +90,9 @@ def read_reply(data: bytes) -> Reply:
         message = choice["message"]
         instead = any(message.get(name) for name in _INSTEAD)
         content = message.get("content") if instead else message["content"]
+        written = _written(message)
+    except RecursionError:
+        raise MalformedError(f"malformed answer: nested too deeply: {data[:120]!r}") from None
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
         raise MalformedError(f"malformed answer: {data[:200].decode('utf-8', 'replace')!r}") from None
     if content is None:  # nothing but reasoning, or stopped by a filter
@@ -105,10 +110,10 @@ def read_reply(data: bytes) -> Reply:
     return Reply(
         content,
         model if isinstance(model, str) else "",
-        dict(usage) if isinstance(usage, dict) else {},
+        _counts(usage),
         _confidence(choice.get("logprobs")),
         _fault(choice, content, refused=refused),
-        _written(message),
+        written,
     )
 
 
@@ -120,9 +125,9 @@ def _check_error(data: bytes, completion: dict[str, Any]) -> None:
     if not error and first.get("finish_reason") != "error":
         return
     code = error.get("code", error.get("status")) if isinstance(error, dict) else None
-    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
+    status = int(code) if isinstance(code, int | str) and re.fullmatch("[45][0-9]{2}", str(code)) else 0
     body = data if completion.get("error") else orjson.dumps({"error": error or "finish_reason error"})
-    raise ErrorInAnswerError(error_message(body), status if 400 <= status < 600 else 502)
+    raise ErrorInAnswerError(error_message(body), status or 502)
 
 
 def _fault(choice: dict[str, Any], content: str, *, refused: bool) -> str:
@@ -146,11 +151,23 @@ def _written(value: Any) -> int:
     return sum(map(_written, value)) if isinstance(value, list) else 0
 
 
+def _counts(usage: Any) -> dict[str, Any]:
+    """Return the counts of a usage, those one level below too; what else stands there is nobody's concern."""
+    if not isinstance(usage, dict):
+        return {}
+    parts = {name: _numbers(value) if isinstance(value, dict) else value for name, value in usage.items()}
+    return _numbers({name: value for name, value in parts.items() if name not in OWN_NOTES}, dict)
+
+
+def _numbers(counts: dict[str, Any], *others: type) -> dict[str, Any]:
+    return {name: value for name, value in counts.items() if isinstance(value, (int, float, *others))}
+
+
 def _confidence(logprobs: Any) -> float | None:
     """Return the probability of an answer; None where the endpoint gave no usable logprobs."""
     try:
         total = math.fsum(float(token["logprob"]) for token in logprobs["content"])
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return None
     return round(math.exp(min(total, 0.0)), 6) if logprobs["content"] and total == total else None
 
@@ -190,7 +207,7 @@ def error_message(data: bytes) -> str:
         message = str(found)[:500]
         is_named = not isinstance(field, str) or field in message
         return message if is_named else f"{message} (field {field[:80]!r})"
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, RecursionError):
         return data[:200].decode("utf-8", "replace").strip() or "(no message)"
 
 
@@ -219,4 +236,4 @@ def seconds_to_wait(retry_after: str | None) -> float | None:
             seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return None
-    return max(0.0, seconds) if seconds == seconds else None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from flywheel.stores import Answer, RecordStore
 
 NIGHTS = 3
-# In an answer's usage, beside the endpoint's own counts: why it is of no use, and the run that asked for it.
+# In an answer's usage, beside the endpoint's own counts: why it is of no use, and the run that asked for it;
+# and how probable it was.
 FAULT = "fault"
 NIGHT = "night"
+CONFIDENCE = "confidence"
+OWN_NOTES = frozenset({FAULT, NIGHT, CONFIDENCE})
 
 
 @dataclass(frozen=True, slots=True)

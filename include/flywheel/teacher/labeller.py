@@ -38,7 +38,7 @@ from flywheel.stores import Answer, RecordStore
 from flywheel.teacher.answers import CUT_OFF, EMPTY, Reply
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.held import HeldAnswers
-from flywheel.teacher.known import FAULT, NIGHT, NIGHTS, Known, key_of_night, known_answers
+from flywheel.teacher.known import CONFIDENCE, FAULT, NIGHT, NIGHTS, Known, key_of_night, known_answers
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
 
@@ -52,8 +52,6 @@ WINDOW = 16384
 GATHER_SECONDS = 0.02
 FAILURES_IN_A_ROW = 10
 NO_CLASS = "the teacher's answer names no class, or several"
-# In an answer's usage, beside the endpoint's own counts.
-CONFIDENCE = "confidence"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ _ODD = [
 TEXTS = st.one_of(STRINGS, st.sampled_from(_ODD)).filter(
     lambda text: not any("\ud800" <= character <= "\udfff" for character in text)
 )
-_PARTS = st.lists(
+PARTS = st.lists(
     st.one_of(
         TEXTS.map(lambda text: {"type": "text", "text": text}),
         st.just({"type": "image_url", "image_url": {"url": "data:,"}}),
@@ -44,7 +44,7 @@ def _calls(names: st.SearchStrategy[Any], arguments: st.SearchStrategy[Any]) -> 
 
 
 _GOOD_CALLS = _calls(_NAMES, st.one_of(_OBJECTS, _OBJECTS.map(json.dumps), st.sampled_from(["", None])))
-_ANY_CALLS = _calls(st.one_of(_NAMES, TEXTS), st.one_of(JSON_TEXTS, JSON_VALUES))
+CALLS = _calls(st.one_of(_NAMES, TEXTS), st.one_of(JSON_TEXTS, JSON_VALUES))
 _EXTRAS = st.sampled_from([{}, {}, {"name": "desk"}, {"refusal": None}, {"reasoning_content": "hm"}])
 
 
@@ -60,8 +60,8 @@ _GOOD_MESSAGES = st.one_of(
 _ANY_MESSAGES = st.builds(
     _message,
     st.one_of(_ROLES, st.just("function")),
-    st.one_of(TEXTS, st.none(), _PARTS, JSON_VALUES),
-    st.one_of(st.none(), _ANY_CALLS),
+    st.one_of(TEXTS, st.none(), PARTS, JSON_VALUES),
+    st.one_of(st.none(), CALLS),
     _EXTRAS,
 )
 _CLASSES = st.sampled_from(["[[[earnings]]]", "Other", "<think>price targets</think>[[[Earnings]]]"])
