@@ -32,9 +32,10 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.schema import DataSplitConfig, Student
 from flywheel.config.training import LoraConfig, TrainingConfig
+from flywheel.curation.reading import Reduced
 from flywheel.curation.samples import collect
 from flywheel.curation.splits import split
-from flywheel.curation.texts import words_of
+from flywheel.curation.words import words_of
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.promotion.statistics import f1_with_interval, paired_difference
 from flywheel.report.baseline import predict
@@ -192,7 +193,7 @@ def make_dataset(root: ArtifactRoot, kind: str, eval_size: int) -> str:
     )
     samples = collect(
         (
-            (f"{place:09}", row["teacher_label"], " ".join(words_of(row["headline"])), times[place], 0)
+            Reduced(f"{place:09}", row["teacher_label"], " ".join(words_of(row["headline"])), times[place], 0)
             for place, row in enumerate(rows)
         ),
         config,
