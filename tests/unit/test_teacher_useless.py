@@ -11,6 +11,7 @@ from flywheel.errors import TeacherError
 from flywheel.plan import Plan
 from flywheel.stages.forecast import forecast
 from flywheel.stores import open_store
+from flywheel.teacher.without_label import WithoutLabel
 from tests.unit.teacher_servers import Script, completion, served, stand_in
 from tests.unit.test_stages_label import LABELS, figures, label, lines_of, make, write_headlines
 
@@ -141,6 +142,36 @@ def test_what_is_of_no_use_is_asked_for_on_three_nights_then_set_aside_with_its_
             assert ("asked for on 3 nights, and not again" in bad["reason"]) == (night > 3)
     assert app.calls.count(BAD) == 3 * a_night
     assert len(app.calls) == 39 + 3 * a_night
+
+
+def test_the_log_and_the_result_say_why_headlines_have_no_label(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few(folder)
+    cut_off = reply({"content": None}, "length")
+    bad = list(LABELS)[3:30:3]
+    app = ByText({text: [cut_off if place % 3 else FLAGGED] for place, text in enumerate(bad)})
+    with served(app) as url:
+        result = label(make(folder, url), folder)
+        again = label(on(make(folder, url), 2), folder)
+    (cut, times), (flagged, others) = result.reasons.items()
+    assert "finish_reason length): raise teacher.max_tokens" in cut
+    assert (times, flagged, others) == (6, "the teacher said 403: input was flagged", 3)
+    assert "9 headlines have no label. 6: the teacher's answer was cut off" in caplog.text
+    assert again.reasons == result.reasons
+
+
+def test_kinds_of_reasons_are_bounded() -> None:
+    counts = WithoutLabel()
+    for number in range(1000):
+        counts.add(f"the teacher at http://a.test/v1 said 400: {number} is no headline")
+    assert len(counts.reasons()) == 10
+    assert counts.reasons()["other reasons"] == 991
+    assert sum(counts.reasons().values()) == 1000
+    assert counts.line().startswith(
+        "1,000 headlines have no label. 950: other reasons; 1: the teacher said 400: 0"
+    )
+    assert counts.line().endswith("46 others")
 
 
 def test_what_was_of_no_use_one_night_is_labelled_on_another_and_paid_for_no_more(folder: Path) -> None:

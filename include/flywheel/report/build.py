@@ -343,7 +343,7 @@ def _data(outcomes: Outcomes) -> DataPart:
         notes=curate.get("notes", []),
         per_class=curate.get("per_class", {}),
         quarantined={name: part["quarantined"] for name, part in stages.items() if "quarantined" in part},
-        reasons=ingest.get("reasons", {}),
+        reasons={**label.get("reasons", {}), **ingest.get("reasons", {})},
         sources=[
             SourceSpan.model_validate(span).line()
             for part in stages.values()

@@ -158,7 +158,7 @@ class DataPart(ReportPart):
             is not known; `removed_classes`, as their class no longer exists.
         taken_over: records of other versions of the prompt whose labels hold by the workload file.
         per_class: counts by class and split.
-        quarantined: set aside, by stage; `reasons` counts those of ingest by what is wrong.
+        quarantined: set aside, by stage; `reasons` counts them by what is wrong, but for bad rows of label.
         sources: from when to when the texts of each are, a sentence each.
     """
 

@@ -52,6 +52,7 @@ from flywheel.teacher.persons import PersonsLabels
 from flywheel.teacher.progress import Progress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
+from flywheel.teacher.without_label import WithoutLabel
 from flywheel.workload_versions import versions_of
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class LabelResult(BaseModel):
         undated: of these, the ones without a time: they serve the check of the teacher and become no record.
         asked: answers asked of the teacher by this try of the stage, and paid for.
         found: headlines whose answer was there before, or that came twice.
-        quarantined: rows and answers set aside, in `quarantine_file`.
+        quarantined: rows and answers set aside, in `quarantine_file`; `reasons` counts the headlines without
+            a label by what is wrong.
         later: headlines that are known at or after the cutoff, left for later runs.
         passed_over: rows with neither a time nor a person's label, which serve nothing and are not asked.
         left: headlines without an answer, for the budget was spent; another run goes on with them.
@@ -98,6 +100,7 @@ class LabelResult(BaseModel):
     asked: int
     found: int
     quarantined: int
+    reasons: dict[str, int] = {}
     later: int
     left: int = 0
     undated: int = 0
@@ -136,6 +139,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     read: Counter[str] = Counter()
     undated = 0
     spans = Spans()
+    without_label = WithoutLabel()
     agreement = AgreementCounter(
         plan.workload,
         bootstrap_samples=config.evaluation_config.bootstrap_samples,
@@ -169,6 +173,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
                         gate_check *= 2
                         check_gate(agreement.result(), teacher.gate, is_all=False)
                 if outcome.label is None:
+                    without_label.add(outcome.reason)
                     quarantine.add(
                         headline.file, headline.line, outcome.reason, headline.text, answer=outcome.answer
                     )
@@ -201,6 +206,8 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
             "name the column with their times (source.columns.timestamp)",
             read["passed_over"],
         )
+    if line := without_label.line():
+        log.warning("%s (each is in %s)", line, QUARANTINE_FILE)
     if spending.estimated:
         log.warning(
             "%d answers do not say what they used (usage): their tokens and cost are estimated, at %g tokens "
@@ -217,6 +224,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         asked=counts.asked,
         found=counts.found,
         quarantined=quarantined,
+        reasons=without_label.reasons(),
         later=read["later"],
         left=counts.left,
         undated=undated,
