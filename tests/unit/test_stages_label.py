@@ -244,9 +244,11 @@ def test_answers_that_came_before_a_failure_are_kept(folder: Path) -> None:
 
 
 def test_a_source_that_breaks_off_is_an_error_and_its_answers_are_kept(folder: Path) -> None:
-    sources = [{"path": str(folder / "headlines.csv")}, {"path": str(folder / "missing.csv")}]
+    dates = ["2024-03-01"] * 1100 + ["never"] * 100  # beyond the first rows, which are read beforehand
+    write_headlines(folder, [("Acme unit 1 posts results", date, "") for date in dates], "broken.csv")
+    sources = [{"path": str(folder / "headlines.csv")}, {"path": str(folder / "broken.csv")}]
     with stand_in(LABELS) as (url, _):
-        with pytest.raises(SourceError, match=r"missing\.csv: no such file.*key source\.1\.path"):
+        with pytest.raises(SourceError, match=r"broken\.csv: .*'never'.*key source\.1\.time_format"):
             label(make(folder, url, source=sources), folder)
         assert label(make(folder, url), folder).found > 0
 

@@ -77,7 +77,7 @@ def read_headlines(
     for file in files_of(source, key):
         times = TimeColumn(file, source.columns.timestamp, reader, key) if source.columns.timestamp else None
         for row in rows_of(file, columns):
-            headline = _headline(row, source, times, file.name)
+            headline = headline_of(row, source, times, file.name)
             if isinstance(headline, str):
                 counts["quarantined"] += 1
                 first_problem = first_problem or f"{file.name}, line {row.line}: {headline}"
@@ -115,7 +115,7 @@ def columns_of(source: SourceConfig, key: str) -> dict[str, str]:
     return {name: f"{key}.columns.{field}" for field, name in names.items() if name is not None}
 
 
-def _headline(row: Row, source: SourceConfig, times: TimeColumn | None, file: str) -> Headline | str:
+def headline_of(row: Row, source: SourceConfig, times: TimeColumn | None, file: str) -> Headline | str:
     """Return the headline of a row, or the reason why it is none."""
     if row.problem:
         return row.problem

@@ -73,7 +73,7 @@ def read_log_records(
     for file in files_of(source, key):
         times = TimeColumn(file, "timestamp", reader, key)
         with file.open() as opened:
-            for row in _rows(file, opened):
+            for row in log_rows(file, opened):
                 reason = row.problem
                 if not reason:
                     other = row.values.get("workload_id")
@@ -126,7 +126,8 @@ def _known(row: Row, times: TimeColumn) -> dict[str, Any]:
     return {"known_at": time.known_at if time.known_at else None}
 
 
-def _rows(file: SourceFile, opened: BinaryIO) -> Iterator[Row]:
+def log_rows(file: SourceFile, opened: BinaryIO) -> Iterator[Row]:
+    """Yield the rows of an opened log, those of Parquet with the values that JSON has."""
     if file.format == "jsonl":
         yield from json_rows(opened)
         return

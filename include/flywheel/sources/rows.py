@@ -60,12 +60,17 @@ def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[Row]:
         SourceError: the file cannot be read, or does not have one of the columns.
     """
     with file.open() as opened:
-        if file.format == "csv":
-            yield from _csv_rows(file, opened, columns)
-        elif file.format == "jsonl":
-            yield from _checked_json_rows(file, opened, columns)
-        else:
-            yield from parquet_rows(file, opened, columns)
+        yield from rows_in(file, opened, columns)
+
+
+def rows_in(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+    """Yield the rows of an opened file; see `rows_of`."""
+    if file.format == "csv":
+        yield from _csv_rows(file, opened, columns)
+    elif file.format == "jsonl":
+        yield from _checked_json_rows(file, opened, columns)
+    else:
+        yield from parquet_rows(file, opened, columns)
 
 
 def json_rows(opened: BinaryIO, columns: Collection[str] | None = None) -> Iterator[Row]:

@@ -39,7 +39,7 @@ from flywheel.errors import BudgetError, TeacherError
 from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine
 from flywheel.records import make_record
-from flywheel.sources import Headline, SourceSpan, Spans, read_headlines
+from flywheel.sources import Headline, SourceSpan, Spans, check_sources, read_headlines
 from flywheel.stages.forecast import held_answers
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import Agreement, AgreementCounter, check_gate
@@ -135,6 +135,8 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         StoreError: the store cannot be used.
     """
     started = time.monotonic()
+    if _sources(plan):  # logs as well, so that a bad file ends the run before the first answer is paid for
+        check_sources((f"source.{index}", source) for index, source in enumerate(plan.config.source))
     config, teacher = plan.config, plan.config.teacher
     read: Counter[str] = Counter()
     undated = 0
