@@ -167,11 +167,12 @@ def check_no_student(record: Record, students: Collection[str]) -> None:
         students: names of models, as requests and responses say them.
 
     Raises:
-        RecordError: the request's or the response's `model` is one of them.
+        RecordError: the request's or the response's `model` is one of them, or the fine-tuned form of one,
+            which the API names MODEL@ADAPTER.
     """
     for where, part in (("request", record.request), ("response", record.response)):
         model = part.get("model")
-        if isinstance(model, str) and model in students:
+        if isinstance(model, str) and (model in students or model.partition("@")[0] in students):
             raise RecordError(
                 f"{where}.model: a student answered ({model:.80}); students' answers never train"
             )
