@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.config import Config, load_config, resolve_path
+from flywheel.config import Config, Student, load_config, resolve_path
 from flywheel.config.loading import default_config_path
-from flywheel.errors import FlywheelError
+from flywheel.errors import FlywheelError, SourceError
+from flywheel.laptop.home import airflow_home
+from flywheel.sources import look_at
+from flywheel.students.weights import hub_name, local_folder
+from flywheel.students.whole import missing_in
 from flywheel.workload import Workload
 
 # A run of three 8B students writes checkpoints, adapters and predictions of about this many bytes.
 LOW_DISK_BYTES = 5_000_000_000
+_PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ def examine() -> int:
     from rich.console import Console
     from rich.markup import escape
 
+    _use_the_laptops_airflow()
     console = Console(soft_wrap=True, highlight=False)
     signs = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
     worst = 0
@@ -72,9 +80,38 @@ def findings() -> Iterator[Finding]:
     )
     for check in checks:
         try:
-            yield from check(config)
+            with _connections_as_in_tasks():
+                found = list(check(config))
         except FlywheelError as error:
-            yield Finding(check.__name__.strip("_"), "error", str(error), f"mend it, or its key in {path}")
+            found = [
+                Finding(check.__name__.strip("_"), "error", str(error), f"mend it, or its key in {path}")
+            ]
+        yield from found
+
+
+def _use_the_laptops_airflow() -> None:
+    """Look into the Airflow of `make run`, where none is named and that one was started once."""
+    home = airflow_home()
+    if "AIRFLOW_HOME" not in os.environ and (home / "airflow.cfg").exists():
+        os.environ["AIRFLOW_HOME"] = str(home)
+
+
+@contextmanager
+def _connections_as_in_tasks() -> Iterator[None]:
+    """Have Airflow look for connections in its database and secrets backends as well.
+
+    A task asks for them over the API server, which looks there; any other process sees the environment alone,
+    unless it says, as `airflow connections` does, that it is one of the servers.
+    """
+    before = os.environ.get(_PROCESS_CONTEXT)
+    os.environ[_PROCESS_CONTEXT] = "server"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_PROCESS_CONTEXT, None)
+        else:
+            os.environ[_PROCESS_CONTEXT] = before
 
 
 def _workload(config: Config) -> Iterator[Finding]:
@@ -88,46 +125,46 @@ def _sources(config: Config) -> Iterator[Finding]:
         yield Finding(
             "source", "warning", "no source in the config", "set `source`, or write records into the store"
         )
-    for source in config.source:
+    for index, source in enumerate(config.source):
         root = ArtifactRoot(source.path.rsplit("/", 1)[0] if "/" in source.path else ".")
-        found = root.fs.glob(root.fs._strip_protocol(resolve_path(source.path)))
-        if found:
-            yield Finding("source", "ok", f"{source.path}: {len(found)} file(s)")
-        else:
+        if not root.fs.glob(root.fs._strip_protocol(resolve_path(source.path))):
             advice = "`make run` writes the demo headlines" if "demo" in source.path else "put a file there"
             yield Finding("source", "warning", f"{source.path}: no file matches", advice)
+            continue
+        try:
+            look = look_at(source, f"source.{index}")
+        except SourceError as error:
+            yield Finding("source", "error", str(error), "mend the file, or the key")
+            continue
+        seen = f"{look.span.line()}; {look.files} file(s), their first {look.rows:,} rows read"
+        if look.bad:
+            bad = f"{seen}, {look.bad:,} of them cannot be used: {look.first_problem}"
+            yield Finding("source", "warning", bad, "a run sets such rows aside and goes on with the others")
+        else:
+            yield Finding("source", "ok", seen)
 
 
 def _teacher(config: Config) -> Iterator[Finding]:
     import httpx
 
-    from flywheel.teacher.endpoint import resolve_endpoint
+    from flywheel.teacher.endpoint import resolve_endpoints
 
-    endpoint = resolve_endpoint(config.teacher)
-    url = endpoint.url.replace("/chat/completions", "/models")
-    try:
-        status = httpx.get(url, headers=endpoint.own_headers(), timeout=10).status_code
-    except httpx.HTTPError as error:
-        yield Finding(
-            "teacher",
-            "warning",
-            f"{url}: {type(error).__name__}",
-            "start it; the stand-in runs only during `make run`",
-        )
-        return
-    if status in (401, 403):
-        yield Finding(
-            "teacher",
-            "error",
-            f"{url}: HTTP {status}",
-            f"set the key: connection {config.teacher.connection!r} or FLYWHEEL_TEACHER_API_KEY",
-        )
-    elif status >= 400:
-        yield Finding(
-            "teacher", "warning", f"{url}: HTTP {status}", "is the base URL right (it ends in /v1)?"
-        )
-    else:
-        yield Finding("teacher", "ok", f"{config.teacher.model} at {endpoint.url}")
+    for endpoint in resolve_endpoints(config.teacher):
+        url = endpoint.url.replace("/chat/completions", "/models")
+        try:
+            status = httpx.get(url, headers=endpoint.own_headers(), timeout=10).status_code
+        except httpx.HTTPError as error:
+            advice = "start it; the stand-in runs only during `make run`"
+            yield Finding("teacher", "warning", f"{url}: {type(error).__name__}", advice)
+            continue
+        if status in (401, 403):
+            advice = f"set the key: connection {config.teacher.connection!r} or FLYWHEEL_TEACHER_API_KEY"
+            yield Finding("teacher", "error", f"{url}: HTTP {status}", advice)
+        elif status >= 400:
+            advice = "is the base URL right (it ends in /v1)?"
+            yield Finding("teacher", "warning", f"{url}: HTTP {status}", advice)
+        else:
+            yield Finding("teacher", "ok", f"{config.teacher.model} at {endpoint.url}")
 
 
 def _store(config: Config) -> Iterator[Finding]:
@@ -166,19 +203,48 @@ def _students(config: Config) -> Iterator[Finding]:
     missing = [name for name in ("torch", "transformers", "peft") if not _version(name)]
     if missing and config.runtime.type == "local" and not config.runtime.python:
         yield Finding("students", "error", f"{', '.join(missing)} not installed", "make install")
+    if config.runtime.type == "nemo":  # there they are names of the catalogue
+        return
     for student in config.students:
-        folder = Path(resolve_path(student.weights))
-        if folder.is_dir():
-            yield Finding(f"student {student.name}", "ok", str(folder))
-        elif os.environ.get("HF_HUB_OFFLINE") == "1":
-            yield Finding(
-                f"student {student.name}",
-                "warning",
-                f"{student.weights} is no folder, and HF_HUB_OFFLINE=1",
-                "set `weights` to a local folder, or allow the Hugging Face Hub",
-            )
-        else:
-            yield Finding(f"student {student.name}", "ok", f"{student.weights}, from the Hugging Face Hub")
+        yield _weights(student, is_here=config.runtime.type == "local")
+
+
+def _weights(student: Student, *, is_here: bool) -> Finding:
+    """Look for the files of a student's weights.
+
+    Args:
+        is_here: jobs run on this machine; else they may see other folders than this one.
+    """
+    what = f"student {student.name}"
+    folder = local_folder(student.weights) or _in_cache(hub_name(student.weights))
+    state: Literal["error", "warning"] = "error" if is_here else "warning"
+    elsewhere = "" if is_here else ", if the pods do not see another folder there"
+    if folder is not None:
+        missing = missing_in(folder)
+        if missing:
+            return Finding(what, state, f"{folder}: {missing}", f"put the whole model there{elsewhere}")
+        return Finding(what, "ok", str(folder))
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", student.weights) or student.weights.startswith("."):
+        return Finding(what, state, f"{student.weights}: no such folder", f"put the model there{elsewhere}")
+    if is_here and os.environ.get("HF_HUB_OFFLINE") == "1":
+        return Finding(
+            what,
+            "error",
+            f"{student.weights} is no folder and not in the cache, and HF_HUB_OFFLINE=1",
+            "set `weights` to a local folder, or allow the Hugging Face Hub",
+        )
+    return Finding(what, "ok", f"{student.weights}, from the Hugging Face Hub when it is first used")
+
+
+def _in_cache(name: str) -> Path | None:
+    """Return the folder of a model of the Hugging Face Hub that is on this machine."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(name, "config.json")
+    except (ImportError, ValueError):  # not installed, or no name that the Hub could have
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _gpu(config: Config) -> Iterator[Finding]:
