@@ -168,21 +168,25 @@ def plan(
 ) -> None:
     """Freeze config, cutoff and candidates of a run."""
     from flywheel import wheel
+    from flywheel.artifacts import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.plan import make_plan
+    from flywheel.plan_changes import keeps
     from flywheel.runs import Run
 
-    made = Run.create(
-        make_plan(
-            load_config(config),
-            run_id=run,
-            cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
-            students=student,
-            sizes=size,
-            approval=approval.value if approval else None,
-            is_backfill=backfill,
-        )
+    new = make_plan(
+        load_config(config),
+        run_id=run,
+        cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
+        students=student,
+        sizes=size,
+        approval=approval.value if approval else None,
+        is_backfill=backfill,
     )
+    there = Run(ArtifactRoot(new.config.artifacts.root), run)
+    if there.is_planned:
+        typer.echo(keeps(there.plan, new, with_cutoff=cutoff is not None))
+    made = Run.create(new)
     wheel.forecast(made)
     typer.echo(f"{made.root.url}/{made.path}: {', '.join(c.name for c in made.plan.candidates)}")
 

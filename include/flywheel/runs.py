@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
 from flywheel.plan import Candidate, Plan
+from flywheel.plan_changes import changes, said_cutoff
 from flywheel.workload_versions import remember_version
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Run:
     def create(cls, plan: Plan) -> Run:
         """Freeze a plan into its run's folder; the plan that is there already stays.
 
-        What an older flywheel left in the artifact root is brought up first.
+        What an older flywheel left in the artifact root is brought up first. Where the plan that is there
+        differs, the log says how.
 
         Raises:
             ArtifactError: a newer flywheel has written the artifact root.
@@ -58,10 +60,22 @@ class Run:
 
         run = cls(ArtifactRoot(plan.config.artifacts.root), plan.run_id)
         bring_up(run.root)
-        if not run.root.exists(f"{run.path}/plan.json"):
+        if not run.is_planned:
             remember_version(run.root, plan.workload)
             run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+        elif differences := changes(run.plan, plan):
+            log.warning(
+                "%s is planned already, for %s, and keeps that plan, though these differ by now: %s",
+                plan.run_id,
+                said_cutoff(run.plan),
+                "; ".join(differences),
+            )
         return run
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the run has a plan."""
+        return self.root.exists(f"{self.path}/plan.json")
 
     @property
     def plan(self) -> Plan:

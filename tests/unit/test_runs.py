@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
+from flywheel import cli
 from flywheel.config import Config
 from flywheel.errors import ArtifactError, ConfigError
 from flywheel.plan import Plan, make_plan
@@ -139,3 +141,54 @@ def test_a_workload_that_is_edited_during_a_run_does_not_change_it(config: Confi
     mine.write_text("broken: [")
     assert run.plan.workload == before
     assert run.plan.workload.messages("x") == before.messages("x")
+
+
+# -- planned again -------------------------------------------------------------------------------------
+
+SHELL_CONFIG = "nims: [{{model_name: a/x-1b}}]\nsizes: [5]\nteacher: {{max_tokens: {tokens}}}\nartifacts: {{root: {root}}}\n"
+
+
+def planned(tmp_path: Path, *options: str, tokens: int = 32) -> tuple[int, str]:
+    """Plan the run `t` at the shell; return the exit code and what was said."""
+    path = tmp_path / "config.yaml"
+    path.write_text(SHELL_CONFIG.format(tokens=tokens, root=tmp_path / "artifacts"))
+    done = CliRunner().invoke(cli.app, ["plan", "t", "--config", str(path), *options])
+    return done.exit_code, f"{done.output}{done.exception or ''}"
+
+
+def test_a_run_that_is_planned_again_says_so_and_keeps_its_plan(tmp_path: Path) -> None:
+    assert planned(tmp_path, "--cutoff", "2024-06-01")[0] == 0
+    code, said = planned(tmp_path)
+    assert (code, "t is planned already, for 2024-06-01, and keeps that plan" in said) == (0, True)
+    assert planned(tmp_path, "--cutoff", "2024-06-01")[0] == 0
+    assert open_run(str(tmp_path / "artifacts"), "t").plan.cutoff == 1717200000
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens", "said"),
+    [
+        (("--cutoff", "2024-06-02T12:00:00"), 32, "cutoff: 2024-06-01 -> 2024-06-02 12:00:00 UTC"),
+        ((), 200, "teacher.max_tokens: 32 -> 200"),
+        (("--approval", "human"), 32, "approval: automatic -> human"),
+        (("--size", "7"), 32, "candidates.0.size: 5 -> 7"),
+        (("--backfill",), 32, "is_backfill: False -> True"),
+    ],
+)
+def test_an_option_or_a_mended_config_that_could_have_no_effect_is_an_error(
+    tmp_path: Path, options: tuple[str, ...], tokens: int, said: str
+) -> None:
+    planned(tmp_path, "--cutoff", "2024-06-01")
+    code, words = planned(tmp_path, *options, tokens=tokens)
+    assert code == 1
+    assert "t is planned already, for 2024-06-01, and a plan stays as it was made" in words
+    assert said in words
+
+
+def test_a_planning_task_that_is_cleared_keeps_its_plan_and_logs_what_differs(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    Run.create(plan_of(config))
+    Run.create(plan_of(config))
+    assert "is planned already" not in caplog.text
+    Run.create(plan_of(config, approval="human"))
+    assert "keeps that plan, though these differ by now: approval: automatic -> human" in caplog.text
