@@ -214,6 +214,29 @@ def test_an_endpoint_that_refuses_all_for_a_while_is_waited_for(folder: Path) ->
         assert label(on(make(folder, url), 2), folder).labelled == 300
 
 
+def test_an_answer_that_is_pending_is_fetched_when_it_is_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flywheel.teacher.connections.PENDING_SECONDS", 0)
+    few(folder)
+    pending = (202, {"NVCF-REQID": "3f2a-77"}, b"")
+    script = Script([GOOD] * 5 + [pending, pending, GOOD])
+    with served(script) as url:
+        result = label(make(folder, url, concurrency=1), folder)
+    assert figures(result) == (40, 40, 40, 0, 0)
+    assert [call["path"] for call in script.calls[5:9]] == [
+        "/v1/chat/completions",
+        "/v1/status/3f2a-77",
+        "/v1/status/3f2a-77",
+        "/v1/chat/completions",
+    ]
+    script = Script([GOOD] * 5 + [(202, {"NVCF-REQID": "../../x?y"}, b"pending"), GOOD])
+    with served(script) as url:
+        result = label(make(folder, url, max_tokens=9), folder)
+    assert (result.labelled, result.quarantined) == (39, 1)
+    assert {call["path"] for call in script.calls} == {"/v1/chat/completions"}
+
+
 def error(code: Any, message: str = "Provider returned error") -> tuple[int, dict[str, str], bytes]:
     return 200, {}, json.dumps({"error": {"message": message, "code": code}}).encode()
 

@@ -63,7 +63,7 @@ class Reply:
         confidence: how probable this answer was: the product of its tokens' probabilities, from the logprobs;
             None without any.
         written: bytes of all that the model wrote, thoughts and calls too; it stands for tokens that are not
-            told.
+            told, and is 0 where they are.
         fault: why it may be of no use (`CUT_OFF`, `REFUSED`, `CALLED`, `EMPTY`); empty where nothing is known
             to be wrong. One that names a class all the same is an answer.
     """

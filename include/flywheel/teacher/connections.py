@@ -9,6 +9,8 @@ connection 580, httpcore as here 1,600.
 
 from __future__ import annotations
 
+import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +26,9 @@ from flywheel.teacher.endpoint import Endpoint
 
 # Streams on one HTTP/2 connection; servers allow 100 or more (RFC 9113, 6.5.2).
 STREAMS = 64
+# Between two looks for a pending answer; the endpoint itself waits for it while it is asked.
+PENDING_SECONDS = 0.5
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,80}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Connections:
 
     def __init__(self, endpoint: Endpoint, certificates: ssl.SSLContext) -> None:
         self._url = httpcore.URL(endpoint.url)
+        self._base = endpoint.url.partition("?")[0].removesuffix("/chat/completions")
         self._certificates = certificates
         self._proxy = None if endpoint.is_local else _proxy(endpoint.url)
         self._lanes: list[_Lane] = []
@@ -73,13 +79,22 @@ class Connections:
     async def post(self, body: bytes) -> HttpAnswer:
         """Send a body and read the whole answer.
 
+        One that NVIDIA's endpoints call pending (202 with NVCF-REQID) is fetched when it is there.
+
         Raises:
             httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError: no answer came.
             httpcore.UnsupportedProtocol: an address of another protocol.
             EncodingError: the answer is longer than any answer is.
         """
         headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
-        request = httpcore.Request("POST", self._url, headers=headers, content=body)
+        answer = await self._send(httpcore.Request("POST", self._url, headers=headers, content=body))
+        while answer.status == 202 and _REQUEST_ID.fullmatch(answer.headers.get("nvcf-reqid", "")):
+            await asyncio.sleep(PENDING_SECONDS)
+            url = f"{self._base}/status/{answer.headers['nvcf-reqid']}"
+            answer = await self._send(httpcore.Request("GET", url, headers=self._headers))
+        return answer
+
+    async def _send(self, request: httpcore.Request) -> HttpAnswer:
         async with self._lane() as lane:
             response = await lane.pool.handle_async_request(request)
             try:
