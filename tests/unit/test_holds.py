@@ -1,5 +1,6 @@
 """A person's word about production holds: no night undoes a roll-back or a rejection by itself."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from flywheel.cli import app
 from flywheel.config import Config
 from flywheel.errors import ArtifactError
 from flywheel.mlflow_client import TrackingError
-from flywheel.promotion.holds import NOBODY, Hold, holds_back, lift_hold, place_hold, read_hold
+from flywheel.promotion.holds import (
+    NOBODY,
+    Hold,
+    hold_at,
+    holds_back,
+    lift_hold,
+    place_hold,
+    read_hold,
+    turned_down,
+)
 from flywheel.report import read_report
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import promotion
@@ -144,7 +154,8 @@ def test_enough_new_records_end_a_hold(config: Config, root: ArtifactRoot) -> No
     assert turn(config, 3, data=2).state == "held"
     enough = hold.model_copy(update={"dataset": other_dataset(root, shared=20, new=9)})
     root.write_json(path, enough.model_dump(mode="json"))
-    assert turn(config, 4, data=2).promoted
+    assert turn(config, 4, data=2).state == "held"  # the very adapter that was rolled back
+    assert turn(config, 5, data=3).promoted
     assert read_hold(root, *WORKLOAD) is None
 
 
@@ -201,6 +212,32 @@ def test_a_person_s_promotion_lifts_the_hold(config: Config, root: ArtifactRoot)
     assert turn(config, 4, data=3).promoted
 
 
+def test_what_was_rolled_back_stays_so_after_a_person_promoted_something_else(
+    config: Config, root: ArtifactRoot
+) -> None:
+    rolled_back(config, root)
+    run = finish(plan_of(config, "night-3", 4), data_seed=2)
+    wheel.score(run)
+    promotion.promote(User(), run.plan, read_report(root, "night-3"), "8b", 25, "")
+    again = turn(config, 4, data=2)  # its choice is the adapter that was rolled back
+    assert (again.promoted, again.state) == (False, "held")
+    assert "it is the same one again. It is not promoted by itself until a person promotes it" in again.reason
+    runner = CliRunner()
+    assert "is lifted" in runner.invoke(app, ["hold", "lift"]).output
+    assert turn(config, 5, data=2).promoted
+
+
+def test_a_person_who_promotes_what_was_rolled_back_takes_that_word_back(
+    config: Config, root: ArtifactRoot
+) -> None:
+    rolled_back(config, root)
+    run = finish(plan_of(config, "night-3", 4), data_seed=2)
+    wheel.score(run)
+    promotion.promote(User(), run.plan, read_report(root, "night-3"), "1b", 25, "")
+    assert turn(config, 4, data=3).promoted
+    assert turn(config, 5, data=2).promoted
+
+
 def test_a_person_s_yes_in_a_review_lifts_the_hold(config: Config, root: ArtifactRoot) -> None:
     rolled_back(config, root)
     assert turn(config, 3, data=2, approval="human", by="ann").promoted
@@ -219,6 +256,37 @@ def test_a_hold_is_of_one_workload_and_client(root: ArtifactRoot) -> None:
     assert read_hold(root, "news_classifier", "other") is None
     assert not lift_hold(root, "news_classifier", "other")
     assert isinstance(read_hold(root, *WORKLOAD), Hold)
+
+
+def test_what_held_at_a_time_is_known_after_it_was_replaced_and_lifted(
+    root: ArtifactRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = [datetime(2024, 3, day, tzinfo=UTC) for day in (1, 5, 9)]
+
+    class Clock(datetime):
+        """Says the time that the test has come to."""
+
+        today_is = at[0]
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return cls.today_is
+
+    monkeypatch.setattr("flywheel.promotion.holds.datetime", Clock)
+    place_hold(root, *WORKLOAD, dataset=None, adapter="a", by="Ada", why="rejected")
+    Clock.today_is = at[1]
+    place_hold(root, *WORKLOAD, dataset=None, adapter="b", by="Bob", why="rejected")
+    Clock.today_is = at[2]
+    assert lift_hold(root, *WORKLOAD, promoted="c")
+    day = [int(one.timestamp()) for one in at]
+    held = [hold_at(root, *WORKLOAD, when) for when in (day[0] - 1, day[0], day[1], day[2] - 1, day[2])]
+    assert [hold and hold.adapter for hold in held] == [None, "a", "b", "b", None]
+    assert read_hold(root, *WORKLOAD) is None
+    assert [turned_down(root, *WORKLOAD, one) is not None for one in "abc"] == [True, True, False]
+    assert turned_down(root, *WORKLOAD, "b", day[1] - 1) is None
+    assert lift_hold(root, *WORKLOAD)
+    assert [turned_down(root, *WORKLOAD, one) for one in "ab"] == [None, None]
+    assert not lift_hold(root, *WORKLOAD)
 
 
 def test_a_damaged_hold_is_an_error_that_names_it(root: ArtifactRoot) -> None:

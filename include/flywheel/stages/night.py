@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, champion_history, read_champion
 from flywheel.plan import Plan
-from flywheel.promotion.holds import Hold, holds_back, read_hold
+from flywheel.promotion.holds import Hold, hold_at, holds_back, read_hold, turned_down
 from flywheel.promotion.timeline import Entry, Timeline, now
 from flywheel.report.model import CandidatePart, Report
 
@@ -59,19 +59,20 @@ def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) 
 def hold_on(root: ArtifactRoot, plan: Plan, report: Report, night: Night) -> Hold | None:
     """Return a person's word that keeps a night's choice from being promoted by itself; None: it may be.
 
-    What is in production already is not promoted, so that nothing holds it back. Of a night in the past, only
-    what was said before its cutoff counts.
+    What is in production already is not promoted, so that nothing holds it back. Of a night in the past, what
+    held at its cutoff counts, and only what was said until then. What a person turned down stays so while
+    nobody promotes it, also where the hold has ended.
     """
     choice = report.decision.choice
-    hold = read_hold(root, plan.workload_id, plan.client_id)
-    if choice is None or hold is None:
+    if choice is None or choice.adapter is None:
         return None
     if night.standing is not None and night.standing.adapter == choice.adapter:
         return None
-    if night.in_past and datetime.fromisoformat(hold.at).timestamp() > plan.cutoff:
-        return None
-    share = plan.config.promotion.hold_share
-    return hold if holds_back(root, hold, report.data.dataset, share) else None
+    own = (plan.workload_id, plan.client_id)
+    hold = hold_at(root, *own, plan.cutoff) if night.in_past else read_hold(root, *own)
+    if hold is not None and holds_back(root, hold, report.data.dataset, plan.config.promotion.hold_share):
+        return hold
+    return turned_down(root, *own, choice.adapter, plan.cutoff if night.in_past else None)
 
 
 def enter(

@@ -116,7 +116,7 @@ def promote(
     elif row is not None and state in ("promoted", "in place") and not night.in_past:
         champion = _put_in_place(root, plan, report, row, standing, scored.reason, comment)
         if by_person or state == "promoted":
-            lift_hold(root, plan.workload_id, plan.client_id)
+            lift_hold(root, plan.workload_id, plan.client_id, promoted=row.adapter)
     elif row is not None and row.adapter is not None and state == "rejected" and by != NOBODY:
         place_hold(
             root,

@@ -59,7 +59,7 @@ def promote(
         if standing is not None:
             champion = champion.model_copy(update={"promoted_at": _after(standing)})
         replace_champion(root, champion)
-        lift_hold(root, plan.workload_id, plan.client_id)
+        lift_hold(root, plan.workload_id, plan.client_id, promoted=adapter)
         write_persons(root, champion, standing, by=user.get_name())
     return champion, warnings + _tell(user, champion, "promote")
 
