@@ -13,7 +13,8 @@ import orjson
 
 from flywheel.records import STRENGTH, LabelledBy
 from flywheel.stores.elasticsearch.bulk import Document
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience, reason_of
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience
+from flywheel.stores.elasticsearch.product import reason_of
 
 Known = tuple[int | None, LabelledBy]
 _CONFLICT = 409

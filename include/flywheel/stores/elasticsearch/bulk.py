@@ -24,7 +24,8 @@ from elastic_transport import ConnectionError as TransportConnectionError
 from elastic_transport import ConnectionTimeout
 from elasticsearch import ApiError
 
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience, reason_of
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience
+from flywheel.stores.elasticsearch.product import reason_of
 
 log = logging.getLogger(__name__)
 

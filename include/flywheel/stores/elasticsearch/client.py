@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from elasticsearch.serializer import OrjsonSerializer
 from flywheel.config.store import ElasticsearchConfig
 from flywheel.connections import Connection, find_connection, variable_of
 from flywheel.errors import StoreError
+from flywheel.stores.elasticsearch.product import is_other_server, reason_of, what_answers
 
 log = logging.getLogger(__name__)
 _requests_log = logging.getLogger("elastic_transport.transport")
@@ -108,6 +109,8 @@ class Cluster:
 
     def _explain(self, doing: str, error: Exception) -> str:
         its = f"connection {self.connection!r}"
+        if is_other_server(error):
+            return what_answers(self.client, its)
         if isinstance(error, elastic_transport.TlsError):
             return _tls_problem(_text(error), its)
         if isinstance(error, elastic_transport.ConnectionTimeout):
@@ -265,23 +268,6 @@ def may_pass(error: Exception) -> bool:
         return False
     passing = elastic_transport.ConnectionError | elastic_transport.ConnectionTimeout | BusyError
     return isinstance(error, passing)
-
-
-def reason_of(body: Any) -> str:
-    """Return the server's own words from an answer or an item of one."""
-    error = body.get("error", body) if isinstance(body, Mapping) else body
-    if not isinstance(error, Mapping):
-        return _clipped(str(error))
-    words = [str(error.get("reason") or error.get("type") or "")]
-    cause = error.get("caused_by")
-    if isinstance(cause, Mapping) and cause.get("reason"):
-        words.append(str(cause["reason"]))
-    return _clipped(": ".join(dict.fromkeys(word for word in words if word)))
-
-
-def _clipped(text: str) -> str:
-    """Return a text without its middle where it is long: a reason often ends with what matters."""
-    return text if len(text) <= 500 else f"{text[:250]} ... {text[-250:]}"
 
 
 def _tls_problem(text: str, its: str) -> str:

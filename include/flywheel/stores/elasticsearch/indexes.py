@@ -22,8 +22,9 @@ from elasticsearch import ApiError, NotFoundError
 
 from flywheel.errors import StoreError
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
-from flywheel.stores.elasticsearch.client import Cluster, reason_of
+from flywheel.stores.elasticsearch.client import Cluster
 from flywheel.stores.elasticsearch.paging import pages
+from flywheel.stores.elasticsearch.product import reason_of
 from flywheel.stores.elasticsearch.windows import windows
 
 log = logging.getLogger(__name__)
