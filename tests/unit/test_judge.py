@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from flywheel.judge.rating import Judge, Pair
 from flywheel.judge.rubric import CALLS, TEXTS
 from flywheel.judge.stand_in import JudgeBehaviour, StandInJudge
 from flywheel.stores import open_store
-from tests.unit.teacher_servers import served
+from tests.unit.teacher_servers import Script, completion, served
 
 REQUEST = "user: What happened to Acme?"
 PAIRS = [
@@ -88,6 +89,51 @@ def test_the_rating_is_the_last_one_in_double_brackets() -> None:
         assert TEXTS.read(answer) is None
     assert CALLS.read("[[0]]") == 0
     assert TEXTS.share(5.5) == 0.5
+
+
+def test_a_thought_gives_no_rating() -> None:
+    assert TEXTS.read("<think>Perhaps [[3]].</think>\n[[8]]") == 8
+    assert TEXTS.read("Perhaps [[8]].</think>No rating.") is None
+    assert TEXTS.read("<think>Perhaps [[3]], for") is None
+
+
+def test_a_judge_has_a_request_and_headers_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "key-of-azure")
+    monkeypatch.setenv("GATEWAY_KEY", "gateway-secret")
+    script = Script([(200, {}, completion("[[7]]"))])
+    settings: dict[str, Any] = {
+        "api_key_env": "JUDGE_KEY",
+        "key_header": "api-key",
+        "headers": [{"name": "X-Gateway-Key", "variable": "GATEWAY_KEY"}],
+    }
+    request = {
+        "max_tokens": None,
+        "temperature": None,
+        "max_completion_tokens": 900,
+        "reasoning_effort": "low",
+    }
+    with served(script) as url:
+        ratings, _ = rate(tmp_path, f"{url}/v1", [PAIRS[1]], request=request, **settings)
+        assert ratings == [7]
+        body = json.loads(script.calls[0]["body"])
+        assert {name: value for name, value in body.items() if name not in ("model", "messages")} == {
+            "max_completion_tokens": 900,
+            "reasoning_effort": "low",
+        }
+        headers = script.calls[0]["headers"]
+        assert (headers["api-key"], headers["x-gateway-key"]) == ("key-of-azure", "gateway-secret")
+        assert "authorization" not in headers
+        asked = len(script.calls)
+        rate(tmp_path, f"{url}/v1", [PAIRS[1]], request={"max_tokens": 2000}, **settings)  # another request
+        assert json.loads(script.calls[-1]["body"])["max_tokens"] == 2000
+        assert len(script.calls) == 2 * asked
+    del settings["headers"][0]["variable"]
+    with pytest.raises(ConfigError, match=r"llm_judge_config\.headers\.0.*one of value, variable and extra"):
+        config_of(tmp_path, **settings)
+    with pytest.raises(ConfigError, match=r"llm_judge_config\.request.*model_name says it"):
+        config_of(tmp_path, request={"model": "x"})
 
 
 def test_an_answer_cannot_break_out_of_its_place() -> None:

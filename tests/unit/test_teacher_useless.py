@@ -220,7 +220,7 @@ def test_an_answer_that_is_pending_is_fetched_when_it_is_there(
     monkeypatch.setattr("flywheel.teacher.connections.PENDING_SECONDS", 0)
     few(folder)
     pending = (202, {"NVCF-REQID": "3f2a-77"}, b"")
-    script = Script([GOOD] * 5 + [pending, pending, GOOD])
+    script = Script([GOOD] * 5 + [pending, (202, {}, b""), GOOD])
     with served(script) as url:
         result = label(make(folder, url, concurrency=1), folder)
     assert figures(result) == (40, 40, 40, 0, 0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from flywheel.config.endpoint import KEY_HEADER, REQUEST, Header, HeaderName, check_headers, check_request
 from flywheel.config.nemo import Address
 from flywheel.config.section import Section
 
@@ -33,6 +34,11 @@ class JudgeConfig(Section):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Environment variable with the endpoint's key; null: none is sent.",
     )
+    key_header: HeaderName = Field("Authorization", description=KEY_HEADER)
+    headers: tuple[Header, ...] = ()
+    request: dict[str, Any] = Field(
+        default_factory=dict, description=f"{REQUEST}; other values of these two are taken as well."
+    )
     context_length: int | None = None
     gpus: int | None = None
     pvc_size: str | None = None
@@ -44,6 +50,16 @@ class JudgeConfig(Section):
     askings: int = Field(
         3, ge=1, description="How often one rating is asked for before the pair counts as not rated."
     )
+
+    @field_validator("request")
+    @classmethod
+    def _fields_of_the_request(cls, request: dict[str, Any]) -> dict[str, Any]:
+        return check_request(request, {"model": "model_name says it"})
+
+    @model_validator(mode="after")
+    def _headers_fit(self) -> JudgeConfig:
+        check_headers(self.headers, self.key_header)
+        return self
 
     @model_validator(mode="after")
     def _a_judge_can_be_found(self) -> JudgeConfig:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from flywheel.config.endpoint import (
+    DEFAULT_FIELDS,
+    KEY_HEADER,
+    REQUEST,
+    VARIABLE,
+    Header,
+    HeaderName,
+    check_headers,
+    check_request,
+)
 from flywheel.config.section import Section
-
-# Fields of a request that have a key of their own, or that the reader of answers relies on.
-_NOT_IN_REQUEST = {
-    "model": "teacher.model says it",
-    "messages": "they are the workload's",
-    "logprobs": "teacher.logprobs says it",
-    "stream": "answers are read whole",
-    "n": "one answer is read",
-}
-_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
-# What each request has, unless teacher.request leaves it out.
-DEFAULT_FIELDS = ("temperature", "max_tokens")
 
 
 class Gate(Section):
@@ -43,58 +40,6 @@ class RateLimits(Section):
     )
 
 
-# A header's name: a token of RFC 9110, 5.6.2.
-HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,80}$")]
-# These say how a call is sent, which is not for a config to say.
-_NO_HEADERS = frozenset(
-    {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"}
-    | {"keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
-_SECRET = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
-
-
-class Header(Section):
-    """A header of each call. A secret one comes from a variable or the connection, never from the file."""
-
-    name: HeaderName = Field(description="Such as OpenAI-Organization.")
-    value: str | None = Field(None, min_length=1, description="What it says, where that is no secret.")
-    variable: str | None = Field(
-        None, pattern=_VARIABLE, description="Or the environment variable that holds it."
-    )
-    extra: str | None = Field(
-        None,
-        min_length=1,
-        description="Or the field of the connection's extra that holds it; for an address that comes from "
-        "the connection.",
-    )
-
-    @model_validator(mode="after")
-    def _one_value(self) -> Header:
-        if [self.value, self.variable, self.extra].count(None) != 2:
-            raise ValueError(f"one of value, variable and extra for {self.name}")
-        if self.name.lower() in _NO_HEADERS:
-            raise ValueError(f"another name than {self.name}, which each call has by itself")
-        if self.value is not None and _SECRET.search(self.name):
-            raise ValueError(f"variable or extra for {self.name}: a secret has no place in this file")
-        if self.value is not None and not (self.value.isascii() and self.value.isprintable()):
-            raise ValueError(f"a value of printable ASCII characters for {self.name}")
-        return self
-
-
-_KEY_HEADER = "The header with the key: Authorization has `Bearer` before it, any other the key alone."
-
-
-def _check_headers(headers: tuple[Header, ...], key_header: str) -> None:
-    names = [header.name.lower() for header in headers]
-    if key_header.lower() in _NO_HEADERS:
-        raise ValueError(f"another key_header than {key_header}, which each call has by itself")
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"headers that differ: {name} is there more than once")
-        if name == key_header.lower():
-            raise ValueError(f"headers without {name}, which is the key's (key_header)")
-
-
 class FurtherEndpoint(Section):
     """Another endpoint with the same model: calls go where there is room, and past one that is down."""
 
@@ -102,10 +47,10 @@ class FurtherEndpoint(Section):
     base_url: str | None = Field(None, min_length=1, description="Or the address itself.")
     key_variable: str | None = Field(
         None,
-        pattern=_VARIABLE,
+        pattern=VARIABLE,
         description="Environment variable with the key for base_url; null: none is sent.",
     )
-    key_header: HeaderName = Field("Authorization", description=_KEY_HEADER)
+    key_header: HeaderName = Field("Authorization", description=KEY_HEADER)
     headers: tuple[Header, ...] = ()
 
     @model_validator(mode="after")
@@ -114,7 +59,7 @@ class FurtherEndpoint(Section):
             raise ValueError("either connection or base_url")
         if self.connection is not None and self.key_variable is not None:
             raise ValueError("key_variable with base_url only: a connection has its own key")
-        _check_headers(self.headers, self.key_header)
+        check_headers(self.headers, self.key_header)
         return self
 
 
@@ -170,7 +115,7 @@ class TeacherConfig(Section):
         description="The address where FLYWHEEL_TEACHER_BASE_URL is not set; the key then comes from "
         "FLYWHEEL_TEACHER_API_KEY alone.",
     )
-    key_header: HeaderName = Field("Authorization", description=_KEY_HEADER)
+    key_header: HeaderName = Field("Authorization", description=KEY_HEADER)
     headers: tuple[Header, ...] = ()
     further_endpoints: tuple[FurtherEndpoint, ...] = ()
     concurrency: int = Field(256, ge=1, description="Most calls in flight at once, at each endpoint.")
@@ -190,9 +135,7 @@ class TeacherConfig(Section):
     max_tokens: int = Field(32, ge=1, description="Longest answer, in tokens.")
     request: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further fields of each request, as the endpoint names them: max_completion_tokens, "
-        "reasoning_effort, chat_template_kwargs. null leaves temperature or max_tokens out "
-        "(docs/teachers.md).",
+        description=f"{REQUEST} (docs/teachers.md).",
     )
     logprobs: bool = Field(
         False, description="Ask for logprobs, and keep with each record how probable its answer was."
@@ -206,20 +149,15 @@ class TeacherConfig(Section):
     @field_validator("request")
     @classmethod
     def _fields_of_the_request(cls, request: dict[str, Any]) -> dict[str, Any]:
-        for name, value in request.items():
-            if name in _NOT_IN_REQUEST:
-                raise ValueError(f"no field {name!r}, for {_NOT_IN_REQUEST[name]}")
-            if name in DEFAULT_FIELDS and value is not None:
+        taken = {"model": "teacher.model says it", "logprobs": "teacher.logprobs says it"}
+        for name in DEFAULT_FIELDS:
+            if request.get(name) is not None:
                 raise ValueError(f"null alone for {name!r}: its value is set with teacher.{name}")
-            if name not in DEFAULT_FIELDS and value is None:
-                raise ValueError(
-                    f"null for {' or '.join(DEFAULT_FIELDS)} alone: {name!r} is not sent without it"
-                )
-        return request
+        return check_request(request, taken)
 
     @model_validator(mode="after")
     def _headers_fit(self) -> TeacherConfig:
-        _check_headers(self.headers, self.key_header)
+        check_headers(self.headers, self.key_header)
         return self
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from flywheel.errors import JudgeError, TeacherError
 from flywheel.judge.rubric import Rubric
 from flywheel.stores import Answer, RecordStore
 from flywheel.teacher.client import CallError, TeacherClient
-from flywheel.teacher.endpoint import Endpoint, chat_url
+from flywheel.teacher.endpoint import Endpoint, chat_url, headers_of
 
 log = logging.getLogger(__name__)
 
@@ -146,16 +146,13 @@ class Judge:
                 question.asking += 1
 
     def _body(self, question: _Question, rubric: Rubric) -> bytes:
-        return orjson.dumps(
-            {
-                "model": self.model,
-                "messages": rubric.messages(
-                    question.request, question.first, question.second, question.asking
-                ),
-                "temperature": 0.0,
-                "max_tokens": ANSWER_TOKENS,
-            }
-        )
+        fields = {"temperature": 0.0, "max_tokens": ANSWER_TOKENS, **self._config.request}
+        body = {
+            "model": self.model,
+            "messages": rubric.messages(question.request, question.first, question.second, question.asking),
+            **{name: value for name, value in fields.items() if value is not None},
+        }
+        return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
 
     async def _ask(self, bodies: list[bytes]) -> dict[bytes, Answer]:
         answers: dict[bytes, Answer] = {}
@@ -204,7 +201,12 @@ def endpoint_of(config: Config) -> Endpoint:
     assert judge is not None
     url = judge.url if judge.type == "remote" else config.nmp_config.nim_base_url
     try:
-        return Endpoint(chat_url(str(url), "llm_judge_config.url"), _key(judge))
+        return Endpoint(
+            chat_url(str(url), "llm_judge_config.url"),
+            _key(judge),
+            judge.key_header,
+            headers_of(judge.headers, "llm_judge_config"),
+        )
     except TeacherError as error:
         raise JudgeError(str(error)) from None
 

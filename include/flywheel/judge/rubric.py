@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from flywheel.labels import without_thinking
+
 _TEXTS = """\
 You compare two answers to the same request. Rate how well they agree in what they say, whichever is better.
 
@@ -60,8 +62,11 @@ class Rubric:
     highest: int
 
     def read(self, answer: str) -> int | None:
-        """Return the rating that an answer ends with; None where it has none on the scale."""
-        found = _RATING.findall(answer)
+        """Return the rating that an answer ends with; None where it has none on the scale.
+
+        What a judge thought, and did not come to the end of, is no rating.
+        """
+        found = _RATING.findall(without_thinking(answer))
         rating = int(found[-1]) if found else None
         return rating if rating is not None and self.lowest <= rating <= self.highest else None
 

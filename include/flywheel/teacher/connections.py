@@ -88,9 +88,13 @@ class Connections:
         """
         headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
         answer = await self._send(httpcore.Request("POST", self._url, headers=headers, content=body))
-        while answer.status == 202 and _REQUEST_ID.fullmatch(answer.headers.get("nvcf-reqid", "")):
+        pending = ""
+        while answer.status == 202:
+            pending = answer.headers.get("nvcf-reqid", pending)
+            if not _REQUEST_ID.fullmatch(pending):
+                break
             await asyncio.sleep(PENDING_SECONDS)
-            url = f"{self._base}/status/{answer.headers['nvcf-reqid']}"
+            url = f"{self._base}/status/{pending}"
             answer = await self._send(httpcore.Request("GET", url, headers=self._headers))
         return answer
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from flywheel.config.teacher import Header, TeacherConfig
+from flywheel.config.endpoint import Header
+from flywheel.config.teacher import TeacherConfig
 from flywheel.connections import Connection, find_connection
 from flywheel.errors import TeacherError
 
@@ -95,7 +96,7 @@ def resolve_endpoint(config: TeacherConfig) -> Endpoint:
         chat_url(base_url, origin),
         _usable(key) if key else None,
         config.key_header,
-        _headers(config.headers, "teacher", connection),
+        headers_of(config.headers, "teacher", connection),
     )
 
 
@@ -126,7 +127,7 @@ def resolve_endpoints(config: TeacherConfig) -> list[Endpoint]:
             chat_url(base_url, origin),
             _usable(key) if key else None,
             further.key_header,
-            _headers(further.headers, where, connection),
+            headers_of(further.headers, where, connection),
         )
         if endpoint.url in [other.url for other in found]:
             raise TeacherError(f"{where}: {endpoint.url} is there already; name each endpoint once")
@@ -181,11 +182,14 @@ def _url_of(connection: Connection) -> str:
     return f"{protocol}://{host}{port}{path}"
 
 
-def _headers(headers: Sequence[Header], where: str, connection: Connection | None) -> dict[str, str]:
+def headers_of(headers: Sequence[Header], where: str, connection: Connection | None = None) -> dict[str, str]:
     """Return the configured headers with their values.
 
     Args:
         connection: that the address came from, if any: what it holds is sent nowhere else.
+
+    Raises:
+        TeacherError: a value is not where it should be.
     """
     found = {}
     for index, header in enumerate(headers):

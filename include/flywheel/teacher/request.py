@@ -17,7 +17,8 @@ from typing import Any
 
 import orjson
 
-from flywheel.config.teacher import DEFAULT_FIELDS, TeacherConfig
+from flywheel.config.endpoint import DEFAULT_FIELDS
+from flywheel.config.teacher import TeacherConfig
 from flywheel.workload import Workload
 
 # Stands for the text while the request around it is serialized; no prompt contains it.
