@@ -32,14 +32,17 @@ class Student:
         return answer_in_batches(PROMPTS[:count], self, batch_size=100, device=device, same_size=same_size)
 
 
-def test_on_a_gpu_the_longest_batch_and_a_single_prompt_are_asked_first_and_thrown_away(
+def test_on_a_gpu_batches_of_all_lengths_and_a_single_prompt_are_asked_first_and_thrown_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     student = Student(monkeypatch)
     answers = student.answer("cuda")
-    assert [len(batch) for batch in student.asked] == [100] * 4 + [1] * 9
-    assert student.asked[0] == student.asked[1]
-    assert answers.warmup_seconds == 9.0
+    assert [len(batch) for batch in student.asked] == [100] * 8 + [1] * 9
+    warm_ups, first = student.asked[:5], student.asked[5]
+    assert warm_ups[0] == first
+    assert min(warm_ups[-1]) == min(map(len, PROMPTS))
+    assert sorted(map(sum, warm_ups), reverse=True) == list(map(sum, warm_ups))
+    assert answers.warmup_seconds == pytest.approx(9.4)
     assert answers.batch_seconds == pytest.approx([0.1] * 3)
     assert answers.single_seconds == pytest.approx([0.1] * 8)
     assert answers.tokens == [[index] for index in range(250)]

@@ -1,8 +1,8 @@
 """The batches that a student answers, and what is timed of them.
 
-The first batch loads kernels and, on a GPU, compiles and captures them: one is answered before the others and
-thrown away, so that none of this is in the times of steady answering. After the others a few prompts are
-answered one by one: what a request waits that comes alone.
+A first batch loads kernels and, on a GPU, compiles and captures them, and one of another length loads
+others: a few are answered before the others and thrown away, so that none of this is in the times of steady
+answering. After the others a few prompts are answered one by one: what a request waits that comes alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from flywheel.students.rows import Tokens
 
 # Prompts answered one by one, at most, and the seconds after which no further one is.
 SINGLES, SINGLE_SECONDS = 8, 1.0
+# On a GPU: batches of so many lengths, the longest and the shortest among them.
+WARM_UPS = 5
 # Without a GPU there is nothing to compile or capture: a few prompts do, one in so many of all.
 WARM_UP_ON_CPU, WARM_UP_EVERY = 8, 50
 
@@ -29,7 +31,7 @@ class Answers:
         batch_seconds: how long each batch took.
         prefix_seconds: how long what is done once took: the prefix, the packing of weights.
         prefix: tokens of the shared prefix.
-        warmup_seconds: the batch answered before the others and thrown away.
+        warmup_seconds: the batches answered before the others and thrown away.
         single_seconds: of a few prompts, each answered alone.
     """
 
@@ -75,12 +77,12 @@ def answer_in_batches(
     def seconds_of(batch: Sequence[int]) -> float:
         return timed(batch)[1]
 
-    # The longest batch: what the others need, graphs and room, is there after it.
-    warm_up = order[:full]
+    # Batches of all lengths: what the others need, graphs, kernels and room, is there after them.
+    warm_ups = [order[place : place + full] for place in _spread(len(order) - full, WARM_UPS)]
     if device == "cpu":
         few = min(full, WARM_UP_ON_CPU, max(1, len(order) // WARM_UP_EVERY))
-        warm_up = order[len(order) // 2 :][:few]
-    warmup_seconds = seconds_of(warm_up) if warm_up else 0.0
+        warm_ups = [order[len(order) // 2 :][:few]]
+    warmup_seconds = sum(seconds_of(batch) for batch in warm_ups if batch)
 
     tokens: list[list[int]] = [[] for _ in prompts]
     batch_of = [0] * len(prompts)
@@ -103,6 +105,11 @@ def answer_in_batches(
         if sum(alone) < SINGLE_SECONDS:
             alone.append(seconds_of([index]))
     return Answers(tokens, batch_of, seconds, prefix_seconds, prefix, warmup_seconds, tuple(alone))
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """Return places from 0 to the last one, evenly spread, each once."""
+    return sorted({round(last * step / (count - 1)) for step in range(count)})
 
 
 def _of_all_lengths(order: Sequence[int]) -> list[int]:
