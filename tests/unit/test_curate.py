@@ -17,6 +17,8 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.curation import reading
 from flywheel.curation.prompts import Sift
 from flywheel.curation.result import CurateResult
+from flywheel.curation.samples import text_number
+from flywheel.curation.words import words_of
 from flywheel.errors import NotEnoughRecordsError, StoreError
 from flywheel.labels import without_thinking
 from flywheel.records import Record, make_record
@@ -69,11 +71,13 @@ def test_a_dataset_holds_the_records_as_logged(tmp_path: Path) -> None:
         for row in rows:
             record = by_id[row["id"]]
             answer = {"role": "assistant", "content": record.answer}
+            text = " ".join(words_of(WORKLOAD.text_of(record.messages) or ""))
             assert row == {
                 "id": record.id,
                 "timestamp": record.timestamp,
                 "known_at": record.known_at,
                 "event": record.id,
+                "text": f"{text_number(text):016x}",
                 "label": record.label,
                 "labelled_by": "teacher",
                 "messages": [*record.messages, answer],

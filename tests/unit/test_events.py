@@ -14,8 +14,9 @@ from flywheel.curation.reading import Reduced
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.seen import seen_ids, seen_in_eval
 from flywheel.curation.words import words_of
-from tests.unit.news_records import news_record
-from tests.unit.test_curate import headlines, ids, run
+from tests.unit.news_records import WORKLOAD, news_record
+from tests.unit.test_curate import headlines, ids, lines, run
+from tests.unit.test_prompt_versions import EDITED, TEXTS, night, records_of
 from tests.unit.test_splits import make
 
 
@@ -177,3 +178,36 @@ def test_another_report_of_a_seen_event_is_seen(tmp_path: Path) -> None:
     assert first.id in seen
     assert sibling.id in ids(tmp_path, after, "eval")
     assert seen_in_eval(root, after.dataset, seen) == {sibling.id}
+
+
+def test_a_seen_text_is_known_again_under_another_prompt_seed_and_word(tmp_path: Path) -> None:
+    posted = records_of(WORKLOAD, TEXTS, labelled_by="posted", timestamp=1000)
+    before = night(tmp_path, WORKLOAD, posted, sizes=(500,), eval_size=5, random_seed=1)
+    folder = tmp_path / "after"
+    folder.mkdir()
+    labelled = records_of(EDITED, TEXTS, labelled_by="teacher", timestamp=1000)
+    after = night(folder, EDITED, labelled, known=[WORKLOAD], sizes=(500,), eval_size=10, random_seed=2)
+    one, other = ArtifactRoot(str(tmp_path / "artifacts")), ArtifactRoot(str(folder / "artifacts"))
+    seen = seen_ids(one, before.dataset, None)
+    examined = set(ids(folder, after, "eval"))
+    held_out = {line["text"] for line in lines(tmp_path, before, "eval")}
+    known = {line["id"] for line in lines(folder, after, "eval") if line["text"] not in held_out}
+    assert not examined & seen  # none is there under the same id
+    assert seen_in_eval(other, after.dataset, seen) == known
+    assert len(known) >= 5
+
+
+def test_what_stays_in_place_of_a_seen_near_duplicate_is_seen(tmp_path: Path) -> None:
+    others = [news_record(text, timestamp=1000 + i) for i, text in enumerate(background())]
+    words = "Brenwick agrees to buy Caldane for 15 billion dollars after months of talks in London"
+    weaker = news_record(words, timestamp=1500, labelled_by="posted")
+    before = run(tmp_path, [*others, weaker], sizes=(500,), cutoff=1600, split="random", eval_size=2)
+    stronger = news_record(f"{words} today", timestamp=2000)
+    late = [news_record(f"late{i} it{i}", ("OTHER", "Earnings")[i % 2], timestamp=1950 + i) for i in range(3)]
+    after = run(
+        tmp_path, [*late, stronger], sizes=(500,), split="temporal", eval_size=3, gap_days=0, event_days=0
+    )
+    root = ArtifactRoot(str(tmp_path / "artifacts"))
+    assert weaker.id in ids(tmp_path, before, "train")
+    assert stronger.id in ids(tmp_path, after, "eval")
+    assert stronger.id in seen_in_eval(root, after.dataset, seen_ids(root, before.dataset, None))

@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,9 @@ class Samples:
         near_duplicates: records left out because another one has nearly the same words.
         conflicts: of the duplicates, those whose label is another than that of the record that stays;
             `conflict_examples` are the first of them.
+        texts: (n,) a number of the text's words, and of its context where it has one, by which it is known
+            again under another id, seed or prompt.
+        aside: ids of the duplicates and near-duplicates; `aside_of` the place of the record that stays.
     """
 
     ids: list[str]
@@ -72,6 +75,9 @@ class Samples:
     near_duplicates: int
     conflicts: int
     conflict_examples: tuple[Pair, ...]
+    texts: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    aside: list[str] = field(default_factory=list)
+    aside_of: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
@@ -92,6 +98,7 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
     names: dict[str, int] = {}
     ids: list[str] = []
     labels, words, starts, hashes = array("q"), array("i"), array("q", [0]), array("Q")
+    texts = array("Q")
     known, by = array("q"), array("b")
     # Of each record that is left out here: its id, the place of its text above, its label and who gave that.
     others, of, others_labels, others_by = list[str](), array("q"), array("q"), array("b")
@@ -129,6 +136,7 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
         wholes.append(record.whole)
         befores.append(record.before)
         hashes.append(int.from_bytes(digest[:8], "little"))
+        texts.append(text_number(f"{record.context}\n{text}" if context else text))
     duplicates = total - len(ids)
     spellings = list(vocabulary)
     del digests, vocabulary
@@ -140,6 +148,11 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
     order = np.lexsort((np.arange(len(ids)), strength, first))
     kept = order[np.flatnonzero(np.diff(first[order], prepend=-1))]
     kept = kept[np.lexsort((kept, times[kept]))]
+    place_of_group = np.full(len(ids), -1, np.int64)
+    place_of_group[first[kept]] = np.arange(len(kept))
+    dropped = np.setdiff1d(np.arange(len(ids)), kept)
+    aside = [*others, *(ids[index] for index in dropped.tolist())]
+    aside_of = place_of_group[first[np.concatenate([np.frombuffer(of, np.int64), dropped])]]
     merged, figures = event_words(spellings)
     kept_words, kept_starts = _rows(merged[all_words], all_starts, kept)
     if len(earlier):
@@ -185,7 +198,15 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
         near_duplicates=len(ids) - len(kept),
         conflicts=len(conflicts),
         conflict_examples=examples,
+        texts=np.frombuffer(texts, np.uint64)[kept],
+        aside=aside,
+        aside_of=aside_of,
     )
+
+
+def text_number(text: str) -> int:
+    """Return the number by which a text is known again: of its words, as `Reduced` has them; never 0."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
 def continued(whole: NDArray[np.uint64], before: NDArray[np.uint64]) -> tuple[Ints, Ints]:

@@ -1,10 +1,15 @@
-"""Which records an adapter has seen: in the dataset it learned from, or as another report of their event."""
+"""Which records an adapter has seen: in the dataset it learned from, or as another report of their event.
+
+A record is known again by its id, and by its text: under an edited prompt, or when a stronger word takes the
+place of a weaker one, the same text has another id. Texts stand among ids as `text:` and their number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -12,10 +17,11 @@ from flywheel.artifacts import ArtifactRoot
 
 # One line for each event of two records or more: their ids, those that the dataset leaves out too.
 EVENTS_FILE = "events.jsonl"
+_PARTS = ("train", "val", "calibration", "eval")
 
 
 def seen_ids(root: ArtifactRoot, dataset: str, size: int | None) -> set[str]:
-    """Return the ids of records that an adapter may have seen: trained on, validated or calibrated with.
+    """Return ids and texts of what an adapter may have seen: trained on, validated or calibrated with.
 
     All records of the dataset that report an event of these count as seen.
 
@@ -26,11 +32,19 @@ def seen_ids(root: ArtifactRoot, dataset: str, size: int | None) -> set[str]:
         ArtifactError: there is no such dataset, or it is damaged.
     """
     folder = root.fetch("datasets", dataset)
-    learned = set(_ids(folder / "train.jsonl", size))
-    for name in ("val", "calibration"):
+    learned: set[str] = set()
+    for name, most in (("train", size), ("val", None), ("calibration", None)):
         if (folder / f"{name}.jsonl").exists():  # datasets of before had no calibration
-            learned.update(_ids(folder / f"{name}.jsonl", None))
-    return with_siblings(folder, learned)
+            for row in _rows(folder / f"{name}.jsonl", most):
+                learned.update(_marks(row))
+    seen = with_siblings(folder, learned)
+    # The other reports of an event that lie in this dataset have texts as well.
+    for name in _PARTS:
+        if (folder / f"{name}.jsonl").exists():
+            for row in _rows(folder / f"{name}.jsonl", None):
+                if row["id"] in seen:
+                    seen.update(_marks(row))
+    return seen
 
 
 def seen_in_eval(root: ArtifactRoot, dataset: str, seen: set[str]) -> set[str]:
@@ -43,7 +57,13 @@ def seen_in_eval(root: ArtifactRoot, dataset: str, seen: set[str]) -> set[str]:
         ArtifactError: there is no such dataset, or it is damaged.
     """
     folder = root.fetch("datasets", dataset)
-    return with_siblings(folder, seen) & set(_ids(folder / "eval.jsonl", None))
+    known = set(seen)
+    for name in _PARTS:
+        if (folder / f"{name}.jsonl").exists():
+            for row in _rows(folder / f"{name}.jsonl", None):
+                if not seen.isdisjoint(_marks(row)):
+                    known.add(row["id"])
+    return with_siblings(folder, known) & set(_ids(folder / "eval.jsonl", None))
 
 
 def dataset_ids(root: ArtifactRoot, dataset: str) -> set[str]:
@@ -53,7 +73,7 @@ def dataset_ids(root: ArtifactRoot, dataset: str) -> set[str]:
         ArtifactError: there is no such dataset, or it is damaged.
     """
     folder = root.fetch("datasets", dataset)
-    paths = [folder / f"{name}.jsonl" for name in ("train", "val", "calibration", "eval")]
+    paths = [folder / f"{name}.jsonl" for name in _PARTS]
     return {found for path in paths if path.exists() for found in _ids(path, None)}
 
 
@@ -77,5 +97,14 @@ def write_events(path: Path, events: Iterable[Sequence[str]]) -> None:
 
 
 def _ids(path: Path, size: int | None) -> list[str]:
+    return [row["id"] for row in _rows(path, size)]
+
+
+def _rows(path: Path, size: int | None) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
-        return [orjson.loads(line)["id"] for line in islice(file, size)]
+        yield from map(orjson.loads, islice(file, size))
+
+
+def _marks(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a record is known again by; datasets of before have ids alone."""
+    return (row["id"], f"text:{row['text']}") if "text" in row else (row["id"],)

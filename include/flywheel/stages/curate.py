@@ -4,11 +4,12 @@
     out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, calibration.jsonl, eval.jsonl,
           events.jsonl, summary.json
 
-A line is `{"id", "timestamp", "known_at", "event", "label", "labelled_by", "messages"}`: the event by the id
-of its first record, the messages those of the request and the teacher's answer: of a classification the class
-in the workload's own form, whatever the teacher wrote around it (all candidates learn what they are asked
-for, and nobody's thoughts), else as logged; `tools` are there where the request offers any, and the arguments
-of calls are then objects (data_split_config.parse_function_arguments). The workload's type is told from the
+A line is `{"id", "timestamp", "known_at", "event", "text", "label", "labelled_by", "messages"}`: the event by
+the id of its first record, the text by a number of its words, the messages those of the request and the
+teacher's answer: of a classification the class in the workload's own form, whatever the teacher wrote around
+it (all candidates learn what they are asked for, and nobody's thoughts), else as logged; `tools` are there
+where the request offers any, and the arguments of calls are then objects
+(data_split_config.parse_function_arguments). The workload's type is told from the
 labels, unless the config names it. The first N lines of train.jsonl are a stratified sample for every N, so
 training sets of different sizes are nested; one eval set serves all sizes and students. Of near-duplicate
 texts the earliest record of the strongest word is kept, and texts of one event are on one side, so none
@@ -58,7 +59,7 @@ from flywheel.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 10
+CODE_VERSION = 11
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -206,7 +207,7 @@ def _build(
             if classifies:
                 records = (in_own_form(record, plan.workload) for record in records)
             events = (samples.ids[event] for event in samples.events[places].tolist())
-            lines = zip(records, events, strict=True)
+            lines = zip(records, events, samples.texts[places].tolist(), strict=True)
             _write(made / f"{name}.jsonl", lines, parse_arguments=config.parse_function_arguments)
         write_events(made / EVENTS_FILE, _events(samples))
         (made / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
@@ -278,14 +279,17 @@ def _known(samples: Samples, places: NDArray[np.int64]) -> tuple[int, int]:
 
 
 def _events(samples: Samples) -> Iterator[list[str]]:
-    """Yield the ids of the records of each event of two or more."""
-    order = np.argsort(samples.events, kind="stable")
-    _, starts, sizes = np.unique(samples.events[order], return_index=True, return_counts=True)
+    """Yield the ids of the records of each event of two or more, those left out as duplicates among them."""
+    events = np.concatenate([samples.events, samples.events[samples.aside_of]])
+    order = np.argsort(events, kind="stable")
+    _, starts, sizes = np.unique(events[order], return_index=True, return_counts=True)
+    kept = len(samples.ids)
     for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
-        yield [samples.ids[place] for place in order[start : start + size].tolist()]
+        places = order[start : start + size].tolist()
+        yield [samples.ids[place] if place < kept else samples.aside[place - kept] for place in places]
 
 
-def _write(path: Path, records: Iterator[tuple[Record, str]], *, parse_arguments: bool) -> None:
+def _write(path: Path, records: Iterator[tuple[Record, str, int]], *, parse_arguments: bool) -> None:
     """Write the lines; a thread hands them to the disk, which takes a third of the time, as they are made."""
     with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="curate-write") as disk:
         written: Future[int] | None = None
@@ -307,11 +311,12 @@ def in_own_form(record: Record, workload: Workload) -> Record:
     return renamed(record, record.label, workload)
 
 
-def line_of(record: Record, event: str, *, parse_arguments: bool) -> bytes:
+def line_of(record: Record, event: str, text: int = 0, *, parse_arguments: bool) -> bytes:
     """Return a record as a line of a dataset.
 
     Args:
         event: the id of the first record of its event.
+        text: the number by which its text is known again; 0: none.
     """
     answer: dict[str, Any] = {"role": "assistant", "content": record.answer}
     line: dict[str, Any] = {
@@ -319,6 +324,7 @@ def line_of(record: Record, event: str, *, parse_arguments: bool) -> bytes:
         "timestamp": record.timestamp,
         "known_at": record.known_at,
         "event": event,
+        **({"text": f"{text:016x}"} if text else {}),
         "label": record.label,
         "labelled_by": record.labelled_by,
         "messages": [*record.messages, answer],
