@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flywheel.artifacts import key_of
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
-from flywheel.config.schema import Student
+from flywheel.config.student import Student
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
 from flywheel.students.short_prompts import ShortPrompt
 from flywheel.students.weights import weights_hash

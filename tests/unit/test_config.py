@@ -70,11 +70,12 @@ def test_nim_is_another_spelling_of_nims(write) -> None:
 
 
 def test_keys_without_effect_are_named_in_one_log_line(write, caplog) -> None:
-    caplog.set_level(logging.INFO)
-    load_config(write(BLUEPRINT))
+    for _ in range(2):
+        load_config(write(BLUEPRINT))
     lines = [record.getMessage() for record in caplog.records if "without effect" in record.getMessage()]
     assert len(lines) == 1
     assert "nims.*.model_type" in lines[0]
+    assert caplog.records[0].levelno == logging.WARNING
 
 
 @pytest.mark.parametrize("name, kind", [("tool_calling", "auto"), ("generic", "generic")])

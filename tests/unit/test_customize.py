@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Student
-from flywheel.config.schema import CustomizerConfig
+from flywheel.config.student import CustomizerConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.errors import ArtifactError, JobError, NotEnoughRecordsError, StudentError
 from flywheel.jobs import CustomizeSpec, Progress

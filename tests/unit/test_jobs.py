@@ -12,7 +12,7 @@ import pytest
 
 from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.config.schema import CustomizerConfig
+from flywheel.config.student import CustomizerConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 

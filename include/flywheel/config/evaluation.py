@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from flywheel.config.section import Section
+from flywheel.config.section import BlueprintSection
 
 WorkloadType = Literal["auto", "generic", "classification", "tool_calling"]
 ToolEvalType = Literal["tool-calling-metric", "tool-calling-judge"]
@@ -15,7 +15,7 @@ ToolEvalType = Literal["tool-calling-metric", "tool-calling-judge"]
 ANSWER_TOKENS = {"classification": 12, "tool_calling": 256, "generic": 512}
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(BlueprintSection):
     """How a student's answers are generated and scored."""
 
     workload_type: WorkloadType = Field(

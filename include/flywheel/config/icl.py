@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from flywheel.config.section import Section
+from flywheel.config.section import BlueprintSection
 
 
-class SimilarityConfig(Section):
+class SimilarityConfig(BlueprintSection):
     """Of example_selection semantic_similarity: how examples are chosen."""
 
     relevance_ratio: float = Field(
@@ -22,7 +22,7 @@ class SimilarityConfig(Section):
     embedding_nim_config: dict[str, Any] = Field(default_factory=dict)
 
 
-class IclConfig(Section):
+class IclConfig(BlueprintSection):
     """Untrained students with examples in their prompts (icl-eval), beside the plain ones; absent: off."""
 
     max_context_length: int = Field(

@@ -8,10 +8,10 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from flywheel.config.endpoint import KEY_HEADER, REQUEST, Header, HeaderName, check_headers, check_request
 from flywheel.config.nemo import Address
-from flywheel.config.section import Section
+from flywheel.config.section import BlueprintSection
 
 
-class JudgeConfig(Section):
+class JudgeConfig(BlueprintSection):
     """The LLM that rates free texts, and tool calls where tool_eval_type says so; absent: none."""
 
     type: Literal["remote", "local"] = Field(
@@ -60,6 +60,13 @@ class JudgeConfig(Section):
     def _headers_fit(self) -> JudgeConfig:
         check_headers(self.headers, self.key_header)
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both_spellings_may_name_one_model(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("model_id") == data.get("model_name") is not None:
+            return {name: value for name, value in data.items() if name != "model_id"}
+        return data
 
     @model_validator(mode="after")
     def _a_judge_can_be_found(self) -> JudgeConfig:

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 Location = tuple[str | int, ...]
 
+# Files whose keys without effect were named by this process.
+_told: set[tuple[str, ...]] = set()
+
 CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
 HOME_VARIABLE = "FLYWHEEL_HOME"
 
@@ -56,8 +59,9 @@ def load_config(path: str | os.PathLike[str] | None = None) -> Config:
     data, lines = _read_yaml(path)
     config = validate_config(data, str(path), lines)
     unused = _ignored_keys_in(data)
-    if unused:
-        log.info("%s: keys of the blueprint without effect here: %s", path, ", ".join(unused))
+    if unused and (str(path), *unused) not in _told:
+        _told.add((str(path), *unused))
+        log.warning("%s: keys of the blueprint without effect here: %s", path, ", ".join(unused))
     return config
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from flywheel.config.section import Section
+from flywheel.config.section import BlueprintSection, Section
 
 
 def _is_address(value: str) -> str:
@@ -30,7 +30,7 @@ Address = Annotated[str, AfterValidator(_is_address)]
 AliasName = Annotated[str, AfterValidator(_is_alias)]
 
 
-class NmpConfig(Section):
+class NmpConfig(BlueprintSection):
     """The NeMo microservices platform, for runtime `nemo`."""
 
     nemo_base_url: Address | None = Field(

@@ -19,9 +19,10 @@ from flywheel.config.judge import JudgeConfig
 from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.metrics import MetricName
 from flywheel.config.nemo import NemoConfig, NmpConfig
-from flywheel.config.section import Section
+from flywheel.config.section import BlueprintSection, Section, takes_null
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
+from flywheel.config.student import Student
 from flywheel.config.teacher import TeacherConfig
 from flywheel.config.times import known_time_zone
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
@@ -36,69 +37,21 @@ IGNORED_KEYS = (
     "llm_judge_config.registry_base",
     "icl_config.similarity_config.embedding_nim_config",
     "embedding_config",
+    "mlflow_config.enabled",
+    "celery_config",
 )
 
 
-class CustomizerConfig(Section):
-    """How a student is customized in the blueprint's Customizer."""
-
-    target: str | None = Field(
-        None, description="On NeMo: the Customizer's target; null: one of this model_name."
-    )
-    gpus: int = Field(1, ge=0, description="On NeMo: GPUs of a customization job.")
-    max_seq_length: int | None = Field(None, ge=1, description="Longest training example, in tokens.")
-
-
-class Student(Section):
-    """One student: a Hugging Face causal LM that is fine-tuned with LoRA."""
-
-    model_name: str = Field(min_length=1, description="The name of the model, as a NIM calls it.")
-    model_type: Literal["llm"] = "llm"
-    context_length: int = Field(8192, ge=1, description="Longest prompt and answer together, in tokens.")
-    gpus: int = Field(1, ge=0, description="GPUs of a job of this student; 0: it runs on the CPU.")
-    pvc_size: str | None = Field(None, description="On NeMo: the volume of its NIM.")
-    tag: str | None = Field(None, description="On NeMo: the tag of its NIM's image; null: latest.")
-    registry_base: str | None = Field(
-        None, description="On NeMo: where its NIM's image is, by model_name; null: nvcr.io/nim."
-    )
-    customization_enabled: bool = Field(True, description="False: it is only base-evaluated.")
-    customizer_configs: CustomizerConfig = CustomizerConfig()
-    # flywheel's own
-    name: str = Field("", description="Short name in tables and map indexes; derived from model_name.")
-    weights: str = Field("", description="Folder or Hugging Face id of the weights; default: model_name.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _derive_names(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("model_name"), str):
-            data = {**data}
-            data["name"] = data.get("name") or short_name(data["model_name"])
-            data["weights"] = data.get("weights") or data["model_name"]
-        return data
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_plain(cls, name: str) -> str:
-        # The name becomes part of map indexes, folders, pod labels and MLflow tags.
-        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,38}[A-Za-z0-9])?", name):
-            raise ValueError("a name of 1 to 40 letters, digits, '.', '_' or '-', such as '1b'")
-        return name
-
-
-def short_name(model_name: str) -> str:
-    """Return the short name of a model: its size where the name states one (`1b`), else its last part."""
-    last = model_name.rsplit("/", 1)[-1].lower()
-    size = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?[bm])(?![a-z0-9])", last)
-    return size.group(1) if size else re.sub(r"[^a-z0-9._-]", "-", last)[:40]
-
-
-class DataSplitConfig(Section):
+class DataSplitConfig(BlueprintSection):
     """How records become the training, validation and held-out eval sets."""
 
     eval_size: int = Field(100, ge=1, description="Held-out records, the same for all students and sizes.")
     val_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the rest that is validation data.")
     min_total_records: int = Field(50, ge=1, description="With fewer the run stops with an error.")
-    random_seed: int = Field(42, description="Of the split, the training and the bootstrap.")
+    random_seed: int = Field(
+        42,
+        description="Of the split, the training and the bootstrap; null: 42, so that runs can be repeated.",
+    )
     limit: int | None = Field(None, ge=1, description="Use at most so many records; null: all.")
     parse_function_arguments: bool = Field(
         True,
@@ -142,15 +95,16 @@ class DataSplitConfig(Section):
     )
 
 
-class MlflowConfig(Section):
+class MlflowConfig(BlueprintSection):
     """Where runs are tracked. A null URI means a SQLite file in the state folder."""
 
     tracking_uri: str | None = Field(None, description="null: a SQLite file in state/.")
     experiment_name_prefix: str = Field("flywheel", description="The experiment is PREFIX-WORKLOAD.")
     artifact_location: str | None = Field(None, description="Where MLflow keeps files; null: state/.")
+    enabled: bool | None = None
 
 
-class LoggingConfig(Section):
+class LoggingConfig(BlueprintSection):
     """How much is logged."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
@@ -304,17 +258,35 @@ class Config(Section):
     llm_judge_config: JudgeConfig | None = None
     icl_config: IclConfig | None = None
     embedding_config: dict[str, Any] = Field(default_factory=dict)
+    celery_config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _blueprint_files_mean_nemo(cls, data: Any) -> Any:
-        """Choose the runtime of a file that names none: a file of the blueprint has the addresses of NeMo."""
-        if not isinstance(data, dict) or not isinstance(data.get("nmp_config"), dict):
+        """Say in our words what a file of the blueprint says in its own.
+
+        A section without a key in it (null) is as if it were not there. A file that names no runtime and has
+        the addresses of NeMo means that one. `nmp_config.nim_parallelism` is `runtime.nemo.parallel_nims`.
+        """
+        if not isinstance(data, dict):
             return data
-        runtime = data.get("runtime", {})
-        if data["nmp_config"].get("nemo_base_url") and isinstance(runtime, dict) and "type" not in runtime:
-            return {**data, "runtime": {**runtime, "type": "nemo"}}
-        return data
+        empty = {
+            name
+            for name, field in cls.model_fields.items()
+            if data.get(name, "") is None and section_in(field.annotation) and not takes_null(field)
+        }
+        data = {name: value for name, value in data.items() if name not in empty}
+        nmp, runtime = data.get("nmp_config"), data.get("runtime", {})
+        if not isinstance(nmp, dict) or not isinstance(runtime, dict):
+            return data
+        if nmp.get("nemo_base_url") and "type" not in runtime:
+            runtime = {**runtime, "type": "nemo"}
+        if "nim_parallelism" in nmp:
+            nemo = runtime.get("nemo") or {}
+            if isinstance(nemo, dict) and nmp["nim_parallelism"] is not None:
+                runtime = {**runtime, "nemo": {"parallel_nims": nmp["nim_parallelism"], **nemo}}
+            nmp = {name: value for name, value in nmp.items() if name != "nim_parallelism"}
+        return {**data, "nmp_config": nmp, **({"runtime": runtime} if runtime else {})}
 
     @model_validator(mode="after")
     def _the_judge_is_there(self) -> Config:

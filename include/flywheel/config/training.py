@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
-from flywheel.config.section import Section
+from flywheel.config.section import BlueprintSection
 
 # What a fine-tuned student sees of a record.
 StudentPrompt = Literal["full", "text"]
 
 
-class TrainingConfig(Section):
+class TrainingConfig(BlueprintSection):
     """Supervised fine-tuning of a student."""
 
     training_type: Literal["sft"] = Field("sft", description="Supervised fine-tuning.")
@@ -33,7 +33,7 @@ class TrainingConfig(Section):
     )
 
 
-class LoraConfig(Section):
+class LoraConfig(BlueprintSection):
     """Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) on all linear layers."""
 
     adapter_dim: int = Field(16, ge=1, description="The rank r.")
@@ -42,4 +42,9 @@ class LoraConfig(Section):
         True, description="On NeMo: told to the Customizer. The other runtimes always pack."
     )
     # flywheel's own
-    alpha: float | None = Field(None, gt=0, description="Scale is alpha / r; default 2 r.")
+    alpha: float | None = Field(
+        None,
+        gt=0,
+        validation_alias=AliasChoices("alpha", "adapter_alpha"),
+        description="Scale is alpha / r; default 2 r. Also spelled adapter_alpha.",
+    )

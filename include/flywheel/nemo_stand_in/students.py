@@ -9,7 +9,7 @@ from pathlib import Path
 from struct import unpack
 
 from flywheel.config.loading import resolve_path
-from flywheel.config.schema import Student
+from flywheel.config.student import Student
 from flywheel.errors import StudentError
 
 _DEMO = "include/flywheel/demo/students"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from flywheel.config.schema import Student
+from flywheel.config.student import Student
 from flywheel.errors import StudentError
 from flywheel.students.chat import Chat
 from flywheel.students.weights import explain_missing, hub_name, local_folder

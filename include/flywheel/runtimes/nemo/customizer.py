@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from nemo_microservices import ConflictError, NotFoundError
+from nemo_microservices import ConflictError, NotFoundError, omit
 from nemo_microservices.types import CustomizationConfig, CustomizationTarget
 from nemo_microservices.types.customization import (
     CustomizationJob,
@@ -20,7 +20,7 @@ from flywheel.errors import JobError
 from flywheel.jobs import CustomizeSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS, Holds
-from flywheel.runtimes.nemo.job import OWNER, NemoJob, hyperparameters, slug
+from flywheel.runtimes.nemo.job import OWNER, NemoJob, hyperparameters, slug, training_options
 from flywheel.runtimes.nemo.models import find_adapter
 from flywheel.runtimes.nemo.results import loss_curve
 from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
@@ -275,7 +275,8 @@ class Customizer:
         wanted = self._spec.student.customizer_configs
         target = await self._target()
         length = wanted.max_seq_length or self._spec.student.context_length
-        name = f"flywheel-{slug(target)[:40]}-{key_of(target, wanted.gpus, length)[:8]}"
+        options, more = training_options(wanted)
+        name = f"flywheel-{slug(target)[:40]}-{key_of(target, wanted.gpus, length, *more)[:8]}"
         full = f"{self._job.namespace}/{name}"
         if await self._find_config(full) is not None:
             return full
@@ -289,14 +290,8 @@ class Customizer:
                     description="made by flywheel",
                     target=target,
                     max_seq_length=length,
-                    training_options=[
-                        {
-                            "training_type": "sft",
-                            "finetuning_type": "lora",
-                            "num_gpus": max(1, wanted.gpus),
-                            "micro_batch_size": 1,
-                        }
-                    ],
+                    training_options=[options],
+                    training_precision=wanted.training_precision or omit,
                     custom_fields={OWNER: self._job.owner},
                 ),
             )

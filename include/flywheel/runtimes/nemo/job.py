@@ -7,8 +7,10 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+from nemo_microservices.types import CustomizationTrainingOptionParam
 from nemo_microservices.types.customization import HyperparametersParam
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +18,7 @@ from flywheel.artifacts import key_of
 from flywheel.config import Config, Student
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
+from flywheel.config.student import CustomizerConfig
 from flywheel.jobs import CUSTOMIZE_VERSION, EVALUATE_VERSION, CustomizeSpec, EvaluateSpec
 
 SPEC_SUFFIX = ".spec.json"
@@ -151,9 +154,9 @@ def adapter_key(spec: CustomizeSpec) -> str:
     """
     base = [spec.student.model_name, spec.student.customizer_configs.target]
     limit = [spec.student.context_length, spec.student.customizer_configs.max_seq_length]
-    return key_of(
-        "nemo-adapter", CUSTOMIZE_VERSION, base, limit, spec.dataset, spec.size, hyperparameters(spec)
-    )
+    precision = spec.student.customizer_configs.training_precision
+    asked = [hyperparameters(spec), *([precision] if precision else [])]
+    return key_of("nemo-adapter", CUSTOMIZE_VERSION, base, limit, spec.dataset, spec.size, *asked)
 
 
 def evaluation_key(spec: EvaluateSpec) -> str:
@@ -171,6 +174,29 @@ def steps_of(spec: CustomizeSpec) -> tuple[int, int]:
     """Return the optimizer steps of an epoch, and the epochs: enough for `training_config.min_steps`."""
     each = math.ceil(spec.size / spec.training.batch_size)
     return each, max(spec.training.epochs, math.ceil(spec.training.min_steps / each))
+
+
+def training_options(wanted: CustomizerConfig) -> tuple[CustomizationTrainingOptionParam, list[Any]]:
+    """Return how a customization is laid out, and what the config of a student asks beyond the least.
+
+    The second is part of the name of what we make, which is as before where nothing is asked.
+    """
+    options: CustomizationTrainingOptionParam = {
+        "training_type": "sft",
+        "finetuning_type": "lora",
+        "num_gpus": max(1, wanted.gpus),
+        "micro_batch_size": wanted.micro_batch_size,
+    }
+    if wanted.num_nodes is not None:
+        options["num_nodes"] = wanted.num_nodes
+    if wanted.tensor_parallel_size is not None:
+        options["tensor_parallel_size"] = wanted.tensor_parallel_size
+    if wanted.data_parallel_size is not None:
+        options["data_parallel_size"] = wanted.data_parallel_size
+    if wanted.use_sequence_parallel is not None:
+        options["use_sequence_parallel"] = wanted.use_sequence_parallel
+    is_least = len(options) == 4 and wanted.micro_batch_size == 1 and wanted.training_precision is None
+    return options, [] if is_least else [dict(options), wanted.training_precision]
 
 
 def hyperparameters(spec: CustomizeSpec) -> HyperparametersParam:
