@@ -203,6 +203,118 @@ def test_each_ending_is_one_sentence(state: dict[str, Any], said: str, refused: 
     assert "\n" not in ending.sentence
 
 
+def with_init(state: dict[str, Any], *, phase: str = "Pending", last: Any = None, restarts: int = 0) -> Any:
+    """Return a pod whose job's container waits for its init container `istio-init`."""
+    init = {"name": "istio-init", "state": state, "lastState": last or {}, "restartCount": restarts}
+    waits = {"name": "base", "state": {"waiting": {"reason": "PodInitializing"}}}
+    made = pod(
+        phase=phase,
+        conditions=[{"type": "PodScheduled", "status": "True"}],
+        initContainerStatuses=[{"name": "first", "state": {"terminated": {"exitCode": 0}}}, init],
+        containerStatuses=[waits],
+    )
+    made["spec"]["initContainers"] = [{"name": "first"}, {"name": "istio-init", "image": "istio/proxyv2"}]
+    made["spec"]["nodeName"] = "node-1"
+    return made
+
+
+IPTABLES = {"exitCode": 1, "reason": "Error", "message": "loading\niptables: no such table\n"}
+
+
+@pytest.mark.parametrize(
+    ("terminated", "how"),
+    [
+        (IPTABLES, "exit code 1: iptables: no such table"),
+        (
+            {"exitCode": 255, "reason": "Error"},
+            "exit code 255, and said nothing (kubectl logs -c istio-init)",
+        ),
+        ({"exitCode": 137, "reason": "OOMKilled"}, "exit code 137, as it needed more memory than its limit"),
+        ({"exitCode": 128, "reason": "StartError"}, "exit code 128: StartError"),
+    ],
+)
+def test_an_init_container_that_failed_is_named_with_its_code_and_words(
+    terminated: dict[str, Any], how: str
+) -> None:
+    ending = explain.ending(with_init({"terminated": terminated}, phase="Failed"))
+    assert ending is not None
+    assert ending.sentence == (
+        f"p: its init container 'istio-init' failed with {how}; see who adds it, "
+        "runtime.kubernetes.pod_template or a webhook of the cluster"
+    )
+
+
+def test_an_init_container_that_fails_again_and_again_is_told_and_given_up() -> None:
+    backs_off = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}
+    looping = with_init(backs_off, last={"terminated": IPTABLES}, restarts=3)
+    said = explain.waiting_for(looping)
+    assert said.startswith(
+        "node-1 to start it again: its init container 'istio-init' failed (3 times) with exit"
+    )
+    assert explain.hopeless(looping, 0) == ""
+    hopeless = explain.hopeless(with_init(backs_off, last={"terminated": IPTABLES}, restarts=5), 0)
+    assert hopeless.startswith(
+        "p: its init container 'istio-init' failed (5 times) with exit code 1: iptables"
+    )
+
+
+def test_an_init_container_that_runs_or_cannot_be_made_is_what_is_waited_for() -> None:
+    assert explain.waiting_for(with_init({"running": {}})) == "its init container 'istio-init' to end"
+    stuck = with_init({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}})
+    assert (
+        explain.waiting_for(stuck) == "node-1: its init container 'istio-init': ImagePullBackOff: not found"
+    )
+    assert "image 'istio/proxyv2' cannot be pulled (not found); its init container" in explain.hopeless(
+        stuck, 0
+    )
+    secret = with_init(
+        {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}}
+    )
+    assert 'secret "x" not found' in explain.hopeless(secret, 0)
+    begun = with_init({"running": {}})
+    begun["spec"]["initContainers"][1]["restartPolicy"] = "Always"  # a sidecar, which is to run on
+    assert explain.waiting_for(begun) == "node-1 to fetch its image and mount its volumes"
+
+
+def test_a_sidecar_that_failed_beside_the_job_is_told_with_it() -> None:
+    failed = ended(3, message="error: connection refused")
+    sidecar = {"name": "istio-proxy", "state": {"terminated": {"exitCode": 2, "message": "no xds"}}}
+    failed["status"]["containerStatuses"].append(sidecar)
+    ending = explain.ending(failed)
+    assert ending is not None
+    assert ending.sentence.startswith(
+        "p: ended with exit code 3: error: connection refused; beside it, its container 'istio-proxy' failed "
+        "with exit code 2: no xds"
+    )
+
+
+def test_a_pod_that_ended_before_its_job_began_is_told_so() -> None:
+    ending = explain.ending(pod(phase="Failed", message="Pod was rejected: no topology"))
+    assert ending is not None
+    assert "it ended before its container had started (Pod was rejected: no topology)" in ending.sentence
+    assert "None" not in ending.sentence
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("Pod was rejected: The node had condition: [DiskPressure]. ", "its node was short of that before"),
+        ("Pod was rejected: The node had condition: [MemoryPressure]. ", "its node was short of that before"),
+        (
+            "The node was low on resource: ephemeral-storage. Container base was using 9Gi",
+            "its node ran short",
+        ),
+        ('Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ', "raise runtime.kubernetes.scratch"),
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 2Gi. ", "scratch"),
+    ],
+)
+def test_only_what_the_job_wrote_itself_is_reason_for_more_scratch(message: str, advice: str) -> None:
+    ending = explain.ending(pod(phase="Failed", reason="Evicted", message=message))
+    assert ending is not None
+    assert advice in ending.sentence
+    assert ("scratch where" in ending.sentence) is ("scratch" in advice)
+
+
 def test_a_running_pod_has_no_ending_and_a_good_one_no_complaint() -> None:
     assert explain.ending(pod(phase="Running")) is None
     good = explain.ending(ended(0, phase="Succeeded"))

@@ -6,6 +6,7 @@
     operator.py     PodOperator: Airflow's operator, which describes the pod
     trigger.py      PodTrigger: makes the pod, waits, follows its log, deletes it
     explain.py      what a pod waits for or died of, in a sentence
+    others.py       what the containers beside the job's own did
     watch.py        one watch of a namespace, shared by the triggers of a process
     logs.py         each line of a pod's log once
 

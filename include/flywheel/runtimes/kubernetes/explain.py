@@ -11,6 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flywheel.runtimes.base import REFUSED
+from flywheel.runtimes.kubernetes.others import (
+    MANY_FAILURES,
+    flat,
+    init_failure,
+    last_said,
+    running_init,
+    sidecar_failure,
+    stuck_init,
+    whose,
+)
 from flywheel.runtimes.kubernetes.pods import CONTAINER
 
 Pod = dict[str, Any]
@@ -26,6 +36,7 @@ _STUCK = {
     "ErrImagePull": f"cannot be pulled: {_NO_IMAGE}",
     "ImagePullBackOff": f"cannot be pulled: {_NO_IMAGE}",
 }
+_PULLS = ("ErrImagePull", "ImagePullBackOff")
 _NOT_CREATED = (
     "CreateContainerConfigError",
     "CreateContainerError",
@@ -70,7 +81,7 @@ def ending(pod: Pod) -> Ending | None:
 
 def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> Ending:
     status = pod.get("status", {})
-    message = _flat(status.get("message", ""))
+    message = flat(status.get("message", ""))
     disrupted = _condition(pod, "DisruptionTarget")
     again = "its next try goes on from the last checkpoint"
     if reason == "DeadlineExceeded":
@@ -87,7 +98,7 @@ def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> En
             "runtime.kubernetes.limits.memory, or lower training_config.batch_size",
         )
     if disrupted and disrupted.get("status") == "True":
-        why = _flat(disrupted.get("message", "")) or disrupted.get("reason", "")
+        why = flat(disrupted.get("message", "")) or disrupted.get("reason", "")
         return Ending(False, f"{name}: removed from its node by the cluster ({why}); {again}")
     if reason in (
         "NodeLost",
@@ -100,8 +111,16 @@ def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> En
         return Ending(False, f"{name}: its node could not keep it ({reason}: {message}); {again}")
     if reason.startswith(("OutOf", "NodeAffinity", "NodePorts")):
         return Ending(False, f"{name}: its node refused it ({reason}: {message}); {again}")
+    beside = init_failure(pod) or sidecar_failure(pod)
+    if not terminated and beside:
+        return Ending(False, f"{name}: {beside.sentence}")
+    if not terminated:
+        why = (
+            f"{reason}: {message}" if reason and message else reason or message or "its node does not say why"
+        )
+        return Ending(False, f"{name}: it ended before its container had started ({why}); {again}")
     code = terminated.get("exitCode")
-    said = _said(terminated.get("message", ""))
+    said = last_said(terminated.get("message", ""))
     if code == REFUSED and said.startswith("error: "):
         return Ending(False, f"{name}: {said.removeprefix('error: ')}", refused=True)
     if code == 137:
@@ -112,7 +131,9 @@ def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> En
             f"{name}: the image's program cannot be started ({said or terminated.get('reason')}); "
             "build the image anew from docker/student.Dockerfile",
         )
-    return Ending(False, f"{name}: ended with exit code {code}: {said or message or 'it printed nothing'}")
+    also = f"; beside it, {beside.sentence}" if beside else ""
+    what = said or message or "it printed nothing"
+    return Ending(False, f"{name}: ended with exit code {code}: {what}{also}")
 
 
 def waiting_for(pod: Pod) -> str:
@@ -125,13 +146,20 @@ def waiting_for(pod: Pod) -> str:
         return "the cluster's scheduler"
     if scheduled.get("status") != "True":
         return (
-            f"a place for {needs(pod)}: {_flat(scheduled.get('message', '')) or scheduled.get('reason', '')}"
+            f"a place for {needs(pod)}: {flat(scheduled.get('message', '')) or scheduled.get('reason', '')}"
         )
     waiting = _container(pod).get("state", {}).get("waiting", {})
     node = pod.get("spec", {}).get("nodeName", "its node")
+    failed, stuck = init_failure(pod), stuck_init(pod)
+    if failed:
+        return f"{node} to start it again: {failed.sentence}"
+    if stuck:
+        return f"{node}: its init container {stuck[0]!r}: {stuck[2]}: {stuck[3]}"
+    if init := running_init(pod):
+        return f"its init container {init!r} to end"
     if waiting.get("reason") in (None, "ContainerCreating", "PodInitializing"):
         return f"{node} to fetch its image and mount its volumes"
-    return f"{node}: {waiting['reason']}: {_flat(waiting.get('message', ''))}"
+    return f"{node}: {waiting['reason']}: {flat(waiting.get('message', ''))}"
 
 
 def hopeless(pod: Pod, unschedulable: float) -> str:
@@ -150,10 +178,21 @@ def hopeless(pod: Pod, unschedulable: float) -> str:
                 "runtime.kubernetes.volume_claim"
             )
         return ""
+    failed, stuck = init_failure(pod), stuck_init(pod)
+    if failed and failed.times >= MANY_FAILURES:
+        return f"{name}: {failed.sentence}"
+    if stuck:
+        init, image, reason, message = stuck
+        if reason in _STUCK and not (reason in _PULLS and _passing(message)):
+            does = _STUCK[reason].partition(":")[0].partition(";")[0]
+            return f"{name}: image {image!r} {does} ({message}); {whose(init)}"
+        if reason in _NOT_CREATED:
+            return f"{name}: a container cannot be made: {message}; {whose(init)}"
+        return ""
     waiting = _container(pod).get("state", {}).get("waiting", {})
-    reason, message = waiting.get("reason", ""), _flat(waiting.get("message", ""))
+    reason, message = waiting.get("reason", ""), flat(waiting.get("message", ""))
     image = _container_spec(pod).get("image", "")
-    if reason in ("ErrImagePull", "ImagePullBackOff") and _passing(message):
+    if reason in _PULLS and _passing(message):
         return ""
     if reason in _STUCK:
         return f"{name}: image {image!r} {_STUCK[reason]} ({message})"
@@ -165,7 +204,7 @@ def hopeless(pod: Pod, unschedulable: float) -> str:
 def unplaced(pod: Pod, hours: float) -> str:
     """Return the sentence for a pod that found no place in all its time."""
     scheduled = _condition(pod, "PodScheduled") or {}
-    why = _flat(scheduled.get("message", "")) or "the scheduler has not looked at it"
+    why = flat(scheduled.get("message", "")) or "the scheduler has not looked at it"
     return (
         f"{pod['metadata']['name']}: Unschedulable: no place for {needs(pod)} in {hours:g} h: {why}; "
         "free or add such nodes, ask for less, or raise runtime.kubernetes.wait_hours"
@@ -187,7 +226,7 @@ def refusal(status: int, message: str, namespace: str, name: str) -> tuple[str, 
         status: of the HTTP answer.
         message: the API server's.
     """
-    message = _flat(message)
+    message = flat(message)
     quota = re.search(r"exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: (\S+)", message)
     if quota:
         asked, limited = _amount(quota[2]), _amount(quota[4])
@@ -235,9 +274,7 @@ def deletion(pod: Pod) -> str:
     """Return by whom a pod was deleted, as far as the cluster says."""
     disrupted = _condition(pod, "DisruptionTarget")
     if disrupted and disrupted.get("status") == "True":
-        return (
-            f"removed by the cluster ({_flat(disrupted.get('message', '')) or disrupted.get('reason', '')})"
-        )
+        return f"removed by the cluster ({flat(disrupted.get('message', '')) or disrupted.get('reason', '')})"
     return "deleted from outside"
 
 
@@ -308,6 +345,12 @@ def _condition(pod: Pod, kind: str) -> dict[str, Any] | None:
 
 def _evicted_advice(message: str) -> str:
     low = message.lower()
+    if "had condition" in low:  # before it began: nothing that it did
+        return "its node was short of that before the job began: free it, or keep pods off it"
+    if "low on resource" in low and any(word in low for word in ("ephemeral", "disk", "inodes", "nodefs")):
+        return (
+            "its node ran short of disk: free it, or ask for ephemeral-storage in runtime.kubernetes.requests"
+        )
     if any(word in low for word in ("emptydir", "ephemeral", "disk")):
         return "raise runtime.kubernetes.scratch where it writes more than that"
     if "memory" in low:
@@ -329,20 +372,9 @@ def _passing(message: str) -> bool:
     return any(word in message.lower() for word in passing)
 
 
-def _said(message: str) -> str:
-    """Return the sentence in the last lines that a job printed: its own error, else the last line."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or [""])[-1]
-
-
 def _amount(entry: str) -> float | None:
     """Return the amount in `requests.cpu=500m`; None where it is several."""
     match = re.fullmatch(r"[^=,]+=(\d+(?:\.\d+)?)([a-zA-Z]*)", entry)
     if not match or match[2] not in _UNITS:
         return None
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _flat(message: str) -> str:
-    return " ".join(message.split()).rstrip(".")

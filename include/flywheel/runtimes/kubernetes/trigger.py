@@ -24,6 +24,7 @@ from flywheel.runtimes.base import log_job_line
 from flywheel.runtimes.kubernetes import explain
 from flywheel.runtimes.kubernetes.explain import Ending, Pod
 from flywheel.runtimes.kubernetes.logs import new_lines
+from flywheel.runtimes.kubernetes.others import init_failure
 from flywheel.runtimes.kubernetes.pods import GRACE_SECONDS
 from flywheel.runtimes.kubernetes.watch import Namespace
 
@@ -219,7 +220,7 @@ class PodTrigger(BaseTrigger):
             raise _Over(explain.unplaced(pod, self.patience.place / 3600))
         if placed is not None and explain.age(placed) > self.patience.start:
             warnings = await self._ask(cluster, lambda: cluster.warnings(self.name))
-            why = warnings[-1] if warnings else reason
+            why = reason if init_failure(pod) or not warnings else warnings[-1]
             raise _Over(
                 f"{self.name}: not started within {self.patience.start / 60:g} min of getting a node: {why}; "
                 "mend that, or raise runtime.kubernetes.start_minutes"
