@@ -32,6 +32,10 @@ def reply(message: dict[str, Any], finish_reason: str = "stop") -> tuple[int, di
     return 200, {}, json.dumps(body).encode()
 
 
+def no_message(finish_reason: str) -> tuple[int, dict[str, str], bytes]:
+    return 200, {}, json.dumps({"choices": [{"finish_reason": finish_reason}]}).encode()
+
+
 CALL = {"id": "a", "type": "function", "function": {"name": "search", "arguments": "{}"}}
 
 
@@ -46,6 +50,10 @@ CALL = {"id": "a", "type": "function", "function": {"name": "search", "arguments
         (reply({"content": None, "refusal": "I cannot."}), r"refused to answer.*teacher\.model", 20),
         (reply({"content": "No."}, "content_filter"), r"refused to answer.*teacher\.model", 20),
         (reply({"content": None, "tool_calls": [CALL]}, "tool_calls"), r"tool_calls.*teacher\.model", 20),
+        (reply({"role": "assistant"}, "length"), r"finish_reason length.*teacher\.max_tokens", 10),
+        (reply({"role": "assistant"}, "content_filter: PROHIBITED_CONTENT"), "refused to answer", 20),
+        (no_message("content_filter"), "refused to answer", 20),
+        (reply({"content": None, "reasoning": "[[[earnings]]]"}), r"thoughts alone.*reasoning parser", 20),
         (reply({"content": "I am an assistant."}), "names no class", 20),
         ((400, {}, b"DEGRADED function cannot be invoked"), "400: DEGRADED", 10),
         ((401, {}, b"expired"), "401: expired; check the key", 10),

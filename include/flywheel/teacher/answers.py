@@ -31,10 +31,18 @@ EMPTY = (
     "the teacher's answer is empty, or nothing but thoughts: raise teacher.max_tokens, or take another "
     "teacher.model"
 )
+THOUGHTS = (
+    "the teacher's answer is empty, its thoughts alone are there (reasoning): raise teacher.max_tokens, or, "
+    "where the thoughts hold the answer, serve it without that reasoning parser"
+)
+# What servers call the end of an answer, in lower case.
+_CUT_OFF = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
+_FILTERED = ("content_filter", "refusal", "safety", "prohibited", "blocklist", "guardrail")
+_THOUGHTS = ("reasoning_content", "reasoning")
 # Of one call; more is no count, nor is NaN.
 _MOST_TOKENS = 1e9
 # A message may have these instead of a content.
-_INSTEAD = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
+_INSTEAD = ("tool_calls", "function_call", "refusal", *_THOUGHTS)
 
 
 class MalformedError(Exception):
@@ -87,9 +95,11 @@ def read_reply(data: bytes) -> Reply:
         completion = orjson.loads(data)
         _check_error(data, completion)
         choice = completion["choices"][0]
-        message = choice["message"]
-        instead = any(message.get(name) for name in _INSTEAD)
-        content = message.get("content") if instead else message["content"]
+        # Gemini's have no content where thoughts took all tokens, Azure's no message where a filter did.
+        is_over = isinstance(choice.get("finish_reason"), str)
+        message = (choice.get("message") or {}) if is_over else choice["message"]
+        is_there = is_over or any(message.get(name) for name in _INSTEAD)
+        content = message.get("content") if is_there else message["content"]
         written = _written(message)
     except RecursionError:
         raise MalformedError(f"malformed answer: nested too deeply: {data[:120]!r}") from None
@@ -112,7 +122,7 @@ def read_reply(data: bytes) -> Reply:
         model if isinstance(model, str) else "",
         _counts(usage),
         _confidence(choice.get("logprobs")),
-        _fault(choice, content, refused=refused),
+        _fault(choice.get("finish_reason"), message, content, refused=refused),
         written,
     )
 
@@ -130,16 +140,17 @@ def _check_error(data: bytes, completion: dict[str, Any]) -> None:
     raise ErrorInAnswerError(error_message(body), status or 502)
 
 
-def _fault(choice: dict[str, Any], content: str, *, refused: bool) -> str:
-    reason = choice.get("finish_reason")
-    if reason in ("length", "max_tokens"):
+def _fault(reason: Any, message: dict[str, Any], content: str, *, refused: bool) -> str:
+    reason = reason.lower() if isinstance(reason, str) else ""
+    if reason in _CUT_OFF:
         return CUT_OFF
-    if refused or reason in ("content_filter", "refusal"):
+    if refused or reason.startswith(_FILTERED):  # also `content_filter: PROHIBITED_CONTENT`
         return REFUSED
-    message = choice["message"]
     if message.get("tool_calls") or message.get("function_call"):
         return CALLED
-    return "" if content.strip() else EMPTY
+    if content.strip():
+        return ""
+    return THOUGHTS if any(message.get(name) for name in _THOUGHTS) else EMPTY
 
 
 def _written(value: Any) -> int:
