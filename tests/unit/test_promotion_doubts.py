@@ -126,3 +126,36 @@ def test_margins_of_earlier_champions_are_used_up(config: Config) -> None:
     result, _ = second_night(config, champion=1900, choice=1890, pair=("3b", "1b"), gain=-0.019)
     assert not result.promoted
     assert "is not shown to be less than 0.001 worse than 3b @ 25" in result.reason
+
+
+def chosen_by(root: ArtifactRoot, metric: str) -> None:
+    """Have the champion in force say that it was chosen by another metric."""
+    path = f"{champion_folder(*OWN)}/champion.json"
+    root.write_json(path, {**root.read_json(path), "metric": metric})
+
+
+@pytest.mark.parametrize(("choice", "promoted"), [(1900, True), (1801, False)])
+def test_a_champion_that_was_chosen_by_another_metric_is_compared_by_tonight_s(
+    config: Config, monkeypatch: pytest.MonkeyPatch, choice: int, promoted: bool
+) -> None:
+    root = ArtifactRoot(config.artifacts.root)
+    assert turned(finish(plan_of(config, "night-1", 2, approval="human"), f1={("1b", 25): 0.95})).promoted
+    chosen_by(root, "f1_macro")
+    dataset = write_dataset(root, seed=2)
+    answers(root, "1b", dataset, 1800)
+    answers(root, "3b", dataset, choice)
+    plan = plan_of(config, "night-2", 3, approval="automatic")
+    run = finish(plan, f1={("3b", 25): 0.95}, data_seed=2, champion_f1=0.95)
+    assert turned(run).promoted == promoted
+    comparison = Report.model_validate(run.root.read_json(f"{run.path}/report.json")).decision.comparison
+    assert comparison is not None
+    assert (comparison.metric, comparison.passes) == ("f1_weighted", promoted)
+
+
+def test_accuracy_is_compared_as_accuracy(config: Config) -> None:
+    promotion = config.promotion.model_copy(update={"metric": "accuracy"})
+    result, report = second_night(config.model_copy(update={"promotion": promotion}), 1800, 1900)
+    assert result.promoted
+    assert report.decision.comparison is not None
+    assert report.decision.comparison.metric == "accuracy"
+    assert report.decision.comparison.difference == pytest.approx(0.05)

@@ -39,12 +39,14 @@ def read_answers(root: ArtifactRoot, key: str, metric: str) -> Answers:
         raise ArtifactError(f"evaluation {key} is no longer in the artifact root")
     lines = (root.fetch("evaluations", key) / "predictions.jsonl").read_bytes().splitlines()
     rows = [orjson.loads(line) for line in lines]
-    is_mean = bool(rows) and metric in rows[0]
+    values = [float(row[metric]) for row in rows] if rows and metric in rows[0] else None
+    if metric == "accuracy" and values is None:
+        values = [float(row["student"] == row["teacher"]) for row in rows]
     return Answers(
         ids=[row["id"] for row in rows],
         teacher=[row.get("label", row["teacher"]) for row in rows],
         student=[row["student"] for row in rows],
-        values=[float(row[metric]) for row in rows] if is_mean else None,
+        values=values,
     )
 
 

@@ -7,6 +7,7 @@ from flywheel.champion import Champion
 from flywheel.curation.seen import seen_ids, seen_in_eval
 from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult
+from flywheel.metrics import METRICS, main_metric
 from flywheel.plan import Plan
 from flywheel.promotion.answers import difference, read_answers
 from flywheel.promotion.choice import EPSILON, cost_of, margin_left
@@ -45,8 +46,8 @@ def add_doubts(
         )
     if standing is None or standing.adapter == row.adapter or standing.run_id == plan.run_id:
         return
-    if standing.cutoff > plan.cutoff or standing.metric != report.metric.name:
-        return  # the one is told by the decision, the other cannot be compared
+    if standing.cutoff > plan.cutoff:
+        return  # the decision tells it
     if anew is None or anew.adapter != standing.adapter:
         doubts.append(f"{standing.name}, in production, was not measured on this run's eval set.")
         return
@@ -60,9 +61,16 @@ def add_doubts(
         asked = "better" if found.needed >= 0 else f"less than {figures.f1(-found.needed)} worse"
         doubts.append(
             f"{row.name} is not shown to be {asked} than {standing.name}, in production: on the same "
-            f"{figures.count(found.records)} records it scores {found.difference:+.3f}, at least "
-            f"{found.low:+.3f} with {100 * (1 - promotion.error_rate):.1f} % confidence."
+            f"{figures.count(found.records)} records it scores {found.difference:+.3f}{_by(found, report)}, "
+            f"at least {found.low:+.3f} with {100 * (1 - promotion.error_rate):.1f} % confidence."
         )
+
+
+def _by(found: ComparisonPart, report: Report) -> str:
+    """Say what the two were compared by, where it is not the report's metric."""
+    if found.metric == report.metric.name:
+        return ""
+    return f" by {figures.in_sentence(METRICS[found.metric].title)}"
 
 
 def _compared(
@@ -73,7 +81,11 @@ def _compared(
     standing: Champion,
     anew: EvaluateResult,
 ) -> ComparisonPart:
-    """Compare the choice with the champion in force by a paired test."""
+    """Compare the choice with the champion in force by a paired test.
+
+    Both are measured by tonight's metric, whatever the champion was chosen by. Where that is none that each
+    record has, a judge's, it is the workload type's own; of macro F1 it is the weighted one.
+    """
     assert row.evaluation is not None
     metric, promotion = report.metric.name, plan.config.promotion
     seen: set[str] = set()
@@ -81,6 +93,9 @@ def _compared(
         learned = seen_ids(root, standing.dataset, standing.size)
         seen = seen_in_eval(root, report.data.dataset, learned)
     new, old = read_answers(root, row.evaluation, metric), read_answers(root, anew.key, metric)
+    if metric not in ("f1_weighted", "f1_macro") and (new.values is None or old.values is None):
+        metric = main_metric(report.workload_type).name
+        new, old = read_answers(root, row.evaluation, metric), read_answers(root, anew.key, metric)
     if new.ids != old.ids:
         raise ArtifactError("their evaluations are of different records")
     kept = [place for place, record in enumerate(new.ids) if record not in seen]
@@ -88,10 +103,11 @@ def _compared(
         raise ArtifactError("it has learned from all of the eval records")
     gain, error = difference(new, old, kept)
     is_cheaper = cost_of(row) < (standing.parameters or float("inf"), standing.size)
-    needed = -margin_left(_gains(root, plan), promotion.margin) if is_cheaper else 0.0
+    needed = -margin_left(_gains(root, plan, report.metric.name), promotion.margin) if is_cheaper else 0.0
     low = bound_of_difference(gain, error, promotion.error_rate)
     return ComparisonPart(
         champion=standing.adapter,
+        metric="f1_weighted" if new.values is None else metric,
         records=len(kept),
         seen=len(new.ids) - len(kept),
         difference=gain,
@@ -101,9 +117,12 @@ def _compared(
     )
 
 
-def _gains(root: ArtifactRoot, plan: Plan) -> list[float]:
-    """Return what each champion of the last 90 days won over the one before it, where that was measured."""
+def _gains(root: ArtifactRoot, plan: Plan, metric: str) -> list[float]:
+    """Return what each champion of the last 90 days won over the one before it, where that was measured.
+
+    What was won by another metric is no distance of this one's.
+    """
     line = Timeline.of(root, plan)
     # What the first of them won over one of before is not remembered.
     later = line.champions_between(plan.cutoff - REMEMBERED, plan.cutoff)[1:]
-    return [champion.gain for champion in later if champion.gain is not None]
+    return [one.gain for one in later if one.gain is not None and one.metric == metric]

@@ -61,6 +61,7 @@ class ComparisonPart(ReportPart):
 
     Attributes:
         champion: its adapter.
+        metric: what both were measured by: the report's, or one that each record has.
         records: eval records that the champion has not learned from; `seen` more were left out.
         difference: score of the choice less the champion's; `low`: what it is at least, but for a chance of
             the decision's error_rate.
@@ -69,6 +70,7 @@ class ComparisonPart(ReportPart):
     """
 
     champion: str
+    metric: str = "f1_weighted"
     records: int
     seen: int
     difference: float

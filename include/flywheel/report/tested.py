@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flywheel.config.schema import PromotionConfig
+from flywheel.metrics import METRICS
 from flywheel.promotion.statistics import bound_of_difference
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, Report
@@ -88,9 +89,11 @@ def _compared(report: Report, rate: float) -> list[str]:
     if found.needed < 0:
         asked = f"{found.needed:+.3f}, as it is cheaper"
     out = f" ({figures.count(found.seen)} that the champion has seen are left out)" if found.seen else ""
+    is_own = found.metric == report.metric.name
+    by = "" if is_own else f" by {figures.in_sentence(METRICS[found.metric].title)}"
     outcome = "passed" if found.passes else "not passed"
     return [
         f"Beside the champion in production, on the same {figures.count(found.records)} records{out}, "
-        f"{choice.student} @ {choice.size} scores {found.difference:+.3f}, at least {found.low:+.3f} but for "
-        f"a chance of {figures.chance(rate)}; asked was {asked}: {outcome}."
+        f"{choice.student} @ {choice.size} scores {found.difference:+.3f}{by}, at least {found.low:+.3f} but "
+        f"for a chance of {figures.chance(rate)}; asked was {asked}: {outcome}."
     ]
