@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from tiny_students import save_dataset, save_student
 from transformers import AutoModelForCausalLM
 
@@ -66,6 +67,33 @@ def test_an_adapter_is_made_once_and_then_found(folder: Path) -> None:
     assert again.found and again.steps_run == 0 and again.steps == 6
     assert again.adapter == made.adapter == spec.key
     assert not (folder / "artifacts" / "scratch" / "adapters" / spec.key).exists()
+
+
+@pytest.mark.parametrize("weights", ["student", "./student", "../home/student", "~/home/student"])
+def test_an_adapter_loads_in_plain_peft_from_any_folder(
+    weights: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    shutil.copytree(folder / "student", home / "student")
+    save_dataset(home / "artifacts", "d1", train=40)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+    monkeypatch.chdir(home)
+    named = Student(model_name="tiny-1m", weights=weights)
+    training = TrainingConfig(epochs=1, batch_size=40, validations=0)
+    spec = make_spec(home).model_copy(update={"student": named, "training": training})
+    made = customize(spec)
+    there = spec.model_copy(update={"student": Student(model_name="tiny-1m", weights=str(home / "student"))})
+    assert made.adapter == there.key  # however the same weights are named
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("FLYWHEEL_HOME")
+    path = home / "artifacts" / made.path
+    loaded = AutoPeftModelForCausalLM.from_pretrained(path)
+    assert loaded.active_adapter == "default"
+    base = next(line for line in (path / "README.md").read_text().splitlines() if "base_model:" in line)
+    assert Path(base.removeprefix("base_model: ")).is_absolute()
 
 
 def test_the_adapter_loads_in_plain_peft_with_the_same_loss(folder: Path) -> None:

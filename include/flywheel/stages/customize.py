@@ -14,6 +14,7 @@ from flywheel.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.jobs import CustomizeResult, CustomizeSpec, ProgressCallback
 from flywheel.parts import Parts
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
+from flywheel.students.weights import base_name
 
 if TYPE_CHECKING:
     from flywheel.students.outcome import TrainingOutcome
@@ -195,7 +196,7 @@ def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingO
     training, lora = spec.training, spec.lora
     val = f"{result.val_loss:.4f}" if result.val_loss is not None else "not watched"
     alpha = lora.alpha if lora.alpha is not None else 2 * lora.adapter_dim
-    base = spec.student.weights
+    base = base_name(spec.student.weights)
     asked = ""
     if result.short_prompt is not None:
         asked = f"""
@@ -226,7 +227,7 @@ flywheel from the first {spec.size} training records of dataset `{spec.dataset}`
 | device | {result.device} |
 
 ```python
-from peft import PeftModel
-model = PeftModel.from_pretrained(base_model, "path of this folder")
+from peft import AutoPeftModelForCausalLM
+model = AutoPeftModelForCausalLM.from_pretrained("path of this folder")  # with the base model's weights
 ```
 """

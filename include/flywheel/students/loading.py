@@ -13,7 +13,7 @@ import torch
 from flywheel.config.student import Student
 from flywheel.errors import StudentError
 from flywheel.students.chat import Chat
-from flywheel.students.weights import explain_missing, hub_name, local_folder
+from flywheel.students.weights import base_name, explain_missing, local_folder
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class LoadedStudent:
         model: a Hugging Face causal LM, in evaluation mode, frozen.
         chat: its tokenizer and template.
         device: where it is.
-        base_name: what an adapter names as its base model: the Hub id, or the folder as configured.
+        base_name: what an adapter names as its base model; see `flywheel.students.weights.base_name`.
     """
 
     model: Any
@@ -66,7 +66,7 @@ def load_student(student: Student, device: torch.device) -> LoadedStudent:
 
     transformers_logging.disable_progress_bar()
     folder = local_folder(student.weights)
-    source = str(folder) if folder is not None else hub_name(student.weights)
+    source = base_name(student.weights)
     options: dict[str, Any] = {"local_files_only": True} if folder is not None else {}
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
@@ -82,7 +82,7 @@ def load_student(student: Student, device: torch.device) -> LoadedStudent:
         model=model,
         chat=Chat(tokenizer, stop_tokens(model, tokenizer)),
         device=device,
-        base_name=student.weights if folder is not None else source,
+        base_name=source,
     )
 
 

@@ -33,6 +33,15 @@ def hub_name(weights: str) -> str:
     return HUB_NAMES.get(weights, weights)
 
 
+def base_name(weights: str) -> str:
+    """Return what an adapter names as its base model, to be loaded from any folder: Hub id or absolute path.
+
+    It has no part in the adapter's key: the same weights elsewhere are the same adapter.
+    """
+    folder = local_folder(weights)
+    return str(folder.absolute()) if folder is not None else hub_name(weights)
+
+
 def weights_hash(weights: str) -> str:
     """Return a hash of a student's base weights: of the files in a folder, or the revision of a Hub id.
 
