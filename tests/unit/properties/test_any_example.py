@@ -67,7 +67,7 @@ def test_a_line_of_a_dataset_holds_the_conversation(data: dict[str, Any], classe
     line = exact_json.loads(line_of(record, record.id, parse_arguments=parse))
     answer = record.response["choices"][0]["message"]
     for written, logged in zip(line["messages"], [*record.messages, answer], strict=True):
-        assert written["role"] == logged["role"] or logged is answer
+        assert logged is answer or written["role"] == logged["role"]
         content = record.answer if logged is answer else logged.get("content") or ""
         is_thought_out = written["role"] == "assistant"
         assert written["content"] == (without_thinking(content) if is_thought_out else content)

@@ -50,7 +50,7 @@ ASKED_TONIGHT = {"night": "night"}
     rows=st.lists(st.tuples(_HEADLINES, _TIMES, _PERSONS), min_size=1, max_size=8),
     answers=st.lists(_ANSWERS, min_size=8, max_size=8),
 )
-@bounded(12)
+@bounded(8)
 def test_each_headline_is_labelled_and_stored_or_set_aside(rows: list[Any], answers: list[str]) -> None:
     rows, answers = [("Acme beats", "2024-03-01", ""), *rows], ["[[[earnings]]]", *answers]
     with tempfile.TemporaryDirectory() as name:
