@@ -112,6 +112,14 @@ def test_a_roll_back_is_in_the_timeline_and_its_hold_is_lifted(web: WebServer, b
         expect(rows.nth(1)).to_contain_text("rolled back")
         expect(rows.nth(2)).to_contain_text("8b @ 25")
         expect(rows.last).to_contain_text("night-0")
+    # A person promotes another one: the hold ends, and what was turned down stays so.
+    otto.post("/champion", json={**asked, "student": "3b"}).raise_for_status()
+    with champion_view(web, browser, "vera") as page:
+        word = page.get_by_role("region", name="Turned down by a person")
+        expect(word).to_contain_text("it misses the strikes")
+        expect(page.get_by_role("region", name="A person's word holds")).to_have_count(0)
+        assert axe_faults(page, ".flywheel") == []
+    assert otto.post("/champion/rollback", json={"comment": "no"}).is_success
     with champion_view(web, browser, "otto") as page:
         page.get_by_role("button", name="Lift the hold").click()
         dialog = page.get_by_role("dialog", name="Lift the hold?")

@@ -223,7 +223,9 @@ def test_what_was_rolled_back_stays_so_after_a_person_promoted_something_else(
     assert (again.promoted, again.state) == (False, "held")
     assert "it is the same one again. It is not promoted by itself until a person promotes it" in again.reason
     runner = CliRunner()
+    assert "as Ada turned it down on 20" in runner.invoke(app, ["hold", "show"]).output
     assert "is lifted" in runner.invoke(app, ["hold", "lift"]).output
+    assert "Nothing is held back" in runner.invoke(app, ["hold", "show"]).output
     assert turn(config, 5, data=2).promoted
 
 

@@ -254,9 +254,19 @@ export interface Entries {
   total: number;
 }
 
-/** A person's word that holds automatic promotions back. */
+/** What a person said of a candidate that was turned down. */
+export interface Word {
+  by: string;
+  at: string;
+  why: "rolled back" | "rejected";
+  comment: string;
+  adapter: string;
+}
+
+/** A person's word that holds automatic promotions back; `turned_down`: what stays so though its hold has ended. */
 export interface Held {
-  hold: { by: string; at: string; why: "rolled back" | "rejected"; comment: string } | null;
+  hold: Word | null;
+  turned_down?: Word[];
 }
 
 export interface Promoted {

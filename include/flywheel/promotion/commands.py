@@ -16,17 +16,21 @@ ClientOption = Annotated[str, typer.Option("--client", help="Its id; default: th
 
 @hold_commands.command()
 def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
-    """Show the hold: who decided what, when and why."""
+    """Show the hold: who decided what, when and why; and adapters that stay turned down without one."""
     from flywheel.artifacts import ArtifactRoot
     from flywheel.config import load_config
-    from flywheel.promotion.holds import read_hold
+    from flywheel.promotion.holds import read_hold, stay_turned_down
 
     config = load_config()
-    whose = _whose(workload, client)
-    hold = read_hold(ArtifactRoot(config.artifacts.root), *whose)
-    typer.echo(
-        hold.sentence(config.promotion.hold_share) if hold else f"Nothing is held back for {_of(whose)}."
-    )
+    root, whose = ArtifactRoot(config.artifacts.root), _whose(workload, client)
+    hold, others = read_hold(root, *whose), stay_turned_down(root, *whose)
+    if hold:
+        typer.echo(hold.sentence(config.promotion.hold_share))
+    elif not others:
+        typer.echo(f"Nothing is held back for {_of(whose)}.")
+    for one in others:
+        by = one.by or "somebody"
+        typer.echo(f"Not promoted by itself again, as {by} turned it down on {one.at[:10]}: {one.adapter}")
 
 
 @hold_commands.command()

@@ -182,6 +182,12 @@ def hold_at(root: ArtifactRoot, workload_id: str, client_id: str, at: int) -> Ho
     return then[-1].model_copy(update={"ended": "", "ended_at": ""}) if then else None
 
 
+def stay_turned_down(root: ArtifactRoot, workload_id: str, client_id: str) -> list[Hold]:
+    """Return the words that still turn an adapter down after their hold has ended, oldest first."""
+    latest = {hold.adapter: hold for hold in holds_there_were(root, workload_id, client_id)}
+    return [hold for hold in latest.values() if hold.ended in ("promotion", "replaced")]
+
+
 def turned_down(
     root: ArtifactRoot, workload_id: str, client_id: str, adapter: str, at: int | None = None
 ) -> Hold | None:

@@ -82,8 +82,8 @@ export function ChampionView() {
           onDone={reload}
         />
       )}
-      {data && held.data?.hold && (
-        <HoldCard hold={held.data.hold} workload={data.workload_id} client={data.client_id} onLifted={reload} />
+      {data && held.data && (
+        <HoldCard held={held.data} workload={data.workload_id} client={data.client_id} onLifted={reload} />
       )}
       {data && data.champions.length > 0 && (
         <>

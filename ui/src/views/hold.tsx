@@ -2,19 +2,19 @@
 
 import { useState } from "preact/hooks";
 
-import { type Held, type Me, Problem, query, remove } from "../api";
+import { type Held, type Me, Problem, type Word, query, remove } from "../api";
 import { useAnswer } from "../hooks";
 import { moment } from "../logic/format";
 import { Dialog, Section } from "../parts";
 
 interface HoldProps {
-  hold: NonNullable<Held["hold"]>;
+  held: Held;
   workload: string;
   client: string;
   onLifted: () => void;
 }
 
-export function HoldCard({ hold, workload, client, onLifted }: HoldProps) {
+export function HoldCard({ held, workload, client, onLifted }: HoldProps) {
   const me = useAnswer<Me>("me").data;
   const [isAsked, setAsked] = useState(false);
   const [problem, setProblem] = useState<Problem | null>(null);
@@ -31,16 +31,25 @@ export function HoldCard({ hold, workload, client, onLifted }: HoldProps) {
     setAsked(false);
   }
 
+  const { hold, turned_down: others = [] } = held;
+  if (!hold && !others.length) return null;
   return (
-    <Section title="A person's word holds">
-      <p>
-        <b>{hold.by || "Somebody"}</b> {hold.why === "rolled back" ? "rolled a champion back" : "rejected a candidate"}, {moment(hold.at)}
-        {hold.comment && `: ${hold.comment}`}.
-      </p>
-      <p class="faint">
-        Nights promote nothing by themselves until enough of their records are new (promotion.hold_share), a person promotes, or the hold
-        is lifted.
-      </p>
+    <Section title={hold ? "A person's word holds" : "Turned down by a person"}>
+      {hold && (
+        <>
+          <Said word={hold} />
+          <p class="faint">
+            Nights promote nothing by themselves until enough of their records are new (promotion.hold_share), a person promotes, or the
+            hold is lifted.
+          </p>
+        </>
+      )}
+      {others.map((word) => (
+        <Said key={word.adapter} word={word} />
+      ))}
+      {others.length > 0 && (
+        <p class="faint">{hold ? "All of these are" : "That is"} not promoted by a night itself until a person promotes it or lifts this.</p>
+      )}
       <div class="row">
         <button type="button" disabled={!may} aria-describedby={may ? undefined : "decide-why"} onClick={() => setAsked(true)}>
           Lift the hold …
@@ -67,5 +76,14 @@ export function HoldCard({ hold, workload, client, onLifted }: HoldProps) {
         </Dialog>
       )}
     </Section>
+  );
+}
+
+function Said({ word }: { word: Word }) {
+  return (
+    <p>
+      <b>{word.by || "Somebody"}</b> {word.why === "rolled back" ? "rolled a champion back" : "rejected a candidate"}, {moment(word.at)}
+      {word.comment && `: ${word.comment}`}. <span class="faint">Adapter {word.adapter.slice(0, 12)}</span>
+    </p>
   );
 }

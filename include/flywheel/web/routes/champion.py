@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, read_champion
-from flywheel.promotion.holds import Hold, lift_hold, read_hold
+from flywheel.promotion.holds import Hold, lift_hold, read_hold, stay_turned_down
 from flywheel.promotion.timeline import Placed, Timeline
 from flywheel.web import promotion, settings
 from flywheel.web.access import Promoter, requires
@@ -102,6 +102,10 @@ class Held(BaseModel):
     workload_id: str
     client_id: str
     hold: Hold | None = Field(description="Who decided what, when and why; null: nothing is held back.")
+    turned_down: list[Hold] = Field(
+        default_factory=list,
+        description="Words whose hold has ended; the adapter of each is not promoted by itself again.",
+    )
 
 
 @router.get("/champion/hold", dependencies=[requires("read")], responses=problems())
@@ -111,12 +115,20 @@ def get_hold(workload_id: Workload = None, client_id: Client = None) -> Held:
     It ends by itself when enough of a night's records are new (promotion.hold_share of the configuration).
     """
     root, workload, client = whose(workload_id, client_id)
-    return Held(workload_id=workload, client_id=client, hold=read_hold(root, workload, client))
+    return Held(
+        workload_id=workload,
+        client_id=client,
+        hold=read_hold(root, workload, client),
+        turned_down=stay_turned_down(root, workload, client),
+    )
 
 
 @router.delete("/champion/hold", responses=problems(404))
 def delete_hold(user: Promoter, workload_id: Workload = None, client_id: Client = None) -> Held:
-    """Lift the hold, so that nights promote by themselves again; what is in production stays."""
+    """Lift the hold, so that nights promote by themselves again, also what was turned down.
+
+    What is in production stays.
+    """
     root, workload, client = whose(workload_id, client_id)
     if not lift_hold(root, workload, client):
         raise Problem(404, "Nothing is held back here.")
