@@ -182,6 +182,32 @@ def test_kinds_of_reasons_are_bounded() -> None:
     assert counts.line().endswith("46 others")
 
 
+@pytest.mark.parametrize("status", [202, 400, 403, 404])
+def test_a_flagged_headline_that_comes_first_stops_no_run(folder: Path, status: int) -> None:
+    texts = list(LABELS)[:40]
+    write_headlines(folder, [(text, "2024-03-01", "") for text in texts])
+    app = ByText({texts[0]: [(status, {}, b"input was flagged")]})
+    with served(app) as url:
+        for night in (1, 2, 3, 4):
+            result = label(on(make(folder, url), night), folder)
+            assert (result.labelled, result.quarantined) == (39, 1)
+    assert app.calls.count(texts[0]) == 3
+
+
+def test_a_wrong_model_stops_the_run_and_counts_for_no_headline(folder: Path) -> None:
+    few(folder)
+    wrong = Script([(404, {}, b"no such model")])
+    with served(wrong) as url:
+        for _ in range(4):
+            with pytest.raises(
+                TeacherError, match=r"404: no such model; check the address .* teacher\.model"
+            ):
+                label(make(folder, url), folder)
+    assert len(wrong.calls) == 8
+    with stand_in(LABELS) as (url, _):
+        assert label(make(folder, url), folder).labelled == 40
+
+
 def test_what_was_of_no_use_one_night_is_labelled_on_another_and_paid_for_no_more(folder: Path) -> None:
     few(folder)
     app = ByText(

@@ -6,9 +6,10 @@ is tried again after time-outs, broken connections, malformed answers and the st
 Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After holds back all calls to it, not
 only the one it came with. That an endpoint cannot be reached is no attempt of a call: calls wait for one that
 is back, and the run stops when none has answered for `outage_seconds`. A refusal that may be the endpoint's
-own (a wrong key, an unknown model) breaks an endpoint that has never answered; one that has answered refused
-the request for its text, until it refuses `REFUSALS_IN_A_ROW`. When `DEGRADED_IN_A_ROW` requests are said to
-be at fault, it is the endpoint (NVIDIA's say 400 "DEGRADED function cannot be invoked"): it is waited for.
+own (a wrong key, an unknown model) breaks an endpoint that has never answered, if it comes twice in a row or
+no text can be the reason for it; one that has answered refused the request for its text, until it refuses
+`REFUSALS_IN_A_ROW`. When `DEGRADED_IN_A_ROW` requests are said to be at fault, it is the endpoint (NVIDIA's
+say 400 "DEGRADED function cannot be invoked"): it is waited for.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 OVERLOAD_STATUSES = frozenset({429, 503, 529})
 # The request is at fault and another may not be: its headline is set aside, the others go on.
 REFUSED_STATUSES = frozenset({400, 413, 422})
+# Some endpoints refuse a text with these (OpenRouter 403, NVIDIA's 202 and 404), others a key or a model.
+TEXT_STATUSES = frozenset({202, 403, 404})
 # Refusals in a row, such as 401 and 404, of an endpoint that has answered: its key has expired.
 REFUSALS_IN_A_ROW = 10
 # Of those, such as 400: it is ill, as with a 503, and is waited for. Fewer than the headlines in a row that
@@ -347,12 +350,14 @@ class TeacherClient:
                 raise self._failed(route, sent_at, message, is_attempt=False)
             route.is_alive()
             raise CallError(message, refused=True)
-        # No text is the reason for a 401.
-        of_text = route.has_answered or (again and status != 401)
+        advised = f"{message}; {advice_for(status, answer.headers.get('location'))}"
+        # Two first calls in a row are not refused for their texts; where there is another endpoint, ask that.
+        may_be = status in TEXT_STATUSES and (again or (route.refusals == 1 and self.endpoints == 1))
+        of_text = route.has_answered or may_be
         if of_text and route.broken is None and route.refusals < REFUSALS_IN_A_ROW:
             route.is_alive()
-            raise CallError(message, refused=True)
-        raise self._broken(route, f"{message}; {advice_for(status, answer.headers.get('location'))}")
+            raise CallError(message if route.has_answered or again else advised, refused=True)
+        raise self._broken(route, advised)
 
     def _failed(
         self,

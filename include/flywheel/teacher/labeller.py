@@ -152,6 +152,7 @@ class Labeller:
         self._useless: list[tuple[_Question, Answer, Outcome]] = []
         self._arrived = asyncio.Event()
         self._failures_in_a_row = 0
+        self._has_answered = False
         self._last_failure = ""
         self._reported = 0.0
 
@@ -171,8 +172,11 @@ class Labeller:
                 for _ in workers:
                     await self._queue.put(None)
                 writer.cancel()
-            if self.counts.asked + self.counts.found or not self.counts.set_aside:
-                self._note_useless()
+            # A first refusal is the text's where the teacher has answered others.
+            self._useless = [
+                row for row in self._useless if self._has_answered or row[0].nights or row[1].model
+            ]
+            self._note_useless()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         finally:
@@ -263,6 +267,7 @@ class Labeller:
                 self._set_aside(question, self._answer(reply), outcome)
                 continue
             self._failures_in_a_row = 0
+            self._has_answered = True
             self._unwritten.append((question, self._answer(reply), outcome))
             self._note_useless()
             await question.outcome
