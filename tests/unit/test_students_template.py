@@ -125,6 +125,12 @@ def test_only_a_template_that_refuses_all_is_an_error() -> None:
         chat.samples([twice("a"), twice("b")], 1000)
 
 
+def test_where_records_may_be_missed_a_template_that_refuses_all_is_none() -> None:
+    """As in validation: a training goes on without it."""
+    samples, dropped = Chat(tokenizer_with(ALTERNATING), STOP).samples([twice("a")], 1000, some=False)
+    assert (samples, dropped.count) == ([], 1)
+
+
 # What a template passes over.
 
 
@@ -264,7 +270,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         rows = []
         for at in range(count):
             label = CLASSES[at % len(CLASSES)]
-            chat = twice(label) if (part, at) in (("train", 5), ("eval", 3)) else conversation(label, label)
+            refused = part == "val" or (part, at) in (("train", 5), ("eval", 3))
+            chat = twice(label) if refused else conversation(label, label)
             chat[-1]["content"] = f"[[[{label}]]]"
             rows.append({"id": f"{part}{at}", "timestamp": 1, "label": label, "messages": chat})
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -282,12 +289,13 @@ def test_a_refused_record_ends_no_job_and_is_named_in_its_result(home: Path) -> 
             student=student,
             dataset="d1",
             size=24,
-            training=TrainingConfig(epochs=1, batch_size=8, validations=0),
+            training=TrainingConfig(epochs=1, batch_size=8, validations=1),
             lora=LoraConfig(adapter_dim=4),
         )
     )
     assert (made.train_records, made.dropped) == (23, 1)
     assert "(record train5)" in made.notes[0] and "must alternate" in made.notes[0]
+    assert made.notes[1].startswith("4 of 4 validation records are left out") and made.val_loss is None
     evaluation = EvaluationConfig(batch_size=10, max_new_tokens=4)
     for answers in (None, tuple(f"[[[{label}]]]" for label in CLASSES)):
         spec = EvaluateSpec(

@@ -123,7 +123,7 @@ def _train(
         student = load_student(spec.student, device)
         longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
         samples, dropped = student.chat.samples(*_chats(train, longest, short))
-        val_samples, val_dropped = student.chat.samples(*_chats(val, longest, short))
+        val_samples, val_dropped = student.chat.samples(*_chats(val, longest, short), some=False)
         notes = (
             *dropped.said([record["id"] for record in train], "training records are left out"),
             *val_dropped.said([record["id"] for record in val], "validation records are left out"),

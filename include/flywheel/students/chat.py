@@ -136,13 +136,19 @@ class Chat:
         return [len(next(found)) if one.text is not None else _ENDLESS for one in written]
 
     def samples(
-        self, chats: Sequence[Messages], longest: int, tools: Sequence[Tools] | None = None
+        self,
+        chats: Sequence[Messages],
+        longest: int,
+        tools: Sequence[Tools] | None = None,
+        *,
+        some: bool = True,
     ) -> tuple[list[Sample], Dropped]:
         """Return training examples of chats that end with the teacher's answer.
 
         Args:
             longest: prompt and answer together, in tokens; what is longer is dropped.
             tools: what each chat's request offers; None: none of them offers any.
+            some: it is an error where the template can write none of them.
 
         Returns:
             The examples in the order of the chats, and what was dropped.
@@ -151,8 +157,9 @@ class Chat:
             StudentError: the template refuses all of them, or continues no prompt by its answer.
         """
         samples, dropped = [], Dropped(notes=self._notes(tools))
-        prompt_texts, whole_texts = self._texts(chats, tools, dropped)
-        self._check_some(len(whole_texts), dropped)
+        prompt_texts, whole_texts = self._texts(chats, tools, dropped, some)
+        if some:
+            self._check_some(len(whole_texts), dropped)
         prompts = self._encode(prompt_texts)
         answers = self._answers(prompt_texts, prompts, whole_texts)
         for prompt, answer in zip(prompts, answers, strict=True):
@@ -218,7 +225,7 @@ class Chat:
         return np.append(answer, np.int32(end))
 
     def _texts(
-        self, chats: Sequence[Messages], tools: Sequence[Tools] | None, dropped: Dropped
+        self, chats: Sequence[Messages], tools: Sequence[Tools] | None, dropped: Dropped, some: bool
     ) -> tuple[list[str], list[str]]:
         """Return the texts of prompts and of the chats that they begin, without those that are refused."""
         wholes = self.template.write(chats, tools)
@@ -239,7 +246,7 @@ class Chat:
             else:
                 prompt_texts.append(prompt.text)
                 whole_texts.append(whole.text)
-        if ends and not whole_texts:
+        if some and ends and not whole_texts:
             raise StudentError(
                 f"{self.tokenizer.name_or_path}: the chat template does not continue a prompt by its "
                 f"answer: the prompt ends with {ends[0][-60:]!r}, the whole chat with {ends[1][-120:]!r}"
