@@ -96,6 +96,7 @@ def test_an_encoding_that_is_not_known_is_told_by_its_name_at_once(folder: Path)
         ("deflate", b"\xff" * 20, "damaged"),
         ("gzip, " * 9 + "gzip", gzip.compress(ANSWER), "10 layers"),
     ],
+    ids=["cut off", "no gzip", "no deflate", "many layers"],  # a gzip file tells when it was made
 )
 def test_a_damaged_body_is_an_error_and_no_crash(encoding: str, body: bytes, message: str) -> None:
     with pytest.raises(EncodingError, match=message):
