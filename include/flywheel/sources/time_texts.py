@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, tzinfo
+from functools import lru_cache
 
 from flywheel.sources.zones import in_zone
 
@@ -81,45 +82,54 @@ class TextReader:
                 continue
             if index:
                 self._forms.insert(0, self._forms.pop(index))
-            return self._time(parts, text)
+            return self._time(parts)
         return None
 
-    def _time(self, parts: dict[str, str | None], text: str) -> datetime | date:
-        day = _date(parts, text)
+    def _time(self, parts: dict[str, str | None]) -> datetime | date:
+        get = parts.get
+        day = _date(
+            get("year"), get("name"), get("month"), get("day"), get("first"), get("second"), get("weekday")
+        )
         if parts["hour"] is None:
             return day
         hour = int(parts["hour"])
-        if half := parts.get("half"):
+        if half := get("half"):
             if not 1 <= hour <= 12:
-                raise ValueError(f"a clock of 12 hours has no {hour}: {text!r:.80}")
+                raise ValueError(f"a clock of 12 hours has no {hour}")
             hour = hour % 12 + (12 if half in "pP" else 0)
         time = datetime(
             day.year, day.month, day.day, hour, int(parts["minute"] or 0), int(parts["seconds"] or 0)
         )
-        zone = parts["zone"] or parts.get("zoned")
+        zone = parts["zone"] or get("zoned")
         return in_zone(time, zone, self._zone) if zone else time
 
 
-def _date(parts: dict[str, str | None], text: str) -> date:
-    year = parts["year"] or ""
+# Many texts are of one day.
+@lru_cache(4096)
+def _date(
+    year: str | None,
+    name: str | None,
+    month: str | None,
+    day: str | None,
+    first: str | None,
+    second: str | None,
+    weekday: str | None,
+) -> date:
+    """Return the day of the parts that a form has found."""
+    year = year or ""
     if len(year) == 2:
         # Mail of before 2000 has years of two digits; there the weekday confirms them.
-        if not (parts.get("weekday") and parts.get("name")):
-            raise ValueError(f"{text!r:.80} could be several dates: its year has two digits")
+        if not (weekday and name):
+            raise ValueError("it could be several dates: its year has two digits")
         year = f"{'20' if year < '69' else '19'}{year}"
-    if parts.get("first"):
-        first, second = int(parts["first"] or 0), int(parts["second"] or 0)
-        if first <= 12 and second <= 12 and first != second:
-            raise ValueError(
-                f"{text!r:.80} could be {year}-{first:02}-{second:02} or {year}-{second:02}-{first:02}"
-            )
-        month, day = (first, second) if second > 12 else (second, first)
+    if first and second:
+        one, two = int(first), int(second)
+        if one <= 12 and two <= 12 and one != two:
+            raise ValueError(f"it could be {year}-{one:02}-{two:02} or {year}-{two:02}-{one:02}")
+        numbers = (one, two) if two > 12 else (two, one)
     else:
-        name = parts.get("name")
-        month = _MONTHS.index(name[:3].lower()) + 1 if name else int(parts["month"] or 0)
-        day = int(parts["day"] or 0)
-    found = date(int(year), month, day)
-    weekday = parts.get("weekday")
+        numbers = _MONTHS.index(name[:3].lower()) + 1 if name else int(month or 0), int(day or 0)
+    found = date(int(year), *numbers)
     if weekday and _DAYS[found.weekday()] != weekday[:3].lower():
-        raise ValueError(f"{text!r:.80} is no {weekday}: that day is a {found:%A}")
+        raise ValueError(f"it is no {weekday}: that day is a {found:%A}")
     return found

@@ -67,6 +67,7 @@ class TimeReader:
         self._zone = zone
         self._texts = TextReader(zone)
         self._is_unix = is_unix
+        self._is_log = is_unix and not formats
         self._dates: dict[str, Time] = {}
         self._readers: list[Callable[[object], Found]] = [
             self._as_written if form == "auto" else reader_of(form, zone) for form in formats or ("auto",)
@@ -86,6 +87,8 @@ class TimeReader:
         Raises:
             ValueError: it is not understood whole, could be several times, or is not between 1970 and 3000.
         """
+        if self._is_log and type(value) is int and _LEAST_SECONDS <= value < _LEAST_SECONDS * 100:
+            return Time(value, value)
         if isinstance(value, str):
             remembered = self._dates.get(value)
             if remembered is not None:
@@ -126,7 +129,7 @@ class TimeReader:
                     return found
         except ValueError as error:
             decides = "" if "source." in str(error) else f" ({DECIDES})"
-            raise ValueError(f"expected {self._expected}; {error}{decides}") from None
+            raise ValueError(f"expected {self._expected}; got {value!r:.80}: {error}{decides}") from None
         raise ValueError(f"expected {self._expected}; got {value!r:.80} ({DECIDES})")
 
     def _as_written(self, value: object) -> Found:
@@ -160,8 +163,8 @@ class TimeReader:
         if _SERIALS[0] <= number < _SERIALS[1]:
             return day_of(number)
         if _YEAR.fullmatch(digits):
-            raise ValueError(f"got a {'year' if len(digits) == 4 else 'month'} alone: {digits}")
-        raise ValueError(f"{number:.15g} could be a number of seconds, of days, or no time at all")
+            raise ValueError(f"a {'year' if len(digits) == 4 else 'month'} alone")
+        raise ValueError("it could be a number of seconds, of days, or no time at all")
 
 
 def _compact(day: str, clock: str | None, fraction: str | None) -> datetime | date | None:
@@ -176,7 +179,7 @@ def _compact(day: str, clock: str | None, fraction: str | None) -> datetime | da
         return found.replace(hour=int(clock[:2]), minute=int(clock[2:4]), second=int(clock[4:]))
     if fraction:
         return None
-    raise ValueError(f"{day}{clock} could be a date with its time, or unix time")
+    raise ValueError("it could be a date with its time, or unix time")
 
 
 def parse_time(value: object, zone: tzinfo) -> Time:

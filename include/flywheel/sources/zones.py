@@ -53,17 +53,11 @@ def in_zone(local: datetime, name: str, zone: tzinfo) -> datetime:
     Raises:
         ValueError: the name is none, or that of several zones.
     """
+    fixed = _fixed(name)
+    if fixed is not None:
+        return local.replace(tzinfo=fixed)
     name = name.strip()
     short = name.upper()
-    if short in _UTC:
-        return local.replace(tzinfo=UTC)
-    offset = _OFFSET.fullmatch(name)
-    if offset:
-        hours, minutes = int(offset["hours"]), int(offset["minutes"] or 0)
-        if hours > 14 or minutes > 59:
-            raise ValueError(f"no zone lies {name!r:.40} from Greenwich")
-        away = timedelta(hours=hours, minutes=minutes)
-        return local.replace(tzinfo=timezone(-away if offset["sign"] == "-" else away))
     if local.replace(tzinfo=zone).tzname() == short:
         return local.replace(tzinfo=zone)
     if short in _HOURS:
@@ -77,6 +71,22 @@ def in_zone(local: datetime, name: str, zone: tzinfo) -> datetime:
     if "/" in name and name in _names():
         return local.replace(tzinfo=ZoneInfo(name))
     raise ValueError(f"no zone is called {name!r:.40}")
+
+
+@lru_cache(1024)
+def _fixed(name: str) -> tzinfo | None:
+    """Return the zone of an offset or of one of Greenwich's names; None of other names."""
+    name = name.strip()
+    if name.upper() in _UTC:
+        return UTC
+    offset = _OFFSET.fullmatch(name)
+    if not offset:
+        return None
+    hours, minutes = int(offset["hours"]), int(offset["minutes"] or 0)
+    if hours > 14 or minutes > 59:
+        raise ValueError(f"no zone lies {name!r:.40} from Greenwich")
+    away = timedelta(hours=hours, minutes=minutes)
+    return timezone(-away if offset["sign"] == "-" else away)
 
 
 @lru_cache(1)
