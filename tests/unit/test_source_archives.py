@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -101,6 +102,22 @@ def test_what_systems_add_to_an_archive_is_passed_over(tmp_path: Path) -> None:
     }
     path = zipped(tmp_path / "n.zip", {**added, "2024.csv": csv("a")})
     assert texts_of(path, tmp_path) == ["a"]
+
+
+def test_what_systems_add_to_an_unpacked_archive_is_passed_over_as_well(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(csv("a"))
+    (tmp_path / "._a.csv").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX/b.csv").write_bytes(b"\x00")
+    assert texts_of(tmp_path / "*.csv", tmp_path) == ["a"]
+    assert texts_of(tmp_path / "**/*.csv", tmp_path) == ["a"]
+
+
+def test_archives_of_a_remote_file_system_are_read(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/archives/a.zip", zipped(tmp_path / "a.zip", THREE).read_bytes())
+    memory.pipe("/archives/b.tar.gz", gzip.compress(tarred({"x.csv": csv("f")})))
+    assert texts_of("memory://archives/*", tmp_path) == ["a", "b", "c", "d", "e", "f"]
 
 
 def test_files_in_archives_are_read_by_their_own_names(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class Archive:
                 if not info.isfile():
                     raise OSError(f"{name!a:.200} in it is a link or a device, not a file")
             self._check_end(archive)
-        found = [(name, info) for name, info in found if not _is_of_the_system(name)]
+        found = [(name, info) for name, info in found if not is_of_the_system(name)]
         self._left = len(found)
         if not found:
             self._close()
@@ -128,7 +128,8 @@ def _decompressor(opened: BinaryIO, name: str) -> BinaryIO:
     return cast(BinaryIO, fsspec.compression.compr[kind](opened, mode="rb"))
 
 
-def _is_of_the_system(name: str) -> bool:
+def is_of_the_system(name: str) -> bool:
+    """Return whether a path is of what systems put beside people's files, such as `__MACOSX` and `._name`."""
     parts = name.replace("\\", "/").split("/")
     return "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] in (".DS_Store", "Thumbs.db", "")
 

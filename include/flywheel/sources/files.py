@@ -14,7 +14,14 @@ from fsspec.core import url_to_fs
 from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.errors import SourceError
-from flywheel.sources.archives import ARCHIVES, COMPRESSIONS, READ_ERRORS, Archive, decompressed
+from flywheel.sources.archives import (
+    ARCHIVES,
+    COMPRESSIONS,
+    READ_ERRORS,
+    Archive,
+    decompressed,
+    is_of_the_system,
+)
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -107,7 +114,8 @@ def files_of(source: SourceConfig, key: str) -> list[SourceFile]:
     try:
         fs, path = url_to_fs(url)
         paths = sorted(p for p in fs.glob(path) if fs.isfile(p)) if _is_glob(path) else [path]
-        found = paths if _is_glob(path) else [p for p in paths if fs.exists(p)]
+        # What systems put beside files, as an unpacked archive has it, is nobody's news.
+        found = [p for p in paths if (not is_of_the_system(p) if _is_glob(path) else fs.exists(p))]
         is_folder = not _is_glob(path) and bool(found) and fs.isdir(path)
     except ImportError as error:
         raise SourceError(f"{url}: {error} (key {key}.path)") from None
