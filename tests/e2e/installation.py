@@ -300,6 +300,11 @@ class Airflow:
             return {}
         return dict(answer.json())
 
+    def has_triggerer(self, since: datetime) -> bool:
+        """Return whether a triggerer has told that it is alive after a time."""
+        told = self._get("/api/v2/monitor/health").get("triggerer", {}).get("latest_triggerer_heartbeat")
+        return bool(told) and datetime.fromisoformat(told) > since
+
     def _is_up(self) -> bool:
         try:
             return self._api.get("/api/v2/version").status_code == 200

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -69,7 +70,10 @@ def stage(own_cluster: OwnCluster, airflow: Airflow) -> Stage:
     airflow.kill_component("triggerer")
     made.begin("timeout")
     time.sleep(25)  # longer than the time that `started` gives a pod to start
+    started = datetime.now(UTC)
     airflow.start_component("triggerer")
+    # A busy machine takes half a minute to start it, and what is timed is what it does.
+    wait_until("the triggerer", lambda: airflow.has_triggerer(started), 180)
     return made
 
 
