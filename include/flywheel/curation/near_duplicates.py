@@ -58,9 +58,9 @@ def group_similar(words: NDArray[np.int32], starts: Ints, threshold: float) -> I
     groups = Groups(n)
     groups.join(*sets.equal_pairs())
     # Of equal sets one goes on.
-    rest = np.unique(groups.first)
+    rest = np.flatnonzero(np.bincount(groups.first))
     bits = sets.bits()
-    for low, high, top in _size_ranges(np.unique(sets.sizes[rest]), threshold):
+    for low, high, top in _size_ranges(np.flatnonzero(np.bincount(sets.sizes[rest])), threshold):
         differing = _most_differing(low, high, top, threshold)
         members = rest[(sets.sizes[rest] >= low) & (sets.sizes[rest] <= top)]
         if differing == 0 or len(members) < 2:

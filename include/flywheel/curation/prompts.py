@@ -45,7 +45,7 @@ class Sift:
         self.other: Counter[str] = Counter()
         self.taken_over: Counter[str] = Counter()
         self.removed: Counter[str] = Counter()
-        self.unknown = 0
+        self.unknown = self.renamed = 0
 
     @classmethod
     def of(cls, plan: Plan, workload: Workload | None, root: ArtifactRoot) -> Sift:
@@ -64,6 +64,12 @@ class Sift:
         """What decides, beside today's workload: other versions, and those whose labels hold."""
         held = self._workload.labels_hold_from if self._workload else ()
         return [sorted(other.sha256 for other in self.others), sorted(held)] if self.others else []
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a record has stayed out or was changed so far; if none was, all go in again as they are."""
+        counted = (self.other, self.taken_over, self.removed)
+        return bool(self.unknown or self.renamed or any(map(Counter.total, counted)))
 
     def through(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yield the records that go in, in their order, as they go in."""
@@ -94,6 +100,7 @@ class Sift:
                 self.removed[record.label] += 1
                 return None
             record = renamed(record, label, today)
+            self.renamed += 1
         if found is not None and found[0] is not today:
             self.taken_over[found[0].sha256] += 1
         return record
@@ -123,13 +130,14 @@ class Sift:
 
     def sums(self) -> list[Any]:
         """Return the counts as JSON, for `add`."""
-        return [self.other, self.taken_over, self.removed, self.unknown]
+        return [self.other, self.taken_over, self.removed, self.unknown, self.renamed]
 
     def add(self, sums: list[Any]) -> None:
         """Add the counts of another process."""
         for mine, its in zip((self.other, self.taken_over, self.removed), sums[:3], strict=True):
             mine.update(its)
         self.unknown += sums[3]
+        self.renamed += sums[4]
 
 
 def _is_no_class(label: str) -> bool:

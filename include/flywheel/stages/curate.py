@@ -194,7 +194,7 @@ def _build(
         **{name: len(places) for name, places in sides.items()},
         "left_out": len(parts.left_out),
         "split": config.split,
-        "events": len(np.unique(samples.events)),
+        "events": int(np.count_nonzero(np.bincount(samples.events))),
         "known": {name: _known(samples, places) for name, places in sides.items() if len(places)},
         "stratified": parts.stratified,
         "notes": [*parts.notes, *notes_of(prompts), *conflict_notes(samples.conflicts, conflicts)],
@@ -203,7 +203,9 @@ def _build(
     classifies = _workload_type(plan, samples.names) == "classification"
     with root.build("datasets", key) as made:
         for name, places in sides.items():
-            records = sift.through(store.get(samples.ids[place] for place in places.tolist()))
+            records = store.get(samples.ids[place] for place in places.tolist())
+            if sift.has_changed:
+                records = sift.through(records)
             if classifies:
                 records = (in_own_form(record, plan.workload) for record in records)
             events = (samples.ids[event] for event in samples.events[places].tolist())
