@@ -67,7 +67,9 @@ def experiment() -> dict[str, Any]:
             {"model_name": "demo/broken", "name": "broken", "weights": "no/such/weights", "gpus": 0},
         ],
         "data_split_config": {"eval_size": 60, "val_ratio": 0.05, "min_total_records": 50},
-        "training_config": {"epochs": 1, "batch_size": 32, "learning_rate": 0.001, "validations": 1},
+        # Enough for every candidate to beat the most frequent answer: another one would never be chosen.
+        "student_prompt": "text",
+        "training_config": {"epochs": 5, "batch_size": 16, "learning_rate": 0.005, "validations": 1},
         "evaluation_config": {"bootstrap_samples": 100},
         "promotion": {"within": 1.0, "min_eval": 1},
         # Nightly, at an hour that is not now: a backfill needs a schedule, and nothing may start by itself.
