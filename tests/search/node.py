@@ -107,25 +107,10 @@ class SearchNode:
         command = [str(self._distribution / "bin" / "elasticsearch"), "-d", "-p", str(self._home / "pid")]
         if os.geteuid() == 0:
             command = ["setpriv", f"--reuid={_OWNER}", f"--regid={_OWNER}", "--clear-groups", *command]
-        for _ in range(2):
-            with log.open("wb") as output:
-                try:
-                    done = subprocess.run(
-                        command,
-                        stdout=output,
-                        stderr=output,
-                        env=environment,
-                        cwd=self._home / "tmp",
-                        check=False,
-                        timeout=START_SECONDS,
-                    )
-                except subprocess.TimeoutExpired:
-                    # Its launcher was once seen to wait for ever for a node that had long started.
-                    self.kill()
-                    continue
-            break
-        else:
-            raise RuntimeError(f"Elasticsearch's launcher does not end: {log.read_text()[-3000:]}")
+        with log.open("wb") as output:
+            done = subprocess.run(
+                command, stdout=output, stderr=output, env=environment, cwd=self._home / "tmp", check=False
+            )
         if done.returncode:
             raise RuntimeError(f"Elasticsearch does not start: {log.read_text()[-3000:]}")
         deadline = time.monotonic() + START_SECONDS
