@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from tests.unit.teacher_servers import body_of
 from tests.unit.test_stages_label import WORKLOAD
 
 CUT_OFF_TOKENS = 256
@@ -55,12 +56,7 @@ class BadTeacher:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await body_of(receive)
         status, data, rng = self._answer(body)
         headers = []
         encoding = rng.choice(self._encodings)

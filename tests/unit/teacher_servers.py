@@ -40,6 +40,16 @@ def stand_in(labels: Mapping[str, str], **behaviour: Any) -> Iterator[tuple[str,
         yield url, teacher
 
 
+async def body_of(receive: Any) -> bytes:
+    """Return the whole body of an ASGI request."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+
+
 def completion(content: Any) -> bytes:
     return orjson.dumps({"model": "m", "choices": [{"message": {"role": "assistant", "content": content}}]})
 
@@ -58,12 +68,7 @@ class Script:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await body_of(receive)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.calls.append(
             {"path": scope["path"], "headers": headers, "body": body, "client": scope["client"]}

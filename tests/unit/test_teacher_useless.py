@@ -12,7 +12,7 @@ from flywheel.plan import Plan
 from flywheel.stages.forecast import forecast
 from flywheel.stores import open_store
 from flywheel.teacher.without_label import WithoutLabel
-from tests.unit.teacher_servers import Script, completion, served, stand_in
+from tests.unit.teacher_servers import Script, body_of, completion, served, stand_in
 from tests.unit.test_stages_label import LABELS, figures, label, lines_of, make, write_headlines
 
 
@@ -98,12 +98,7 @@ class ByText:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await body_of(receive)
         prompt = orjson.loads(body)["messages"][-1]["content"]
         text = next((text for text in self.steps if text in prompt), "")
         self.calls.append(text)

@@ -130,7 +130,7 @@ def _length(ends: Ends) -> int:
 
 def _shared_ends(texts: set[str], more_than: int) -> Iterator[Ends]:
     """Yield what texts begin and end with, for all of them and for those groups that share much more."""
-    ends = _shared(texts)
+    ends = shared_ends(texts)
     if len(texts) < 2 or _length(ends) < more_than + MIN_SHARED:
         return
     yield ends
@@ -142,7 +142,7 @@ def _shared_ends(texts: set[str], more_than: int) -> Iterator[Ends]:
             yield from _shared_ends(groups[start], _length(ends))
 
 
-def _shared(texts: set[str]) -> Ends:
+def shared_ends(texts: set[str]) -> Ends:
     """Return what the texts begin with and what the rest of them ends with, cut at white space."""
     first, last = min(texts), max(texts)  # of all, these two share the least
     before = _to_space(first[: shared_start(first, last)])

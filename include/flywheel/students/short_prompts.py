@@ -8,13 +8,12 @@ beside the adapter: whoever asks the student later takes away the same.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.students.common_text import common_text
+from flywheel.curation.texts import shared_ends
 
 # Records of a training set that the form is taken from: the first ones, whatever the size of a candidate.
 LOOKED_AT = 1000
@@ -55,9 +54,7 @@ class ShortPrompt(BaseModel):
         texts = [request[shared]["content"] for request in requests]
         if not all(isinstance(text, str) for text in texts):
             return None
-        before = _to_space(common_text(texts))
-        rests = [text[len(before) :][::-1] for text in texts]
-        after = _to_space(common_text(rests))[::-1]
+        before, after = shared_ends(set(texts))
         messages = tuple(requests[0][:shared])
         length = len(before) + len(after) + sum(len(str(message.get("content"))) for message in messages)
         return cls(messages=messages, before=before, after=after) if length >= LEAST else None
@@ -77,9 +74,3 @@ class ShortPrompt(BaseModel):
             return list(messages)
         own = text[len(self.before) : len(text) - len(self.after)].strip()
         return [{**first, "content": own}, *rest]
-
-
-def _to_space(text: str) -> str:
-    """Return the text up to its last white space, so that no word is cut."""
-    match = re.match(r".*\s", text, re.DOTALL)
-    return match[0] if match else ""

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from flywheel.aside import AsideFile
 from flywheel.sources import Headline
 from flywheel.teacher.agreement import Disagreement
 
 COLUMNS = ("human_label", "teacher_label", "headline", "answer", "confidence", "file", "line")
 
 
-class Disagreements:
+class Disagreements(AsideFile):
     """Writes a CSV file, aside until it is whole; without a disagreement there is none."""
 
     def __init__(self, path: Path) -> None:
-        self.count = 0
-        self._path = path
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}")
-        self._file = self._aside.open("w", encoding="utf-8", newline="")
+        super().__init__(path, "w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
 
@@ -31,19 +26,6 @@ class Disagreements:
         confidence = "" if found.confidence is None else f"{found.confidence:.4f}"
         row = (found.human, found.teacher, found.text, answer, confidence, headline.file, headline.line)
         self._writer.writerow([_safe(value) for value in row])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
-        if self.count:
-            os.replace(self._aside, self._path)
-        else:
-            self._aside.unlink()
-            self._path.unlink(missing_ok=True)
 
 
 def _safe(value: object) -> object:
