@@ -30,7 +30,7 @@ from tests.integration.airflow_stack import (
 pytestmark = pytest.mark.slow
 
 # Long enough to be killed in the middle; a checkpoint after nearly every step.
-LONG = {"epochs": 12, "checkpoint_seconds": 0.05, "batch_size": 16, "validations": 0}
+LONG = {"epochs": 24, "checkpoint_seconds": 0.05, "batch_size": 16, "validations": 0}
 SIZES = [40, 120]
 CONCURRENCY = 4
 
@@ -70,9 +70,21 @@ def label_pid(stack: Stack, run_id: str) -> int | None:
     return found["pid"] if found["state"] == "running" else None
 
 
-def scratch_step(folder: Path) -> bool:
-    """Return whether a training has written a checkpoint."""
-    return any((folder / "artifacts" / "scratch" / "adapters").glob("*/*"))
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a training that has not ended has written a checkpoint."""
+    return any((folder / "artifacts" / "scratch" / "adapters").glob("*/checkpoint.safetensors"))
+
+
+def halted_after_checkpoint(stack: Stack, folder: Path) -> list[int]:
+    """Return the jobs' processes, halted while a training's checkpoint is there; none where there is none yet."""
+    jobs = jobs_running(stack.folder) if has_checkpoint(folder) else []
+    for job in jobs:
+        os.kill(job, signal.SIGSTOP)
+    if has_checkpoint(folder):
+        return jobs
+    for job in jobs:
+        os.kill(job, signal.SIGCONT)
+    return []
 
 
 def test_the_table_is_that_of_an_undisturbed_run(
@@ -88,8 +100,7 @@ def test_the_table_is_that_of_an_undisturbed_run(
     wait_for(lambda: stack.states("killed").get("curate") == "success", 180)
 
     # A training process, after a checkpoint.
-    wait_for(lambda: scratch_step(data), 120)
-    victims = wait_for(lambda: jobs_running(stack.folder), 30)
+    victims = wait_for(lambda: halted_after_checkpoint(stack, data), 120)
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
 
@@ -119,7 +130,7 @@ def test_the_table_is_that_of_an_undisturbed_run(
 
 def running_job(stack: Stack, run_id: str, data: Path) -> int:
     wait_for(lambda: stack.states(run_id).get("customize small @ 120") == "running", 180)
-    wait_for(lambda: scratch_step(data), 120)
+    wait_for(lambda: has_checkpoint(data), 120)
     return int(wait_for(lambda: jobs_running(stack.folder), 60)[0])
 
 
