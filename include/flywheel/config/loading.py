@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
+from flywheel.config.secrets import secrets_in
 from flywheel.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,11 @@ def validate_config(data: Any, origin: str, lines: dict[Location, int] | None = 
         lines: the line of each location in the file, where there is a file.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: as `load_config`; or a key holds a secret, which is then not shown.
     """
+    secrets = secrets_in(data)
+    if secrets:
+        raise ConfigError("\n".join(f"{_where(origin, lines or {}, key)}: {way}" for key, way in secrets))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -125,11 +129,7 @@ def _collect_lines(path: Path, node: yaml.Node, location: Location, lines: dict[
 
 def _explain(origin: str, lines: dict[Location, int], detail: ErrorDetails) -> str:
     location = detail["loc"]
-    known = location
-    while known and known not in lines:  # a missing key has no line of its own: its section has
-        known = known[:-1]
-    key = ".".join(str(part) for part in location)
-    where = f"{origin}, line {lines[known]}: {key}" if lines else f"{origin}: {key}"
+    where = _where(origin, lines, location)
     if detail["type"] == "extra_forbidden":
         names = _keys_of(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
@@ -144,6 +144,15 @@ def _explain(origin: str, lines: dict[Location, int], detail: ErrorDetails) -> s
     if "headers" in location:  # what is wrong there may be a key
         return f"{where}: {message}"
     return f"{where}: {message}; got {_shorten(detail.get('input'))}"
+
+
+def _where(origin: str, lines: dict[Location, int], location: Location) -> str:
+    """Return file, line and key, for the beginning of a message."""
+    known = location
+    while known and known not in lines:  # a missing key has no line of its own: its section has
+        known = known[:-1]
+    key = ".".join(str(part) for part in location)
+    return f"{origin}, line {lines[known]}: {key}" if lines else f"{origin}: {key}"
 
 
 def _shorten(value: Any) -> str:

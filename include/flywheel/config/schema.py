@@ -211,7 +211,11 @@ class Notifier(Section):
     """One Airflow notifier: any class of any provider, with its arguments."""
 
     notifier: str = Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$", description="Class path.")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="Of its constructor.")
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Of its constructor. A secret one is `{connection: ID, field: password}`: of an Airflow "
+        "connection its password, login, host or extra.NAME.",
+    )
 
 
 class NotificationsConfig(Section):

@@ -11,6 +11,7 @@ from pydantic import ImportString, TypeAdapter
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.schema import Notifier
+from flywheel.orchestration.notifier_arguments import resolved
 from flywheel.runs import Run
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,6 @@ def notify(notifiers: Iterable[Notifier], context: Any, **facts: Any) -> None:
     for entry in notifiers:
         try:
             made = TypeAdapter(ImportString).validate_python(entry.notifier)
-            made(**entry.arguments)({**context, "flywheel": facts})
+            made(**resolved(entry.arguments))({**context, "flywheel": facts})
         except Exception:
             log.exception("notifier %s failed; the run goes on", entry.notifier)
