@@ -17,6 +17,7 @@ from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
 from flywheel.config.student import Student
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
+from flywheel.students.settings import SETTINGS_VERSION
 from flywheel.students.short_prompts import ShortPrompt
 from flywheel.students.weights import weights_hash
 
@@ -64,7 +65,9 @@ class CustomizeSpec(_Model):
         base = weights_hash(self.student.weights)
         # Adapters of whole prompts are found by the key that they had before there were others.
         prompt = [] if self.student_prompt == "full" else [SHORT_PROMPT_VERSION]
-        made_from = [base, limits, self.dataset, self.size, training, lora, self.seed, *prompt]
+        found = None in (self.training.epochs, self.training.learning_rate)
+        settings = [SETTINGS_VERSION] if found else []
+        made_from = [base, limits, self.dataset, self.size, training, lora, self.seed, *prompt, *settings]
         return key_of("adapter", CUSTOMIZE_VERSION, *made_from)
 
 
@@ -86,9 +89,12 @@ class CustomizeResult(_Model):
         train_records: the records it learned from; `dropped` more were too long, or are refused by the chat
             template, with the reasons.
         short_prompt: what its prompts leave out; None: it is asked whole ones.
-        notes: in sentences, what became of records that were left out, and what the template passes over.
+        notes: in sentences, what became of records that were left out, what the template passes over, and
+            which settings are doubtful.
         prefix_tokens: the tokens that all prompts begin with, computed once for a whole row.
         steps: optimizer steps that the adapter took; `steps_run` of them by this call: 0 when it was found.
+        learning_rate: the highest rate of the schedule; None where an earlier flywheel made it.
+        epochs: passes over the training records, if nothing stopped them early; None likewise.
         samples: the samples of those steps, over all epochs.
         train_seconds: of the whole training, also of its part before a restart.
         records_per_second: samples by train_seconds.
@@ -112,6 +118,8 @@ class CustomizeResult(_Model):
     prefix_tokens: int = 0
     steps: int
     steps_run: int
+    learning_rate: float | None = None
+    epochs: int | None = None
     samples: int
     train_seconds: float
     records_per_second: float

@@ -304,9 +304,9 @@ def _run_params(plan: Plan) -> dict[str, Any]:
         "client_id": plan.client_id,
         "cutoff": plan.cutoff,
         "teacher": plan.config.teacher.model,
-        "epochs": training.epochs,
+        "epochs": training.epochs or "found",
         "batch_size": training.batch_size,
-        "learning_rate": training.learning_rate,
+        "learning_rate": training.learning_rate or "found",
         "adapter_dim": lora.adapter_dim,
         "eval_size": plan.config.data_split_config.eval_size,
     }
@@ -372,9 +372,9 @@ def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: Customiz
         "student": row.student,
         "model_name": student.model_name,
         "size": row.size,
-        "epochs": training.epochs,
+        "epochs": (made and made.epochs) or training.epochs,
         "batch_size": training.batch_size,
-        "learning_rate": training.learning_rate,
+        "learning_rate": (made and made.learning_rate) or training.learning_rate,
         "adapter_dim": plan.config.lora_config.adapter_dim,
     }
     metrics = {

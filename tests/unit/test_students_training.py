@@ -24,7 +24,7 @@ from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import FILE, load_checkpoint, save_checkpoint
 from flywheel.students.outcome import TrainingOutcome
 from flywheel.students.rows import Sample, build_row
-from flywheel.students.training import fine_tune, learning_rate
+from flywheel.students.training import fine_tune, rate_at
 
 # More frequent than any job needs, so that a checkpoint follows every step.
 EVERY_STEP = 1e-9
@@ -119,14 +119,14 @@ class TestLoop:
         told: list[Progress] = []
         _, outcome = weights_after(config(epochs=2, batch_size=8), samples, progress=told.append)
         assert outcome.state.samples == 40
-        assert outcome.steps == 6  # two full batches and one of four, twice
+        assert outcome.settings.steps == 6  # two full batches and one of four, twice
         assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
         assert seen[:20] != seen[20:] and seen[:20] != list(range(20))
         assert told[-1].step == told[-1].steps == 6 and told[-1].seconds_left == 0
 
     def test_epochs_repeat_until_the_least_number_of_steps(self) -> None:
         _, outcome = weights_after(config(epochs=1, min_steps=7), make_samples(30, 16))
-        assert outcome.steps == outcome.state.step == 7
+        assert outcome.settings.steps == outcome.state.step == 7
 
     def test_samples_without_a_common_prefix_are_trained_too(self) -> None:
         samples = [sample for seed in range(12) for sample in make_samples(0, 1, seed=seed)]
@@ -135,8 +135,7 @@ class TestLoop:
         assert outcome.state.losses[-1] < outcome.state.losses[0]
 
     def test_the_rate_rises_over_the_warmup_and_falls_to_zero(self) -> None:
-        settings = config(warmup_ratio=0.2, learning_rate=1.0)
-        rates = [learning_rate(step, 20, settings) for step in range(20)]
+        rates = [rate_at(step, 20, 1.0, 0.2) for step in range(20)]
         assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
         assert rates[5:] == sorted(rates[5:], reverse=True)
         assert 0 < rates[-1] < 0.02
@@ -219,7 +218,7 @@ class TestCheckpoints:
         assert steps == sorted(steps), "a killed training lost a checkpoint"
         weights, outcome = self.run(tmp_path)
         expected, plain = uninterrupted
-        assert outcome.resumed_from_step and outcome.steps_run < plain.steps
+        assert outcome.resumed_from_step and outcome.steps_run < plain.settings.steps
         assert_same(weights, expected)
         assert outcome.state.losses == plain.state.losses
         assert outcome.state.val_losses == plain.state.val_losses

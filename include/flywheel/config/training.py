@@ -17,9 +17,17 @@ class TrainingConfig(BlueprintSection):
 
     training_type: Literal["sft"] = Field("sft", description="Supervised fine-tuning.")
     finetuning_type: Literal["lora"] = Field("lora", description="Low-rank adapters.")
-    epochs: int = Field(1, ge=1, description="Passes over the training records.")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Passes over the training records; null: 3 to 10, enough for 160 steps (on NeMo 1).",
+    )
     batch_size: int = Field(64, ge=1, description="Samples in an optimizer step.")
-    learning_rate: float = Field(1e-4, gt=0, description="The highest rate of the schedule.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="The highest rate of the schedule; null: by the width of the student (on NeMo 1e-4).",
+    )
     # flywheel's own
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising rate.")
     weight_decay: float = Field(0.0, ge=0, description="Of AdamW, on the adapter.")

@@ -159,10 +159,12 @@ def _train(
         dropped=dropped.count,
         dropped_reasons=dict(dropped.reasons),
         short_prompt=short,
-        notes=notes,
+        notes=(*notes, *outcome.settings.doubts),
         prefix_tokens=outcome.prefix,
         steps=state.step,
         steps_run=outcome.steps_run,
+        learning_rate=outcome.settings.learning_rate,
+        epochs=outcome.settings.epochs,
         samples=state.samples,
         train_seconds=state.seconds,
         records_per_second=state.samples / max(state.seconds, 1e-9),
@@ -194,6 +196,7 @@ def device_name(kind: str) -> str:
 def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingOutcome) -> str:
     """Return README.md of the adapter, in the Hub's format for model cards."""
     training, lora = spec.training, spec.lora
+    planned = f"{outcome.settings.steps}{' (stopped early)' if result.stopped_early else ''}"
     val = f"{result.val_loss:.4f}" if result.val_loss is not None else "not watched"
     alpha = lora.alpha if lora.alpha is not None else 2 * lora.adapter_dim
     base = base_name(spec.student.weights)
@@ -216,9 +219,9 @@ flywheel from the first {spec.size} training records of dataset `{spec.dataset}`
 | | |
 |---|---|
 | records | {result.train_records} ({result.dropped} left out) |
-| optimizer steps | {result.steps} of {outcome.steps}{" (stopped early)" if result.stopped_early else ""} |
-| batch size, epochs | {training.batch_size}, {training.epochs} |
-| learning rate | {training.learning_rate:g}, warmup {training.warmup_ratio:g}, cosine |
+| optimizer steps | {result.steps} of {planned} |
+| batch size, epochs | {training.batch_size}, {result.epochs} |
+| learning rate | {result.learning_rate:g}, warmup {training.warmup_ratio:g}, cosine |
 | rank, alpha, dropout | {lora.adapter_dim}, {alpha:g}, {lora.adapter_dropout:g} |
 | parameters | {result.parameters or 0:,}, of which trained {result.trainable_parameters or 0:,} |
 | training loss | {result.train_loss:.4f} nats a token |

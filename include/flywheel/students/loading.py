@@ -106,6 +106,11 @@ def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+def width_of(model: Any) -> int:
+    """Return the length of a transformers model's hidden states, of its text part where it has several."""
+    return int(model.config.get_text_config().hidden_size)
+
+
 def count_parameters(model: Any) -> tuple[int, int]:
     """Return (all, trainable) parameters of a model; weights that two layers share count once."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from flywheel.jobs import LossPoint
+from flywheel.students.settings import Settings
 
 
 @dataclass
@@ -39,7 +40,7 @@ class TrainingOutcome:
 
     Attributes:
         state: at its end.
-        steps: optimizer steps planned.
+        settings: what it was run with, and the steps planned.
         steps_run: steps taken by this call.
         resumed_from_step: the checkpoint's step, or None.
         prefix: tokens of the shared prefix.
@@ -48,7 +49,7 @@ class TrainingOutcome:
     """
 
     state: TrainingState
-    steps: int
+    settings: Settings
     steps_run: int
     resumed_from_step: int | None
     prefix: int

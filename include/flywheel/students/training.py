@@ -30,8 +30,10 @@ from flywheel.jobs import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
 from flywheel.students.engine import engine_for
+from flywheel.students.loading import width_of
 from flywheel.students.outcome import TrainingOutcome, TrainingState
 from flywheel.students.rows import Sample, Tokens, build_row, common_prefix, fill_rows
+from flywheel.students.settings import settle
 from flywheel.students.stopping import stop_requests
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,7 @@ def fine_tune(
     val_loss = trainer.finish()
     return TrainingOutcome(
         state=state,
-        steps=trainer.steps,
+        settings=trainer.settings,
         steps_run=state.step - first,
         resumed_from_step=resumed_from,
         prefix=len(trainer.prefix),
@@ -130,13 +132,13 @@ def _compile_seconds(steps: Sequence[float]) -> float:
     return max(0.0, sum(first) - len(first) * statistics.median(others))
 
 
-def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
+def rate_at(step: int, steps: int, highest: float, warmup_ratio: float) -> float:
     """Return the rate of a step (from 0): a linear rise over the warmup, then half a cosine down to zero."""
-    warmup = round(steps * config.warmup_ratio)
+    warmup = round(steps * warmup_ratio)
     if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
+        return highest * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return highest * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class _Trainer:
@@ -162,12 +164,18 @@ class _Trainer:
             build_row(self.prefix, samples)
             for samples in fill_rows(shared, sorted(val, key=len), self.most_tokens)
         ]
+        self.settings = settle(config, len(train), width_of(model))
+        for doubt in self.settings.doubts:
+            log.warning("%s", doubt)
         self.steps_per_epoch = math.ceil(len(train) / config.batch_size)
-        self.steps = max(config.epochs * self.steps_per_epoch, config.min_steps)
+        self.steps = self.settings.steps
         validations = config.validations if val else 0
         self.validation_steps = {round(self.steps * (n + 1) / validations) for n in range(validations)}
         self.optimizer = torch.optim.AdamW(
-            list(self.weights.values()), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            list(self.weights.values()),
+            lr=self.settings.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.state = TrainingState()
         self.best: dict[str, Tensor] = {}
@@ -183,7 +191,7 @@ class _Trainer:
         step = self.state.step
         samples = self._batch(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.steps, self.config)
+            group["lr"] = rate_at(step, self.steps, self.settings.learning_rate, self.config.warmup_ratio)
         while True:
             try:
                 loss = self._backward(samples, step)

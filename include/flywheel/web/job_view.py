@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -183,7 +184,7 @@ def _runtime(job: live.Job) -> float:
 def _customization(plan: Plan, model_name: str, size: int, job: live.Customize) -> Customization:
     assert job.started_at is not None
     steps, training = job.step or 0, plan.config.training_config
-    epochs = training.epochs if job.state == "done" else steps * training.batch_size // size
+    epochs = steps // math.ceil(size / training.batch_size)
     return Customization(
         started_at=job.started_at,
         finished_at=job.ended_at,

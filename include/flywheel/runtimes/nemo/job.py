@@ -20,6 +20,7 @@ from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.student import CustomizerConfig
 from flywheel.jobs import CUSTOMIZE_VERSION, EVALUATE_VERSION, CustomizeSpec, EvaluateSpec
+from flywheel.students.settings import settle
 
 SPEC_SUFFIX = ".spec.json"
 
@@ -173,7 +174,7 @@ def evaluation_key(spec: EvaluateSpec) -> str:
 def steps_of(spec: CustomizeSpec) -> tuple[int, int]:
     """Return the optimizer steps of an epoch, and the epochs: enough for `training_config.min_steps`."""
     each = math.ceil(spec.size / spec.training.batch_size)
-    return each, max(spec.training.epochs, math.ceil(spec.training.min_steps / each))
+    return each, math.ceil(settle(spec.training, spec.size, None).steps / each)
 
 
 def training_options(wanted: CustomizerConfig) -> tuple[CustomizationTrainingOptionParam, list[Any]]:
@@ -203,12 +204,13 @@ def hyperparameters(spec: CustomizeSpec) -> HyperparametersParam:
     """Return a training as the Customizer wants it described."""
     training, lora = spec.training, spec.lora
     each, epochs = steps_of(spec)
+    settings = settle(training, spec.size, None)
     described: HyperparametersParam = {
         "training_type": training.training_type,
         "finetuning_type": training.finetuning_type,
         "epochs": epochs,
         "batch_size": training.batch_size,
-        "learning_rate": training.learning_rate,
+        "learning_rate": settings.learning_rate,
         "warmup_steps": round(each * epochs * training.warmup_ratio),
         "weight_decay": training.weight_decay,
         "seed": spec.seed,
@@ -221,7 +223,7 @@ def hyperparameters(spec: CustomizeSpec) -> HyperparametersParam:
     }
     if training.validations:
         described["val_check_interval"] = round(min(1.0, epochs / training.validations), 6)
-    if training.min_steps > each * training.epochs:
+    if training.min_steps == settings.steps:
         described["max_steps"] = training.min_steps
     return described
 

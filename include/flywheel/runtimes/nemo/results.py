@@ -25,6 +25,7 @@ from flywheel.runtimes.nemo.job import NemoJob, steps_of
 from flywheel.stages.customize import RESULT
 from flywheel.stages.evaluate import Speed, keep_evaluation, read_eval_records, read_training_records
 from flywheel.students.comparing import compare, teacher_calls
+from flywheel.students.settings import settle
 from flywheel.tool_calls import normal_text, parse_calls
 
 log = logging.getLogger(__name__)
@@ -214,6 +215,8 @@ def _trained(job: NemoJob, spec: CustomizeSpec, trained: Trained) -> CustomizeRe
         train_records=spec.size,
         steps=steps,
         steps_run=steps,
+        learning_rate=settle(spec.training, spec.size, None).learning_rate,
+        epochs=epochs,
         samples=samples,
         train_seconds=seconds,
         records_per_second=samples / max(seconds, 1e-9),
