@@ -28,6 +28,15 @@ from functools import lru_cache
 MAX_WORDS_AROUND = 8
 # Texts up to this length are remembered with their normal forms.
 _SHORT = 64
+# An answer that is longer, without its thoughts, names no class: nobody says one in so many characters.
+MAX_ANSWER_CHARACTERS = 100_000
+# Longer texts are brought to Unicode's form NFKC in pieces of so many characters: it sorts each run of
+# combining marks by insertion, for which 20,000 of them take a second.
+_PIECE = re.compile(r"\s+|\S{1,200}")
+# Ligatures of whole words (U+FDFA becomes 18 characters) are left out of longer texts.
+_LIGATURES = re.compile("[\ufdf0-\ufdfc]+")
+# Brackets that NFKC makes square.
+_SQUARE = str.maketrans("\ufe47\uff3b\ufe48\uff3d", "[[]]")
 
 _TAGS = "(?:think|thinking|thought|reasoning|seed:think)"
 _OPENS = rf"(?:<{_TAGS}>|\[THINK\])"
@@ -50,8 +59,18 @@ def normalize(name: str) -> str:
 
 
 def _normalize(name: str) -> str:
-    text = unicodedata.normalize("NFKC", name).casefold().replace("&", " and ")
+    text = _compatible(name).casefold().replace("&", " and ")
     return _NOT_WORD.sub(" ", text).strip()
+
+
+def _compatible(text: str) -> str:
+    """Return a text in Unicode's form NFKC, in time that grows as its length does, whatever is in it."""
+    if text.isascii():
+        return text
+    if len(text) <= _SHORT:
+        return unicodedata.normalize("NFKC", text)
+    pieces = _PIECE.findall(_LIGATURES.sub(" ", text))
+    return "".join(unicodedata.normalize("NFKC", piece) for piece in pieces)
 
 
 # Most answers are one of a few.
@@ -89,13 +108,15 @@ def parse_label(answer: str, classes: Sequence[str], aliases: Mapping[str, str])
         The class, or None when the answer names none, or two different ones.
     """
     names = _names(tuple(classes), tuple(aliases.items()))
-    exact = names.labels.get(normalize(answer))
+    exact = names.labels.get(normalize(answer)) if len(answer) <= names.longest else None
     if exact is not None:
         return exact
     answer = without_thinking(answer)
+    if len(answer) > MAX_ANSWER_CHARACTERS:
+        return None
     found: dict[int, set[str]] = {}
     deepest = 0
-    for match in _BRACKETED.finditer(unicodedata.normalize("NFKC", answer)):
+    for match in _BRACKETED.finditer(answer.translate(_SQUARE)):
         depth = len(match[1])
         deepest = max(deepest, depth)
         labels = names.named_in(normalize(match[2]))
@@ -119,6 +140,8 @@ class _Names:
     def __init__(self, classes: tuple[str, ...], aliases: tuple[tuple[str, str], ...]) -> None:
         self.labels = {normalize(alias): label for alias, label in aliases}
         self.labels.update((normalize(label), label) for label in classes)
+        # Of an answer that is a name and nothing else but signs around it.
+        self.longest = max(map(len, self.labels), default=0) + _SHORT
         # The longest name first: "credit ratings outlook" must not be read as "credit ratings".
         longest_first = sorted(self.labels, key=len, reverse=True)
         self._pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b")

@@ -22,6 +22,8 @@ LabelledBy = Literal["teacher", "application", "posted"]
 STRENGTH: tuple[LabelledBy, ...] = get_args(LabelledBy)
 
 MAX_CONTENT_CHARACTERS = 1_000_000
+MAX_NAME_CHARACTERS = 256
+MAX_MESSAGES = 10_000
 # Unix seconds of the year 3000: beyond it, a log gave milliseconds or nonsense.
 _LATEST_TIMESTAMP = 32_503_680_000
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -124,12 +126,13 @@ class Record:
         client_id = _text(data, "client_id")
         timestamp = data.get("timestamp")
         if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or timestamp != timestamp:
-            raise RecordError(f"timestamp: expected unix seconds, got {timestamp!r:.80}")
+            raise RecordError(f"timestamp: expected unix seconds, got {repr(timestamp)[:80]}")
         if not 0 <= timestamp <= _LATEST_TIMESTAMP:
             raise RecordError(f"timestamp: expected unix seconds, got {timestamp} (milliseconds?)")
         request, response = data.get("request"), data.get("response")
         if not isinstance(request, dict):
             raise RecordError("request: expected an object with model and messages")
+        _check_model(request, "request")
         messages = _check_messages(request.get("messages"))
         if messages is not request["messages"]:
             request = {**request, "messages": messages}
@@ -245,17 +248,27 @@ def make_record(
 
 def _text(data: Mapping[str, Any], key: str) -> str:
     value = data.get(key)
+    if isinstance(value, str) and len(value) > MAX_NAME_CHARACTERS:
+        raise RecordError(f"{key}: expected at most {MAX_NAME_CHARACTERS} characters, got {len(value)}")
     if not isinstance(value, str) or not value.strip():
-        raise RecordError(f"{key}: expected a text that is not empty, got {value!r:.80}")
-    if len(value) > 256:
-        raise RecordError(f"{key}: expected at most 256 characters, got {len(value)}")
+        raise RecordError(f"{key}: expected a text that is not empty, got {repr(value)[:80]}")
     return value
+
+
+def _check_model(part: Mapping[str, Any], where: str) -> None:
+    model = part.get("model")
+    if isinstance(model, str) and len(model) > MAX_NAME_CHARACTERS:
+        raise RecordError(
+            f"{where}.model: expected at most {MAX_NAME_CHARACTERS} characters, got {len(model)}"
+        )
 
 
 def _check_messages(messages: Any) -> list[Message]:
     """Return the messages, with a text for each content that comes in parts."""
     if not isinstance(messages, list) or not messages:
         raise RecordError("request.messages: expected a list of at least one message")
+    if len(messages) > MAX_MESSAGES:
+        raise RecordError(f"request.messages: {len(messages)}, at most {MAX_MESSAGES} are allowed")
     in_texts: list[Message] | None = None
     for index, message in enumerate(messages):
         where = f"request.messages.{index}"
@@ -315,11 +328,12 @@ def _check_answer(
         calls = ()
     if isinstance(content, list):
         content = _text_of(content, f"{where}.content")
+    if isinstance(content, str):
+        _check_content(content, f"{where}.content")
     if not isinstance(content, str) or (not content.strip() and not calls):
         raise RecordError(f"{where}.content: expected a text that is not empty")
     if not calls and not without_thinking(content).strip():
-        raise RecordError(f"{where}.content: expected an answer, got nothing but thoughts: {content!r:.80}")
-    _check_content(content, f"{where}.content")
+        raise RecordError(f"{where}.content: expected an answer, got nothing but thoughts: {content[:80]!r}")
     return content, calls
 
 
@@ -345,7 +359,7 @@ def _label(
         return FREE_TEXT
     label = parse_label(answer, classes, aliases)
     if label is None:
-        raise RecordError(f"{where}.content: names none of the classes: {answer!r:.200}")
+        raise RecordError(f"{where}.content: names none of the classes: {answer[:200]!r}")
     return label
 
 

@@ -32,6 +32,10 @@ from flywheel.errors import RecordError
 NO_CALL = "no call"
 # A student that has lost its way may write braces without end.
 MAX_TEXT = 100_000
+# Braces that begin no call may be so many: each is read up to where it breaks off, which may be the end.
+MAX_BROKEN = 100
+# Calls of one message, and functions that a request offers.
+MAX_CALLS = 1000
 _DECODER = json.JSONDecoder()
 _OBJECT = re.compile(r'\{\s*"')
 
@@ -65,6 +69,8 @@ def read_calls(calls: Any, where: str, *, parse_arguments: bool = True) -> tuple
     """
     if not isinstance(calls, list) or not calls:
         raise RecordError(f"{where}: expected a list of at least one call")
+    if len(calls) > MAX_CALLS:
+        raise RecordError(f"{where}: {len(calls)} calls, at most {MAX_CALLS} are allowed")
     return tuple(_call(call, f"{where}.{index}", parse_arguments) for index, call in enumerate(calls))
 
 
@@ -76,6 +82,8 @@ def check_tools(tools: Any, where: str) -> list[str]:
     """
     if not isinstance(tools, list):
         raise RecordError(f"{where}: expected a list of tools, got {type(tools).__name__}")
+    if len(tools) > MAX_CALLS:
+        raise RecordError(f"{where}: {len(tools)} functions, at most {MAX_CALLS} are allowed")
     names = []
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
@@ -91,15 +99,15 @@ def check_tools(tools: Any, where: str) -> list[str]:
 def parse_calls(text: str) -> tuple[ToolCall, ...]:
     """Return the calls that a student's answer holds, in its order; a call that is not whole is none."""
     found: list[ToolCall] = []
-    place = 0
+    place = broken = 0
     text = text[:MAX_TEXT]
     # Lists are not looked for, only what they hold: an answer of brackets would be read at each of them.
-    while start := _OBJECT.search(text, place):
+    while broken < MAX_BROKEN and (start := _OBJECT.search(text, place)):
         place = start.start()
         try:
             value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
-            place += 1
+            place, broken = place + 1, broken + 1
             continue
         call = _written(value)
         if call is not None:

@@ -46,6 +46,15 @@ class SourceConfig(Section):
         description="Seconds after its time from which a text counts as known, for a feed that comes late. A "
         "date without a time is known at the end of its day (23:59:59 in time_zone) and so much later.",
     )
+    max_unpacked_gb: float = Field(
+        64, gt=0, description="What a compressed file, or all of an archive, may unpack to; more is an error."
+    )
+    max_ratio: int = Field(
+        300,
+        ge=10,
+        description="How many times its size a compressed file or an archive may unpack to, from 64 MB on; "
+        "text has 3 to 20, a log that repeats a long prompt up to 200.",
+    )
     stale_after: int | None = Field(
         None,
         ge=1,

@@ -19,6 +19,7 @@ from flywheel.sources.archives import (
     COMPRESSIONS,
     READ_ERRORS,
     Archive,
+    Unpacking,
     decompressed,
     is_of_the_system,
 )
@@ -48,6 +49,7 @@ class SourceFile:
     Attributes:
         name: its path as people know it, for messages and the quarantine.
         key: the configuration's key that led to it, such as `source.0.path`.
+        unpacking: how much may come out of it.
         archive: the one that it lies in, with what it is there; None of a file by itself.
     """
 
@@ -56,6 +58,7 @@ class SourceFile:
     format: Format
     fs: Any
     path: str
+    unpacking: Unpacking
     archive: tuple[Archive, Any] | None = None
 
     @contextmanager
@@ -71,7 +74,7 @@ class SourceFile:
                 with archive.open(self.path, info) as file:
                     yield BufferedReader(cast(Any, file), _BUFFER_BYTES)
                 return
-            with self._raw() as opened, decompressed(opened, self.path) as file:
+            with self._raw() as opened, decompressed(opened, self.path, self.unpacking) as file:
                 yield BufferedReader(cast(Any, file), _BUFFER_BYTES) if file is not opened else file
         except READ_ERRORS as error:
             raise self.error(f"cannot be read: {error or type(error).__name__}") from error
@@ -133,14 +136,16 @@ def files_of(source: SourceConfig, key: str) -> list[SourceFile]:
         if path.lower().endswith(ARCHIVES):
             files += _files_in(source, name, fs, path, key)
         else:
-            files.append(SourceFile(name, f"{key}.path", _format(source, path, key), fs, path))
+            files.append(
+                SourceFile(name, f"{key}.path", _format(source, path, key), fs, path, _unpacking(source))
+            )
     return files
 
 
 def _files_in(source: SourceConfig, name: str, fs: Any, path: str, key: str) -> list[SourceFile]:
     """Return the files in an archive."""
-    whole = SourceFile(name, f"{key}.path", "csv", fs, path)
-    archive = Archive(path, whole._raw)
+    whole = SourceFile(name, f"{key}.path", "csv", fs, path, _unpacking(source))
+    archive = Archive(path, whole._raw, whole.unpacking)
     try:
         members = archive.members()
     except READ_ERRORS as error:
@@ -155,8 +160,12 @@ def _files_in(source: SourceConfig, name: str, fs: Any, path: str, key: str) -> 
         if member.lower().endswith(ARCHIVES):
             raise whole.error(f"holds an archive, {shown}; unpack it")
         kind = _format(source, member, key, shown, outer=path)
-        files.append(SourceFile(shown, f"{key}.path", kind, fs, member, (archive, info)))
+        files.append(SourceFile(shown, f"{key}.path", kind, fs, member, whole.unpacking, (archive, info)))
     return files
+
+
+def _unpacking(source: SourceConfig) -> Unpacking:
+    return Unpacking(int(source.max_unpacked_gb * 1e9), source.max_ratio)
 
 
 def lines_of(file: BinaryIO) -> Iterator[Line]:

@@ -19,6 +19,7 @@ from flywheel.sources.time_column import TimeColumn
 from flywheel.sources.timestamps import TimeReader
 
 MAX_TEXT_CHARACTERS = 10_000
+MAX_LABEL_CHARACTERS = 1000
 # What bytes that are not UTF-8 were read as.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -139,6 +140,11 @@ def headline_of(row: Row, source: SourceConfig, times: TimeColumn | None, file: 
     if columns.human_label is not None:
         value = row.values.get(columns.human_label)
         if isinstance(value, str):
+            if len(value) > MAX_LABEL_CHARACTERS:
+                return (
+                    f"{columns.human_label}: too long: {len(value)} characters, at most "
+                    f"{MAX_LABEL_CHARACTERS} are allowed"
+                )
             if _SURROGATE.search(value):
                 return f"{columns.human_label}: not valid UTF-8"
             human_label = value.strip() or None

@@ -25,6 +25,8 @@ from flywheel.sources.time_texts import TextReader
 EXPECTED = "an ISO date or date-time such as 2024-03-01 or 2024-03-01T09:30:00Z, or unix seconds"
 # Who decides where a value has another form, or could have several.
 DECIDES = "source.time_format says how times are written, such as '%d/%m/%Y' or unix_ms"
+# No time is written in more characters.
+_LONGEST = 200
 # Unix seconds of the year 3000.
 _LATEST = 32_503_680_000
 # Of unix seconds that are no other number, 1973; those of before are seldom meant.
@@ -122,6 +124,8 @@ class TimeReader:
             return value
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(f"expected {self._expected}; got {value!r:.80}")
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise ValueError(f"expected {self._expected}; got {len(value):,} characters: {value[:80]!r}")
         try:
             for read in self._readers:
                 found = read(value)

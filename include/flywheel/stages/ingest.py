@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 QUARANTINE_FILE = "ingest.quarantine.jsonl"
 RESULT_FILE = "ingest.json"
+# Of the file that the stage before wrote: gzip makes no more of a byte than this.
+_OWN_RATIO = 1100
 
 
 class IngestResult(BaseModel):
@@ -87,7 +89,11 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
     with Quarantine(folder / QUARANTINE_FILE) as quarantine:
         with open_store(plan.config.store) as store:
             # A file name is not a pattern, whatever characters its folder has.
-            own = SourceConfig(path=glob.escape(str(folder / labelled.records_file)), kind="log_records")
+            own = SourceConfig(
+                path=glob.escape(str(folder / labelled.records_file)),
+                kind="log_records",
+                max_ratio=_OWN_RATIO,
+            )
             sources = [("labelled", own)]
             sources += [
                 (f"source.{index}", source)
