@@ -1,13 +1,16 @@
 """The artifact root: datasets, adapters, evaluations and runs, in a folder or behind any fsspec URL.
 
 An artifact is a folder named by its kind and its key, the key made from all that it was made from. It is
-built aside and appears whole: by a rename where the root is a folder, else by a manifest written last. So
-the same work again is found, and a killed job leaves nothing that looks finished.
+built aside and appears whole and durable: by a rename where the root is a folder, else by a manifest written
+last. So the same work again is found, and a killed job leaves nothing that looks finished. Its files are
+verified by their hashes when it is read (`flywheel.manifests`); one that is damaged counts as missing, and is
+made again. No path leaves the root, whatever links are in it (`flywheel.inside`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -18,15 +21,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import orjson
 from filelock import FileLock
 
-from flywheel.config.loading import resolve_path
+from flywheel import inside, manifests
+from flywheel.durable import sync_tree
 from flywheel.errors import ArtifactError
+from flywheel.manifests import MANIFEST, Manifest
+from flywheel.root_files import RootFiles, cache_folder
 
-# Present in a finished artifact only: lists its files and their sizes in bytes.
-MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
+
+__all__ = ["MANIFEST", "ArtifactRoot", "key_of"]
 
 # An unfinished build that nothing was added to for so long is no longer being made.
 LEFTOVER_SECONDS = 2 * 24 * 3600
@@ -37,28 +43,44 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:20]
 
 
-class ArtifactRoot:
-    """The place where artifacts are kept.
+class ArtifactRoot(RootFiles):
+    """The place where artifacts are kept, and all other files of the flywheel's beside them.
 
     Args:
         url: a folder (relative to the project) or an fsspec URL such as `s3://bucket/flywheel`.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = resolve_path(url).rstrip("/")
-        try:
-            self.fs, self._root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise ArtifactError(f"artifacts.root {url!r}: {error}") from None
-        self.is_folder = "file" in (
-            self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
-        )
-
     # -- artifacts -----------------------------------------------------------------------------------
 
     def find(self, kind: str, key: str) -> bool:
-        """Return whether the artifact is there, finished."""
-        return bool(self.fs.exists(f"{self._root}/{kind}/{key}/{MANIFEST}"))
+        """Return whether the artifact is there, finished and whole; the log names the file that is damaged.
+
+        Behind a URL the sizes of its files are looked at; `lookup` reads their bytes, too.
+        """
+        try:
+            if self.is_folder:
+                manifests.verify(self._root, f"{kind}/{key}", cache_folder())
+            else:
+                self._check_sizes(kind, key)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except ArtifactError as error:
+            log.warning("%s; it counts as missing, and is made again", error)
+            return False
+        return True
+
+    def lookup(self, kind: str, key: str) -> Path | None:
+        """Return a local folder with the artifact, as `fetch` does; None where it is to be made (again).
+
+        It is not there then, or damaged: the log names the file.
+        """
+        try:
+            return self._take(kind, key)[0]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ArtifactError as error:
+            log.warning("%s; it counts as missing, and is made again", error)
+            return None
 
     @contextmanager
     def build(self, kind: str, key: str) -> Iterator[Path]:
@@ -68,9 +90,9 @@ class ArtifactRoot:
         stays: both hold the same.
         """
         parent = Path(self._root) / kind if self.is_folder else Path(tempfile.gettempdir())
-        parent.mkdir(parents=True, exist_ok=True)
         if self.is_folder:
-            _sweep(parent)
+            with inside.opened_folder(self._root, kind, create=True):
+                _sweep(parent)
         aside = parent / f".{key}.{uuid.uuid4().hex[:8]}"
         aside.mkdir()
         try:
@@ -79,64 +101,133 @@ class ArtifactRoot:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def fetch(self, kind: str, key: str) -> Path:
+    def fetch(self, kind: str, key: str, digest: str = "") -> Path:
         """Return a local folder with the artifact: itself where the root is a folder, else a copy.
 
+        Its bytes are as its manifest says; they are read for that once a machine. Whoever may write to the
+        folder may still change them afterwards.
+
+        Args:
+            digest: that it must have; empty: any.
+
         Raises:
-            ArtifactError: there is no such artifact, or a file of it is missing or has another size.
+            ArtifactError: there is no such artifact, a file of it is missing or damaged, or it has another
+                digest.
         """
-        if not self.find(kind, key):
-            raise ArtifactError(f"{self.url}/{kind}/{key}: no such artifact; run the stage that makes it")
-        if self.is_folder:
-            folder = Path(self._root) / kind / key
-            self._check_complete(folder)
-            return folder
-        cache = self._cache() / kind / key
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{cache}.lock"):
-            if not (cache / MANIFEST).exists():
-                aside = cache.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
-                self.fs.get(f"{self._root}/{kind}/{key}/", f"{aside}/", recursive=True)
-                os.replace(aside, cache)
-        self._check_complete(cache)
-        return cache
+        try:
+            folder, manifest = self._take(kind, key)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ArtifactError(
+                f"{self.url}/{kind}/{key}: no such artifact; run the stage that makes it"
+            ) from None
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"{error}; it counts as missing: run the stage that makes it again, nothing has to be removed"
+            ) from None
+        if digest and (found := manifest.hashed(folder).digest) != digest:
+            raise ArtifactError(
+                f"{self.url}/{kind}/{key}: not the artifact that was meant: its digest is {found[:12]}..., "
+                f"expected {digest[:12]}...; it was made again, or changed, since"
+            )
+        return folder
+
+    def digest(self, kind: str, key: str) -> str:
+        """Return one hash for all files of an artifact, names and bytes: 64 hex digits of a SHA-256.
+
+        Kept elsewhere, it tells later that not even the manifest was changed: see `fetch`.
+
+        Raises:
+            ArtifactError: there is no such artifact, or it is damaged.
+        """
+        folder = self.fetch(kind, key)
+        data = (folder / MANIFEST).read_bytes()
+        return Manifest.parse(data, f"{folder}/{MANIFEST}").hashed(folder).digest
 
     def remove(self, kind: str, key: str) -> None:
         """Remove an artifact; one that is not there is no error."""
-        folder = f"{self._root}/{kind}/{key}"
-        if self.fs.exists(f"{folder}/{MANIFEST}"):
-            self.fs.rm(f"{folder}/{MANIFEST}")  # first, so that what is left never looks finished
-        if self.fs.exists(folder):
-            self.fs.rm(folder, recursive=True)
+        self.remove_tree(f"{kind}/{key}/{MANIFEST}")  # first, so that what is left never looks finished
+        self.remove_tree(f"{kind}/{key}")
+        if self.is_folder:
+            manifests.forget(self._root, f"{kind}/{key}", cache_folder())
 
     def _publish(self, kind: str, key: str, aside: Path) -> None:
-        files = {
-            str(path.relative_to(aside)): path.stat().st_size
-            for path in sorted(aside.rglob("*"))
-            if path.is_file()
-        }
-        (aside / MANIFEST).write_bytes(orjson.dumps({"files": files}, option=orjson.OPT_INDENT_2))
-        target = f"{self._root}/{kind}/{key}"
+        manifest = Manifest.of(aside)
+        (aside / MANIFEST).write_bytes(manifest.json())
         if self.is_folder:
-            try:
-                os.rename(aside, target)
-            except OSError:
-                if self.find(kind, key):
-                    return
-                # What stands there is unfinished: an artifact whose removal was cut short.
-                shutil.rmtree(target, ignore_errors=True)
-                os.rename(aside, target)
+            sync_tree(aside)
+            with inside.opened_folder(self._root, kind) as parent:
+                try:
+                    os.rename(aside.name, key, src_dir_fd=parent, dst_dir_fd=parent)
+                except OSError:
+                    if self.find(kind, key):
+                        return
+                    # What stands there is damaged, or unfinished: one whose removal was cut short.
+                    inside.remove(self._root, f"{kind}/{key}")
+                    os.rename(aside.name, key, src_dir_fd=parent, dst_dir_fd=parent)
+                os.fsync(parent)
+            manifests.remember(self._root, f"{kind}/{key}", cache_folder())
             return
-        for name in files:
+        if self.lookup(kind, key) is not None:
+            return
+        target = self._path(f"{kind}/{key}")
+        if self.fs.exists(f"{target}/{MANIFEST}"):
+            self.fs.rm_file(f"{target}/{MANIFEST}")  # a damaged one does not look finished meanwhile
+        for name in manifest.files:
             self.fs.put_file(str(aside / name), f"{target}/{name}")
         self.fs.put_file(str(aside / MANIFEST), f"{target}/{MANIFEST}")
 
-    def _check_complete(self, folder: Path) -> None:
-        files = orjson.loads((folder / MANIFEST).read_bytes())["files"]
-        for name, size in files.items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise ArtifactError(f"{path}: missing or damaged; remove {folder} and run again")
+    def _take(self, kind: str, key: str) -> tuple[Path, Manifest]:
+        """Return a verified artifact: its folder on this machine, and its manifest.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: there is none.
+            ArtifactError: it is damaged.
+        """
+        path = f"{kind}/{key}"
+        if self.is_folder:
+            return Path(self._root) / path, manifests.verify(self._root, path, cache_folder())
+        remote = self._path(path)
+        data: bytes = self.fs.cat_file(f"{remote}/{MANIFEST}")
+        manifest = Manifest.parse(data, f"{self.url}/{path}/{MANIFEST}")
+        cache = self.cache / path
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{cache}.lock"):
+            if (cache / MANIFEST).exists() and (cache / MANIFEST).read_bytes() == data:
+                with suppress(ArtifactError):  # a damaged copy is copied again
+                    return cache, manifests.verify(str(self.cache), path, cache_folder())
+            aside = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}")
+            try:
+                for name in manifest.files:
+                    (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        self.fs.get_file(f"{remote}/{name}", str(aside / name))
+                    except FileNotFoundError:
+                        raise ArtifactError(f"{self.url}/{path}/{name}: missing") from None
+                aside.mkdir(parents=True, exist_ok=True)
+                (aside / MANIFEST).write_bytes(data)
+                shutil.rmtree(cache, ignore_errors=True)
+                os.replace(aside, cache)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+            try:
+                return cache, manifests.verify(str(self.cache), path, cache_folder())
+            except ArtifactError as error:
+                raise ArtifactError(f"{self.url}/{path}: the copy of it here: {error}") from None
+
+    def _check_sizes(self, kind: str, key: str) -> None:
+        path = f"{kind}/{key}"
+        remote = self._path(path)
+        manifest = Manifest.parse(self.fs.cat_file(f"{remote}/{MANIFEST}"), f"{self.url}/{path}/{MANIFEST}")
+        self.fs.invalidate_cache(remote)
+        # Some file systems give the names with a leading slash.
+        there = {
+            file.rpartition(f"{remote.strip('/')}/")[2]: entry["size"]
+            for file, entry in self.fs.find(remote, detail=True).items()
+        }
+        for name, size in manifest.files.items():
+            if there.get(name) != size:
+                found = "missing" if name not in there else f"damaged: {there[name]} bytes, expected {size}"
+                raise ArtifactError(f"{self.url}/{path}/{name}: {found}")
 
     # -- checkpoints ---------------------------------------------------------------------------------
 
@@ -148,11 +239,11 @@ class ArtifactRoot:
         synchronised by `save_scratch`.
         """
         folder = self._scratch_folder(kind, key)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            remote = f"{self._root}/scratch/{kind}/{key}"
-            if not self.is_folder and self.fs.exists(remote) and not any(folder.iterdir()):
-                self.fs.get(f"{remote}/", f"{folder}/", recursive=True)
+        path = f"scratch/{kind}/{key}"
+        with inside.opened_folder(str(self._scratch_base()), path, create=True), FileLock(f"{folder}.lock"):
+            folder.mkdir(exist_ok=True)  # the job before this one may have discarded it
+            if not self.is_folder and not any(folder.iterdir()):
+                self.get_tree(path, folder)
             yield folder
 
     def save_scratch(self, kind: str, key: str) -> None:
@@ -167,82 +258,14 @@ class ArtifactRoot:
     def discard_scratch(self, kind: str, key: str) -> None:
         """Remove the scratch folder: its artifact is finished."""
         shutil.rmtree(self._scratch_folder(kind, key), ignore_errors=True)
-        remote = f"{self._root}/scratch/{kind}/{key}"
-        if not self.is_folder and self.fs.exists(remote):
-            self.fs.rm(remote, recursive=True)
+        if not self.is_folder:
+            self.remove_tree(f"scratch/{kind}/{key}")
 
     def _scratch_folder(self, kind: str, key: str) -> Path:
-        base = Path(self._root) if self.is_folder else _cache_folder()
-        return base / "scratch" / kind / key
+        return self._scratch_base() / "scratch" / kind / key
 
-    # -- single files --------------------------------------------------------------------------------
-
-    def exists(self, path: str) -> bool:
-        """Return whether the file `path`, relative to the root, is there."""
-        return bool(self.fs.exists(f"{self._root}/{path}"))
-
-    def read_json(self, path: str) -> Any:
-        """Return the JSON value of a file, by its path relative to the root.
-
-        Raises:
-            ArtifactError: the file is not there or not JSON.
-        """
-        try:
-            return orjson.loads(self.fs.cat_file(f"{self._root}/{path}"))
-        except FileNotFoundError:
-            raise ArtifactError(f"{self.url}/{path}: no such file") from None
-        except orjson.JSONDecodeError as error:
-            raise ArtifactError(f"{self.url}/{path}: not valid JSON: {error}") from None
-
-    def write_json(self, path: str, value: Any) -> None:
-        """Write a JSON file, whole or not at all."""
-        self.write_bytes(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
-        target = f"{self._root}/{path}"
-        if not self.is_folder:
-            self.fs.pipe_file(target, data)  # one object is put whole
-            return
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        aside = f"{target}.{uuid.uuid4().hex[:8]}"
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-
-    def local_folder(self, path: str) -> Path:
-        """Return the folder `path` of the root; behind a URL, a folder on this machine that stands for it."""
-        base = Path(self._root) if self.is_folder else self._cache()
-        return base / path
-
-    def get_file(self, path: str, target: Path) -> None:
-        """Copy a file of the root, by its path relative to it, to a local one."""
-        self.fs.get_file(f"{self._root}/{path}", str(target))
-
-    def put_file(self, source: Path, path: str) -> None:
-        """Copy a local file to `path`, relative to the root, whole or not at all."""
-        if self.is_folder:
-            self.write_bytes(path, source.read_bytes())
-        else:
-            self.fs.put_file(str(source), f"{self._root}/{path}")
-
-    def _cache(self) -> Path:
-        return _cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:12]
-
-    def discard(self, path: str) -> None:
-        """Remove a file, by its path relative to the root; one that is not there is no error."""
-        with suppress(FileNotFoundError):
-            self.fs.rm_file(f"{self._root}/{path}")
-
-    def list(self, path: str) -> list[str]:
-        """Return the names in a folder of the root, sorted; none where there is no such folder."""
-        try:
-            entries = self.fs.ls(f"{self._root}/{path}", detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+    def _scratch_base(self) -> Path:
+        return Path(self._root) if self.is_folder else cache_folder()
 
 
 def _sweep(parent: Path) -> None:
@@ -250,8 +273,3 @@ def _sweep(parent: Path) -> None:
     for leftover in parent.glob(".*.*"):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "flywheel"

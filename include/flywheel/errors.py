@@ -52,6 +52,10 @@ class ArtifactError(FlywheelError):
     """An artifact is missing, damaged or cannot be written."""
 
 
+class OutsideError(ArtifactError):
+    """A path leaves the artifact root, or a link on it might."""
+
+
 class StudentError(FlywheelError):
     """A student's weights cannot be loaded, trained or run."""
 

@@ -62,7 +62,7 @@ def is_done(kind: str, spec: str) -> bool:
             key, made = EvaluateSpec.model_validate(asked).key, "evaluations"
     except StudentError:
         return False  # the weights are not on this machine: where the job runs they may be
-    return ArtifactRoot(asked["artifact_root"]).find(made, key)
+    return ArtifactRoot(asked["artifact_root"]).lookup(made, key) is not None
 
 
 def run_job(kind: str, spec: str) -> None:

@@ -56,7 +56,7 @@ def test_a_damaged_artifact_is_named(tmp_path: Path) -> None:
     root = ArtifactRoot(str(tmp_path))
     build(root)
     (tmp_path / "datasets/k/sub/train.jsonl").write_text("hell")
-    with pytest.raises(ArtifactError, match=r"train\.jsonl: missing or damaged"):
+    with pytest.raises(ArtifactError, match=r"train\.jsonl: damaged: 4 bytes, expected 5"):
         root.fetch("datasets", "k")
 
 
@@ -152,3 +152,144 @@ def test_keys_do_not_depend_on_the_order_of_fields() -> None:
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
     assert key_of({"a": 1}) != key_of({"a": 2})
     assert len(key_of("x")) == 20
+
+
+# -- verified ------------------------------------------------------------------------------------------
+
+
+def stored(root: ArtifactRoot, name: str) -> bytes:
+    return root.read_bytes(f"datasets/k/{name}")
+
+
+@pytest.mark.parametrize(
+    ("bytes_now", "said"),
+    [(b"hellO", "SHA-256"), (b"", "0 bytes, expected 5"), (None, "missing")],
+    ids=["other bytes of the same size", "empty", "gone"],
+)
+def test_a_damaged_artifact_counts_as_missing_and_is_made_again(
+    root: ArtifactRoot, bytes_now: bytes | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(root)
+    if bytes_now is None:
+        root.discard("datasets/k/sub/train.jsonl")
+    else:
+        root.write_bytes("datasets/k/sub/train.jsonl", bytes_now)
+    assert root.lookup("datasets", "k") is None
+    assert "sub/train.jsonl" in caplog.text and said in caplog.text and "made again" in caplog.text
+    with pytest.raises(ArtifactError, match=r"sub/train\.jsonl.*run the stage that makes it again"):
+        root.fetch("datasets", "k")
+    # Behind a URL, looking whether it is there reads no bytes.
+    assert root.find("datasets", "k") == (not root.is_folder and said == "SHA-256")
+    build(root)
+    assert root.find("datasets", "k")
+    assert (root.fetch("datasets", "k") / "sub" / "train.jsonl").read_text() == "hello"
+    assert stored(root, "sub/train.jsonl") == b"hello"
+
+
+def test_bytes_that_were_changed_in_place_with_their_times_put_back_are_found(tmp_path: Path) -> None:
+    root = ArtifactRoot(str(tmp_path / "artifacts"))
+    build(root)
+    file = tmp_path / "artifacts/datasets/k/sub/train.jsonl"
+    before = file.stat()
+    root.fetch("datasets", "k")
+    with file.open("r+b") as opened:
+        opened.write(b"HELLO")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not root.find("datasets", "k")
+
+
+def test_bytes_are_hashed_once_a_machine_and_again_after_a_write(tmp_path: Path, monkeypatch) -> None:
+    from flywheel import manifests
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifests, "_TICK", -(10**18))  # as if the files had been written long ago
+    root = ArtifactRoot(str(tmp_path / "artifacts"))
+    build(root)
+    hashed: list[str] = []
+    monkeypatch.setattr(manifests, "_sha256", lambda base, path: hashed.append(path))
+    assert root.find("datasets", "k") and root.lookup("datasets", "k")
+    assert hashed == []  # whoever made it has hashed it
+    file = tmp_path / "artifacts/datasets/k/sub/train.jsonl"
+    os.utime(file, (1, 1))
+    with pytest.raises(TypeError):  # None is no hash
+        root.find("datasets", "k")
+    assert hashed == ["datasets/k/sub/train.jsonl"]
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    assert root.find("datasets", "k")
+
+
+def test_a_file_that_was_written_in_this_moment_is_hashed_again(tmp_path: Path, monkeypatch) -> None:
+    """Within one tick of the clock a second write leaves the times as they are."""
+    from flywheel import manifests
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifests, "_TICK", 10**18)
+    root = ArtifactRoot(str(tmp_path / "artifacts"))
+    build(root)
+    assert root.find("datasets", "k")
+    assert not list(tmp_path.glob("cache/flywheel/verified/*"))
+
+
+@pytest.mark.parametrize("size", [5, 4])
+def test_a_manifest_of_sizes_alone_is_still_read(root: ArtifactRoot, size: int) -> None:
+    build(root)
+    root.write_json("datasets/k/manifest.json", {"files": {"sub/train.jsonl": size}})
+    assert root.find("datasets", "k") == (size == 5)
+    assert (root.lookup("datasets", "k") is not None) == (size == 5)
+
+
+@pytest.mark.parametrize("name", ["../../runs/secret", "/etc/hostname", "a/../../x", "a//b"])
+def test_a_manifest_that_names_a_file_outside_is_damaged(root: ArtifactRoot, name: str) -> None:
+    build(root)
+    root.write_bytes("runs/secret", b"")
+    root.write_json("datasets/k/manifest.json", {"files": {name: 0}})
+    assert root.lookup("datasets", "k") is None
+    with pytest.raises(ArtifactError, match="outside of the artifact"):
+        root.fetch("datasets", "k")
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b'{"files": []}', b'{"files": {"a": -1}}', b'{"files": 3}'])
+def test_a_manifest_that_is_none_is_a_damaged_artifact(root: ArtifactRoot, manifest: bytes) -> None:
+    build(root)
+    root.write_bytes("datasets/k/manifest.json", manifest)
+    assert not root.find("datasets", "k")
+    build(root)
+    assert root.lookup("datasets", "k") is not None
+
+
+def test_a_digest_is_of_all_bytes_and_tells_a_changed_manifest(root: ArtifactRoot) -> None:
+    build(root)
+    digest = root.digest("datasets", "k")
+    assert (len(digest), root.fetch("datasets", "k", digest).name) == (64, "k")
+    sizes = {"files": {"sub/train.jsonl": 5}}
+    root.write_json("datasets/k/manifest.json", sizes)  # as flywheel 0.1.0 wrote it
+    assert root.digest("datasets", "k") == digest
+    root.write_bytes("datasets/k/sub/train.jsonl", b"HELLO")
+    root.write_json("datasets/k/manifest.json", {**sizes, "comment": "other hashes, to suit"})
+    root.fetch("datasets", "k")
+    with pytest.raises(ArtifactError, match="not the artifact that was meant"):
+        root.fetch("datasets", "k", digest)
+
+
+def test_a_damaged_copy_of_what_is_behind_a_url_is_copied_again(
+    memory_root: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = ArtifactRoot(memory_root)
+    build(root)
+    copy = root.fetch("datasets", "k") / "sub" / "train.jsonl"
+    copy.write_text("hellO")
+    assert root.fetch("datasets", "k").joinpath("sub/train.jsonl").read_text() == "hello"
+
+
+def test_a_copy_follows_what_was_made_again_behind_the_url(
+    memory_root: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = ArtifactRoot(memory_root)
+    build(root)
+    root.fetch("datasets", "k")
+    root.remove("datasets", "k")
+    build(root, text="another")
+    assert root.fetch("datasets", "k").joinpath("sub/train.jsonl").read_text() == "another"

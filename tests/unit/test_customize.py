@@ -69,6 +69,17 @@ def test_an_adapter_is_made_once_and_then_found(folder: Path) -> None:
     assert not (folder / "artifacts" / "scratch" / "adapters" / spec.key).exists()
 
 
+def test_a_damaged_adapter_is_trained_again_by_the_same_job(folder: Path, tmp_path: Path) -> None:
+    save_dataset(tmp_path / "artifacts", "d1", train=60)
+    spec = make_spec(folder, artifact_root=str(tmp_path / "artifacts"))
+    weights = tmp_path / "artifacts" / customize(spec).path / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(bytes(len(whole)))
+    again = customize(spec)
+    assert (again.found, again.steps_run) == (False, 6)
+    assert weights.read_bytes() == whole
+
+
 @pytest.mark.parametrize("weights", ["student", "./student", "../home/student", "~/home/student"])
 def test_an_adapter_loads_in_plain_peft_from_any_folder(
     weights: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -38,7 +38,7 @@ def baseline(
         ArtifactError: there is no such dataset, or it is damaged.
     """
     key = key_of("baseline", CODE_VERSION, dataset, sorted(sizes), workload.sha256 if workload else None)
-    if not root.find("evaluations", key):
+    if root.lookup("evaluations", key) is None:
         folder = root.fetch("datasets", dataset)
         rows = _fit(folder, sorted(sizes), workload)
         with root.build("evaluations", key) as aside:

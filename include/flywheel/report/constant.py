@@ -82,7 +82,7 @@ def constant_of(
     classes, aliases = plan.workload.classes, plan.workload.aliases
     names = [workload_type, list(classes), aliases, evaluation.bootstrap_samples]
     key = key_of("constant", CODE_VERSION, dataset, *names)
-    if not root.find("evaluations", key):
+    if root.lookup("evaluations", key) is None:
         folder = root.fetch("datasets", dataset)
         answer, text = _most_frequent(_rows(folder / "train.jsonl"), workload_type)
         records = list(_rows(folder / "eval.jsonl"))

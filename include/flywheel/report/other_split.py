@@ -60,7 +60,7 @@ def other_split(
         size,
         workload.sha256 if workload else None,
     )
-    if not root.find("evaluations", key):
+    if root.lookup("evaluations", key) is None:
         found = _measure(root.fetch("datasets", dataset), config, size, workload)
         with root.build("evaluations", key) as aside:
             data = found.model_dump(mode="json") if found else None

@@ -106,7 +106,7 @@ def curate(plan: Plan, folder: Path) -> CurateResult:
             plan.workload.classes,
             sift.key,
         )
-        found = root.find("datasets", key)
+        found = root.lookup("datasets", key) is not None
         if not found:
             _build(plan, store, ids, sift, key, root, folder)
     dataset = root.fetch("datasets", key)

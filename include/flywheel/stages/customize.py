@@ -91,9 +91,10 @@ def watched_records(size: int) -> int:
 
 
 def _find(root: ArtifactRoot, key: str) -> CustomizeResult | None:
-    if not root.find("adapters", key):
+    folder = root.lookup("adapters", key)
+    if folder is None:
         return None
-    result = CustomizeResult.model_validate_json((root.fetch("adapters", key) / RESULT).read_bytes())
+    result = CustomizeResult.model_validate_json((folder / RESULT).read_bytes())
     log.info("adapter %s is there already", key)
     return result.model_copy(update={"found": True, "steps_run": 0, "resumed_from_step": None})
 

@@ -73,8 +73,9 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
         ArtifactError: the dataset or the adapter is missing or damaged.
     """
     root, key = ArtifactRoot(spec.artifact_root), spec.key
-    if root.find("evaluations", key):
-        result = EvaluateResult.model_validate_json((root.fetch("evaluations", key) / RESULT).read_bytes())
+    folder = root.lookup("evaluations", key)
+    if folder is not None:
+        result = EvaluateResult.model_validate_json((folder / RESULT).read_bytes())
         log.info("evaluation %s is there already", key)
         # The size is a name of the candidate and no part of the work.
         return result.model_copy(update={"found": True, "student": spec.student.name, "size": spec.size})

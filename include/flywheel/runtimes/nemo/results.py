@@ -102,7 +102,7 @@ def write_state(job: NemoJob, state: State) -> None:
 def find(job: NemoJob) -> bool:
     """Return whether what the job would make is there."""
     kind = "adapters" if isinstance(job.spec, CustomizeSpec) else "evaluations"
-    return ArtifactRoot(job.spec.artifact_root).find(kind, job.key)
+    return ArtifactRoot(job.spec.artifact_root).lookup(kind, job.key) is not None
 
 
 def model_of(spec: EvaluateSpec) -> str:
@@ -179,8 +179,9 @@ def split(url: str) -> tuple[ArtifactRoot, str]:
 def _adapter(
     root: ArtifactRoot, job: NemoJob, spec: CustomizeSpec, trained: Trained | None
 ) -> CustomizeResult:
-    if root.find("adapters", job.key):
-        found = CustomizeResult.model_validate_json((root.fetch("adapters", job.key) / RESULT).read_bytes())
+    folder = root.lookup("adapters", job.key)
+    if folder is not None:
+        found = CustomizeResult.model_validate_json((folder / RESULT).read_bytes())
         return found.model_copy(update={"found": True, "steps_run": 0})
     if trained is None:
         raise JobError(f"{job.name}: ended on NeMo, but what it gave is not in {job.state_url}")
@@ -255,8 +256,9 @@ def _by_step(values: list[CustomizationMetricValue] | None) -> dict[int, float]:
 def _evaluation(
     root: ArtifactRoot, job: NemoJob, spec: EvaluateSpec, answered: Answered | None
 ) -> EvaluateResult:
-    if root.find("evaluations", job.key):
-        found = EvaluateResult.model_validate_json((root.fetch("evaluations", job.key) / RESULT).read_bytes())
+    folder = root.lookup("evaluations", job.key)
+    if folder is not None:
+        found = EvaluateResult.model_validate_json((folder / RESULT).read_bytes())
         return found.model_copy(update={"student": spec.student.name, "size": spec.size, "found": True})
     if answered is None:
         raise JobError(f"{job.name}: ended on NeMo, but what it gave is not in {job.state_url}")
