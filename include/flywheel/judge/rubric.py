@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from flywheel.labels import without_thinking
+from flywheel.markers import without_tokens
 
 _TEXTS = """\
 You compare two answers to the same request. Rate how well they agree in what they say, whichever is better.
@@ -97,4 +98,4 @@ CALLS = Rubric(_CALLS, 0, 1)
 
 
 def _quoted(text: str) -> str:
-    return orjson.dumps(text.encode("utf-8", "replace").decode()).decode()
+    return orjson.dumps(without_tokens(text.encode("utf-8", "replace").decode())).decode()

@@ -320,6 +320,7 @@ def _data(outcomes: Outcomes) -> DataPart:
         foretold=outcomes.forecast.get("ask"),
         foretold_cost=outcomes.forecast.get("cost"),
         labelled=label.get("labelled"),
+        marked=label.get("marked", {}),
         stored=ingest.get("written"),
         records=curate.get("total"),
         used=curate.get("used"),

@@ -131,6 +131,10 @@ def _data(report: Report) -> list[tuple[str, int | None]]:
     return [
         ("answers that plan said would be asked", data.foretold),
         ("headlines with the teacher’s label", data.labelled),
+        *(
+            (f"headlines that hold {what}, broken up in prompts", count)
+            for what, count in data.marked.items()
+        ),
         ("records new in the store", data.stored),
         ("records in the store before the cutoff", data.records),
         ("labelled under another version of the prompt, left out", data.other_prompts),

@@ -146,6 +146,7 @@ class DataPart(ReportPart):
     Attributes:
         foretold: answers that would be asked, as the plan said beforehand; `foretold_cost` in teacher.prices.
         labelled: headlines with the teacher's label.
+        marked: headlines that hold special tokens, an answer's marks or the prompt's last line, by which.
         stored: records that were new in the store.
         records: in the store before the cutoff, or `limit` of them; `used` of them without duplicates.
         split: temporal or random. `known`: by part, when its first and last record were known, unix seconds.
@@ -166,6 +167,7 @@ class DataPart(ReportPart):
     foretold: int | None = None
     foretold_cost: float | None = None
     labelled: int | None = None
+    marked: dict[str, int] = Field(default_factory=dict)
     stored: int | None = None
     records: int | None = None
     used: int | None = None

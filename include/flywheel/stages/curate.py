@@ -50,6 +50,7 @@ from flywheel.curation.splits import Split
 from flywheel.curation.telling import check_can_tell
 from flywheel.errors import NotEnoughRecordsError
 from flywheel.labels import without_thinking
+from flywheel.markers import in_conversation, in_tools
 from flywheel.plan import Candidate, Plan
 from flywheel.records import STRENGTH, Record
 from flywheel.stores import RecordStore, open_store
@@ -59,7 +60,7 @@ from flywheel.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 11
+CODE_VERSION = 12
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -329,12 +330,12 @@ def line_of(record: Record, event: str, text: int = 0, *, parse_arguments: bool)
         **({"text": f"{text:016x}"} if text else {}),
         "label": record.label,
         "labelled_by": record.labelled_by,
-        "messages": [*record.messages, answer],
+        "messages": [*in_conversation(record.messages), answer],
     }
     if record.tools or record.tool_calls:
         if record.tool_calls:
             answer["tool_calls"] = record.tool_calls
-        line["tools"] = record.tools
+        line["tools"] = in_tools(record.tools)
     # Earlier turns may have called functions whatever this request offers.
     line["messages"] = [_as_learned(message) for message in line["messages"]]
     if parse_arguments:

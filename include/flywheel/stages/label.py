@@ -36,6 +36,7 @@ from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.errors import BudgetError, TeacherError
+from flywheel.markers import marks_in
 from flywheel.plan import Plan
 from flywheel.quarantine import Quarantine
 from flywheel.records import make_record
@@ -79,6 +80,8 @@ class LabelResult(BaseModel):
         later: headlines that are known at or after the cutoff, left for later runs.
         passed_over: rows with neither a time nor a person's label, which serve nothing and are not asked.
         left: headlines without an answer, for the budget was spent; another run goes on with them.
+        marked: headlines that hold what could speak in a prompt (`flywheel.markers`), by what it is; it is
+            broken up where they are asked.
         records_file: name of the JSONL file of log records in the run's folder, compressed with gzip.
         disagreements_file: name of the CSV file of the headlines that people and the teacher label
             differently; empty without any.
@@ -103,6 +106,7 @@ class LabelResult(BaseModel):
     reasons: dict[str, int] = {}
     later: int
     left: int = 0
+    marked: dict[str, int] = {}
     undated: int = 0
     passed_over: int = 0
     records_file: str
@@ -140,6 +144,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     config, teacher = plan.config, plan.config.teacher
     read: Counter[str] = Counter()
     undated = 0
+    marked: Counter[str] = Counter()
     spans = Spans()
     without_label = WithoutLabel()
     agreement = AgreementCounter(
@@ -161,6 +166,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
 
             def settle(headline: Headline, outcome: Outcome) -> None:
                 nonlocal gate_check, undated
+                marked.update(marks_in(headline.text, plan.workload))
                 if headline.human_label is not None and headline.known_at is not None:
                     human = plan.workload.label_of(headline.human_label)
                     if human is not None:
@@ -208,6 +214,11 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
             "name the column with their times (source.columns.timestamp)",
             read["passed_over"],
         )
+    if marked:
+        log.warning(
+            "%s: broken up in the teacher's and the students' prompts (docs/workloads.md)",
+            ", ".join(f"{count:,} headlines hold {what}" for what, count in sorted(marked.items())),
+        )
     if line := without_label.line():
         log.warning("%s (each is in %s)", line, QUARANTINE_FILE)
     if spending.estimated:
@@ -229,6 +240,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         reasons=without_label.reasons(),
         later=read["later"],
         left=counts.left,
+        marked=dict(marked),
         undated=undated,
         passed_over=read["passed_over"],
         records_file=RECORDS_FILE,

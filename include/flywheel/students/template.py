@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from flywheel.errors import StudentError
+from flywheel.students.own_tokens import OwnTokens
 from flywheel.tool_calls import with_arguments
 
 Message = dict[str, Any]
@@ -68,15 +69,18 @@ class Template:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._own_tokens = OwnTokens(tokenizer)
         self._knows_developer = "developer" in str(tokenizer.chat_template)
         self._asks_for_the_day = "strftime_now" in str(tokenizer.chat_template)
 
     def write(self, chats: Sequence[Messages], tools: Sequence[Tools] | None = None) -> list[Written]:
         """Return whole conversations as the template writes them, or why it does not."""
+        chats = [self._own_tokens.in_conversation(chat, answered=True) for chat in chats]
         return self._fit(chats, tools, add_generation_prompt=False)
 
     def ask(self, chats: Sequence[Messages], tools: Sequence[Tools] | None = None) -> list[Written]:
         """Return requests as the template writes them, each with the generation prompt, or why not."""
+        chats = [self._own_tokens.in_conversation(chat) for chat in chats]
         return self._fit(chats, tools, add_generation_prompt=True)
 
     def passes_over_tools(self, offered: Tools) -> bool:

@@ -19,6 +19,7 @@ import orjson
 
 from flywheel.config.endpoint import DEFAULT_FIELDS
 from flywheel.config.teacher import TeacherConfig
+from flywheel.markers import for_teacher
 from flywheel.workload import Workload
 
 # Stands for the text while the request around it is serialized; no prompt contains it.
@@ -89,8 +90,8 @@ class Requests:
         return len(before) / max(1, len(before) + len(after))
 
     def body(self, text: str) -> bytes:
-        """Return the JSON of the request for a text."""
-        return self._before + orjson.dumps(text)[1:-1] + self._end
+        """Return the JSON of the request for a text, in which nothing speaks for itself (`for_teacher`)."""
+        return self._before + orjson.dumps(for_teacher(text))[1:-1] + self._end
 
     def key(self, text: str) -> str:
         """Return the SHA-256 of `body(text)` without what changes no answer (logprobs, user), in hex.
@@ -99,7 +100,7 @@ class Requests:
         asks anew. The address takes no part, so that a teacher may move.
         """
         digest = self._hash.copy()
-        digest.update(orjson.dumps(text)[1:-1])
+        digest.update(orjson.dumps(for_teacher(text))[1:-1])
         digest.update(self._after)
         return digest.hexdigest()
 

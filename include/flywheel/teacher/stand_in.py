@@ -34,6 +34,7 @@ from starlette.routing import Route
 
 from flywheel.errors import SourceError, TeacherError
 from flywheel.listening import listen
+from flywheel.markers import for_teacher
 from flywheel.sources import clean_text
 
 MODEL = "stand-in"
@@ -71,7 +72,8 @@ class StandIn:
 
     def __init__(self, labels: Mapping[str, str], behaviour: Behaviour | None = None) -> None:
         self.calls: Counter[str] = Counter()
-        self._labels = labels
+        # A text is asked for as prompts hold it.
+        self._labels = {for_teacher(text): label for text, label in labels.items()} | dict(labels)
         self._behaviour = behaviour or Behaviour()
         self._random = random.Random(self._behaviour.seed)
         self.app = Starlette(
