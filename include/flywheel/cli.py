@@ -14,6 +14,7 @@ import typer
 
 from flywheel.errors import FlywheelError
 from flywheel.promotion.commands import hold_commands, timeline
+from flywheel.redaction import clean, install
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -64,6 +65,7 @@ def main() -> None:
 
 @app.callback()
 def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False) -> None:
+    install()
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s")
     for chatty in ("httpx", "httpcore", "fsspec", "filelock", "matplotlib", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -443,7 +445,7 @@ def _run_job(run: Run, kind: JobKind, spec: str) -> None:
     if config.runtime.type == "nemo":
         from flywheel.runtimes import Job, open_runtime
 
-        open_runtime(config).run(Job(kind, spec, kind), typer.echo)
+        open_runtime(config).run(Job(kind, spec, kind), lambda line: typer.echo(clean(line)))
         return
     from flywheel.job_command import run_job
 
@@ -459,7 +461,7 @@ def _serve(run: Run) -> None:
     plan = run.plan
     if serves_champions(plan.config):
         order = ServingOrder.of(plan.config, plan.workload_id, plan.client_id, run.run_id)
-        asyncio.run(serve(order, lambda line: typer.echo(line, err=True)))
+        asyncio.run(serve(order, lambda line: typer.echo(clean(line), err=True)))
 
 
 def _print(result: BaseModel) -> None:

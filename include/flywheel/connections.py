@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from flywheel.errors import FlywheelError
+from flywheel.redaction import is_secret_name, passwords_in, register
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,12 @@ class Connection:
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
+CONNECTION_PREFIX = "AIRFLOW_CONN_"
+
+
 def variable_of(connection_id: str) -> str:
     """Return the name of the environment variable that holds a connection."""
-    return f"AIRFLOW_CONN_{connection_id.upper()}"
+    return f"{CONNECTION_PREFIX}{connection_id.upper()}"
 
 
 def as_variable(connection: Connection) -> tuple[str, str]:
@@ -47,7 +51,7 @@ def as_variable(connection: Connection) -> tuple[str, str]:
 
 
 def find_connection(connection_id: str, error: type[FlywheelError]) -> Connection | None:
-    """Return a connection; None if there is none of that id.
+    """Return a connection, its secrets being registered; None if there is none of that id.
 
     Args:
         error: what is raised for one that cannot be read.
@@ -107,6 +111,9 @@ def _of_fields(connection_id: str, fields: dict[str, Any], error: type[FlywheelE
             raise error(f"the connection {connection_id!r}: its extra is not valid JSON") from None
     if not isinstance(extra, dict):
         raise error(f"the connection {connection_id!r}: its extra is no JSON object")
+    password = str(fields.get("password") or "")
+    secret = [str(value) for name, value in extra.items() if is_secret_name(name)]
+    register(password, *secret, *passwords_in(str(fields.get("host") or "")))
     port = fields.get("port")
     if port is not None and not (isinstance(port, int) or str(port).isdigit()):
         raise error(f"the connection {connection_id!r}: its port is no number")
@@ -117,6 +124,6 @@ def _of_fields(connection_id: str, fields: dict[str, Any], error: type[FlywheelE
         port=int(port) if port else None,
         schema=str(fields.get("schema") or "").strip("/ "),
         login=str(fields.get("login") or ""),
-        password=str(fields.get("password") or ""),
+        password=password,
         extra=extra,
     )

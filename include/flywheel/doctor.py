@@ -17,6 +17,7 @@ from flywheel.config import Config, Student, load_config, resolve_path
 from flywheel.config.loading import default_config_path
 from flywheel.errors import FlywheelError, SourceError
 from flywheel.laptop.home import airflow_home
+from flywheel.redaction import clean
 from flywheel.sources import look_at
 from flywheel.students.weights import hub_name, local_folder
 from flywheel.students.whole import missing_in
@@ -52,7 +53,7 @@ def examine() -> int:
     signs = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
     worst = 0
     for finding in findings():
-        console.print(f"{signs[finding.state]} {escape(finding.what)}: {escape(finding.detail)}")
+        console.print(f"{signs[finding.state]} {escape(finding.what)}: {escape(clean(finding.detail))}")
         if finding.advice:
             console.print(f"        -> {escape(finding.advice)}")
         worst |= finding.state == "error"

@@ -3,9 +3,14 @@
 Every message names what is wrong (file, line or key), what was expected and what to do.
 """
 
+from flywheel.redaction import clean
+
 
 class FlywheelError(Exception):
-    """Base of all errors that flywheel raises on purpose."""
+    """Base of all errors that flywheel raises on purpose; no secret and no escape code is in its message."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(clean(value) if isinstance(value, str) else value for value in arguments))
 
 
 class ConfigError(FlywheelError):

@@ -21,6 +21,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, FlywheelError, JobError, StudentError
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.progress import PROGRESS_SUFFIX, ProgressFile
+from flywheel.redaction import clean, install
 from flywheel.runtimes.base import CRASHED, GRACE_SECONDS, REFUSED
 from flywheel.upgrade import refuse_newer
 
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
     kind, spec = arguments
     gc.disable()  # what is imported stays: see students.loading, which enables it
     _end_on_sigterm()
+    install()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", force=True)
     try:
         run_job(kind, spec)
@@ -45,8 +47,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return CRASHED if isinstance(error, JobError) else REFUSED  # a stopped job may be run again
     except Exception as error:
-        traceback.print_exc()
-        sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
+        sys.stderr.write(clean(f"{traceback.format_exc()}error: {type(error).__name__}: {error}\n"))
         return CRASHED
     return 0
 

@@ -14,9 +14,13 @@ from typing import Self
 
 import orjson
 
+from flywheel.redaction import clean, without_secrets
+
 # Of what was read, and of a reason.
 MAX_RAW_CHARACTERS = 2000
 MAX_REASON_CHARACTERS = 500
+# So much is looked through for secrets: one at the end of what is kept is not left there in part.
+_BEYOND = 2 * MAX_RAW_CHARACTERS
 # Lines of one reason, and bytes of all lines; what comes after is counted and not listed.
 MAX_LISTED = 10_000
 MAX_BYTES = 64 << 20
@@ -52,8 +56,9 @@ class Quarantine:
     def add(
         self, file: str, line: int | None, reason: str, raw: object = "", *, answer: str | None = None
     ) -> None:
-        """Set one bad input aside."""
-        kind = _safe(reason[:MAX_REASON_CHARACTERS]).split(":", 1)[0][:80]
+        """Set one bad input aside; what a teacher echoes of a secret is not kept."""
+        reason = _safe(clean(reason[:_BEYOND]), MAX_REASON_CHARACTERS)
+        kind = reason.split(":", 1)[0][:80]
         if kind not in self.reasons and len(self.reasons) >= MAX_KINDS:
             kind = OTHER_KINDS
         self.count += 1
@@ -68,11 +73,11 @@ class Quarantine:
         entry = {
             "file": _safe(file[-MAX_RAW_CHARACTERS:]),
             "line": line,
-            "reason": _safe(reason[:MAX_REASON_CHARACTERS]),
-            "raw": _safe(raw[:MAX_RAW_CHARACTERS]),
+            "reason": _safe(reason, MAX_REASON_CHARACTERS),
+            "raw": _safe(raw),
         }
         if answer is not None:
-            entry["answer"] = _safe(answer[:MAX_RAW_CHARACTERS])
+            entry["answer"] = _safe(answer)
         data = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
         self._room -= len(data)
         self._file.write(data)
@@ -94,6 +99,6 @@ class Quarantine:
         self.close()
 
 
-def _safe(text: str) -> str:
-    """Return a text that JSON can hold: lone surrogates become backslash escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _safe(text: str, most: int = MAX_RAW_CHARACTERS) -> str:
+    """Return the beginning of a text without secrets, as JSON can hold it: lone surrogates are escaped."""
+    return without_secrets(text[:_BEYOND])[:most].encode("utf-8", "backslashreplace").decode()

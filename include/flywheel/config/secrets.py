@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from flywheel.redaction import is_secret_name
+
 Location = tuple[str | int, ...]
 
 # What stands between `//` and the `@` before a host. A password may hold characters that would end a host.
@@ -19,14 +21,6 @@ _SECRET_QUERY = re.compile(
     r"^[a-z][a-z0-9+.-]*:.*[?&](?:[\w-]*(?:api[-_]?key|passw(?:or)?d|secret|token|signature)|key|sig|auth)=[^&]",
     re.IGNORECASE,
 )
-# A name that ends so holds a secret: `token`, `webhook_url`, `AWS_SECRET_ACCESS_KEY`, `X-Api-Key`, `apiKey`.
-_SECRET_NAME = re.compile(
-    r"(?:^|[_.\s-])(?:passw(?:or)?d|passphrase|pwd|secret|token|bearer|credentials?|cookie|authorization|"
-    r"webhook(?:[_-]url)?|(?:api|access|secret|private|integration|routing|signing|auth|service|shared|"
-    r"account|encryption|fernet)[_-]?key)$",
-    re.IGNORECASE,
-)
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _KNOWN_FORM = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{20,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|"
     r"gh[opsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[A-Za-z0-9_-]{16,}|A[KS]IA[0-9A-Z]{16})\b"
@@ -59,11 +53,6 @@ def secrets_in(data: Any) -> list[tuple[Location, str]]:
     found: list[tuple[Location, str]] = []
     _walk(data, (), found)
     return found
-
-
-def is_secret_name(name: str) -> bool:
-    """Return whether a key, variable or header of that name holds a secret."""
-    return bool(_SECRET_NAME.search(_CAMEL.sub("_", name)))
 
 
 def has_userinfo(text: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flywheel.laptop.api import DAG, TaskState
 from flywheel.laptop.home import airflow_home
+from flywheel.redaction import clean
 
 TAIL_LINES = 15
 
@@ -31,7 +32,7 @@ def describe(run_id: str, tasks: Iterable[TaskState]) -> list[str]:
 
 
 def tail(path: Path, count: int = TAIL_LINES) -> list[str]:
-    """Return the last lines of a task's log as text; it is one JSON event a line."""
+    """Return the last lines of a task's log as text that a terminal may show; it is one JSON event a line."""
     try:
         raw = path.read_text(errors="replace").splitlines()
     except OSError as error:
@@ -48,4 +49,4 @@ def tail(path: Path, count: int = TAIL_LINES) -> list[str]:
             lines += f"{str(event.get('level', '')).upper():7s} {text}".splitlines()
         details = event.get("error_detail") or ()
         lines += [f"{detail.get('exc_type')}: {detail.get('exc_value')}" for detail in details]
-    return lines[-count:]
+    return [clean(line) for line in lines[-count:]]

@@ -11,6 +11,7 @@ from flywheel.jobs import EvaluateResult
 from flywheel.laptop.api import TaskState
 from flywheel.metrics import main_metric
 from flywheel.plan import Plan
+from flywheel.redaction import clean
 from flywheel.runs import Run
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Progress:
         if message != self._said:
             self._said = message
             if not self._live:
-                self.console.print(f"{self._clock()} {message}", highlight=False, soft_wrap=True)
+                self.console.print(f"{self._clock()} {clean(message)}", highlight=False, soft_wrap=True)
 
     def update(self, tasks: Sequence[TaskState]) -> None:
         """Show the tasks as they are now."""
@@ -137,7 +138,7 @@ class Progress:
             "awaiting_input": "waits for an answer in the UI, under Required Actions",
         }
         text = f"{task.name}: {words.get(task.state, task.state)}{seconds}{score}"
-        self.console.print(f"{self._clock()} {text}", highlight=False, soft_wrap=True)
+        self.console.print(f"{self._clock()} {clean(text)}", highlight=False, soft_wrap=True)
 
     def _clock(self) -> str:
         return f"{time.monotonic() - self.started_at:6.1f} s"

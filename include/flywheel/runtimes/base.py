@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from flywheel.errors import JobError
+from flywheel.redaction import clean
 
 JobKind = Literal["customize", "evaluate"]
 
@@ -72,6 +73,7 @@ class Runtime(Protocol):
 
 def log_job_line(log: Any, line: str) -> None:
     """Hand a line that a job printed to a log, at the level that it names."""
+    line = clean(line)
     for prefix, level in _LEVELS.items():
         if line.startswith(prefix):
             log.log(level, "%s", line.removeprefix(prefix))

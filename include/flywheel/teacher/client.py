@@ -27,6 +27,7 @@ import httpcore
 
 from flywheel.config.teacher import RateLimits
 from flywheel.errors import TeacherError
+from flywheel.redaction import clean
 from flywheel.teacher.answers import (
     CUT_OFF,
     ErrorInAnswerError,
@@ -374,6 +375,7 @@ class TeacherClient:
         Raises:
             TeacherError: no endpoint has answered for too long.
         """
+        reason = clean(reason)
         route.has_failed(sent_at, reason)
         now = time.monotonic()
         if self._silent_since is None:
@@ -393,5 +395,5 @@ class TeacherClient:
     def _broken(self, route: Route, reason: str) -> TeacherError:
         """Note that an endpoint can answer no call; returns the error to raise."""
         if route.broken is None:
-            route.broken = TeacherError(reason)
+            route.broken = TeacherError(reason)  # which cleans it
         return route.broken

@@ -28,12 +28,11 @@ from flywheel.config.endpoint import Header
 from flywheel.config.teacher import TeacherConfig
 from flywheel.connections import Connection, find_connection
 from flywheel.errors import TeacherError
+from flywheel.redaction import HIDDEN, SHORTEST, clean, register
 
 URL_VARIABLE = "FLYWHEEL_TEACHER_BASE_URL"
 KEY_VARIABLE = "FLYWHEEL_TEACHER_API_KEY"
 _CHAT = "/chat/completions"
-# A shorter value would be found in words.
-_SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,9 @@ class Endpoint:
     key_header: str = "Authorization"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        register(self.api_key)
+
     def own_headers(self) -> dict[str, str]:
         """Return the headers that a call to it must have: its key's and its own."""
         if not self.api_key:
@@ -58,11 +60,13 @@ class Endpoint:
         return {self.key_header: f"Bearer {self.api_key}" if is_bearer else self.api_key, **self.headers}
 
     def without_secrets(self, text: str) -> str:
-        """Return what it said, without the key and the headers' values that it may have repeated."""
-        for secret in (self.api_key, *self.headers.values()):
-            if secret and len(secret) >= _SHORTEST_SECRET:
-                text = text.replace(secret, "***")
-        return text
+        """Return what it said, without the key and the headers' values that it may have repeated, and
+        without escape codes.
+        """
+        for value in self.headers.values():  # also such as are no secret of ours, but may be one to others
+            if len(value) >= SHORTEST:
+                text = text.replace(value, HIDDEN)
+        return clean(text)
 
     @property
     def is_local(self) -> bool:
@@ -211,4 +215,6 @@ def headers_of(headers: Sequence[Header], where: str, connection: Connection | N
                     f"{key}.extra: the extra of the connection {connection.id!r} has no text {header.extra!r}"
                 )
         found[header.name] = _usable(str(value).strip(), f"the value of the header {header.name}")
+        if header.value is None:
+            register(found[header.name])
     return found

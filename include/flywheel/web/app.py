@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
+from flywheel.redaction import install
 from flywheel.web.limits import BodyLimit
 from flywheel.web.problems import Guard, install_handlers
 from flywheel.web.routes import artifacts, champion, documentation, jobs, me, records, review, runs
@@ -20,6 +21,7 @@ of Airflow's UI. Errors are problem details (RFC 9457).
 
 def create_app() -> FastAPI:
     """Return the application that Airflow's API server mounts."""
+    install()
     app = FastAPI(
         title="flywheel",
         version="1",

@@ -31,6 +31,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.config.store import StoreConfig
 from flywheel.connections import as_variable, find_connection
 from flywheel.errors import FlywheelError, StoreError
+from flywheel.redaction import install
 from flywheel.web.record_stream import Answers, Taken, take
 from flywheel.workload import Workload
 
@@ -146,6 +147,7 @@ def _understand(said: bytes, code: int | None) -> Taken:
 def main(arguments: list[str]) -> None:
     """Be that process."""
     answers_to, whole = map(int, arguments)
+    install()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     with open(0, "rb", buffering=_READ_BYTES) as file:
         task = Task.model_validate_json(file.readline())

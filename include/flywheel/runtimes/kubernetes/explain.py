@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from flywheel.redaction import clean
 from flywheel.runtimes.base import REFUSED
 from flywheel.runtimes.kubernetes.others import (
     MANY_FAILURES,
@@ -65,6 +66,9 @@ class Ending:
     good: bool
     sentence: str = ""
     refused: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentence", clean(self.sentence))  # it may end with what the job printed
 
 
 def ending(pod: Pod) -> Ending | None:

@@ -19,6 +19,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config
 from flywheel.errors import FlywheelError
+from flywheel.redaction import install
 from flywheel.runtimes.kubernetes.job import PodJob
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class JobTrigger(BaseTrigger):
 
         The event of a task that goes on says how the pod ended: {"good", "sentence", "refused"}.
         """
+        install()
         try:
             pod = self._pod = await asyncio.to_thread(self._describe)
         except Exception as error:

@@ -20,6 +20,7 @@ import aiohttp
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio.client import ApiException
 
+from flywheel.redaction import install
 from flywheel.runtimes.base import log_job_line
 from flywheel.runtimes.kubernetes import explain
 from flywheel.runtimes.kubernetes.explain import Ending, Pod
@@ -105,6 +106,7 @@ class PodTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Accompany the pod; the one event says how it ended: {"good", "sentence", "refused"}."""
+        install()
         try:
             async with Namespace.shared(self.connection, self.namespace) as cluster:
                 try:

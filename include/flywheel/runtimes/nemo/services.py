@@ -27,6 +27,7 @@ from nemo_microservices import (
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.errors import ConfigError, JobError
+from flywheel.redaction import register
 from flywheel.runtimes.base import RefusedJobError
 
 log = logging.getLogger(__name__)
@@ -187,6 +188,7 @@ def auth_headers(nmp: NmpConfig) -> dict[str, str]:
     key = os.environ.get(nmp.key_variable, "").strip()
     if not key:
         raise ConfigError(f"nmp_config.key_variable: the environment variable {nmp.key_variable} is not set")
+    register(key)
     return {"Authorization": f"Bearer {key}"}
 
 

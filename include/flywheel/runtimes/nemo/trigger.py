@@ -12,6 +12,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from flywheel.errors import FlywheelError, JobError
+from flywheel.redaction import install
 from flywheel.runtimes.base import RefusedJobError, log_job_line
 from flywheel.runtimes.nemo.job import NemoJob
 from flywheel.runtimes.nemo.runtime import accompany, end
@@ -38,6 +39,7 @@ class NemoTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Accompany the job; the one event says how it ended: {"job", "good", "refused", "sentence"}."""
+        install()
         job = NemoJob.model_validate(self.job)
         ending = await _ending(job.name, accompany(job, _say))
         self._ended = True
@@ -69,6 +71,7 @@ class ServingTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Serve; the one event says how it ended: {"order", "good", "refused", "sentence"}."""
+        install()
         order = ServingOrder.model_validate(self.order)
         ending = await _ending(order.name, serve(order, _say))
         self._ended = True
