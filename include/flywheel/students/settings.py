@@ -1,6 +1,6 @@
 """Training settings that nobody set: the rate by the student's width, the epochs by its number of records.
 
-Measured with SmolLM2-135M and the demo's students (docs/students.md, docs/LOG.md): adapters want a rate some
+Measured with SmolLM2-135M and the demo's students (docs/training.md, docs/LOG.md): adapters want a rate some
 ten times that of full fine-tuning, which falls with the width of the model, and a number of steps below which
 no rate helps. The power of the width is that of Thinking Machines Lab, "LoRA Without Regret" (2025), for
 Llama's family.
