@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 from filelock import FileLock
@@ -130,6 +130,16 @@ class ArtifactRoot(RootFiles):
                 f"expected {digest[:12]}...; it was made again, or changed, since"
             )
         return folder
+
+    def open_in(self, kind: str, key: str, name: str) -> IO[bytes]:
+        """Open a file of an artifact, which is verified before.
+
+        Raises:
+            ArtifactError: as `fetch` does.
+            FileNotFoundError: the artifact has no such file.
+        """
+        self.fetch(kind, key)
+        return inside.open_file(self._root if self.is_folder else str(self.cache), f"{kind}/{key}/{name}")
 
     def digest(self, kind: str, key: str) -> str:
         """Return one hash for all files of an artifact, names and bytes: 64 hex digits of a SHA-256.

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from flywheel.durable import put_in_place
+
 
 class AsideFile:
     """Put in place at the end of the `with`, where `count` says that something was found; else there is none.
@@ -30,7 +32,7 @@ class AsideFile:
     ) -> None:
         self._file.close()
         if self.count:
-            os.replace(self._aside, self._path)
+            put_in_place(self._aside, self._path)
         else:
             self._aside.unlink()
             self._path.unlink(missing_ok=True)

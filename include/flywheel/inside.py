@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
+from typing import IO
 
 from flywheel.errors import OutsideError
 
@@ -81,8 +82,7 @@ def open_file(base: str, path: str) -> BufferedReader:
         OutsideError: a name on the way, or the file, is a link, or it is no plain file.
         FileNotFoundError, NotADirectoryError, IsADirectoryError: there is no such file.
     """
-    folder, _, name = path.rpartition("/")
-    names_of(name)
+    folder, name = _folder_and_name(path)
     with opened_folder(base, folder) as at:
         file = _open(name, _FILE, at, f"{base}/{path}")
     kind = os.fstat(file).st_mode
@@ -94,21 +94,40 @@ def open_file(base: str, path: str) -> BufferedReader:
     return open(file, "rb")
 
 
-def write_file(base: str, path: str, data: bytes) -> None:
+def create_file(base: str, path: str, data: bytes) -> None:
+    """Write a file that is not there yet; folders are made.
+
+    Raises:
+        FileExistsError: it is there, if only as a link.
+        OutsideError: a name on the way is a link.
+    """
+    folder, name = _folder_and_name(path)
+    with opened_folder(base, folder, create=True) as at:
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=at)
+        with open(file, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.fsync(at)
+
+
+def write_file(base: str, path: str, data: bytes | IO[bytes]) -> None:
     """Write a file below `base`, whole or not at all, and have it on the disk; folders are made.
 
     Raises:
         OutsideError: a name on the way is a link. One in the file's own place is replaced, not followed.
         OSError: it cannot be written.
     """
-    folder, _, name = path.rpartition("/")
-    names_of(name)
+    folder, name = _folder_and_name(path)
     with opened_folder(base, folder, create=True) as at:
         aside = f"{name}.{uuid.uuid4().hex[:8]}"
         file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=at)
         try:
             with open(file, "wb") as opened:
-                opened.write(data)
+                if isinstance(data, bytes):
+                    opened.write(data)
+                else:
+                    shutil.copyfileobj(data, opened, 1 << 20)
                 opened.flush()
                 os.fsync(opened.fileno())
             os.rename(aside, name, src_dir_fd=at, dst_dir_fd=at)
@@ -125,9 +144,7 @@ def remove(base: str, path: str) -> None:
     Raises:
         OutsideError: a name on the way is a link.
     """
-    folder, _, name = path.rpartition("/")
-    if not names_of(name):
-        raise OutsideError("'': expected the path of something in the artifact root")
+    folder, name = _folder_and_name(path)
     with suppress(FileNotFoundError), opened_folder(base, folder) as at:
         if stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
             shutil.rmtree(name, dir_fd=at)
@@ -147,6 +164,13 @@ def files_below(base: str, path: str) -> list[str]:
                 if stat.S_ISREG(os.stat(name, dir_fd=opened, follow_symlinks=False).st_mode):
                     found.append("/".join(filter(None, (path, folder.removeprefix(".").strip("/"), name))))
     return sorted(found)
+
+
+def _folder_and_name(path: str) -> tuple[str, str]:
+    *names, name = names_of(path) or [""]
+    if not name:
+        raise OutsideError("'': expected the path of something that stays in the artifact root")
+    return "/".join(names), name
 
 
 def _open(name: str, flags: int, folder: int, said: str) -> int:

@@ -14,6 +14,7 @@ from typing import Self
 
 import orjson
 
+from flywheel.durable import put_in_place
 from flywheel.redaction import clean, without_secrets
 
 # Of what was read, and of a reason.
@@ -88,7 +89,7 @@ class Quarantine:
             for kind, count in sorted(self._unlisted.items()):
                 self._write("", None, f"{kind}: {count:,} more, which are not listed", "")
             self._file.close()
-            os.replace(self._aside, self.path)
+            put_in_place(self._aside, self.path)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,8 @@ import hashlib
 import io
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -101,11 +102,30 @@ class RootFiles:
         else:
             self.fs.pipe_file(self._path(path), data)  # one object is put whole
 
+    def create(self, path: str, data: bytes) -> None:
+        """Write a file that must not be there yet; two that do it at once cannot both have done it.
+
+        Behind a URL both can: object stores have no exclusive creation that all of them share.
+
+        Raises:
+            FileExistsError: it is there.
+        """
+        if self.is_folder:
+            inside.create_file(self._root, path, data)
+        else:
+            self.fs.pipe_file(self._path(path), data)
+
     def local_folder(self, path: str) -> Path:
         """Return the folder `path` of the root; behind a URL, a folder on this machine that stands for it."""
         inside.names_of(path)
         base = Path(self._root) if self.is_folder else self.cache
         return base / path
+
+    @contextmanager
+    def folder_of(self, path: str) -> Iterator[Path]:
+        """Give a folder of a root that is one, made if it is missing, as long as no link is on its way."""
+        with inside.opened_folder(self._root, path, create=True):
+            yield Path(self._root) / path
 
     def get_file(self, path: str, target: Path) -> None:
         """Copy a file of the root, by its path relative to it, to a local one."""
@@ -122,7 +142,8 @@ class RootFiles:
     def put_file(self, source: Path, path: str) -> None:
         """Copy a local file to `path`, relative to the root, whole or not at all."""
         if self.is_folder:
-            self.write_bytes(path, source.read_bytes())
+            with source.open("rb") as file:
+                inside.write_file(self._root, path, file)
         else:
             self.fs.put_file(str(source), self._path(path))
 

@@ -101,17 +101,17 @@ class Run:
     def folder(self) -> Iterator[Path]:
         """Give a local folder with the run's files; behind a remote root, a copy that is put back."""
         if self.root.is_folder:
-            yield Path(self.root.url) / self.path
+            with self.root.folder_of(self.path) as folder:
+                yield folder
             return
         with tempfile.TemporaryDirectory(prefix="flywheel-run-") as name:
             local = Path(name)
-            remote = f"{self.root.url}/{self.path}"
-            self.root.fs.get(f"{remote}/", f"{local}/", recursive=True)
+            self.root.get_tree(self.path, local)
             before = {path: path.stat().st_mtime_ns for path in local.rglob("*") if path.is_file()}
             yield local
             for path in sorted(local.rglob("*")):
                 if path.is_file() and before.get(path) != path.stat().st_mtime_ns:
-                    self.root.fs.put_file(str(path), f"{remote}/{path.relative_to(local)}")
+                    self.root.put_file(path, f"{self.path}/{path.relative_to(local)}")
 
     def save(self, name: str, result: BaseModel, *, started_at: float, ended_at: float) -> None:
         """Keep what a stage or job gave, with its start and end in unix seconds."""

@@ -255,7 +255,7 @@ def _adapter_source(client: MlflowClient, plan: Plan, adapter: str, run_id: str,
     root = ArtifactRoot(plan.config.artifacts.root)
     if not root.is_folder:
         return f"{root.url}/adapters/{adapter}"
-    folder = Path(root.url) / "adapters" / adapter
+    folder = root.fetch("adapters", adapter)
     if not uri.startswith("http"):
         return folder.as_uri()
     client.log_artifacts(run_id, str(folder), "adapter")

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.durable import put_in_place
 from flywheel.errors import ArtifactError
 from flywheel.report.html import render_html
 from flywheel.report.model import REPORT_FILE, Report
@@ -30,7 +31,7 @@ def write_report(folder: Path, report: Report) -> list[Path]:
     for name, data in pages.items():
         aside = folder / f".{name}.{uuid.uuid4().hex[:8]}"
         aside.write_bytes(data)
-        os.replace(aside, folder / name)
+        put_in_place(aside, folder / name)
     return [folder / name for name in pages]
 
 

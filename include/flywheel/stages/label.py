@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
+from flywheel.durable import put_in_place
 from flywheel.errors import BudgetError, TeacherError
 from flywheel.markers import marks_in
 from flywheel.plan import Plan
@@ -205,7 +205,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
                 file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
             counts, budget_spent = _run(plan, spending, quarantine, read, spans, settle, progress)
-        os.replace(aside, folder / RECORDS_FILE)
+        put_in_place(aside, folder / RECORDS_FILE)
         quarantined = quarantine.count
         spending.forget()
     if read["passed_over"]:

@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from flywheel.durable import put_in_place
+
 log = logging.getLogger(__name__)
 
 FILE = "checkpoint.safetensors"
@@ -31,11 +33,8 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[
         metadata={"state": json.dumps(state)},
     )
     aside = folder / f".{FILE}.{os.getpid()}"
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, folder / FILE)
+    aside.write_bytes(data)
+    put_in_place(aside, folder / FILE)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import Any
 
 from flywheel.artifacts import MANIFEST, ArtifactRoot
 from flywheel.errors import ArtifactError
+from flywheel.manifests import Manifest
 
 _BLOCK = 512
 _END = b"\0" * (2 * _BLOCK)
@@ -20,11 +20,14 @@ def files_of(root: ArtifactRoot, kind: str, key: str) -> dict[str, int]:
     Raises:
         ArtifactError: it is not there, or damaged.
     """
-    manifest: Any = root.read_json(f"{kind}/{key}/{MANIFEST}")
-    files: dict[str, int] = manifest["files"]
-    if any(name.startswith("/") or ".." in name.split("/") for name in files):
-        raise ArtifactError(f"{root.url}/{kind}/{key}/{MANIFEST}: names a file outside of the artifact")
-    return files
+    path = f"{kind}/{key}/{MANIFEST}"
+    try:
+        manifest = Manifest.parse(root.read_bytes(path), f"{root.url}/{path}")
+    except FileNotFoundError:
+        raise ArtifactError(f"{root.url}/{kind}/{key}: no such artifact") from None
+    if not root.find(kind, key):
+        raise ArtifactError(f"{root.url}/{kind}/{key}: damaged")
+    return manifest.files
 
 
 def tar_bytes(folder: str, files: dict[str, int]) -> int:
@@ -43,7 +46,7 @@ def tar(root: ArtifactRoot, kind: str, key: str, folder: str, files: dict[str, i
     for name, size in files.items():
         yield _header(f"{folder}/{name}", size)
         left = size
-        with root.fs.open(f"{root.url}/{kind}/{key}/{name}", "rb") as file:
+        with root.open(f"{kind}/{key}/{name}") as file:
             while left and (chunk := file.read(min(_READ_BYTES, left))):
                 left -= len(chunk)
                 yield chunk

@@ -58,8 +58,7 @@ def remove_files(run: Run, plan: Plan | None) -> list[tuple[str, str]]:
     if plan is not None and not _is_champions(root, plan.run_id):
         _untrack(plan)
     _move_latest(run)
-    if root.fs.exists(f"{root.url}/{run.path}"):
-        root.fs.rm(f"{root.url}/{run.path}", recursive=True)
+    root.remove_tree(run.path)
     return sorted(owned)
 
 
@@ -112,11 +111,11 @@ def _used_by_others(run: Run, made: set[tuple[str, str]]) -> set[tuple[str, str]
 def _texts_of_others(run: Run) -> Iterator[tuple[str, list[bytes]]]:
     """Yield the files that may name an artifact: of all champions (""), then of each other run, by path."""
     root = run.root
-    yield "", _read_all(root, sorted(root.fs.find(f"{root.url}/champions")))
+    yield "", _read_all(root, root.files_below("champions"))
     for name in root.list("runs"):
         path = f"runs/{name}"
         if path != run.path:
-            files = [file for file in root.fs.find(f"{root.url}/{path}") if _may_name(file)]
+            files = [file for file in root.files_below(path) if _may_name(file)]
             yield path, _read_all(root, files)
 
 
@@ -129,10 +128,9 @@ def _may_name(file: str) -> bool:
 def _read_all(root: ArtifactRoot, files: list[str]) -> list[bytes]:
     def read(file: str) -> bytes:
         try:
-            data: bytes = root.fs.cat_file(file)
+            return root.read_bytes(file)
         except FileNotFoundError:
             return b""
-        return data
 
     return run_files.side_by_side(read, files)
 
@@ -143,12 +141,11 @@ def _is_scored(root: ArtifactRoot, path: str) -> bool:
 
 def _is_champions(root: ArtifactRoot, run_id: str) -> bool:
     """Return whether a champion, of now or of then, came from a run: its version in MLflow names that run."""
-    for file in root.fs.find(f"{root.url}/champions"):
-        folder, name = file.rsplit("/", 1)
-        if folder.endswith("/timeline"):  # it names runs that put nothing into production, too
+    for file in root.files_below("champions"):
+        if file.rsplit("/", 2)[1] == "timeline":  # it names runs that put nothing into production, too
             continue
         try:
-            if ArtifactRoot(folder).read_json(name).get("run_id") == run_id:
+            if root.read_json(file).get("run_id") == run_id:
                 return True
         except (ArtifactError, AttributeError):
             return True

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import orjson
@@ -113,14 +112,8 @@ def _find(root: ArtifactRoot, name: str) -> dict[str, Any] | None:
 def _claim(root: ArtifactRoot, path: str, fingerprint: str) -> None:
     """Write down that a request is being done; another process may have begun it in this moment."""
     data = orjson.dumps({"fingerprint": fingerprint, "at": time.time(), "body": None})
-    if not root.is_folder:
-        root.write_bytes(path, data)  # object stores have no exclusive creation that all of them share
-        return
-    file = Path(root.url) / path
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with file.open("xb") as opened:
-            opened.write(data)
+        root.create(path, data)
     except FileExistsError:
         raise _in_progress() from None
 
@@ -130,7 +123,7 @@ def _sweep(root: ArtifactRoot) -> None:
     for day in root.list(_FOLDER):
         if day < _day(1):
             try:
-                root.fs.rm(f"{root.url}/{_FOLDER}/{day}", recursive=True)
+                root.remove_tree(f"{_FOLDER}/{day}")
             except OSError as error:
                 log.info("old answers of %s stay: %s", day, error)
 

@@ -59,6 +59,6 @@ def _agrees(row: dict[str, Any]) -> bool:
 
 def lines_of(root: ArtifactRoot, evaluation: str) -> Iterator[dict[str, Any]]:
     """Stream all answers of an evaluation."""
-    with (root.fetch("evaluations", evaluation) / PREDICTIONS).open("rb") as file:
+    with root.open_in("evaluations", evaluation, PREDICTIONS) as file:
         for line in file:
             yield orjson.loads(line)

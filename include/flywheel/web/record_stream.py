@@ -280,12 +280,8 @@ def _check_owner(record: Record, workload_id: str | None, client_id: str | None)
 def _keep(root: ArtifactRoot, file: Path) -> str:
     """Put a quarantine into the artifact root and return its path there."""
     path = f"quarantine/records-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid4().hex[:8]}.jsonl"
-    target = f"{root.url}/{path}"
-    if root.is_folder:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(os.fspath(file), target)
-    else:
-        root.fs.put_file(os.fspath(file), target)
+    root.put_file(file, path)
+    file.unlink()
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -9,12 +10,14 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from flywheel.errors import ArtifactError
+from flywheel.errors import ArtifactError, OutsideError
 from flywheel.plan import Plan
 from flywheel.report.model import REPORT_FILE, Report
 from flywheel.runs import CANCELLED_FILE, Run
 from flywheel.web import settings
 from flywheel.web.airflow_runs import AirflowRun
+
+log = logging.getLogger(__name__)
 
 Given = TypeVar("Given")
 Taken = TypeVar("Taken")
@@ -61,10 +64,12 @@ def side_by_side(work: Callable[[Given], Taken], given: Iterable[Given]) -> list
 def read_bytes(run: Run, name: str) -> bytes | None:
     """Return a file of a run's folder; None where it is not there."""
     try:
-        data: bytes = run.root.fs.cat_file(f"{run.root.url}/{run.path}/{name}")
+        return run.root.read_bytes(f"{run.path}/{name}")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    return data
+    except OutsideError as error:  # nobody is told what a link leads to, nor that there is one
+        log.warning("not served: %s", error)
+        return None
 
 
 def read_json(run: Run, name: str) -> Any:

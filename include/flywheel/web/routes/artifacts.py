@@ -83,12 +83,12 @@ def _adapter(run: Run, found: Artifact) -> Response:
 
 def _predictions(run: Run, found: Artifact) -> Response:
     assert found.key is not None
-    path = f"{run.root.url}/{predictions_path(found.key)}"
-    if not run.root.fs.exists(path):
+    path = predictions_path(found.key)
+    if not run.root.exists(path):
         raise Problem(404, "These predictions are no longer there.")
 
     def chunks() -> Iterator[bytes]:
-        with run.root.fs.open(path, "rb") as file:
+        with run.root.open(path) as file:
             while chunk := file.read(_READ_BYTES):
                 yield chunk
 
