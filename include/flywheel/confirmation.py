@@ -56,7 +56,8 @@ def is_above(found: Forecast, limit: ConfirmAbove) -> bool:
 def confirm(run: Run, found: Forecast, by: str) -> None:
     """Remember a person's 'yes'."""
     run.root.write_json(
-        _path(run.plan), {"texts": found.all_texts, "by": by, "at": time.time(), "run_id": run.run_id}
+        _path(run.plan),
+        {**_whose(run.plan), "texts": found.all_texts, "by": by, "at": time.time(), "run_id": run.run_id},
     )
     withdraw(run)
 
@@ -89,7 +90,9 @@ def asks_elsewhere(run: Run, wait: timedelta) -> str | None:
     other = _asks(run, wait)
     if other is None:
         run.root.discard(f"{run.path}/{_REFUSED}")  # of an earlier try
-        run.root.write_json(_asked_path(run.plan), {"run_id": run.run_id, "at": time.time()})
+        run.root.write_json(
+            _asked_path(run.plan), {**_whose(run.plan), "run_id": run.run_id, "at": time.time()}
+        )
         time.sleep(SETTLE_SECONDS)
         other = _asks(run, wait)
     if other is not None:
@@ -134,6 +137,10 @@ def _is_over(run: Run, other: str) -> bool:
     """Return whether a run was deleted or cancelled."""
     folder = f"runs/{folder_name(other)}"
     return not run.root.exists(f"{folder}/plan.json") or run.root.exists(f"{folder}/cancelled.json")
+
+
+def _whose(plan: Plan) -> dict[str, str]:
+    return {"workload_id": plan.workload_id, "client_id": plan.client_id}
 
 
 def _path(plan: Plan) -> str:

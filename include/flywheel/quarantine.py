@@ -55,9 +55,21 @@ class Quarantine:
         self._file = self._aside.open("wb")
 
     def add(
-        self, file: str, line: int | None, reason: str, raw: object = "", *, answer: str | None = None
+        self,
+        file: str,
+        line: int | None,
+        reason: str,
+        raw: object = "",
+        *,
+        answer: str | None = None,
+        owner: tuple[str, str] | None = None,
     ) -> None:
-        """Set one bad input aside; what a teacher echoes of a secret is not kept."""
+        """Set one bad input aside; what a teacher echoes of a secret is not kept.
+
+        Args:
+            owner: workload and client, where the file is not one client's alone; `flywheel forget` finds the
+                line by them. They stand there as `workload_id` and `client_id`.
+        """
         reason = _safe(clean(reason[:_BEYOND]), MAX_REASON_CHARACTERS)
         kind = reason.split(":", 1)[0][:80]
         if kind not in self.reasons and len(self.reasons) >= MAX_KINDS:
@@ -68,9 +80,17 @@ class Quarantine:
             self._unlisted[kind] += 1
             return
         text = raw if isinstance(raw, str) else repr(raw)
-        self._write(file, line, reason, text, answer)
+        self._write(file, line, reason, text, answer, owner)
 
-    def _write(self, file: str, line: int | None, reason: str, raw: str, answer: str | None = None) -> None:
+    def _write(
+        self,
+        file: str,
+        line: int | None,
+        reason: str,
+        raw: str,
+        answer: str | None = None,
+        owner: tuple[str, str] | None = None,
+    ) -> None:
         entry = {
             "file": _safe(file[-MAX_RAW_CHARACTERS:]),
             "line": line,
@@ -79,6 +99,8 @@ class Quarantine:
         }
         if answer is not None:
             entry["answer"] = _safe(answer)
+        if owner is not None:
+            entry |= {"workload_id": _safe(owner[0], 256), "client_id": _safe(owner[1], 256)}
         data = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
         self._room -= len(data)
         self._file.write(data)

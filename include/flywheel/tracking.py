@@ -62,7 +62,12 @@ def model_name(plan: Plan) -> str:
 
     Each client has its own champion, and an alias names one version of a model; so each has its own model.
     """
-    name = f"{experiment_name(plan)}.{plan.client_id}"
+    return registered_name(plan.config.mlflow_config.experiment_name_prefix, plan.workload_id, plan.client_id)
+
+
+def registered_name(prefix: str, workload_id: str, client_id: str) -> str:
+    """Return the registered model of a workload and client, where experiments have a prefix."""
+    name = f"{prefix}-{workload_id}.{client_id}"
     plain = re.sub(r"[^\w.-]", "-", name)  # MLflow forbids '/' and ':', and its searches dislike quotes
     return name if plain == name else f"{plain}-{key_of(name)[:6]}"
 

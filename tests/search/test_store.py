@@ -19,6 +19,11 @@ class TestElasticsearchStore(StoreContract):
         with ElasticsearchStore(config) as opened:
             yield opened
 
+    @pytest.fixture(autouse=True)
+    def no_wait_for_segments(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Leave the wait for the merge, half a minute each, to the test of forgetting."""
+        monkeypatch.setattr("flywheel.stores.elasticsearch.forgetting.EXPUNGE_SECONDS", 0.0)
+
     def reopen(self, store: RecordStore) -> RecordStore:
         assert isinstance(store, ElasticsearchStore)
         return ElasticsearchStore(store.config)

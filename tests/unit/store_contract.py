@@ -9,7 +9,7 @@ import pytest
 
 from flywheel.errors import StoreError
 from flywheel.records import Record
-from flywheel.stores import Answer, RecordStore, WriteSummary
+from flywheel.stores import Answer, Holdings, RecordStore, WriteSummary
 from tests.unit.news_records import news_record
 
 ALWAYS = 1 << 40
@@ -218,3 +218,41 @@ class StoreContract:
         store.close()
         with pytest.raises(StoreError):
             store.count(*SCOPE, ALWAYS)
+
+    def test_a_client_is_forgotten_and_another_reads_what_it_read_before(self, store: RecordStore) -> None:
+        gone, stays = ("news_classifier", "gone"), ("news_classifier", "stays")
+        # Both share a prompt, and the one who goes wrote it first: the other's records refer to that text.
+        prompt = "Sort this headline into one of these classes. " * 20
+        for client, count in (("gone", 40), ("stays", 30)):
+            texts = [f"{prompt}{client} says {i}" for i in range(count)]
+            store.write(
+                news_record(text, client_id=client, timestamp=1000 + i) for i, text in enumerate(texts)
+            )
+        store.put_answers([("a", Answer("for one", "m", 1)), ("b", Answer("for both", "m", 2))], gone)
+        store.put_answers([("c", Answer("for the other", "m", 3))], stays)
+        store.put_answers([("d", Answer("nobody knows for whom", "m", 4))])
+        store.own_answers(stays, ["b", "c"])
+        before = list(store.read(*stays, ALWAYS))
+        assert store.holdings([gone]) == Holdings(40, 1, 1, 1)
+        writer = self.reopen(store)
+        writer.write([news_record(f"{prompt}stays, said before", client_id="stays", timestamp=5000)])
+        store.forget([gone])
+        assert store.holdings([gone]) == Holdings(0, 0, 0, 1)
+        assert store.scopes() == [stays] and not list(store.read(*gone, ALWAYS))
+        assert list(store.read(*stays, ALWAYS))[:-1] == before
+        assert sorted(store.get_answers(["a", "b", "c", "d"])) == ["b", "c", "d"]
+        assert sorted(store.read_owners()) == [(stays, "b"), (stays, "c")]
+        # One who had the store open meanwhile, and one who opens it now, write and read as ever.
+        for number, one in enumerate((writer, self.reopen(store))):
+            added = [
+                news_record(
+                    f"{prompt}{client}, said after {number}", client_id=client, timestamp=6000 + number
+                )
+                for client in ("stays", "gone")
+            ]
+            one.write(added)
+            assert list(self.reopen(store).get([record.id for record in added])) == added
+        store.forget([gone], unowned=True)
+        store.forget([gone], unowned=True)
+        assert sorted(store.get_answers(["a", "b", "c", "d"])) == ["b", "c"]
+        assert len(list(store.read(*stays, ALWAYS))) == len(before) + 3

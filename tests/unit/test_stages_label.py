@@ -381,6 +381,22 @@ def test_the_answers_in_the_store_name_the_model_that_gave_them(folder: Path) ->
     assert abs(answer.created - time.time()) < 60
 
 
+def test_the_answers_in_the_store_are_those_of_each_client_that_asked_for_them(folder: Path) -> None:
+    with stand_in(LABELS) as (url, _):
+        plan = make(folder, url)
+        other = plan.model_copy(
+            update={"client_id": "other", "config": plan.config.model_copy(update={"client_id": "other"})}
+        )
+        label(plan, folder)
+        label(other, folder)
+    with open_store(plan.config.store) as store:
+        keys = {key for key, _ in store.read_answers()}
+        owners = set(store.read_owners())
+        for client in (plan.client_id, "other"):
+            assert {key for owner, key in owners if owner == (plan.workload_id, client)} == keys
+        assert store.holdings([(plan.workload_id, "other")]).shared_answers == len(keys)
+
+
 def test_texts_without_a_time_are_compared_with_people_and_become_no_records(folder: Path) -> None:
     (folder / "undated.csv").write_text("headline,human\nAcme unheard of,Earnings\n")
     sources = [

@@ -187,7 +187,7 @@ def make_old(path: Path, written: list[Record]) -> None:
         store.write(written)
     with sqlite3.connect(path) as connection:
         connection.executescript(
-            "DROP INDEX records_known; ALTER TABLE records DROP COLUMN known_at;"
+            "DROP TABLE owners; DROP TABLE forgettings; DROP INDEX records_known; ALTER TABLE records DROP COLUMN known_at;"
             "ALTER TABLE records DROP COLUMN labelled_by;"
             "CREATE UNIQUE INDEX records_in_time ON records (scope, timestamp, id); PRAGMA user_version = 1;"
         )
@@ -234,6 +234,76 @@ def test_a_migration_that_is_killed_leaves_the_old_store_and_the_next_opening_do
     process.wait()
     with sqlite3.connect(path) as connection:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(records)")}
-        assert connection.execute("PRAGMA user_version").fetchone() == (2 if "known_at" in columns else 1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (
+            SCHEMA_VERSION if "known_at" in columns else 1,
+        )
     with SqliteStore(path) as store:
         assert store.count(*SCOPE, ALWAYS) == 3000
+
+
+def test_nothing_of_a_forgotten_client_is_left_in_the_bytes_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    prompt = "Sort this headline into one of these classes. " * 20
+    with SqliteStore(path) as store:
+        for start in range(0, 600, 100):  # in turns, so that they lie on the same pages
+            for client in ("gone", "stays"):
+                store.write(
+                    news_record(f"{prompt}{i:04d} {client}-{i:04d}", client_id=client, timestamp=1 + i)
+                    for i in range(start, start + 100)
+                )
+        store.put_answers(
+            [(f"key-gone-{i}", Answer(f"gone-{i} says", "m", 1)) for i in range(300)],
+            ("news_classifier", "gone"),
+        )
+        ids = [bytes.fromhex(name) for name in store.read_ids("news_classifier", "gone", ALWAYS)]
+        assert len(ids) == 600
+        store.forget([("news_classifier", "gone")])
+        files = b"".join(file.read_bytes() for file in tmp_path.iterdir())  # the log is still there
+    assert files.count(b"stays-") >= 600 and files.count(prompt.encode()) == 1
+    assert b"gone" not in files
+    assert not [key for key in ids if key in files]
+
+
+FORGETTING = """
+import sqlite3, sys
+from flywheel.stores.sqlite import SqliteStore
+from flywheel.stores import sqlite_forgetting
+
+left = int(sys.argv[2])
+
+def told(statement):
+    global left
+    if statement.startswith(("DELETE", "UPDATE", "INSERT", "VACUUM", "COMMIT", "PRAGMA wal")):
+        left -= 1
+        if left < 0:
+            print("here", flush=True)
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sqlite_forgetting.BATCH = 100
+store = SqliteStore(sys.argv[1])
+store._connection.set_trace_callback(told)
+store.forget([("news_classifier", "gone")])
+"""
+
+
+@pytest.mark.parametrize("after", [0, 3, 8, 12, 14, 15])
+def test_forgetting_that_is_killed_is_done_again(tmp_path: Path, after: int) -> None:
+    path, stays = tmp_path / "records.sqlite", ("news_classifier", "stays")
+    with SqliteStore(path) as store:
+        for client in ("gone", "stays"):
+            store.write(
+                news_record("Sort this. " * 40 + f"{i} {client}-{i}", client_id=client, timestamp=1 + i)
+                for i in range(250)
+            )
+        store.put_answers([(str(i), Answer("gone", "m", 1)) for i in range(150)], ("news_classifier", "gone"))
+        before = list(store.read(*stays, ALWAYS))
+    killed = subprocess.run(
+        [sys.executable, "-c", FORGETTING, str(path), str(after)], stdout=subprocess.PIPE, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL and killed.stdout == b"here\n"
+    with SqliteStore(path) as store:
+        assert list(store.read(*stays, ALWAYS)) == before
+        store.forget([("news_classifier", "gone")])
+        assert list(store.read(*stays, ALWAYS)) == before
+        assert b"gone" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())

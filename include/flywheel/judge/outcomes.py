@@ -49,7 +49,7 @@ def judged(plan: Plan, outcomes: Outcomes) -> Outcomes:
     records = read_records(root.fetch("datasets", outcomes.curate["dataset"]) / "eval.jsonl")
     ratings: list[Rating] = []
     with open_store(config.store) as store:
-        judge = Judge(config, store)
+        judge = Judge(config, store, (plan.workload_id, plan.client_id))
 
         def rate(result: EvaluateResult | None) -> EvaluateResult | None:
             if result is None:

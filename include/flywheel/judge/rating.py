@@ -21,7 +21,7 @@ from flywheel.config import Config
 from flywheel.config.judge import JudgeConfig
 from flywheel.errors import JudgeError, TeacherError
 from flywheel.judge.rubric import Rubric
-from flywheel.stores import Answer, RecordStore
+from flywheel.stores import Answer, Owner, RecordStore
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.endpoint import Endpoint, chat_url, headers_of
 
@@ -82,15 +82,17 @@ class Judge:
     Args:
         config: has an `llm_judge_config`.
         store: keeps its answers.
+        owner: whose records are judged.
 
     Raises:
         JudgeError: its key is not in the environment.
     """
 
-    def __init__(self, config: Config, store: RecordStore) -> None:
+    def __init__(self, config: Config, store: RecordStore, owner: Owner | None = None) -> None:
         assert config.llm_judge_config is not None
         self._config = config.llm_judge_config
         self._store = store
+        self._owner = owner
         self._endpoint = endpoint_of(config)
         self.counts = Counts()
 
@@ -134,6 +136,8 @@ class Judge:
             keys = {key_of_body(body): body for body in bodies}
             found = self._store.get_answers(list(keys))
             self.counts.found += len(found)
+            if self._owner is not None:
+                self._store.own_answers(self._owner, list(found))
             for key, answer in found.items():
                 bodies[keys[key]].rating = rubric.read(answer.content)
             missing = [body for key, body in keys.items() if key not in found]
@@ -178,7 +182,9 @@ class Judge:
                     had = dict(answer for answer in asked if answer is not None)
                     # Off the loop: a store may take its time, and has an event loop of its own.
                     await asyncio.to_thread(
-                        self._store.put_answers, [(key_of_body(body), had[body]) for body in had]
+                        self._store.put_answers,
+                        [(key_of_body(body), had[body]) for body in had],
+                        self._owner,
                     )
                     answers |= had
         except TeacherError as error:

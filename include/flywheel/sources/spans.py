@@ -126,6 +126,7 @@ def doubts_of(
     """
     path = f"sources/{key_of('source', list(whose), source.path, source.columns.timestamp)}.json"
     there: dict[str, Any] = root.read_json(path) if root.exists(path) else {"path": source.path, "seen": []}
+    there |= dict(zip(("workload_id", "client_id"), whose, strict=True))  # by which it is forgotten with him
     others = [seen for seen in there["seen"] if seen["run_id"] != run_id]
     before = [seen for seen in others if seen["cutoff"] <= cutoff]
     doubts = [said for said in (_is_ahead(span, cutoff), _is_stale(span, cutoff, source, before)) if said]

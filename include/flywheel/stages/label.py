@@ -375,6 +375,7 @@ def _run(
                 progress=update,
                 held=held,
                 night=plan.run_id,
+                owner=(plan.workload_id, plan.client_id),
             )
             counts = await labeller.run(_headlines(plan, quarantine, read, spans), settle)
             log.info("%s; %d attempts were repeated", told.line(counts), client.retries)

@@ -62,6 +62,27 @@ class Answer:
     usage: dict[str, Any] = field(default_factory=dict)
 
 
+# A workload and a client.
+Owner = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a store holds of owners.
+
+    Attributes:
+        records: theirs.
+        answers: that they alone have asked for.
+        shared_answers: that another has asked for as well, which therefore stay.
+        unowned_answers: of which nobody knows who asked: they are older than that is kept.
+    """
+
+    records: int
+    answers: int
+    shared_answers: int
+    unowned_answers: int
+
+
 class RecordStore(Protocol):
     """Keeps log records, and the teacher's answers.
 
@@ -129,14 +150,40 @@ class RecordStore(Protocol):
         """Return the answers that are there; keys without one are left out."""
         ...
 
-    def put_answers(self, answers: Sequence[tuple[str, Answer]]) -> None:
-        """Keep answers; they are durable when this returns. The first answer of a key stays."""
+    def put_answers(self, answers: Sequence[tuple[str, Answer]], owner: Owner | None = None) -> None:
+        """Keep answers; they are durable when this returns. The first answer of a key stays.
+
+        Args:
+            owner: who asked for them.
+        """
+        ...
+
+    def own_answers(self, owner: Owner, keys: Sequence[str]) -> None:
+        """Keep that an owner uses answers, too: then they stay when another one that does is forgotten."""
+        ...
+
+    def read_owners(self) -> Iterator[tuple[Owner, str]]:
+        """Stream all owners of answers with the keys of these."""
         ...
 
     def read_answers(self) -> Iterator[tuple[str, Answer]]:
         """Stream all answers with their keys, in an order of the store's own.
 
         None comes twice; others that are put meanwhile may be missed.
+        """
+        ...
+
+    def holdings(self, owners: Sequence[Owner]) -> Holdings:
+        """Count what the store holds of owners."""
+        ...
+
+    def forget(self, owners: Sequence[Owner], *, unowned: bool = False) -> None:
+        """Remove what the store holds of owners, so that it is not in its files any more either.
+
+        What is another's stays as it is read. A killed one is done again.
+
+        Args:
+            unowned: remove the answers that have no owner, too.
         """
         ...
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from flywheel.config.store import StoreConfig
 from flywheel.errors import StoreError
-from flywheel.stores.base import RecordStore
+from flywheel.stores.base import Owner, RecordStore
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ def copy_store(source: RecordStore, target: RecordStore) -> CopySummary:
     for batch in _batches(source.read_answers(), ANSWER_BATCH):
         target.put_answers(batch)
         answers += len(batch)
+    for owner, keys in _by_owner(source.read_owners()):
+        target.own_answers(owner, keys)
     return CopySummary(written, already_there, answers)
 
 
@@ -78,6 +80,14 @@ def store_named(name: str, config: StoreConfig) -> StoreConfig:
         return StoreConfig.model_validate(data)
     except ValidationError as error:
         raise StoreError(f"{name!r}: {error.errors()[0]['msg']}") from None
+
+
+def _by_owner(rows: Iterable[tuple[Owner, str]]) -> Iterator[tuple[Owner, list[str]]]:
+    for batch in _batches(rows, ANSWER_BATCH):
+        keys: dict[Owner, list[str]] = {}
+        for owner, key in batch:
+            keys.setdefault(owner, []).append(key)
+        yield from keys.items()
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -70,6 +70,10 @@ class Compressor:
         """Return whether there is a reference of that skeleton."""
         return skeleton in self._known
 
+    def references(self) -> list[Reference]:
+        """Return the references that it knows."""
+        return [reference for references, _ in self._known.values() for reference in references]
+
     def reduce(self, skeleton: bytes, text: str) -> Difference:
         """Return the difference from the best reference.
 
@@ -78,7 +82,7 @@ class Compressor:
         references, others = self._of(skeleton)
         best: Difference | None = None
         for reference in references:
-            best = _better(best, _difference(reference, text))
+            best = _better(best, difference(reference, text))
             if len(best.text) < MIN_GAIN:
                 break
         if best is not None and len(best.text) < MIN_GAIN:
@@ -89,9 +93,9 @@ class Compressor:
         if best is None:
             reference = Reference(skeleton, text)
             self.know(reference)
-            return _difference(reference, text)
+            return difference(reference, text)
         for other in others:
-            found = _difference(Reference(skeleton, other), text)
+            found = difference(Reference(skeleton, other), text)
             if len(found.text) + MIN_GAIN <= len(best.text):
                 best = found
         if best.reference.text in others:
@@ -137,7 +141,8 @@ class Frame:
         return {**self._skeleton, "messages": messages}
 
 
-def _difference(reference: Reference, text: str) -> Difference:
+def difference(reference: Reference, text: str) -> Difference:
+    """Return what differs between a text and a reference."""
     shared = reference.text
     first = shared_start(shared, text, reference.first)
     last = shared_end(shared, text, min(len(shared), len(text)) - first, reference.last)

@@ -21,7 +21,7 @@ import orjson
 
 from flywheel.errors import StoreError
 from flywheel.records import STRENGTH, Record
-from flywheel.stores.base import Answer, Rejected, WriteSummary
+from flywheel.stores.base import Holdings, Owner, Rejected, WriteSummary
 from flywheel.stores.prompts import (
     MAX_REFERENCES,
     Compressor,
@@ -30,13 +30,20 @@ from flywheel.stores.prompts import (
     digest,
     skeleton_and_text,
 )
+from flywheel.stores.sqlite_answers import READ_BATCH, SqliteAnswers
 from flywheel.stores.sqlite_file import SqliteFile
+from flywheel.stores.sqlite_forgetting import forget, holdings
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Records in a transaction. A killed writer loses at most these; other writers wait for so many.
 WRITE_BATCH = 2000
-READ_BATCH = 500
 
+# Who has asked for an answer; and a row for each time that a client was forgotten, by which other processes
+# learn that prompts and scopes which they remember may be others.
+_SCHEMA_3 = (
+    "CREATE TABLE owners (key TEXT NOT NULL, scope INTEGER NOT NULL, PRIMARY KEY (key, scope)) WITHOUT ROWID",
+    "CREATE TABLE forgettings (number INTEGER PRIMARY KEY)",
+)
 # The column `response` is NULL where the response holds the answer and nothing else; `labelled_by` is the
 # place in `STRENGTH`, and NULL where a store of schema 1 did not keep it.
 _SCHEMA = (
@@ -52,6 +59,7 @@ _SCHEMA = (
     "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id, labelled_by)",
     """CREATE TABLE answers (key TEXT PRIMARY KEY, content TEXT NOT NULL, model TEXT NOT NULL,
                              created INTEGER NOT NULL, usage BLOB NOT NULL) WITHOUT ROWID""",
+    *_SCHEMA_3,
 )
 _COLUMNS = "id, scope, timestamp, label, prompt, first, last, text, answer, response, known_at, labelled_by"
 # What a record that is written again may change: the earliest time and the strongest word stay. Where a store
@@ -77,11 +85,12 @@ _MIGRATIONS = {
         "UPDATE records SET known_at = min(timestamp, CAST(strftime('%s') AS INTEGER)) WHERE timestamp > 0",
         "DROP INDEX records_in_time",
         "CREATE UNIQUE INDEX records_known ON records (scope, known_at, timestamp, id, labelled_by)",
-    )
+    ),
+    2: _SCHEMA_3,
 }
 
 
-class SqliteStore:
+class SqliteStore(SqliteAnswers):
     """A `RecordStore` in one SQLite file.
 
     Args:
@@ -95,9 +104,8 @@ class SqliteStore:
     def __init__(self, path: str | Path, *, cache_mb: int = 64) -> None:
         self.path = Path(path)
         self._compressor = Compressor()
-        self._scopes: dict[tuple[str, str], int] = {}
-        self._scope_names: dict[int, tuple[str, str]] = {}
         self._frame = lru_cache(maxsize=1024)(self._read_frame)
+        super().__init__()
         self._file = SqliteFile(self.path, _SCHEMA, SCHEMA_VERSION, cache_mb, self._forget, _MIGRATIONS)
         self._connection = self._file.connection
 
@@ -198,44 +206,16 @@ class SqliteStore:
         )
         return [(workload_id, client_id) for workload_id, client_id in rows]
 
-    # -- answers -------------------------------------------------------------------------------------
+    # -- forgetting ----------------------------------------------------------------------------------
 
-    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
-        """Return the answers that are there; keys without one are left out."""
-        found: dict[str, Answer] = {}
-        for start in range(0, len(keys), READ_BATCH):
-            batch = keys[start : start + READ_BATCH]
-            places = ",".join("?" * len(batch))
-            rows = self._file.select(
-                f"SELECT key, content, model, created, usage FROM answers WHERE key IN ({places})",  # noqa: S608
-                batch,
-            )
-            for key, content, model, created, usage in rows:
-                found[key] = Answer(content, model, created, orjson.loads(usage))
-        return found
+    def holdings(self, owners: Sequence[Owner]) -> Holdings:
+        """Count what the store holds of owners."""
+        return holdings(self._file, owners)
 
-    def put_answers(self, answers: Sequence[tuple[str, Answer]]) -> None:
-        """Keep answers in one transaction, on the disk when this returns."""
-        rows = [
-            (key, answer.content, answer.model, answer.created, orjson.dumps(answer.usage))
-            for key, answer in answers
-        ]
-        with self._file.transaction():
-            self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
-
-    def read_answers(self) -> Iterator[tuple[str, Answer]]:
-        """Stream all answers with their keys, ordered by key."""
-        after = ""
-        while True:
-            rows = self._file.select(
-                "SELECT key, content, model, created, usage FROM answers WHERE key > ? ORDER BY key LIMIT ?",
-                (after, READ_BATCH),
-            )
-            for key, content, model, created, usage in rows:
-                yield key, Answer(content, model, created, orjson.loads(usage))
-            if len(rows) < READ_BATCH:
-                return
-            after = rows[-1][0]
+    def forget(self, owners: Sequence[Owner], *, unowned: bool = False) -> None:
+        """Remove what the store holds of owners, also from its file: `stores.sqlite_forgetting`."""
+        forget(self._file, owners, unowned=unowned)
+        self._forget()
 
     # -- connection ----------------------------------------------------------------------------------
 
@@ -253,13 +233,14 @@ class SqliteStore:
 
     def _forget(self) -> None:
         """Forget what is remembered of rows: they may have been rolled back."""
+        super()._forget()
         self._compressor = Compressor()
-        self._scopes.clear()
 
     # -- rows ----------------------------------------------------------------------------------------
 
     def _write_batch(self, batch: Sequence[Record]) -> int:
         """Insert records inside a transaction; return the number of new ones."""
+        self._learn_of_forgettings()
         rows = []
         for record in batch:
             skeleton, text = skeleton_and_text(record.request)
@@ -334,31 +315,6 @@ class SqliteStore:
         if not rows:
             raise StoreError(f"{self.path}: damaged: prompt {prompt} of a record is missing; restore a copy")
         return Frame(*rows[0])
-
-    def _scope(self, workload_id: str, client_id: str) -> int:
-        """Return the number of a workload's client; 0, which no record has, where there is none."""
-        key = (workload_id, client_id)
-        if key not in self._scopes:
-            rows = self._file.select("SELECT number FROM scopes WHERE workload_id = ? AND client_id = ?", key)
-            if not rows:
-                return 0
-            self._scopes[key] = rows[0][0]
-        return self._scopes[key]
-
-    def _make_scope(self, workload_id: str, client_id: str) -> int:
-        number = self._scope(workload_id, client_id)
-        if not number:
-            self._connection.execute(
-                "INSERT INTO scopes (workload_id, client_id) VALUES (?, ?)", (workload_id, client_id)
-            )
-            number = self._scope(workload_id, client_id)
-        return number
-
-    def _scope_name(self, number: int) -> tuple[str, str]:
-        if number not in self._scope_names:
-            rows = self._file.select("SELECT workload_id, client_id FROM scopes WHERE number = ?", (number,))
-            self._scope_names[number] = rows[0]
-        return self._scope_names[number]
 
     def _key(self, record_id: str) -> bytes:
         try:

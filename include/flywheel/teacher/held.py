@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flywheel.stores import Answer, RecordStore
+from flywheel.stores import Answer, Owner, RecordStore
 from flywheel.teacher.known import known_answers
 from flywheel.teacher.request import Requests
 from flywheel.workload import Workload
@@ -25,16 +25,22 @@ class HeldAnswers:
     def __bool__(self) -> bool:
         return bool(self._earlier)
 
-    def find(self, store: RecordStore, texts: Mapping[str, str]) -> dict[str, tuple[Answer, str, Workload]]:
+    def find(
+        self, store: RecordStore, texts: Mapping[str, str], owner: Owner | None = None
+    ) -> dict[str, tuple[Answer, str, Workload]]:
         """Return answer, label and version of those texts that have an answer which names a class of today.
 
         Args:
             texts: by a key, which those of the result are.
+            owner: who uses the answers from now on.
         """
         found: dict[str, tuple[Answer, str, Workload]] = {}
         for workload, requests in self._earlier:
             keys = {requests.key(text): key for key, text in texts.items() if key not in found}
-            for earlier, known in known_answers(store, list(keys), self._label_of).items():
+            there = known_answers(store, list(keys), self._label_of)
+            if owner is not None:
+                store.own_answers(owner, [key for key, known in there.items() if known.label is not None])
+            for earlier, known in there.items():
                 if known.label is not None:
                     found[keys[earlier]] = known.answer, known.label, workload
         return found

@@ -34,7 +34,7 @@ from itertools import islice
 from flywheel.errors import BudgetError, TeacherError
 from flywheel.labels import without_thinking
 from flywheel.sources import Headline
-from flywheel.stores import Answer, RecordStore
+from flywheel.stores import Answer, Owner, RecordStore
 from flywheel.teacher.answers import CUT_OFF, EMPTY, Reply
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.held import HeldAnswers
@@ -118,6 +118,7 @@ class Labeller:
         progress: called with the counts, a few times a second at most.
         held: answers to other versions of the prompt whose labels hold.
         night: the run; what was of no use in it is not asked for again in it.
+        owner: whose headlines they are; kept with each answer, so that it goes when its owner is forgotten.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Labeller:
         progress: Callable[[Counts], None] | None = None,
         held: HeldAnswers | None = None,
         night: str = "",
+        owner: Owner | None = None,
     ) -> None:
         self.counts = Counts()
         self.budget_spent: BudgetError | None = None
@@ -144,6 +146,7 @@ class Labeller:
         self._progress = progress
         self._held = held
         self._night = night
+        self._owner = owner
         self._queue: asyncio.Queue[_Question | None] = asyncio.Queue(maxsize=workers)
         self._in_flight: dict[str, asyncio.Future[Outcome]] = {}
         self._window: deque[tuple[Headline, asyncio.Future[Outcome]]] = deque()
@@ -195,6 +198,9 @@ class Labeller:
             known = await asyncio.to_thread(known_answers, self._store, unknown, self._label_of)
             closed = {key for key, found in known.items() if not found.is_open(self._night)}
             labelled = {key for key in closed if known[key].label is not None}
+            if self._owner is not None:
+                used = [key_of_night(key, n + 1) for key, found in known.items() for n in range(found.nights)]
+                await asyncio.to_thread(self._store.own_answers, self._owner, used)
             held = {}
             if self._held and (missing := {*unknown} - labelled):
                 held = await asyncio.to_thread(self._find_held, self._held, chunk, keys, missing)
@@ -227,7 +233,7 @@ class Labeller:
         texts = {key: headline.text for headline, key in zip(chunk, keys, strict=True) if key in missing}
         return {
             key: Outcome(answer.content, label, confidence=answer.usage.get(CONFIDENCE), workload=workload)
-            for key, (answer, label, workload) in answers.find(self._store, texts).items()
+            for key, (answer, label, workload) in answers.find(self._store, texts, self._owner).items()
         }
 
     async def _hand_over(self, sink: Sink, leave: int) -> None:
@@ -346,7 +352,7 @@ class Labeller:
         if not batch:
             return
         rows = [(key_of_night(question.key, question.nights + 1), answer) for question, answer, _ in batch]
-        await asyncio.shield(asyncio.to_thread(self._store.put_answers, rows))
+        await asyncio.shield(asyncio.to_thread(self._store.put_answers, rows, self._owner))
         self._client.spending.save()
         for question, _, outcome in batch:
             self._settle(question, outcome)

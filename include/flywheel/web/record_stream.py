@@ -11,10 +11,10 @@ import queue
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol, cast
+from typing import IO, Any, BinaryIO, Protocol, cast
 from uuid import uuid4
 
 import orjson
@@ -225,7 +225,8 @@ def take(
                     except RecordError as error:
                         reason = str(error)
                 if reason:
-                    quarantine.add("POST /api/records", row.line, reason, row.raw)
+                    owner = _owner(row.values, workload_id, client_id)
+                    quarantine.add("POST /api/records", row.line, reason, row.raw, owner=owner)
                     answers.add(
                         orjson.dumps(
                             {"line": row.line, "status": "quarantined", "reason": _safe(reason)[:500]},
@@ -275,6 +276,14 @@ def _check_owner(record: Record, workload_id: str | None, client_id: str | None)
         raise RecordError(f"workload_id: expected {workload_id!r}, as the request asks for")
     if client_id is not None and record.client_id != client_id:
         raise RecordError(f"client_id: expected {client_id!r}, as the request asks for")
+
+
+def _owner(
+    values: Mapping[str, Any], workload_id: str | None, client_id: str | None
+) -> tuple[str, str] | None:
+    """Return whose a line is, as it says itself, else as the request says; None: neither says it."""
+    told = (values.get("workload_id", workload_id), values.get("client_id", client_id))
+    return (str(told[0] or ""), str(told[1])) if told[1] else None
 
 
 def _keep(root: ArtifactRoot, file: Path) -> str:

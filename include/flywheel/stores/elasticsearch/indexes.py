@@ -1,12 +1,12 @@
 """The indexes of the store: templates with strict mappings, one alias each, and how they become newer ones.
 
-`PREFIX-records`, `PREFIX-prompts` and `PREFIX-answers` are aliases, and all work goes through them. Behind
-each stands one index, `PREFIX-records-v1`, made from the composable template `PREFIX-records`; the number is
-the version of its mappings, which their `_meta.flywheel_version` says as well. A newer flywheel makes the
-index of the next version, copies the documents over, and switches the alias: in one step, so readers see
-either all of the old index or all of the new one. Meanwhile the old one takes no writes: writers wait. A
-migration that was killed is taken up by whoever opens the store next; documents have ids, so copying some
-again does no harm.
+`PREFIX-records`, `PREFIX-prompts`, `PREFIX-answers` and `PREFIX-owners` are aliases, and all work goes
+through them. Behind each stands one index, `PREFIX-records-v1`, made from the composable template
+`PREFIX-records`; the number is the version of its mappings, which their `_meta.flywheel_version` says as
+well. A newer flywheel makes the index of the next version, copies the documents over, and switches the
+alias: in one step, so readers see either all of the old index or all of the new one. Meanwhile the old one
+takes no writes: writers wait. A migration that was killed is taken up by whoever opens the store next;
+documents have ids, so copying some again does no harm.
 """
 
 from __future__ import annotations
@@ -112,7 +112,20 @@ ANSWERS = Schema(
         "usage": _STORED_OBJECT,
     },
 )
-SCHEMAS = (RECORDS, PROMPTS, ANSWERS)
+OWNERS = Schema(  # who has asked for an answer
+    "owners",
+    time="created",
+    key="id",
+    version=1,
+    properties={
+        "id": _SORT_KEY,
+        "created": _DATE,
+        "workload_id": _KEYWORD,
+        "client_id": _KEYWORD,
+        "key": _KEYWORD,
+    },
+)
+SCHEMAS = (RECORDS, PROMPTS, ANSWERS, OWNERS)
 
 
 class Indexes:

@@ -11,9 +11,7 @@ What `write` and `put_answers` returned from is on the disks of the cluster (`in
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from types import TracebackType
@@ -24,14 +22,16 @@ import orjson
 from flywheel.config.store import ElasticsearchConfig
 from flywheel.errors import StoreError
 from flywheel.records import Record
-from flywheel.stores.base import Answer, Rejected, WriteSummary
+from flywheel.stores.base import Holdings, Owner, Rejected, WriteSummary
 from flywheel.stores.elasticsearch.again import put_again
+from flywheel.stores.elasticsearch.answers import GET_BATCH, ElasticsearchAnswers
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
 from flywheel.stores.elasticsearch.client import connect
-from flywheel.stores.elasticsearch.indexes import ANSWERS, PROMPTS, RECORDS, SCHEMAS, Indexes, Schema
+from flywheel.stores.elasticsearch.forgetting import forget, holdings, prompt_document
+from flywheel.stores.elasticsearch.indexes import PROMPTS, RECORDS, SCHEMAS, Indexes, Schema
 from flywheel.stores.elasticsearch.paging import pages
 from flywheel.stores.elasticsearch.shelf import Shelf
-from flywheel.stores.elasticsearch.windows import record_windows, records_before, windows
+from flywheel.stores.elasticsearch.windows import record_windows, records_before
 from flywheel.stores.prompts import (
     MAX_REFERENCES,
     Compressor,
@@ -41,15 +41,13 @@ from flywheel.stores.prompts import (
     skeleton_and_text,
 )
 
-# Documents that one call gets by their ids.
-GET_BATCH = 1000
 # Of documents on a `Shelf`: some five million.
 SHELF_BYTES = 2 << 30
 # Labels of a workload: far more than any has.
 MAX_LABELS = 10_000
 
 
-class ElasticsearchStore:
+class ElasticsearchStore(ElasticsearchAnswers):
     """A `RecordStore` in an Elasticsearch cluster.
 
     Args:
@@ -91,6 +89,10 @@ class ElasticsearchStore:
                 raise self._cluster.error(f"it refuses the record {document.id}: {reason}")
             rejected(Rejected(document.id, document.origin, reason, document.content.decode()))
 
+        used: dict[int, Reference] = {}
+        with self._lock:
+            if self._lost(self._compressor.references()):
+                self._compressor = Compressor()
         with BulkWriter(self._cluster, self._alias(RECORDS), refused, put_again) as writer:
             for record in records:
                 content = {
@@ -99,7 +101,7 @@ class ElasticsearchStore:
                     "client_id": record.client_id,
                     "timestamp": record.timestamp,
                     "label": record.label,
-                    "request": self._reduced(record),
+                    "request": self._reduced(record, used),
                     "response": record.response,
                     "batch": writer.mark,
                     "labelled_by": record.labelled_by,
@@ -112,6 +114,8 @@ class ElasticsearchStore:
                     refused(Document(record.id, repr(record)[:2000].encode(), record.origin), str(error))
                     continue
                 writer.add(Document(record.id, line, record.origin, (record.known_at, record.labelled_by)))
+        for reference in self._lost(used.values()):  # taken away since: a record is never left without
+            self._keep(reference)
         return WriteSummary(writer.written, writer.already_there, refusals)
 
     def read(self, workload_id: str, client_id: str, before: int) -> Iterator[Record]:
@@ -204,38 +208,17 @@ class ElasticsearchStore:
                 return sorted(found)
             after = {"after": answer["after_key"]}
 
-    # -- answers -------------------------------------------------------------------------------------
+    # -- forgetting ----------------------------------------------------------------------------------
 
-    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
-        """Return the answers that are there, those just kept among them; keys without one are left out."""
-        return {
-            document["_id"]: _answer(document["_source"])
-            for found in self._documents(ANSWERS, keys)
-            for document in found
-            if document.get("found")
-        }
+    def holdings(self, owners: Sequence[Owner]) -> Holdings:
+        """Count what the store holds of owners."""
+        return holdings(self._cluster, self._alias, owners)
 
-    def put_answers(self, answers: Sequence[tuple[str, Answer]]) -> None:
-        """Keep answers, on the cluster's disks when this returns. The first answer of a key stays."""
-        with BulkWriter(self._cluster, self._alias(ANSWERS)) as writer:
-            for key, answer in answers:
-                content = {
-                    "key": key,
-                    "content": answer.content,
-                    "model": answer.model,
-                    "created": answer.created,
-                    "usage": answer.usage,
-                }
-                writer.add(Document(key, orjson.dumps(content)))
-
-    def read_answers(self) -> Iterator[tuple[str, Answer]]:
-        """Stream all answers with their keys, the older ones first."""
-        self._refresh(ANSWERS)
-        index = self._alias(ANSWERS)
-        queries = windows(self._cluster, index, ANSWERS.time)
-        for page in pages(self._cluster, index, queries, [ANSWERS.time, ANSWERS.key]):
-            for hit in page:
-                yield hit["_source"]["key"], _answer(hit["_source"])
+    def forget(self, owners: Sequence[Owner], *, unowned: bool = False) -> None:
+        """Remove what the store holds of owners: see `flywheel.stores.elasticsearch.forgetting`."""
+        forget(self._cluster, self._alias, owners, unowned=unowned)
+        with self._lock:
+            self._compressor = Compressor()
 
     # -- connection ----------------------------------------------------------------------------------
 
@@ -258,11 +241,6 @@ class ElasticsearchStore:
             raise StoreError("the store is closed")
         return self._indexes.alias(schema)
 
-    def _refresh(self, schema: Schema) -> None:
-        """Make all that was written visible to searches."""
-        alias = self._alias(schema)
-        self._cluster.call(f"refresh {alias}", self._cluster.client.indices.refresh, index=alias)
-
     def _pages(
         self, workload_id: str, client_id: str, before: int, *, source: bool
     ) -> Iterator[list[dict[str, Any]]]:
@@ -282,33 +260,14 @@ class ElasticsearchStore:
                     )
                 yield self._record(document["_source"])
 
-    def _documents(self, schema: Schema, ids: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
-        """Stream what `mget` says of each id, in their order; the next call runs ahead."""
-        alias = self._alias(schema)
-
-        def get(batch: list[str]) -> list[dict[str, Any]]:
-            answer = self._cluster.call(f"read {alias}", self._cluster.client.mget, index=alias, ids=batch)
-            found: list[dict[str, Any]] = answer["docs"]
-            return found
-
-        iterator = iter(ids)
-        first = list(islice(iterator, GET_BATCH))
-        if len(first) < GET_BATCH:  # the usual case of answers: no thread for that
-            if first:
-                yield get(first)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="get") as ahead:
-            coming = ahead.submit(get, first)
-            while batch := list(islice(iterator, GET_BATCH)):
-                found = coming.result()
-                coming = ahead.submit(get, batch)
-                yield found
-            yield coming.result()
-
     # -- prompts -------------------------------------------------------------------------------------
 
-    def _reduced(self, record: Record) -> dict[str, Any]:
-        """Return a record's request as what differs from a prompt that is in the store."""
+    def _reduced(self, record: Record, used: dict[int, Reference]) -> dict[str, Any]:
+        """Return a record's request as what differs from a prompt that is in the store.
+
+        Args:
+            used: takes the prompt.
+        """
         skeleton, text = skeleton_and_text(record.request)
         with self._lock:
             if not self._compressor.knows(skeleton):
@@ -317,6 +276,8 @@ class ElasticsearchStore:
             reference = difference.reference
             if reference.number is None:
                 self._keep(reference)
+            assert reference.number is not None
+            used[reference.number] = reference
             return {
                 "prompt": f"{reference.number:016x}",
                 "first": difference.first,
@@ -340,17 +301,18 @@ class ElasticsearchStore:
 
     def _keep(self, reference: Reference) -> None:
         """Store a reference: before the first record that refers to it."""
-        number = int.from_bytes(digest(reference.skeleton + b"\0" + reference.text.encode())[:8])
-        content: dict[str, Any] = {
-            "id": f"{number:016x}",
-            "skeleton": digest(reference.skeleton).hex(),
-            "created": int(time.time()),
-            "request": Frame(reference.skeleton, reference.text).request(len(reference.text), 0, ""),
-        }
+        document = prompt_document(reference.skeleton, reference.text)
         with BulkWriter(self._cluster, self._alias(PROMPTS)) as writer:
-            writer.add(Document(content["id"], orjson.dumps(content)))
+            writer.add(document)
         self._refresh(PROMPTS)
-        reference.number = number
+        reference.number = int(document.id, 16)
+
+    def _lost(self, references: Iterable[Reference]) -> list[Reference]:
+        """Return those stored references that the store has no more: a client was forgotten since."""
+        there = [reference for reference in references if reference.number is not None]
+        found = self._documents(PROMPTS, [f"{one.number:016x}" for one in there])
+        documents = [document for page in found for document in page]
+        return [one for one, document in zip(there, documents, strict=True) if not document.get("found")]
 
     def _read_frame(self, prompt: str) -> Frame:
         (found,) = next(self._documents(PROMPTS, [prompt]))
@@ -375,7 +337,3 @@ class ElasticsearchStore:
             known_at=source.get("known_at"),
             labelled_by=source.get("labelled_by", "application"),
         )
-
-
-def _answer(source: dict[str, Any]) -> Answer:
-    return Answer(source["content"], source["model"], source["created"], source["usage"])
