@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flywheel.errors import FlywheelError
+from flywheel.private import UMASK
 from flywheel.promotion.commands import hold_commands, timeline
 from flywheel.redaction import clean, install
 
@@ -64,8 +65,13 @@ def main() -> None:
 
 
 @app.callback()
-def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False) -> None:
+def _options(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
     install()
+    if context.invoked_subcommand not in ("customize", "evaluate"):  # a pod's umask is its volume's matter
+        os.umask(UMASK)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s")
     for chatty in ("httpx", "httpcore", "fsspec", "filelock", "matplotlib", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flywheel.config import resolve_path
 from flywheel.config.schema import MlflowConfig
 from flywheel.errors import FlywheelError
+from flywheel.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +46,9 @@ def open_client(uri: str) -> Iterator[MlflowClient]:
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
     if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        file = Path(uri.removeprefix("sqlite:///"))
+        private_folder(file.parent)
+        private_file(file)
     from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)

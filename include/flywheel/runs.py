@@ -28,6 +28,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
 from flywheel.plan import Candidate, Plan
 from flywheel.plan_changes import changes, said_cutoff
+from flywheel.private import private_file
 from flywheel.workload_versions import remember_version
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Run:
         if not run.is_planned:
             remember_version(run.root, plan.workload)
             run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+            if run.root.is_folder:
+                private_file(run.root.local_folder(f"{run.path}/plan.json"))
         elif differences := changes(run.plan, plan):
             log.warning(
                 "%s is planned already, for %s, and keeps that plan, though these differ by now: %s",

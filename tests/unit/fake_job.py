@@ -10,6 +10,11 @@ from pathlib import Path
 from flywheel.job_command import hold_lifeline
 
 
+def start_environment() -> list[str]:
+    """Return the variables that this process, or the fork server above it, was started with."""
+    return Path("/proc/self/environ").read_bytes().decode().split("\0")
+
+
 def main(arguments: list[str]) -> int:
     hold_lifeline()
     _, spec = arguments
@@ -51,6 +56,9 @@ def main(arguments: list[str]) -> int:
         print(os.environ.get("FLYWHEEL_THREADS"), os.environ.get("AIRFLOW__CORE__FERNET_KEY"))
         print(random.random())
         print(os.getsid(0) == os.getpid())
+    elif what == "environment":  # its own, and that of the process it was forked from
+        print(" ".join(sorted(os.environ)))
+        print(" ".join(sorted(line.split("=")[0] for line in start_environment())))
     elif what == "together":  # notes when it ran
         began = time.time()
         time.sleep(0.5)

@@ -16,6 +16,7 @@ import pytest
 from flywheel.config.schema import RuntimeConfig
 from flywheel.errors import JobError
 from flywheel.runtimes import Job, RefusedJobError, fork_client
+from flywheel.runtimes.environment import needed_environment, without_secrets
 from flywheel.runtimes.fork_client import stop_servers
 from flywheel.runtimes.local import FORK_VARIABLE, LocalRuntime, jobs_folder
 
@@ -231,6 +232,50 @@ def test_a_job_has_its_own_state(either_way: str, monkeypatch: pytest.MonkeyPatc
     assert first[0] == "3 None"  # its threads, and no secret of Airflow's
     assert first[1] != second[1]  # random numbers of its own
     assert first[2] == "True"  # a session of its own
+
+
+# What Airflow's environment may hold that is no business of a job's.
+SECRETS = {
+    "FLYWHEEL_TEACHER_API_KEY": "teacher-key-1",
+    "FLYWHEEL_TEACHER_BASE_URL": "http://t",
+    "AIRFLOW_CONN_FLYWHEEL_TEACHER": "http://:key@t",
+    "JUDGE_API_KEY": "judge-key-1",
+    "MLFLOW_TRACKING_PASSWORD": "mlflow-pw-1",
+    "MLFLOW_TRACKING_URI": "http://u:mlflow-pw-1@m",
+    "AWS_ACCESS_KEY_ID": "AKIA",
+    "AWS_SECRET_ACCESS_KEY": "aws-secret-1",
+    "HF_TOKEN": "hub-token-1",
+    "HTTPS_PROXY": "http://u:proxy-pw-1@p",
+    "SOMETHING_ELSE": "x",
+}
+
+
+def test_a_job_gets_no_secret_that_it_does_not_need(either_way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    own, started = (set(line.split()) for line in run("environment:"))
+    assert not own & set(SECRETS) and not started & set(SECRETS)
+    assert {"PATH", "PYTHONPATH", "HF_HUB_OFFLINE", "FLYWHEEL_THREADS"} <= own
+
+
+@pytest.mark.parametrize(
+    ("root", "from_hub", "given"),
+    [
+        ("/data/artifacts", False, set()),
+        ("/data/artifacts", True, {"HF_TOKEN", "HTTPS_PROXY"}),
+        ("s3://bucket/x.spec.json", False, {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY"}),
+        ("gs://bucket/x.spec.json", False, {"HTTPS_PROXY"}),
+    ],
+)
+def test_what_a_job_needs_of_them_is_told_by_its_artifact_root_and_its_weights(
+    monkeypatch: pytest.MonkeyPatch, root: str, from_hub: bool, given: set[str]
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    found = needed_environment(root, from_hub=from_hub)
+    assert set(found) & set(SECRETS) == given
+    assert not set(without_secrets(found)) & (given - {"AWS_ACCESS_KEY_ID"})
 
 
 def test_jobs_share_one_server() -> None:

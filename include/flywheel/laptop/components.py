@@ -31,6 +31,7 @@ from typing import Any
 
 from flywheel.laptop.home import airflow_home
 from flywheel.laptop.processes import end_sessions, end_stale, started_at
+from flywheel.private import UMASK
 from flywheel.runtimes.fork_client import stop_servers
 from flywheel.runtimes.local import jobs_folder
 
@@ -246,6 +247,7 @@ def preload() -> None:
 def main(arguments: list[str]) -> int:
     """Start the components as stdin says, and watch them until it ends."""
     gc.disable()  # imports make objects that stay
+    os.umask(UMASK)  # of all of Airflow's processes, and of the jobs they start
     tasks, ui = (int(argument) for argument in arguments)
     components = Components({"tasks": tasks, "ui": ui})
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flywheel.config.loading import default_config_path, project_home, resolve_path
+from flywheel.private import private_folder
 
 USER = "admin"
 LOCAL_SETTINGS = "from flywheel.laptop.database import create_metadata_engine\n"
@@ -59,7 +60,7 @@ def environment() -> dict[str, str]:
 def write_settings(ports: Ports) -> None:
     """Write airflow.cfg, and the settings that Airflow takes from Python."""
     home = airflow_home()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home)
     kept = _secrets()
     sections: dict[str, dict[str, object]] = {
         "core": {

@@ -21,6 +21,7 @@ from flywheel.plan import Candidate
 from flywheel.runs import Run
 from flywheel.runtimes import Job, RefusedJobError, open_runtime
 from flywheel.runtimes.base import JobKind, log_job_line
+from flywheel.students.weights import local_folder
 
 Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]
 
@@ -102,7 +103,9 @@ class JobOperator(BaseOperator):
             if config.runtime.type == "kubernetes":
                 self._defer_to_pod(context, run, config, student, spec)
             self._runtime = open_runtime(config)
-            self._runtime.run(Job(self._kind, spec, self.name, student.gpus), partial(log_job_line, self.log))
+            from_hub = local_folder(student.weights) is None
+            job = Job(self._kind, spec, self.name, student.gpus, from_hub)
+            self._runtime.run(job, partial(log_job_line, self.log))
             return self._result(run)
 
     def resume(self, context: Any, event: dict[str, Any] | str) -> dict[str, Any]:

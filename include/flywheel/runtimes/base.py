@@ -43,12 +43,14 @@ class Job:
         spec: path or URL of the job's `.spec.json`; the result is written beside it.
         name: for people, such as `customize 1b @ 5000`.
         gpus: how many GPUs the student asks for, where there are any.
+        from_hub: the student's weights are a Hub id: fetching them may take a token.
     """
 
     kind: JobKind
     spec: str
     name: str
     gpus: int = 0
+    from_hub: bool = False
 
     @property
     def command(self) -> tuple[str, ...]:

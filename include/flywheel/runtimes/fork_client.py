@@ -18,6 +18,8 @@ from pathlib import Path
 
 import flywheel
 from flywheel.errors import JobError
+from flywheel.private import private_folder
+from flywheel.runtimes.environment import without_secrets
 
 START_SECONDS = 20.0
 
@@ -171,7 +173,8 @@ def warm_up(folder: Path, python: str, environment: dict[str, str]) -> None:
 
 
 def _connect_or_start(folder: Path, python: str, environment: dict[str, str]) -> socket.socket:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment = without_secrets(environment)  # those of a job come with its request
+    private_folder(folder)
     name = f"fork-{fingerprint(python, environment)}"
     connection = _connect(folder, name)
     if connection:

@@ -25,6 +25,7 @@ from flywheel.config.schema import RuntimeConfig
 from flywheel.errors import JobError
 from flywheel.job_command import LIFELINE_VARIABLE
 from flywheel.runtimes.base import GRACE_SECONDS, REFUSED, Job, RefusedJobError
+from flywheel.runtimes.environment import needed_environment
 from flywheel.runtimes.fork_client import NoForkError, start_forked, warm_up
 from flywheel.runtimes.slots import cpu_cores, gpus, take_slot
 
@@ -69,7 +70,8 @@ class LocalRuntime:
             last.append(line)
             log(line)
 
-        with self._place(log) as environment:
+        with self._place(log) as slot:
+            environment = self._environment(slot, job)
             code = self._run_forked(job, environment, tell) if _can_fork() else None
             if code is None:
                 plain = PlainJob([self.python, "-m", self.module, *job.command], environment)
@@ -90,8 +92,8 @@ class LocalRuntime:
                 warm_up(self.folder, self.python, self._environment(0))
 
     @contextmanager
-    def _place(self, log: Callable[[str], None]) -> Iterator[dict[str, str]]:
-        """Take a place and give the environment of a job there."""
+    def _place(self, log: Callable[[str], None]) -> Iterator[int]:
+        """Take a place and give its number."""
 
         told = False
 
@@ -104,10 +106,11 @@ class LocalRuntime:
             told = True
 
         with take_slot(self.folder, self.places, waiting) as slot:
-            yield self._environment(slot)
+            yield slot
 
-    def _environment(self, slot: int) -> dict[str, str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+    def _environment(self, slot: int, job: Job | None = None) -> dict[str, str]:
+        """Return the environment of a job at a place; of none: what all of them have."""
+        environment = needed_environment(job.spec if job else "", from_hub=bool(job and job.from_hub))
         environment.update(
             FLYWHEEL_HOME=str(project_home()),
             FLYWHEEL_THREADS=str(self.threads),

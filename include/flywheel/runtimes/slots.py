@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flywheel.private import private_folder
+
 POLL_SECONDS = 0.1
 
 
@@ -29,7 +31,7 @@ def take_slot(folder: Path, count: int, waiting: Callable[[], None]) -> Iterator
     Yields:
         The place's number, from 0.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     slot, file = _wait_in_line(folder, count, waiting)
     try:
         yield slot

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.errors import StoreError
+from flywheel.private import private_file, private_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,11 @@ class SqliteFile:
         # One connection, so one statement at a time; other processes have their own.
         self._lock = threading.RLock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
         except OSError as error:
             raise StoreError(f"{path}: its folder cannot be made: {error}") from None
         with self.errors():
+            private_file(path)  # SQLite gives the files beside it the same mode
             self.connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )

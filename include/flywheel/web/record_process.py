@@ -32,6 +32,7 @@ from flywheel.config.store import StoreConfig
 from flywheel.connections import as_variable, find_connection
 from flywheel.errors import FlywheelError, StoreError
 from flywheel.redaction import install
+from flywheel.runtimes.environment import needed_environment
 from flywheel.web.record_stream import Answers, Taken, take
 from flywheel.workload import Workload
 
@@ -96,7 +97,7 @@ async def take_apart(chunks: AsyncIterator[bytes], answers: Answers, task: Task)
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             pass_fds=(answers.fileno(), whole),
-            env={**os.environ, **_secrets(task.store)},
+            env={**needed_environment(task.root), **_secrets(task.store)},
         )
         assert process.stdin is not None and process.stdout is not None
         body, error = process.stdin, None
