@@ -1,25 +1,40 @@
-"""The champion of a workload and client: what is in production, in one file that is replaced whole.
+"""The champion of a workload and client: what is in production, and each decision that led there.
 
-    champions/<workload>/<client>/champion.json      the champion in force
-    champions/<workload>/<client>/history/<when>-<adapter>.json     each champion there was, written once
+    champions/<workload>/<client>/decisions/<sequence>.json     each decision, with the state after it
+    champions/<workload>/<client>/kept/<sequence>.json          the same once more, to restore it from
+    champions/<workload>/<client>/champion.json                 the champion in force, for whoever serves
     champions/<workload>/<client>/timeline/     who would be in production when: flywheel.promotion.timeline
-    champions/<workload>/<client>/hold.json     a person's word that holds: flywheel.promotion.holds
 
-Whoever serves reads `champion.json` from the artifact root and loads the adapter that it names; it always
-names a whole one.
+The state is that of the decision with the highest number; it is never changed, only followed by the next one
+(flywheel.promotion.transitions has who may follow whom). Numbers and not clocks give the order; the recorded
+time of a decision is never before that of the one before it, so that a time has one state, too.
+
+`champion.json` is a copy of the champion in the last decision, replaced whole. Whoever serves may read it
+alone: it always names a whole champion, and is behind for the moment, or after a kill until the next
+decision or night, in which it is not yet written.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import re
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
+from flywheel.promotion.holds import Hold
+
+VIEW = "champion.json"
+RESTORE = "`flywheel champion restore` puts its copy back, or says what else to do"
+_NAME = re.compile(r"\d{10}\.json")
+# Decisions that were read, by root and path; one is used where the decision after it names its digest.
+_read: dict[tuple[str, str], Decision] = {}
 
 
 class RegistryEntry(BaseModel):
@@ -96,43 +111,180 @@ def champion_folder(workload_id: str, client_id: str) -> str:
     return f"champions/{_part(workload_id)}/{_part(client_id)}"
 
 
+class Decision(BaseModel):
+    """One decision, and the state after it.
+
+    Attributes:
+        sequence: 1, 2, 3, ... without a gap, in the order in which they were taken.
+        id: of this attempt to decide: whose decision it was that got the number.
+        kind: promoted, rolled back: the champion changed. rejected: a person's no, which holds. lifted: a
+            hold ended without a change of the champion. registered: the same champion, now in the MLflow
+            registry. lost: a person gave up a damaged decision; the state is the one before it.
+        by: the person who decided; empty where the rules did.
+        task: of the run whose task decided; empty where a person did by API or command.
+        at: ISO 8601, UTC; never before that of the decision before.
+        champion: in force after it; None: the teacher.
+        replaced: key of the adapter in force before it.
+        hold: the person's word in force after it, and `turned_down`: words whose hold has ended and whose
+            adapter is still not promoted by itself.
+        previous: the digest of the decision before; empty for the first.
+        digest: SHA-256 of all the above, as JSON with sorted keys.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sequence: int = Field(ge=1)
+    id: str
+    kind: Literal["promoted", "rolled back", "rejected", "lifted", "registered", "lost"]
+    by: str = ""
+    task: str = ""
+    at: str
+    champion: Champion | None
+    replaced: str | None = None
+    hold: Hold | None = None
+    turned_down: tuple[Hold, ...] = ()
+    previous: str = ""
+    digest: str = ""
+
+    @property
+    def changed_champion(self) -> bool:
+        """Whether it put another champion into force."""
+        return self.kind in ("promoted", "rolled back")
+
+    def turns_down(self, adapter: str) -> Hold | None:
+        """Return the word of a person who turned an adapter down, and that nobody has taken back since."""
+        for hold in (*self.turned_down, *([self.hold] if self.hold else [])):
+            if hold.adapter == adapter:
+                return hold.model_copy(update={"ended": hold.ended or "replaced"})
+        return None
+
+    def sealed(self) -> Decision:
+        """Return it with its digest."""
+        return self.model_copy(update={"digest": digest_of(self.model_dump(mode="json"))})
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of a decision's JSON object, but for the digest in it."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def sequences(root: ArtifactRoot, workload_id: str, client_id: str) -> list[int]:
+    """Return the numbers of all decisions, 1 to n.
+
+    Raises:
+        ArtifactError: one is missing, or there are none and yet a champion, of an older flywheel.
+    """
+    folder = champion_folder(workload_id, client_id)
+    root.fs.invalidate_cache(f"{root.url}/{folder}/decisions")  # other processes and hosts write there
+    found = sorted(int(name[:10]) for name in root.list(f"{folder}/decisions") if _NAME.fullmatch(name))
+    if found and found != list(range(1, len(found) + 1)):
+        gap = next(number for number, there in enumerate(found, 1) if number != there)
+        raise ArtifactError(f"{root.url}/{folder}/{decision_name(gap)}: no such file; {RESTORE}")
+    if not found and any(root.exists(f"{folder}/{name}") for name in (VIEW, "history", "hold.json")):
+        raise ArtifactError(
+            f"{root.url}/{folder}/decisions: no decision is there, and yet {VIEW}, a history or a hold of an "
+            "older flywheel: `flywheel champion restore` brings them up, or says which file is damaged"
+        )
+    return found
+
+
+def decision_name(sequence: int, folder: str = "decisions") -> str:
+    """Return the path of a decision in the champion's folder."""
+    return f"{folder}/{sequence:010}.json"
+
+
+def read_decision(
+    root: ArtifactRoot, workload_id: str, client_id: str, sequence: int, folder: str = "decisions"
+) -> Decision:
+    """Return one decision.
+
+    Raises:
+        ArtifactError: its file is not there or damaged.
+    """
+    path = f"{champion_folder(workload_id, client_id)}/{decision_name(sequence, folder)}"
+    try:
+        content = root.read_json(path)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; {RESTORE}") from None
+    try:
+        decision = Decision.model_validate(content)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(map(str, detail["loc"]))
+        raise ArtifactError(f"{root.url}/{path}: not a decision: {key}: {detail['msg']}; {RESTORE}") from None
+    if decision.sequence != sequence or decision.digest != digest_of(content):
+        raise ArtifactError(f"{root.url}/{path}: damaged, its digest is another; {RESTORE}")
+    return decision
+
+
+def read_state(
+    root: ArtifactRoot, workload_id: str, client_id: str, at: int | None = None
+) -> Decision | None:
+    """Return the decision whose state is in force; None: nobody has decided anything yet.
+
+    Args:
+        at: unix seconds: the one that was in force then; None: now.
+
+    Raises:
+        ArtifactError: a decision is damaged or missing.
+    """
+    numbers = sequences(root, workload_id, client_id)
+    if at is not None:
+
+        def recorded(number: int) -> int:
+            return seconds(read_decision(root, workload_id, client_id, number).at)
+
+        numbers = numbers[: bisect.bisect_right(numbers, at, key=recorded)]
+    return read_decision(root, workload_id, client_id, numbers[-1]) if numbers else None
+
+
+def decisions(root: ArtifactRoot, workload_id: str, client_id: str, after: int = 0) -> list[Decision]:
+    """Return all decisions in order, or those after a number; each file is read once in a process.
+
+    Raises:
+        ArtifactError: one is damaged or missing.
+    """
+    folder, found = champion_folder(workload_id, client_id), []
+    expected: str | None = None
+    for number in reversed([one for one in sequences(root, workload_id, client_id) if one > after]):
+        place = (root.url, f"{folder}/{number}")
+        decision = _read.get(place)
+        if decision is None or decision.digest != expected:
+            decision = _read[place] = read_decision(root, workload_id, client_id, number)
+        if expected not in (None, decision.digest) and decision.kind != "lost":
+            raise ArtifactError(
+                f"{root.url}/{folder}/{decision_name(number)}: not the decision that the next one followed; "
+                f"{RESTORE}"
+            )
+        expected = decision.previous
+        found.append(decision)
+    return found[::-1]
+
+
 def read_champion(root: ArtifactRoot, workload_id: str, client_id: str) -> Champion | None:
     """Return the champion in force; None where there is none yet.
 
     Raises:
-        ArtifactError: the champion file is damaged.
+        ArtifactError: the last decision is damaged or missing.
     """
-    path = f"{champion_folder(workload_id, client_id)}/champion.json"
-    if not root.exists(path):
-        return None
-    try:
-        return Champion.model_validate(root.read_json(path))
-    except ValidationError as error:
-        detail = error.errors()[0]
-        key = ".".join(map(str, detail["loc"]))
-        raise ArtifactError(
-            f"{root.url}/{path}: not a champion: {key}: {detail['msg']}; restore it from history/"
-        ) from None
-
-
-def replace_champion(root: ArtifactRoot, champion: Champion) -> None:
-    """Put a champion in force, then into the history.
-
-    Called again with the champion in force, it only completes what a kill between the two left out.
-    """
-    folder = champion_folder(champion.workload_id, champion.client_id)
-    data = champion.model_dump(mode="json")
-    if read_champion(root, champion.workload_id, champion.client_id) != champion:
-        root.write_json(f"{folder}/champion.json", data)
-    when = re.sub(r"[^0-9T]", "", champion.promoted_at[:19]) + "Z"
-    root.write_json(f"{folder}/history/{when}-{champion.adapter}.json", data)
+    state = read_state(root, workload_id, client_id)
+    return state.champion if state else None
 
 
 def champion_history(root: ArtifactRoot, workload_id: str, client_id: str) -> list[Champion]:
-    """Return all champions there were, oldest first."""
-    folder = f"{champion_folder(workload_id, client_id)}/history"
-    names = [name for name in root.list(folder) if name.endswith(".json")]  # not what a killed write left
-    return [Champion.model_validate(root.read_json(f"{folder}/{name}")) for name in names]
+    """Return all champions there were, oldest first.
+
+    Raises:
+        ArtifactError: a decision is damaged or missing.
+    """
+    history: list[Champion] = []
+    for decision in decisions(root, workload_id, client_id):
+        if decision.champion is not None and decision.changed_champion:
+            history.append(decision.champion)
+        elif decision.champion is not None and decision.kind == "registered":
+            history[-1:] = [decision.champion]
+    return history
 
 
 def champion_adapters(root: ArtifactRoot) -> set[str]:
@@ -144,15 +296,20 @@ def champion_adapters(root: ArtifactRoot) -> set[str]:
     for workload in root.list("champions"):
         for client in root.list(f"champions/{workload}"):
             folder = f"champions/{workload}/{client}"
-            names = root.list(f"{folder}/history")
-            found |= {name.removesuffix(".json").rpartition("-")[2] for name in names}
-            if root.exists(f"{folder}/champion.json"):  # a kill may have kept it out of the history
-                found.add(str(root.read_json(f"{folder}/champion.json").get("adapter")))
-            for name in root.list(f"{folder}/timeline"):
-                if name.endswith(".json"):
-                    then = root.read_json(f"{folder}/timeline/{name}").get("champion")
-                    found |= {str(then["adapter"])} if then else set()
+            for inside in ("decisions", "kept", "timeline", "history"):
+                for name in root.list(f"{folder}/{inside}"):
+                    if name.endswith(".json"):
+                        content = root.read_json(f"{folder}/{inside}/{name}")
+                        then = content if inside == "history" else content.get("champion")
+                        found |= {str(then["adapter"])} if then else set()
+            if root.exists(f"{folder}/{VIEW}"):
+                found.add(str(root.read_json(f"{folder}/{VIEW}").get("adapter")))
     return found
+
+
+def seconds(moment: str) -> int:
+    """Return an ISO time in unix seconds."""
+    return int(datetime.fromisoformat(moment).timestamp())
 
 
 def _part(name: str) -> str:

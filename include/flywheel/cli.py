@@ -14,7 +14,7 @@ import typer
 
 from flywheel.errors import FlywheelError
 from flywheel.private import UMASK
-from flywheel.promotion.commands import hold_commands, timeline
+from flywheel.promotion.commands import champion_commands, hold_commands, timeline
 from flywheel.redaction import clean, install
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def workload(
         typer.echo(line)
 
 
+app.add_typer(champion_commands, name="champion", rich_help_panel=WHEEL)
 app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
 app.command(rich_help_panel=WHEEL)(timeline)
 

@@ -15,6 +15,7 @@ beside it.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,9 +25,10 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, replace_champion
+from flywheel.champion import Champion, decision_name
 from flywheel.config import Config, resolve_path
 from flywheel.errors import ArtifactError
+from flywheel.promotion.older import number_decisions
 from flywheel.promotion.timeline import Entry, Timeline
 
 log = logging.getLogger(__name__)
@@ -116,21 +118,44 @@ def _complete_champions(root: ArtifactRoot) -> int:
     Older files lack the score, which was F1; a kill between the two writes left the history without the last.
     """
     written = 0
+    for folder in _older_champions(root):
+        known = [
+            champion
+            for name in root.list(f"{folder}/history")
+            if name.endswith(".json") and (champion := _rewritten(root, f"{folder}/history/{name}"))
+        ]
+        in_force = _rewritten(root, f"{folder}/champion.json")
+        written += sum(is_new for _, is_new in known)
+        if in_force:
+            written += in_force[1]
+            if in_force[0] not in [champion for champion, _ in known]:
+                when = re.sub(r"[^0-9T]", "", in_force[0].promoted_at[:19]) + "Z"
+                root.write_json(
+                    f"{folder}/history/{when}-{in_force[0].adapter}.json", in_force[0].model_dump(mode="json")
+                )
+                written += 1
+    return written
+
+
+def _older_champions(root: ArtifactRoot) -> list[str]:
+    """Return the folders of champions whose decisions have no numbers yet."""
+    return [
+        folder
+        for workload in root.list("champions")
+        for client in root.list(f"champions/{workload}")
+        if not root.exists(f"{(folder := f'champions/{workload}/{client}')}/{decision_name(1)}")
+    ]
+
+
+def _number_decisions(root: ArtifactRoot) -> int:
+    """Write champions and holds as numbered decisions; a damaged one stays, and whoever reads it says so."""
+    written = 0
     for workload in root.list("champions"):
         for client in root.list(f"champions/{workload}"):
-            folder = f"champions/{workload}/{client}"
-            known = [
-                champion
-                for name in root.list(f"{folder}/history")
-                if name.endswith(".json") and (champion := _rewritten(root, f"{folder}/history/{name}"))
-            ]
-            in_force = _rewritten(root, f"{folder}/champion.json")
-            written += sum(is_new for _, is_new in known)
-            if in_force:
-                written += in_force[1]
-                if in_force[0] not in [champion for champion, _ in known]:
-                    replace_champion(root, in_force[0])
-                    written += 1
+            try:
+                written += number_decisions(root, f"champions/{workload}/{client}")
+            except ArtifactError as error:
+                log.warning("champion of %s / %s: %s", workload, client, error)
     return written
 
 
@@ -153,18 +178,16 @@ def _rewritten(root: ArtifactRoot, path: str) -> tuple[Champion, bool] | None:
 def _begin_timelines(root: ArtifactRoot) -> int:
     """Enter the champions there were: those of nights at their cutoff, a person's at the time of it."""
     written = 0
-    for workload in root.list("champions"):
-        for client in root.list(f"champions/{workload}"):
-            folder = f"champions/{workload}/{client}/history"
-            before: Champion | None = None
-            for name in root.list(folder):
-                found = _rewritten(root, f"{folder}/{name}") if name.endswith(".json") else None
-                if found is not None:
-                    champion = found[0]
-                    entry = _entry_of(champion, before)
-                    line = Timeline(root, champion.workload_id, champion.client_id)
-                    written += line.write(entry) is entry
-                    before = champion
+    for folder in _older_champions(root):
+        before: Champion | None = None
+        for name in root.list(f"{folder}/history"):
+            found = _rewritten(root, f"{folder}/history/{name}") if name.endswith(".json") else None
+            if found is not None:
+                champion = found[0]
+                entry = _entry_of(champion, before)
+                line = Timeline(root, champion.workload_id, champion.client_id)
+                written += line.write(entry) is entry
+                before = champion
     return written
 
 
@@ -189,5 +212,6 @@ def _entry_of(champion: Champion, before: Champion | None) -> Entry:
 STEPS = (
     Step(2, "champions have scores and whole histories ({} files written)", _complete_champions),
     Step(3, "the timelines begin with the champions there were ({} entries written)", _begin_timelines),
+    Step(4, "decisions on champions have numbers ({} decisions written)", _number_decisions),
 )
 VERSION = STEPS[-1].version

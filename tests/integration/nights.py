@@ -18,6 +18,7 @@ import orjson
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, champion_folder
 from flywheel.plan import Plan
+from flywheel.promotion.older import number_decisions
 from flywheel.report.build import build_report
 from flywheel.report.files import write_report
 from flywheel.report.outcomes import gather
@@ -130,9 +131,8 @@ def _write_champions(root: ArtifactRoot, rows: list[dict[str, Any]]) -> None:
         )
         data = champion.model_dump(mode="json")
         when = row["promoted_at"][:19].replace("-", "").replace(":", "")
-        root.write_json(f"{folder}/history/{when}Z-{row['adapter']}.json", data)
-        if row is rows[0]:
-            root.write_json(f"{folder}/champion.json", data)
+        root.write_json(f"{folder}/history/{when}Z-{row['adapter']}.json", data)  # as of before
+    number_decisions(root, folder)
 
 
 def _publish_predictions(root: ArtifactRoot, template: dict[str, Any]) -> None:

@@ -21,18 +21,18 @@ from typing import Any
 import pytest
 
 from flywheel import wheel
-from flywheel.champion import read_champion, replace_champion
+from flywheel.champion import read_champion
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
 from flywheel.job_command import run_job
 from flywheel.plan import make_plan
-from flywheel.promotion.holds import place_hold
 from flywheel.promotion.timeline import Entry, Timeline, now
 from flywheel.records import Record, make_record
 from flywheel.report.model import Report
 from flywheel.runs import Run
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.workload import Workload
+from tests.unit.champions import place_hold, put_in_force
 from tests.unit.teacher_servers import stand_in
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
@@ -217,7 +217,7 @@ def test_nothing_that_any_of_the_seven_stages_reads_was_known_after_the_cutoff(
         later = before.model_copy(
             update={"adapter": "f" * 20, "run_id": "later", "cutoff": int(LAST.timestamp()), "size": 999}
         )
-        replace_champion(first.root, later)
+        later = put_in_force(first.root, later)
         entry = {
             "kind": "night",
             "run_id": "later",
@@ -238,11 +238,14 @@ def test_nothing_that_any_of_the_seven_stages_reads_was_known_after_the_cutoff(
     report = report_of(run)
     assert set(spy.files) == set(STAGES)
     for stage in STAGES:
-        # The champion in force is asked one thing: whether it comes from a later night.
+        # The champion in force is asked one thing: whether it comes from a later night; decisions for their
+        # time.
         own = [
             path
             for path in spy.files[stage]
-            if path.is_file() and path.is_relative_to(tmp_path / "artifacts") and path.name != "champion.json"
+            if path.is_file()
+            and path.is_relative_to(tmp_path / "artifacts")
+            and path.parent.name != "decisions"
         ]
         assert own or stage == "label", stage
         marks = (LATER, "f" * 20, *((UNDATED, EDITED) if stage != "label" else ()))

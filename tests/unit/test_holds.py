@@ -11,24 +11,15 @@ from typer.testing import CliRunner
 
 from flywheel import wheel
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import RegistryEntry, champion_folder, read_champion
+from flywheel.champion import RegistryEntry, read_champion, read_state
 from flywheel.cli import app
 from flywheel.config import Config
-from flywheel.errors import ArtifactError
 from flywheel.mlflow_client import TrackingError
-from flywheel.promotion.holds import (
-    NOBODY,
-    Hold,
-    hold_at,
-    holds_back,
-    lift_hold,
-    place_hold,
-    read_hold,
-    turned_down,
-)
+from flywheel.promotion.holds import NOBODY, Hold, holds_back
 from flywheel.report import read_report
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import promotion
+from tests.unit.champions import edit_last, lift_hold, place_hold, read_hold
 from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
 
 WORKLOAD = ("news_classifier", "default")
@@ -146,14 +137,9 @@ def test_a_lifted_hold_lets_the_next_night_promote(config: Config, root: Artifac
 
 def test_enough_new_records_end_a_hold(config: Config, root: ArtifactRoot) -> None:
     rolled_back(config, root)
-    hold = read_hold(root, *WORKLOAD)
-    assert hold is not None
-    path = f"{champion_folder(*WORKLOAD)}/hold.json"
-    few = hold.model_copy(update={"dataset": other_dataset(root, shared=21, new=9)})  # of 40: 19 are new
-    root.write_json(path, few.model_dump(mode="json"))
+    edit_last(root, *WORKLOAD, hold={"dataset": other_dataset(root, shared=21, new=9)})  # of 40: 19 are new
     assert turn(config, 3, data=2).state == "held"
-    enough = hold.model_copy(update={"dataset": other_dataset(root, shared=20, new=9)})
-    root.write_json(path, enough.model_dump(mode="json"))
+    edit_last(root, *WORKLOAD, hold={"dataset": other_dataset(root, shared=20, new=9)})
     assert turn(config, 4, data=2).state == "held"  # the very adapter that was rolled back
     assert turn(config, 5, data=3).promoted
     assert read_hold(root, *WORKLOAD) is None
@@ -274,24 +260,26 @@ def test_what_held_at_a_time_is_known_after_it_was_replaced_and_lifted(
         def now(cls, tz: Any = None) -> Any:
             return cls.today_is
 
-    monkeypatch.setattr("flywheel.promotion.holds.datetime", Clock)
+    def hold_at(when: int) -> Hold | None:
+        state = read_state(root, *WORKLOAD, at=when)
+        return state.hold if state else None
+
+    def turned_down(adapter: str, when: int | None = None) -> Hold | None:
+        state = read_state(root, *WORKLOAD, at=when)
+        return state.turns_down(adapter) if state else None
+
+    monkeypatch.setattr("flywheel.promotion.transitions.datetime", Clock)
     place_hold(root, *WORKLOAD, dataset=None, adapter="a", by="Ada", why="rejected")
     Clock.today_is = at[1]
     place_hold(root, *WORKLOAD, dataset=None, adapter="b", by="Bob", why="rejected")
     Clock.today_is = at[2]
     assert lift_hold(root, *WORKLOAD, promoted="c")
     day = [int(one.timestamp()) for one in at]
-    held = [hold_at(root, *WORKLOAD, when) for when in (day[0] - 1, day[0], day[1], day[2] - 1, day[2])]
+    held = [hold_at(when) for when in (day[0] - 1, day[0], day[1], day[2] - 1, day[2])]
     assert [hold and hold.adapter for hold in held] == [None, "a", "b", "b", None]
     assert read_hold(root, *WORKLOAD) is None
-    assert [turned_down(root, *WORKLOAD, one) is not None for one in "abc"] == [True, True, False]
-    assert turned_down(root, *WORKLOAD, "b", day[1] - 1) is None
+    assert [turned_down(one) is not None for one in "abc"] == [True, True, False]
+    assert turned_down("b", day[1] - 1) is None
     assert lift_hold(root, *WORKLOAD)
-    assert [turned_down(root, *WORKLOAD, one) for one in "ab"] == [None, None]
+    assert [turned_down(one) for one in "ab"] == [None, None]
     assert not lift_hold(root, *WORKLOAD)
-
-
-def test_a_damaged_hold_is_an_error_that_names_it(root: ArtifactRoot) -> None:
-    root.write_json(f"{champion_folder(*WORKLOAD)}/hold.json", {"by": "Ada"})
-    with pytest.raises(ArtifactError, match=r"hold\.json: not a hold: workload_id"):
-        read_hold(root, *WORKLOAD)

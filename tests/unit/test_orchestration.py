@@ -23,12 +23,12 @@ from flywheel.orchestration import JobOperator, ReviewOperator, jobs, notificati
 from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
 from flywheel.orchestration.notifications import announce
 from flywheel.orchestration.tasks import champion_uri
-from flywheel.promotion.holds import place_hold
 from flywheel.report import read_report
 from flywheel.runs import Run
 from flywheel.runtimes import Job, RefusedJobError
 from flywheel.wheel import promote, score
 from tests.unit import finished_run
+from tests.unit.champions import place_hold
 from tests.unit.finished_run import config_of, finish, plan_of
 
 DAWN, NOON, DUSK = (datetime(2019, 3, 2, hour, tzinfo=UTC) for hour in (6, 12, 18))

@@ -14,6 +14,7 @@ from flywheel.config import Config
 from flywheel.report.model import Report
 from flywheel.runs import Run
 from flywheel.stages.promote import PromoteResult
+from tests.unit.champions import edit_last
 from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
 
 RECORDS = 2000
@@ -130,8 +131,7 @@ def test_margins_of_earlier_champions_are_used_up(config: Config) -> None:
 
 def chosen_by(root: ArtifactRoot, metric: str) -> None:
     """Have the champion in force say that it was chosen by another metric."""
-    path = f"{champion_folder(*OWN)}/champion.json"
-    root.write_json(path, {**root.read_json(path), "metric": metric})
+    edit_last(root, *OWN, champion={"metric": metric})
 
 
 @pytest.mark.parametrize(("choice", "promoted"), [(1900, True), (1801, False)])

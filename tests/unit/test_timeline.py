@@ -295,7 +295,7 @@ def test_persons_decisions_are_entries_at_their_time(
     assert (night.kind, night.by) == ("night", "")
     assert (trial.kind, trial.decision, trial.by, trial.candidate) == ("person", "promoted", "Ada", "8b @ 25")
     assert (back.kind, back.decision, back.by, back.candidate) == ("person", "rolled back", "Ada", "1b @ 25")
-    assert back.at > trial.at > datetime(2026, 1, 1, tzinfo=UTC).timestamp() > night.at
+    assert back.at >= trial.at > datetime(2026, 1, 1, tzinfo=UTC).timestamp() > night.at
     assert all(entry.in_line for entry in (back, trial, night))
     assert "too dear" in back.reason
     standing = line.champion_at(back.at + 1)

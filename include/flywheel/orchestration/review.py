@@ -37,17 +37,20 @@ class ReviewOperator(ApprovalOperator):
 
     def execute(self, context: Any) -> Any:
         """Decide at once, or write the request and wait for its answer."""
+        from flywheel.champion import read_state
         from flywheel.report import read_report, render_markdown
         from flywheel.stages.night import hold_on, night_of
 
         run = run_of(context)
         plan, report = run.plan, read_report(run.root, run.run_id)
         choice = report.decision.choice
-        night = night_of(run.root, plan, report.candidate(choice.student, choice.size) if choice else None)
+        state = read_state(run.root, plan.workload_id, plan.client_id)
+        row = report.candidate(choice.student, choice.size) if choice else None
+        night = night_of(run.root, plan, row, state)
         if plan.approval == "automatic" or choice is None or night.in_past:
             return {"approved": True, "by": "config", "comment": ""}
         self.subject = f"Promote {choice.student} @ {choice.size} for {plan.workload_id}?"
-        hold = hold_on(run.root, plan, report, night)
+        hold = hold_on(run.root, plan, report, night, state)
         said = f"{hold.sentence(plan.config.promotion.hold_share)}\n\n" if hold else ""
         self.body = f"{said}{render_markdown(report)}"
         self.response_timeout = timedelta(hours=plan.config.promotion.approval_timeout_hours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated
 
 import typer
@@ -10,20 +11,23 @@ hold_commands = typer.Typer(
     help="A person's roll-back or rejection, which holds automatic promotions back.", no_args_is_help=True
 )
 
+champion_commands = typer.Typer(help="What is in production.", no_args_is_help=True)
+
 WorkloadOption = Annotated[str, typer.Option("--workload", help="Its id; default: the config's.")]
 ClientOption = Annotated[str, typer.Option("--client", help="Its id; default: the config's.")]
 
 
-@hold_commands.command()
-def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+@hold_commands.command("show")
+def show_hold(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     """Show the hold: who decided what, when and why; and adapters that stay turned down without one."""
     from flywheel.artifacts import ArtifactRoot
+    from flywheel.champion import read_state
     from flywheel.config import load_config
-    from flywheel.promotion.holds import read_hold, stay_turned_down
 
     config = load_config()
-    root, whose = ArtifactRoot(config.artifacts.root), _whose(workload, client)
-    hold, others = read_hold(root, *whose), stay_turned_down(root, *whose)
+    whose = _whose(workload, client)
+    state = read_state(ArtifactRoot(config.artifacts.root), *whose)
+    hold, others = (state.hold, state.turned_down) if state else (None, ())
     if hold:
         typer.echo(hold.sentence(config.promotion.hold_share))
     elif not others:
@@ -38,13 +42,53 @@ def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     """Lift the hold, so that nights promote by themselves again; what is in production stays."""
     from flywheel.artifacts import ArtifactRoot
     from flywheel.config import load_config
-    from flywheel.promotion.holds import lift_hold
+    from flywheel.promotion.transitions import decide, lifted
+
+    whose, root = _whose(workload, client), ArtifactRoot(load_config().artifacts.root)
+    is_lifted = decide(root, *whose, lifted, by=_me()).made
+    typer.echo(
+        f"The hold for {_of(whose)} is lifted." if is_lifted else f"Nothing is held back for {_of(whose)}."
+    )
+
+
+@champion_commands.command()
+def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+    """Show what is in production, and which decision put it there."""
+    from flywheel.artifacts import ArtifactRoot
+    from flywheel.champion import read_state
+    from flywheel.config import load_config
 
     whose = _whose(workload, client)
-    lifted = lift_hold(ArtifactRoot(load_config().artifacts.root), *whose)
-    typer.echo(
-        f"The hold for {_of(whose)} is lifted." if lifted else f"Nothing is held back for {_of(whose)}."
-    )
+    state = read_state(ArtifactRoot(load_config().artifacts.root), *whose)
+    if state is None or state.champion is None:
+        typer.echo(f"No champion of {_of(whose)} yet: the teacher is in production.")
+        return
+    champion = state.champion
+    typer.echo(f"{champion.name} of run {champion.run_id}, since {champion.promoted_at}")
+    typer.echo(f"{champion.reason} {champion.comment}".rstrip())
+
+
+@champion_commands.command()
+def restore(
+    workload: WorkloadOption = "",
+    client: ClientOption = "",
+    give_up: Annotated[
+        bool,
+        typer.Option(
+            help="Go on without a decision that is damaged with its copy, from the state before it."
+        ),
+    ] = False,
+) -> None:
+    """Put damaged or missing decisions on the champion back from their copies."""
+    from flywheel.artifacts import ArtifactRoot
+    from flywheel.config import load_config
+    from flywheel.promotion import restore as restoring
+
+    whose = _whose(workload, client)
+    root = ArtifactRoot(load_config().artifacts.root)
+    done = restoring.restore(root, *whose, give_up=give_up, by=_me())
+    for sentence in done or [f"All decisions on the champion of {_of(whose)} are whole."]:
+        typer.echo(sentence)
 
 
 def timeline(
@@ -63,6 +107,14 @@ def timeline(
         typer.echo(f"No night of {_of(whose)} has decided anything yet.")
     for entry in entries[::-1]:
         typer.echo(entry.line())
+
+
+def _me() -> str:
+    """Return the name of the account; a container's may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody at the command line"
 
 
 def _whose(workload: str, client: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_folder, read_champion
+from flywheel.champion import Champion, Decision, champion_folder, read_champion, seconds
 from flywheel.errors import ArtifactError
 from flywheel.plan import Plan
 
@@ -53,6 +53,8 @@ class Entry(BaseModel):
         compared_with: name of the entry that said so; None where what was in force did.
         by: the person who decided; empty where the rules did.
         written_at: ISO 8601, UTC.
+        sequence: of a person's decision its number among all (flywheel.champion); it gives the order of two
+            at the same time.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -68,12 +70,15 @@ class Entry(BaseModel):
     compared_with: str | None = None
     by: str = ""
     written_at: str
+    sequence: int | None = None
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        of = self.run_id if self.kind != "person" else f"{self.run_id} {self.decision}"
-        return f"{self.at:012d}-{self.kind}-{_digits(of)}.json"
+        of = _digits(self.run_id if self.kind != "person" else f"{self.run_id} {self.decision}")
+        if self.sequence is not None:
+            of = f"{self.sequence:012x}"
+        return f"{self.at:012d}-{self.kind}-{of}.json"
 
     @property
     def adapter(self) -> str | None:
@@ -213,23 +218,27 @@ def compared_champion(root: ArtifactRoot, plan: Plan) -> Champion | None:
     return read_champion(root, plan.workload_id, plan.client_id)
 
 
-def write_persons(
-    root: ArtifactRoot, champion: Champion, before: Champion | None, *, by: str, rolled_back: bool = False
-) -> Entry:
-    """Enter a person's decision, at the time by which the champion says that it was promoted."""
+def enter_person(root: ArtifactRoot, decision: Decision) -> None:
+    """Enter a person's decision that changed the champion, at its time; one that is there stays."""
+    assert decision.champion is not None
+    champion = decision.champion
     entry = Entry(
-        at=int(datetime.fromisoformat(champion.promoted_at).timestamp()),
+        at=seconds(decision.at),
         kind="person",
         run_id=champion.run_id,
-        decision="rolled back" if rolled_back else "promoted",
+        decision="rolled back" if decision.kind == "rolled back" else "promoted",
         reason=" ".join(filter(None, (champion.reason, champion.comment))),
         candidate=champion.name,
         champion=champion,
-        before=before.adapter if before else None,
-        by=by,
+        before=decision.replaced,
+        by=decision.by,
         written_at=now(),
+        sequence=decision.sequence,
     )
-    return Timeline(root, champion.workload_id, champion.client_id).write(entry)
+    line = Timeline(root, champion.workload_id, champion.client_id)
+    older = entry.model_copy(update={"sequence": None})  # by a flywheel whose decisions had no numbers
+    if not any(root.exists(f"{line.folder}/{one.name}") for one in (entry, older)):
+        line.write(entry)
 
 
 def now() -> str:
@@ -241,10 +250,17 @@ def _placed(entries: Sequence[Entry]) -> list[Placed]:
     """Say of entries, the latest first, which are in line; the last one is taken as the first of all."""
     placed = []
     for index, entry in enumerate(entries):
-        earlier = next((other for other in entries[index + 1 :] if other.at < entry.at), None)
+        earlier = next((other for other in entries[index + 1 :] if _comes_before(other, entry)), None)
         same = (earlier.adapter if earlier else None) == entry.before
         placed.append(Placed(**dict(entry), in_line=same))
     return placed
+
+
+def _comes_before(one: Entry, other: Entry) -> bool:
+    """Return whether an entry counts before another; two decisions of persons may be of one second."""
+    if one.at == other.at and one.sequence is not None and other.sequence is not None:
+        return one.sequence < other.sequence
+    return one.at < other.at
 
 
 def _said(entry: Entry) -> tuple[object, ...]:
@@ -256,8 +272,8 @@ def _is_of(name: str, entry: Entry) -> bool:
     return _kind(name) != "person" and name.endswith(f"-{_digits(entry.run_id)}.json")
 
 
-def _written(entry: Entry) -> tuple[str, str]:
-    return entry.written_at, entry.name
+def _written(entry: Entry) -> tuple[int, str, str]:
+    return entry.sequence or 0, entry.written_at, entry.name
 
 
 def _at(name: str) -> int:

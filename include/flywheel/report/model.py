@@ -229,6 +229,8 @@ class DecisionPart(ReportPart):
         error_rate: chance that a candidate passes which is not good enough, over all that were tested.
         test: what was tested, and how sure it is, in plain words.
         doubts: why nothing is promoted without a person; empty where nothing speaks against it.
+        sequence: number of the last decision on the champion when this run was scored, 0: there was none yet;
+            None of reports from before decisions had numbers.
         comparison: the choice beside the champion in force, on the same records.
         persons: the choice checked against persons' labels; None where there are none.
         reason: why it was chosen, or why none was.
@@ -247,6 +249,7 @@ class DecisionPart(ReportPart):
     error_rate: float | None = None
     test: list[str] = Field(default_factory=list)
     doubts: list[str] = Field(default_factory=list)
+    sequence: int | None = None
     comparison: ComparisonPart | None = None
     persons: PersonsPart | None = None
     reason: str = ""

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history, read_champion
+from flywheel.champion import Champion, Decision, champion_history, decisions, read_state
 from flywheel.plan import Plan
-from flywheel.promotion.holds import Hold, hold_at, holds_back, read_hold, turned_down
+from flywheel.promotion.holds import Hold, holds_back
 from flywheel.promotion.timeline import Entry, Timeline, now
 from flywheel.report.model import CandidatePart, Report
 
-Decision = Literal["promoted", "kept", "none", "held", "rejected", "refused"]
+Outcome = Literal["promoted", "kept", "none", "held", "rejected", "refused"]
 
 
 class Night(NamedTuple):
@@ -31,14 +31,15 @@ class Night(NamedTuple):
     compared_with: str | None
 
 
-def night_of(root: ArtifactRoot, plan: Plan, row: CandidatePart | None) -> Night:
+def night_of(root: ArtifactRoot, plan: Plan, row: CandidatePart | None, state: Decision | None) -> Night:
     """Return where a night stands.
 
     Args:
         row: its choice; one that this run has put in force already is found so, whatever came after.
+        state: the champion's.
     """
     line = Timeline.of(root, plan)
-    standing = read_champion(root, plan.workload_id, plan.client_id)
+    standing = state.champion if state else None
     ours = (plan.run_id, row.adapter if row else None)
     is_own = standing is not None and (standing.run_id, standing.adapter) == ours
     if not is_own and line.is_past(plan):
@@ -56,23 +57,68 @@ def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) 
     return earlier[-1] if earlier else None
 
 
-def hold_on(root: ArtifactRoot, plan: Plan, report: Report, night: Night) -> Hold | None:
+def hold_on(
+    root: ArtifactRoot, plan: Plan, report: Report, night: Night, state: Decision | None
+) -> Hold | None:
     """Return a person's word that keeps a night's choice from being promoted by itself; None: it may be.
 
     What is in production already is not promoted, so that nothing holds it back. Of a night in the past, what
     held at its cutoff counts, and only what was said until then. What a person turned down stays so while
     nobody promotes it, also where the hold has ended.
+
+    Args:
+        state: the champion's.
     """
     choice = report.decision.choice
     if choice is None or choice.adapter is None:
         return None
     if night.standing is not None and night.standing.adapter == choice.adapter:
         return None
-    own = (plan.workload_id, plan.client_id)
-    hold = hold_at(root, *own, plan.cutoff) if night.in_past else read_hold(root, *own)
-    if hold is not None and holds_back(root, hold, report.data.dataset, plan.config.promotion.hold_share):
-        return hold
-    return turned_down(root, *own, choice.adapter, plan.cutoff if night.in_past else None)
+    if night.in_past:
+        state = read_state(root, plan.workload_id, plan.client_id, at=plan.cutoff)
+    if state is None:
+        return None
+    if state.hold is not None and holds_back(
+        root, state.hold, report.data.dataset, plan.config.promotion.hold_share
+    ):
+        return state.hold
+    return state.turns_down(choice.adapter)
+
+
+def overtaken_by(
+    root: ArtifactRoot, plan: Plan, report: Report, row: CandidatePart, state: Decision | None
+) -> str:
+    """Return why a run's choice gives way to what was decided meanwhile, as a sentence; empty: it need not.
+
+    A run's promotion is done once: a second try of its task does not undo what a person decided after it. And
+    by the rules a choice replaces the champion that it was compared with, not one that a person has put into
+    production since the run was scored.
+
+    Args:
+        state: the champion's.
+    """
+    if state is None or state.champion is None or state.champion.adapter == row.adapter:
+        return ""
+    there = decisions(root, plan.workload_id, plan.client_id)
+    own = [d.sequence for d in there if d.task == plan.run_id and d.kind == "promoted"]
+    scored_at = report.decision.sequence
+    if own:
+        since = own[-1]
+    elif plan.approval == "human" or scored_at is None:
+        return ""
+    else:
+        since = scored_at
+    later = [d for d in there if d.sequence > since and d.by and d.changed_champion]
+    if not later:
+        return ""
+    last = later[-1]
+    what = "rolled the champion back" if last.kind == "rolled back" else "promoted another candidate"
+    when = f"{last.at[:16].replace('T', ' ')} UTC"
+    since_when = "after this run had promoted" if own else "after this run was scored"
+    return (
+        f"{last.by} {what} at {when}, {since_when}: that stays. "
+        f"To put {row.name} into production all the same, a person promotes it."
+    )
 
 
 def enter(
@@ -105,7 +151,7 @@ def enter(
     return Timeline.of(root, plan).write(entry)
 
 
-def _decision(report: Report) -> Decision:
+def _decision(report: Report) -> Outcome:
     state = report.decision.state
     if state in ("promoted", "would be promoted"):
         return "promoted"

@@ -1,9 +1,10 @@
 """Stage 7: put the chosen candidate into production, or keep the champion that is there.
 
-The order makes a kill harmless: the MLflow registry, then the champion file in one replacement, then the
-timeline's entry, then the report. A retry finds what was done: the adapter's version in the registry, the
-champion in its file, the entry. A night in the past writes the entry and the report alone. It takes 2.3 s of
-CPU time, nearly all of it to open MLflow, and 0.1 s where the champion stays.
+The order makes a kill harmless: the MLflow registry, then the decision, which is one file under a name that
+must be free, then the timeline's entry, then the report. Where another decision comes first, all is judged
+anew on the state after it (flywheel.promotion.transitions). A retry finds what was done: the version in the
+registry, the decision, the entry. A night in the past writes the entry and the report alone. It takes 2.3 s
+of CPU time, nearly all of it to open MLflow, and 0.1 s where the champion stays.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, RegistryEntry, replace_champion
+from flywheel.champion import Champion, Decision, RegistryEntry
 from flywheel.errors import ArtifactError
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
-from flywheel.promotion.holds import NOBODY, Hold, lift_hold, place_hold
-from flywheel.report import figures
+from flywheel.promotion.holds import NOBODY, Hold
+from flywheel.promotion.transitions import Draft, decide, lifted, promoted, registered, rejected
 from flywheel.report.files import HTML_FILE, write_report
 from flywheel.report.model import REPORT_FILE, CandidatePart, Report
-from flywheel.report.selection import overlap, score_of
+from flywheel.report.selection import score_of
 from flywheel.report.verdict import verdict_of
-from flywheel.stages.night import enter, hold_on, moment, night_of
+from flywheel.stages.night import Night, enter, hold_on, moment, night_of, overtaken_by
+from flywheel.stages.outcome import is_worse, words
 from flywheel.stages.score import ScoreResult, production_part
-from flywheel.tracking import register, track_files
+from flywheel.tracking import point_alias, register, track_files
 
 log = logging.getLogger(__name__)
 
@@ -90,52 +92,22 @@ def promote(
         raise ArtifactError(f"{folder / REPORT_FILE}: no such file; score the run first") from None
     choice = report.decision.choice
     row = report.candidate(choice.student, choice.size) if choice else None
-    night = night_of(root, plan, row)
-    standing, previous = night.standing, night.previous
-    by_person = plan.approval == "human" and not night.in_past
-    hold = None if by_person else hold_on(root, plan, report, night)
-    if row is None:
-        report.decision.state = "none"
-    elif not approved:
-        report.decision.state = "rejected"
-    elif plan.needs_a_person:
-        report.decision.state = "none"
-    elif standing is not None and standing.adapter == row.adapter and standing.run_id != plan.run_id:
-        report.decision.state = "in place"
-    elif hold is not None:
-        report.decision.state = "held"
-    elif report.decision.doubts and not by_person:
-        report.decision.state = "none"
-    else:
-        report.decision.state = "would be promoted" if night.in_past else "promoted"
+    judge = _Judge(root, plan, report, row, scored.reason, approved, comment, by)
+    after, _ = decide(root, plan.workload_id, plan.client_id, judge.judge, by=judge.person, task=plan.run_id)
+    judge.turn_alias_back(after)
+    night, previous = judge.night, judge.night.previous
     state = report.decision.state
-    champion = standing
-    if row is not None and state == "would be promoted":
-        champion = champion_of(plan, report, row, reason=scored.reason, comment=comment, registry=None)
-        champion = champion.model_copy(update={"promoted_at": moment(plan.cutoff)})
-    elif row is not None and state in ("promoted", "in place") and not night.in_past:
-        champion = _put_in_place(root, plan, report, row, standing, scored.reason, comment)
-        if by_person or state == "promoted":
-            lift_hold(root, plan.workload_id, plan.client_id, promoted=row.adapter)
-    elif row is not None and row.adapter is not None and state == "rejected" and by != NOBODY:
-        place_hold(
-            root,
-            plan.workload_id,
-            plan.client_id,
-            dataset=report.data.dataset,
-            adapter=row.adapter,
-            by=by,
-            why="rejected",
-            comment=comment,
-        )
+    champion = judge.would_be or (night.standing if night.in_past or after is None else after.champion)
     report.decision.in_past = night.in_past
-    report.decision.outcome = " ".join(_words(plan, report, row, champion, previous, hold))
+    report.decision.outcome = " ".join(
+        words(plan, report, row, champion, previous, judge.hold, judge.overtaken)
+    )
     report.decision.comment = comment
-    report.decision.worse = not night.in_past and _is_worse(report, champion, previous)
+    report.decision.worse = not night.in_past and is_worse(report, champion, previous)
     report.production = production_part(champion) if champion else None
     is_champion = state in ("promoted", "in place") and not night.in_past
     report.champion = report.production if is_champion else None
-    enter(root, plan, report, night, champion, by=by if by_person and by != NOBODY else "")
+    enter(root, plan, report, night, champion, by=judge.person)
     report.verdict = verdict_of(report)
     report.stages["promote"] = round(time.monotonic() - started, 3)
     write_report(folder, report)
@@ -151,29 +123,118 @@ def promote(
     )
 
 
-def _put_in_place(
-    root: ArtifactRoot,
-    plan: Plan,
-    report: Report,
-    row: CandidatePart,
-    standing: Champion | None,
-    reason: str,
-    comment: str,
-) -> Champion:
-    """Register the candidate and make it the champion; what was done already is left as it is."""
-    assert row.adapter is not None
-    registry = _registered_already(report, row, standing)
-    if registry is None:
+class _Judge:
+    """Says what becomes of a run's choice on a state of the champion; asked anew where the state has moved.
+
+    Attributes:
+        night: where the night stands on the state that was seen last.
+        hold: the word of a person that holds its choice back.
+        overtaken: why it gives way to what a person decided meanwhile; empty: it need not.
+        would_be: of a night in the past, its choice as the champion of then.
+        person: who decides, where a person was asked and answered.
+    """
+
+    def __init__(
+        self,
+        root: ArtifactRoot,
+        plan: Plan,
+        report: Report,
+        row: CandidatePart | None,
+        reason: str,
+        approved: bool,
+        comment: str,
+        by: str,
+    ) -> None:
+        self._root, self._plan, self._report, self._row = root, plan, report, row
+        self._reason, self._approved, self._comment = reason, approved, comment
+        self._by = by
+        self._registered: RegistryEntry | None = None
+        self.night: Night
+        self.hold: Hold | None = None
+        self.overtaken = ""
+        self.would_be: Champion | None = None
+        self.person = by if plan.approval == "human" and by != NOBODY else ""
+
+    def judge(self, state: Decision | None) -> Draft | None:
+        """Write what becomes of the choice into the report; return the decision on the champion, if any."""
+        root, plan, report, row = self._root, self._plan, self._report, self._row
+        self.night = night = night_of(root, plan, row, state)
+        by_person = plan.approval == "human" and not night.in_past
+        self.hold = None if by_person else hold_on(root, plan, report, night, state)
+        self.overtaken = ""
+        if row is None:
+            report.decision.state = "none"
+            return None
+        if not self._approved:
+            report.decision.state = "rejected"
+            return None if self._by == NOBODY else rejected(state, self._no(row))
+        if not night.in_past:
+            self.overtaken = overtaken_by(root, plan, report, row, state)
+        standing = night.standing
+        is_there = standing is not None and standing.adapter == row.adapter
+        if plan.needs_a_person:
+            report.decision.state = "none"
+        elif is_there and standing is not None and standing.run_id != plan.run_id:
+            report.decision.state = "in place"
+        elif self.hold is not None:
+            report.decision.state = "held"
+        elif self.overtaken or (report.decision.doubts and not by_person):
+            report.decision.state = "none"
+        else:
+            report.decision.state = "would be promoted" if night.in_past else "promoted"
+        if report.decision.state == "would be promoted":
+            then = self._champion(row, None)
+            self.would_be = then.model_copy(update={"promoted_at": moment(plan.cutoff)})
+        if night.in_past or report.decision.state not in ("promoted", "in place"):
+            return None
+        registry = self._register(row, standing)
+        if not is_there:
+            return promoted(state, self._champion(row, registry))
+        assert standing is not None
+        noted = standing.model_copy(update={"registry": registry or standing.registry})
+        if by_person and report.decision.state == "in place":
+            yes = lifted(state, promoted=row.adapter)
+            if yes is not None:
+                return yes._replace(champion=noted)
+        return registered(state, noted)
+
+    def turn_alias_back(self, state: Decision | None) -> None:
+        """Have MLflow's alias name the champion in force, where this run has turned it and then gave way."""
+        standing = state.champion.registry if state and state.champion else None
+        if self._registered is None or standing is None or standing == self._registered:
+            return
         try:
-            registry = register(plan, row, reason)
+            point_alias(self._plan.config.mlflow_config, standing)
         except TrackingError as error:
-            _warn(report, f"Not in the MLflow model registry: {error}")
-    if standing is not None and standing.adapter == row.adapter:
-        champion = standing.model_copy(update={"registry": registry or standing.registry})
-    else:
-        champion = champion_of(plan, report, row, reason=reason, comment=comment, registry=registry)
-    replace_champion(root, champion)
-    return champion
+            _warn(self._report, f"The alias in the MLflow model registry names another champion: {error}")
+
+    def _no(self, row: CandidatePart) -> Hold:
+        assert row.adapter is not None
+        return Hold(
+            workload_id=self._plan.workload_id,
+            client_id=self._plan.client_id,
+            dataset=self._report.data.dataset,
+            adapter=row.adapter,
+            by=self._by,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            why="rejected",
+            comment=self._comment,
+        )
+
+    def _champion(self, row: CandidatePart, registry: RegistryEntry | None) -> Champion:
+        return champion_of(
+            self._plan, self._report, row, reason=self._reason, comment=self._comment, registry=registry
+        )
+
+    def _register(self, row: CandidatePart, standing: Champion | None) -> RegistryEntry | None:
+        """Register the candidate; what was registered already is left as it is."""
+        registry = _registered_already(self._report, row, standing)
+        if registry is None:
+            try:
+                registry = self._registered = register(self._plan, row, self._reason)
+            except TrackingError as error:
+                _warn(self._report, f"Not in the MLflow model registry: {error}")
+        return registry
 
 
 def champion_of(
@@ -233,113 +294,6 @@ def _registered_already(
     return standing.registry
 
 
-def _words(
-    plan: Plan,
-    report: Report,
-    row: CandidatePart | None,
-    champion: Champion | None,
-    previous: Champion | None,
-    hold: Hold | None,
-) -> list[str]:
-    """Say what the decision means for production."""
-    state, in_past = report.decision.state, report.decision.in_past
-    past = [_past(plan)] if in_past else []
-    stays = (
-        f"The champion of run {champion.run_id}, {champion.name}, "
-        f"{'would stay' if in_past else 'stays'} in production; {_measured(report, champion)}."
-        if champion
-        else f"No student {'would be' if in_past else 'is'} in production: the teacher goes on."
-    )
-    if state == "would be promoted" and row is not None:
-        return [f"{row.name} would be in production.", _replacement(report, row, previous), *past]
-    if state == "promoted" and row is not None:
-        return [_replacement(report, row, previous)]
-    if state == "in place" and champion is not None:
-        is_there = "would be" if in_past else "is"
-        return [f"{champion.name} {is_there} in production already, since run {champion.run_id}.", *past]
-    if state == "rejected":
-        return ["A person reviewed the choice and said no.", stays, *past]
-    if state == "held" and hold is not None:
-        return [hold.sentence(plan.config.promotion.hold_share), stays, *past]
-    asked = [plan.needs_a_person] if row is not None and plan.needs_a_person else []
-    doubts = report.decision.doubts if plan.approval == "automatic" or in_past else []
-    return [*asked, *doubts, stays, *past]
-
-
-def _past(plan: Plan) -> str:
-    """Say that a night lies in the past, and what that means."""
-    return (
-        f"This night lies in the past ({_day(plan.cutoff)}): it is compared with the champion of that time, "
-        "and what is in production now is not touched."
-    )
-
-
-def _replacement(report: Report, row: CandidatePart, previous: Champion | None) -> str:
-    if previous is None:
-        return f"{row.name} is the first champion here."
-    now, same = _score_now(report, previous)
-    if now is None:
-        return (
-            f"{row.name} follows the champion before it, {previous.name} of run {previous.run_id}, which was "
-            f"measured by another metric, {previous.metric}."
-        )
-    change = score_of(row) - now
-    than = f"{figures.f1(abs(change))} {'higher' if change > 0 else 'lower'} than"
-    if abs(change) < 0.0005:
-        than = "as high as"
-    text = f"{row.name} scores {than} the champion before it, {previous.name} of run {previous.run_id}"
-    text += f": {_measured(report, previous)}"
-    if previous.parameters and row.parameters and previous.student != row.student:
-        ratio = row.parameters / previous.parameters
-        if ratio > 1:
-            text += f"; {row.student} has {figures.times(ratio)} the parameters of {previous.student}"
-        else:
-            text += f"; {previous.student} has {figures.times(1 / ratio)} the parameters of {row.student}"
-    if change and overlap(row.score_ci95, previous.score_ci95):
-        text += "; the 95 % intervals overlap, so the difference may be chance"
-    return f"{text}{'.' if same else '; two eval sets differ, so compare with care.'}"
-
-
-def _score_now(report: Report, champion: Champion) -> tuple[float | None, bool]:
-    """Return a champion's score: measured in this run where it was, else as recorded; and which.
-
-    One that was recorded by another metric is no score here: None.
-    """
-    anew = report.remeasured
-    if anew is not None and anew.adapter == champion.adapter and anew.score is not None:
-        return anew.score, True
-    for row in report.scored:
-        if row.adapter == champion.adapter:
-            return score_of(row), True
-    recorded = champion.score if champion.metric == report.metric.name else None
-    return recorded, report.data.dataset is not None and champion.dataset == report.data.dataset
-
-
-def _measured(report: Report, champion: Champion) -> str:
-    score, same = _score_now(report, champion)
-    if score is None:
-        return f"it was measured by another metric, {champion.metric}"
-    where = "on the same eval set" if same else f"recorded on the eval set of run {champion.run_id}"
-    return f"its {figures.in_sentence(report.metric.title)} is {figures.f1(score)}, {where}"
-
-
-def _is_worse(report: Report, champion: Champion | None, previous: Champion | None) -> bool:
-    """Return whether production lost quality: by the replacement, or measured anew where nothing changed."""
-    if champion is None or previous is None:
-        return False
-    now = _score_now(report, champion)[0]
-    if champion.adapter != previous.adapter:
-        before = _score_now(report, previous)[0]
-    elif champion.metric != report.metric.name:
-        before = None
-    elif champion.score_ci95 is not None:
-        # Each night's eval set is another sample: only what is below the interval is more than chance.
-        before = champion.score_ci95[0]
-    else:
-        before = champion.score
-    return now is not None and before is not None and now < before - 1e-9
-
-
 def _track_report(plan: Plan, folder: Path, report: Report) -> None:
     """Put the report with the decision into MLflow, where the run is there already."""
     if report.tracking is None:
@@ -355,7 +309,3 @@ def _warn(report: Report, text: str) -> None:
     log.warning("%s", text)
     if text not in report.warnings:
         report.warnings.append(text)
-
-
-def _day(cutoff: int) -> str:
-    return datetime.fromtimestamp(cutoff, UTC).strftime("%Y-%m-%d %H:%M UTC")

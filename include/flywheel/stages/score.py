@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion
+from flywheel.champion import Champion, read_state
 from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.judge.outcomes import judged
 from flywheel.mlflow_client import TrackingError
@@ -91,6 +91,9 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
         _warn(report, trouble)
     _add_baseline(root, plan, report)
     _add_other_split(root, plan, report)
+    # Before the champion is read: what is decided from here on, the choice was not compared with.
+    state = read_state(root, plan.workload_id, plan.client_id)
+    report.decision.sequence = state.sequence if state else 0
     standing = compared_champion(root, plan)
     report.production = production_part(standing) if standing else None
     if outcomes.champion is not None and outcomes.champion.adapter is not None:

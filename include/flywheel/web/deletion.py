@@ -111,7 +111,7 @@ def _used_by_others(run: Run, made: set[tuple[str, str]]) -> set[tuple[str, str]
 def _texts_of_others(run: Run) -> Iterator[tuple[str, list[bytes]]]:
     """Yield the files that may name an artifact: of all champions (""), then of each other run, by path."""
     root = run.root
-    yield "", _read_all(root, root.files_below("champions"))
+    yield "", _read_all(root, _champion_files(root))
     for name in root.list("runs"):
         path = f"runs/{name}"
         if path != run.path:
@@ -141,15 +141,21 @@ def _is_scored(root: ArtifactRoot, path: str) -> bool:
 
 def _is_champions(root: ArtifactRoot, run_id: str) -> bool:
     """Return whether a champion, of now or of then, came from a run: its version in MLflow names that run."""
-    for file in root.files_below("champions"):
+    for file in _champion_files(root):
         if file.rsplit("/", 2)[1] == "timeline":  # it names runs that put nothing into production, too
             continue
         try:
-            if root.read_json(file).get("run_id") == run_id:
+            content = root.read_json(file)
+            if run_id in (content.get("run_id"), (content.get("champion") or {}).get("run_id")):
                 return True
         except (ArtifactError, AttributeError):
             return True
     return False
+
+
+def _champion_files(root: ArtifactRoot) -> list[str]:
+    """Return the files of all champions that name runs and artifacts."""
+    return [file for file in root.files_below("champions") if file.endswith(".json")]
 
 
 def _untrack(plan: Plan) -> None:

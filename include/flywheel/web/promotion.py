@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import logging
-import threading
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import (
-    Champion,
-    RegistryEntry,
-    champion_folder,
-    champion_history,
-    read_champion,
-    replace_champion,
-)
+from flywheel.champion import Champion, Decision, RegistryEntry, champion_history
+from flywheel.config.schema import MlflowConfig
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
-from flywheel.promotion.holds import lift_hold, place_hold
-from flywheel.promotion.timeline import write_persons
+from flywheel.promotion.holds import Hold
+from flywheel.promotion.transitions import Draft, decide, promoted, rolled_back
 from flywheel.report.model import CandidatePart, Report
 from flywheel.stages.promote import champion_of
 from flywheel.tracking import point_alias, register
 from flywheel.web import airflow_actions, settings
 from flywheel.web.problems import Problem
-from flywheel.web.run_files import side_by_side
 
 log = logging.getLogger(__name__)
-
-_one_at_a_time = threading.Lock()
-# Champions there were, by root and path: such a file never changes.
-_history: dict[tuple[str, str], Champion] = {}
 
 
 def promote(
@@ -49,19 +36,28 @@ def promote(
         raise Problem(404, "The run has no such candidate.")
     root = settings.artifact_root(plan.config.artifacts.root)
     adapter = _usable_adapter(root, row)
-    with _one_at_a_time:
-        standing = read_champion(root, plan.workload_id, plan.client_id)
-        if standing is not None and standing.adapter == adapter:
-            return standing, [f"{standing.name} is in production already."]
-        reason = f"Promoted by {user.get_name()}."
-        registry, warnings = _register(plan, row, reason)
-        champion = champion_of(plan, report, row, reason=reason, comment=comment, registry=registry)
-        if standing is not None:
-            champion = champion.model_copy(update={"promoted_at": _after(standing)})
-        replace_champion(root, champion)
-        lift_hold(root, plan.workload_id, plan.client_id, promoted=adapter)
-        write_persons(root, champion, standing, by=user.get_name())
-    return champion, warnings + _tell(user, champion, "promote")
+    reason = f"Promoted by {user.get_name()}."
+    mine: list[RegistryEntry] = []
+    warnings: list[str] = []
+
+    def make(state: Decision | None) -> Draft | None:
+        if state and state.champion and state.champion.adapter == adapter:
+            return None
+        registry, trouble = _register(plan, row, reason)
+        mine[:], warnings[:] = [registry] if registry else [], trouble
+        return promoted(
+            state, champion_of(plan, report, row, reason=reason, comment=comment, registry=registry)
+        )
+
+    after, made = decide(root, plan.workload_id, plan.client_id, make, by=user.get_name())
+    assert after is not None
+    assert after.champion is not None
+    standing = after.champion.registry
+    if mine and standing is not None and standing != mine[0]:
+        warnings += _turn_alias(plan.config.mlflow_config, standing)
+    if not made:
+        return after.champion, [f"{after.champion.name} is in production already.", *warnings]
+    return after.champion, warnings + _tell(user, after.champion, "promote")
 
 
 def roll_back(
@@ -74,10 +70,11 @@ def roll_back(
     Raises:
         Problem: there is none before, or its adapter is gone.
     """
-    with _one_at_a_time:
-        standing = read_champion(root, workload_id, client_id)
-        if standing is None:
+
+    def make(state: Decision | None) -> Draft:
+        if state is None or state.champion is None:
             raise Problem(409, "There is no champion yet: nothing to roll back from.")
+        standing = state.champion
         before = champion_before(champion_history(root, workload_id, client_id), standing)
         if before is None:
             raise Problem(409, f"{standing.name} is the first champion here: nothing to roll back to.")
@@ -87,47 +84,25 @@ def roll_back(
             f"Rolled back by {user.get_name()} from {standing.name} of run {standing.run_id} "
             f"to {before.name} of run {before.run_id}."
         )
-        champion = before.model_copy(
-            update={
-                "promoted_at": _after(standing),
-                "reason": reason,
-                "comment": comment,
-            }
-        )
-        warnings = []
-        if champion.registry is not None:
-            try:
-                point_alias(settings.config().mlflow_config, champion.registry)
-            except TrackingError as error:
-                log.warning("%s", error)
-                warnings.append("The alias in the MLflow model registry could not be moved; see the log.")
-        # First, so that a night between the two does not undo it.
-        place_hold(
-            root,
-            workload_id,
-            client_id,
+        hold = Hold(
+            workload_id=workload_id,
+            client_id=client_id,
             dataset=standing.dataset,
             adapter=standing.adapter,
             by=user.get_name(),
+            at=state.at,
             why="rolled back",
             comment=comment,
         )
-        replace_champion(root, champion)
-        write_persons(root, champion, standing, by=user.get_name(), rolled_back=True)
-    return champion, warnings + _tell(user, champion, "rollback")
+        return rolled_back(state, before.model_copy(update={"reason": reason, "comment": comment}), hold)
 
-
-def history_of(root: ArtifactRoot, workload_id: str, client_id: str) -> list[Champion]:
-    """Return all champions there were, oldest first; each is read once."""
-    folder = f"{champion_folder(workload_id, client_id)}/history"
-    paths = [(root.url, f"{folder}/{name}") for name in root.list(folder)]
-
-    def read(path: tuple[str, str]) -> Champion:
-        return Champion.model_validate(root.read_json(path[1]))
-
-    unknown = [path for path in paths if path not in _history]
-    _history.update(zip(unknown, side_by_side(read, unknown), strict=True))
-    return [_history[path] for path in paths]
+    after, _ = decide(root, workload_id, client_id, make, by=user.get_name())
+    assert after is not None
+    assert after.champion is not None
+    warnings = []
+    if after.champion.registry is not None:
+        warnings = _turn_alias(settings.config().mlflow_config, after.champion.registry)
+    return after.champion, warnings + _tell(user, after.champion, "rollback")
 
 
 def champion_before(history: list[Champion], standing: Champion) -> Champion | None:
@@ -144,13 +119,6 @@ def champion_before(history: list[Champion], standing: Champion) -> Champion | N
     return line[here[-1] - 1] if here and here[-1] > 0 else None
 
 
-def _after(standing: Champion) -> str:
-    """Return the time, or the first second after another champion's: the history is in order of these."""
-    now = datetime.now(UTC)
-    later = datetime.fromisoformat(standing.promoted_at) + timedelta(seconds=1)
-    return max(now, later).isoformat(timespec="seconds")
-
-
 def _usable_adapter(root: ArtifactRoot, row: CandidatePart) -> str:
     if row.state != "scored" or row.adapter is None:
         raise Problem(409, f"{row.name} has no result: {row.reason or row.state}.")
@@ -165,6 +133,15 @@ def _register(plan: Plan, row: CandidatePart, reason: str) -> tuple[RegistryEntr
     except TrackingError as error:
         log.warning("%s", error)
         return None, ["It is not in the MLflow model registry; the server's log has the reason."]
+
+
+def _turn_alias(mlflow: MlflowConfig, registry: RegistryEntry) -> list[str]:
+    try:
+        point_alias(mlflow, registry)
+    except TrackingError as error:
+        log.warning("%s", error)
+        return ["The alias in the MLflow model registry could not be moved; see the log."]
+    return []
 
 
 def _tell(user: Any, champion: Champion, why: str) -> list[str]:

@@ -11,7 +11,7 @@ import httpx
 import orjson
 import pytest
 
-from flywheel.champion import Champion, replace_champion
+from flywheel.champion import Champion
 from flywheel.errors import JobError
 from flywheel.jobs import CustomizeResult
 from flywheel.nemo_stand_in.state import Behaviour, Fault
@@ -21,6 +21,7 @@ from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.nemo.models import alias_name
 from flywheel.runtimes.nemo.serving import ServingOrder, let_go, serve
 from flywheel.runtimes.nemo.sweep import clean_up, sweep
+from tests.unit.champions import put_in_force
 from tests.unit.nemo.nemo_jobs import Flywheel, Start
 from tests.unit.nemo.nemo_server import MEDIUM, NAMESPACE, SMALL, nim
 
@@ -53,8 +54,7 @@ def make_champion(flywheel: Flywheel, made: CustomizeResult, when: int = 0) -> C
         promoted_at=datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds"),
         reason="",
     )
-    replace_champion(flywheel.root, champion)
-    return champion
+    return put_in_force(flywheel.root, champion)
 
 
 def serve_it(flywheel: Flywheel) -> None:

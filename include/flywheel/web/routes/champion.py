@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, read_champion
-from flywheel.promotion.holds import Hold, lift_hold, read_hold, stay_turned_down
+from flywheel.champion import Champion, champion_history, read_champion, read_state
+from flywheel.promotion.holds import Hold
 from flywheel.promotion.timeline import Placed, Timeline
+from flywheel.promotion.transitions import decide, lifted
 from flywheel.web import promotion, settings
 from flywheel.web.access import Promoter, requires
 from flywheel.web.idempotency import IdempotencyKey, once
@@ -61,7 +62,7 @@ def get_champion(workload_id: Workload = None, client_id: Client = None) -> Cham
 def get_history(workload_id: Workload = None, client_id: Client = None) -> History:
     """List all champions there were, the latest first."""
     root, workload, client = whose(workload_id, client_id)
-    champions = promotion.history_of(root, workload, client)
+    champions = champion_history(root, workload, client)
     standing = read_champion(root, workload, client)
     return History.model_construct(
         workload_id=workload,
@@ -115,11 +116,12 @@ def get_hold(workload_id: Workload = None, client_id: Client = None) -> Held:
     It ends by itself when enough of a night's records are new (promotion.hold_share of the configuration).
     """
     root, workload, client = whose(workload_id, client_id)
+    state = read_state(root, workload, client)
     return Held(
         workload_id=workload,
         client_id=client,
-        hold=read_hold(root, workload, client),
-        turned_down=stay_turned_down(root, workload, client),
+        hold=state.hold if state else None,
+        turned_down=list(state.turned_down) if state else [],
     )
 
 
@@ -130,7 +132,7 @@ def delete_hold(user: Promoter, workload_id: Workload = None, client_id: Client 
     What is in production stays.
     """
     root, workload, client = whose(workload_id, client_id)
-    if not lift_hold(root, workload, client):
+    if not decide(root, workload, client, lifted, by=user.get_name()).made:
         raise Problem(404, "Nothing is held back here.")
     log.info("%s lifted the hold on %s of %s", user.get_name(), workload, client)
     return Held(workload_id=workload, client_id=client, hold=None)

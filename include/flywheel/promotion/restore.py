@@ -1,0 +1,107 @@
+"""Put damaged decisions on a champion back from their copies: `flywheel champion restore`.
+
+Nothing else ever changes a decision. One of which neither file is whole is given up only at a person's word:
+then an entry of kind `lost` takes its number, with the state of the decision before it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import orjson
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import (
+    VIEW,
+    Decision,
+    champion_folder,
+    decision_name,
+    read_decision,
+    read_state,
+)
+from flywheel.create_once import create_once
+from flywheel.errors import ArtifactError
+from flywheel.promotion.older import number_decisions
+from flywheel.promotion.transitions import Draft, complete, sealed
+
+
+def restore(
+    root: ArtifactRoot, workload_id: str, client_id: str, *, give_up: bool = False, by: str = ""
+) -> list[str]:
+    """Put what is damaged or missing back; return what was done, in sentences.
+
+    Args:
+        give_up: of a decision that has no whole copy, go on with the state before it.
+        by: the person who gives it up.
+
+    Raises:
+        ArtifactError: a decision has no whole copy; the message says what to do.
+    """
+    folder, done = champion_folder(workload_id, client_id), []
+    last = max(_numbers(root, folder), default=0)
+    if not last:
+        written = number_decisions(root, folder)
+        return [f"{root.url}/{folder}: {written} decisions of an older flywheel have numbers now"]
+    before: Decision | None = None
+    for number in range(1, last + 1):
+        decision = _whole(root, workload_id, client_id, number, "decisions")
+        if decision is None:
+            path = f"{folder}/{decision_name(number)}"
+            decision = _whole(root, workload_id, client_id, number, "kept")
+            said = "put back from its copy"
+            if decision is None and not give_up:
+                raise ArtifactError(
+                    f"{root.url}/{path}: damaged or missing, and so is its copy in {folder}/kept; put one of "
+                    "them back from a backup of the artifact root, or go on with the state before it: "
+                    "`flywheel champion restore --give-up`"
+                )
+            if decision is None:
+                there = before or Decision(sequence=1, id="", kind="lost", at=_now(), champion=None)
+                lost = Draft("lost", there.champion, there.hold, there.turned_down)
+                decision, said = sealed(before, lost, by, ""), "given up: the state before it goes on"
+            _replace(root, path, decision)
+            root.write_json(f"{folder}/{decision_name(number, 'kept')}", decision.model_dump(mode="json"))
+            done.append(f"{root.url}/{path}: {said}")
+        elif _whole(root, workload_id, client_id, number, "kept") is None:
+            root.write_json(f"{folder}/{decision_name(number, 'kept')}", decision.model_dump(mode="json"))
+            done.append(f"{root.url}/{folder}/{decision_name(number, 'kept')}: its copy is whole again")
+        before = decision
+    complete(root, workload_id, client_id, read_state(root, workload_id, client_id))
+    return done
+
+
+def _numbers(root: ArtifactRoot, folder: str) -> set[int]:
+    """Return the numbers of all decisions that any file tells of."""
+    found = {
+        int(name[:10])
+        for inside in ("decisions", "kept")
+        for name in root.list(f"{folder}/{inside}")
+        if name.endswith(".json") and name[:10].isdigit()
+    }
+    if root.exists(f"{folder}/{VIEW}"):
+        try:
+            shown = root.read_json(f"{folder}/{VIEW}").get("sequence")
+        except (ArtifactError, AttributeError):
+            shown = None
+        found |= {shown} if isinstance(shown, int) else set()
+    return found
+
+
+def _whole(root: ArtifactRoot, workload_id: str, client_id: str, number: int, inside: str) -> Decision | None:
+    try:
+        return read_decision(root, workload_id, client_id, number, inside)
+    except ArtifactError:
+        return None
+
+
+def _replace(root: ArtifactRoot, path: str, decision: Decision) -> None:
+    """Put a decision in the place of a damaged one, which is kept beside the decisions."""
+    if root.exists(path):
+        damaged = f"{path.replace('/decisions/', '/damaged/')}.{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        root.write_bytes(damaged, root.read_bytes(path))
+        root.discard(path)
+    create_once(root, path, orjson.dumps(decision.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,73 @@
+"""Decisions on a champion for tests of what comes after them, by the state machine itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import Champion, Decision, champion_folder, decision_name, digest_of, read_state
+from flywheel.promotion.holds import Hold
+from flywheel.promotion.transitions import decide, lifted, promoted, rejected
+
+
+def put_in_force(root: ArtifactRoot, champion: Champion, by: str = "", task: str = "a run") -> Champion:
+    """Put a champion into force; return it as it is there."""
+    after, _ = decide(
+        root,
+        champion.workload_id,
+        champion.client_id,
+        lambda state: promoted(state, champion),
+        by=by,
+        task="" if by else task,
+    )
+    assert after is not None
+    assert after.champion is not None
+    return after.champion
+
+
+def place_hold(
+    root: ArtifactRoot,
+    workload_id: str,
+    client_id: str,
+    *,
+    dataset: str | None,
+    adapter: str,
+    by: str,
+    **word: Any,
+) -> Hold:
+    """Hold automatic promotions back; return the hold."""
+    hold = Hold(
+        workload_id=workload_id,
+        client_id=client_id,
+        dataset=dataset,
+        adapter=adapter,
+        by=by,
+        at="2019-01-01T00:00:00+00:00",
+        **{"why": "rejected", **word},
+    )
+    decide(root, workload_id, client_id, lambda state: rejected(state, hold), by=by)
+    there = read_hold(root, workload_id, client_id)
+    assert there is not None
+    return there
+
+
+def lift_hold(root: ArtifactRoot, workload_id: str, client_id: str, promoted: str | None = None) -> bool:
+    """Lift it; return whether anything was held back."""
+    return decide(root, workload_id, client_id, lambda state: lifted(state, promoted)).made
+
+
+def read_hold(root: ArtifactRoot, workload_id: str, client_id: str) -> Hold | None:
+    """Return the hold in force."""
+    state = read_state(root, workload_id, client_id)
+    return state.hold if state else None
+
+
+def edit_last(root: ArtifactRoot, workload_id: str, client_id: str, **changes: Any) -> None:
+    """Have the last decision say something else, as if it had been taken so; `champion` and `hold` merge."""
+    state = read_state(root, workload_id, client_id)
+    assert state is not None
+    content = state.model_dump(mode="json")
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    content["digest"] = digest_of(Decision.model_validate(content).model_dump(mode="json"))
+    root.write_json(f"{champion_folder(workload_id, client_id)}/{decision_name(state.sequence)}", content)
