@@ -28,7 +28,7 @@ from tests.unit.champions import lift_hold, place_hold, put_in_force
 from tests.unit.test_champion import OWN, champion
 
 # All that a decision asks of the file system, in the order in which it is asked.
-STEPS = ("open", "fsync", "link", "replace", "unlink")
+STEPS = ("open", "fsync", "link", "rename", "unlink")
 
 
 @pytest.fixture(params=["folder", "memory"])
