@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config, Student
-from flywheel.config.loading import validate_config
+from flywheel.config.overrides import override_config
+from flywheel.config.sides import WORDS
 from flywheel.errors import ConfigError
 from flywheel.workload import Workload
 from flywheel.workload_versions import resolve_held
@@ -43,8 +44,9 @@ class Plan(BaseModel):
         workload: the prompt and classes as they were when the run started.
         candidates: as asked for, biggest work first, so that the longest job does not start last; curate says
             which of them the data allows (`Run.candidates`).
-        split_changes: keys of data_split_config that the run's params set otherwise than the config. Such a
-            run never promotes by itself: another split is another examination.
+        experiment: name of the operator's file that the run named; empty: none.
+        exam_changes: keys that decide how candidates are examined and that the run's params set otherwise
+            than the operator's files. Such a run never promotes by itself: it is another examination.
         is_backfill: the run is one of a backfill: it shows what would have been, and never changes what is
             in production.
     """
@@ -61,18 +63,25 @@ class Plan(BaseModel):
     students: tuple[str, ...]
     candidates: tuple[Candidate, ...]
     approval: Literal["automatic", "human"]
-    split_changes: tuple[str, ...] = ()
+    experiment: str = ""
+    exam_changes: tuple[str, ...] = ()
     is_backfill: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_plans_named_keys_of_the_split(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("split_changes"):
+            return {**data, "exam_changes": [f"data_split_config.{key}" for key in data["split_changes"]]}
+        return data
 
     @property
     def needs_a_person(self) -> str:
         """Why nothing of this run is promoted unless a person says so; empty where it may be."""
-        if not self.split_changes or self.approval == "human":
+        if not self.exam_changes or self.approval == "human":
             return ""
-        keys = ", ".join(f"data_split_config.{key}" for key in self.split_changes)
         return (
-            f"The one who started the run changed how its records are split ({keys}), so it does not "
-            "promote by itself."
+            "The one who started the run changed how its candidates are examined "
+            f"({', '.join(self.exam_changes)}), so it does not promote by itself."
         )
 
     @property
@@ -97,6 +106,7 @@ def make_plan(
     sizes: Sequence[int] | None = None,
     overrides: dict[str, Any] | None = None,
     approval: Literal["automatic", "human"] | None = None,
+    experiment: str = "",
     is_backfill: bool = False,
 ) -> Plan:
     """Freeze a run's plan.
@@ -107,18 +117,24 @@ def make_plan(
         students: short names, default all; order of the config is kept.
         sizes: training records, default the config's.
         overrides: sections of the config with the keys to change, such as
-            `{"training_config": {"epochs": 2}}`.
+            `{"training_config": {"epochs": 2}}`; what a run may not set is refused
+            (flywheel.config.overrides).
+        approval: default the config's, which may be made stricter only.
+        experiment: name of the operator's file that the config came from.
         is_backfill: never change what is in production.
 
     Raises:
-        ConfigError: a student that the config does not have, a wrong size or override.
+        ConfigError: a student that the config does not have, a wrong size or override, or one that is not
+            for a run to set.
         WorkloadError: the workload file is wrong.
     """
     if cutoff.tzinfo is None:
         raise ConfigError(f"cutoff {cutoff}: expected a time with its zone")
-    before = config.data_split_config.model_dump()
-    if overrides or sizes:
-        config = override_config(config, {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})})
+    given = {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})}
+    config, exam_changes = override_config(config, given) if given else (config, ())
+    words = WORDS["promotion.approval"]
+    if approval and words.index(approval) < words.index(config.promotion.approval):
+        raise ConfigError(f"approval: {config.promotion.approval}, as promotion.approval is; got {approval}")
     workload = Workload.load(config.workload)
     workload = resolve_held(ArtifactRoot(config.artifacts.root), workload, config.workload)
     _check_type(config, workload)
@@ -144,9 +160,8 @@ def make_plan(
         students=tuple(name for name in names if name in chosen),
         candidates=tuple(candidates),
         approval=approval or config.promotion.approval,
-        split_changes=tuple(
-            key for key, value in config.data_split_config.model_dump().items() if value != before[key]
-        ),
+        experiment=experiment,
+        exam_changes=exam_changes,
         is_backfill=is_backfill,
     )
 
@@ -165,21 +180,6 @@ def _check_type(config: Config, workload: Workload) -> None:
                 f"source.{index}.kind: headlines are labelled with the workload's prompt, but "
                 f"{config.workload} has none; expected log_records"
             )
-
-
-def override_config(config: Config, overrides: dict[str, Any]) -> Config:
-    """Return the config with keys of its sections changed, validated again.
-
-    Raises:
-        ConfigError: a key or value is wrong.
-    """
-    data = config.model_dump(mode="json")
-    for section, value in overrides.items():
-        if isinstance(value, dict) and isinstance(data.get(section), dict):
-            data[section] = {**data[section], **value}
-        else:
-            data[section] = value
-    return validate_config(data, "run parameters")
 
 
 def student_of(plan: Plan, name: str) -> Student:

@@ -1,7 +1,7 @@
 """A real Airflow for tests: API servers, scheduler with LocalExecutor, a stand-in teacher, in a folder of its own.
 
 It is the Airflow that `flywheel up` starts, with a small experiment: demo headlines, the smallest demo
-student, and one whose weights are missing. Each test keeps its data apart by overrides of the config.
+student, and one whose weights are missing. Each test keeps its data apart by an experiment of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,12 +136,9 @@ class Stack:
     # -- runs ----------------------------------------------------------------------------------------
 
     def trigger(self, run_id: str, overrides: dict[str, Any], **params: Any) -> None:
-        """Start a run."""
-        body = {
-            "dag_run_id": run_id,
-            "logical_date": None,
-            "conf": {"overrides": overrides, **params},
-        }
+        """Start a run of an experiment of its own: the operator's words, which no param of a run may say."""
+        conf = {"experiment": write_experiment(self.folder, overrides), **params}
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         answer = self.http.post("/api/v2/dags/flywheel/dagRuns", json=body)
         assert answer.status_code == 200, answer.text
 
@@ -200,7 +198,7 @@ class Stack:
         self, first: str, last: str, overrides: dict[str, Any], *options: str, **params: Any
     ) -> list[str]:
         """Start a backfill of the nights from one day to another; return its runs, in order of time."""
-        conf = json.dumps({"overrides": overrides, **params})
+        conf = json.dumps({"experiment": write_experiment(self.folder, overrides), **params})
         before = {run["dag_run_id"] for run in self._backfilled()}
         self.airflow(
             *("backfill", "create", "--dag-id", "flywheel", "--from-date", first, "--to-date", last),
@@ -233,8 +231,18 @@ class Stack:
         return done.stdout
 
 
+def write_experiment(home: Path, sections: dict[str, Any]) -> str:
+    """Write an experiment of the operator's, named by its content; return its name."""
+    text = yaml.safe_dump(sections)
+    name = f"test-{zlib.crc32(text.encode()):08x}"
+    folder = home / "experiments"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yaml").write_text(text)
+    return name
+
+
 def apart(folder: Path, **sections: Any) -> dict[str, Any]:
-    """Return overrides that keep a test's records, artifacts and tracking in a folder of its own."""
+    """Return sections of an experiment that keep a test's records, artifacts and tracking in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
         "artifacts": {"root": str(folder / "artifacts")},

@@ -40,8 +40,7 @@ def answer(stack: Stack, run_id: str, option: str) -> str:
 
 
 def test_one_answer_is_for_all_nights_that_wait(asking: Stack, data: Path) -> None:
-    # The limit is the operator's: what a run says of it counts for nothing.
-    overrides = apart(data, teacher={"confirm_above": {"answers": 1_000_000}})
+    overrides = apart(data)
     asking.trigger("first", overrides, students=["small"], sizes=[40])
     wait_for(lambda: asking.states("first").get("confirm") == "awaiting_input", 240)
     asking.trigger("second", overrides, students=["small"], sizes=[40])
@@ -53,7 +52,7 @@ def test_one_answer_is_for_all_nights_that_wait(asking: Stack, data: Path) -> No
         assert asking.wait(run_id) == "success", asking.explain(run_id)
     assert "will be asked of the teacher" in asking.log("first", "plan")
 
-    refused = apart(data.parent / "other", teacher={"confirm_above": {"answers": 1_000_000}})
+    refused = apart(data.parent / "other")
     calls = asking.teacher_calls()
     asking.trigger("refused", refused, students=["small"], sizes=[40])
     answer(asking, "refused", "Reject")

@@ -22,7 +22,7 @@ import yaml
 from flywheel.artifacts import ArtifactRoot
 from flywheel.demo.headlines import write_csv
 from flywheel.laptop.processes import free_port
-from tests.integration.airflow_stack import PROJECT, wait_for
+from tests.integration.airflow_stack import PROJECT, wait_for, write_experiment
 from tests.integration.nemo_stack import NemoServer, blueprint, with_weights
 
 pytestmark = pytest.mark.slow
@@ -52,16 +52,15 @@ def teaching(answers: Path, port: int, environment: dict[str, str]) -> Iterator[
 def turn(folder: Path, environment: dict[str, str], name: str, **overrides: Any) -> dict[str, float]:
     """Turn the wheel once; return the scores of the table."""
     root = folder / name
-    conf = {
-        "sizes": [SIZE],
-        "overrides": {
-            "source": [{"path": "headlines.csv", "columns": {"human_label": "human_label"}}],
-            "teacher": {"model": "stand-in", "concurrency": 4},
-            "artifacts": {"root": str(root)},
-            "promotion": {"within": 1.0, "min_eval": 1},
-            **overrides,
-        },
+    sections = {
+        "source": [{"path": "headlines.csv", "columns": {"human_label": "human_label"}}],
+        "teacher": {"model": "stand-in", "concurrency": 4},
+        "artifacts": {"root": str(root)},
+        "promotion": {"within": 1.0, "min_eval": 1},
+        **overrides,
     }
+    experiment = write_experiment(Path(environment["FLYWHEEL_HOME"]), sections)
+    conf = {"sizes": [SIZE], "experiment": experiment}
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "dags", "test", "flywheel", "--conf", json.dumps(conf)],
         env=environment,

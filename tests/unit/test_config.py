@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from flywheel.config import load_config
+from flywheel.config.overrides import override_config
 from flywheel.demo.tasks import write_missing
 from flywheel.errors import ConfigError
-from flywheel.plan import make_plan, override_config
+from flywheel.plan import make_plan
 from flywheel.records import Record
 
 BLUEPRINT = """\
@@ -211,7 +212,8 @@ def test_a_missing_file_says_how_to_name_another(tmp_path: Path) -> None:
 
 def test_an_override_changes_one_key_and_is_validated(write) -> None:
     config = load_config(write(BLUEPRINT))
-    changed = override_config(config, {"training_config": {"epochs": 3}})
+    changed, exam = override_config(config, {"training_config": {"epochs": 3}})
+    assert exam == ()
     assert changed.training_config.epochs == 3
     assert changed.training_config.batch_size == config.training_config.batch_size
     assert changed.students == config.students

@@ -57,7 +57,9 @@ def turn(config: Config, run_id: str = "night-1", day: int = 2, **arguments: Any
 
 def test_a_run_whose_split_was_changed_promotes_only_by_a_person(config: Config, root: ArtifactRoot) -> None:
     run = finish(plan_of(config, "asked", 2, approval="automatic"))
-    plan = run.plan.model_copy(update={"split_changes": ("eval_size", "limit")})
+    plan = run.plan.model_copy(
+        update={"exam_changes": ("data_split_config.eval_size", "data_split_config.limit")}
+    )
     run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
     wheel.score(run)
     result = wheel.promote(run)

@@ -154,7 +154,7 @@ def test_the_plan_names_the_keys_of_the_split_that_its_params_change(tmp_path) -
     config = config_of(str(tmp_path), "nowhere")
     at = {"run_id": "r", "cutoff": datetime(2026, 1, 1, tzinfo=UTC)}
     same = {"data_split_config": {"eval_size": config.data_split_config.eval_size}}
-    assert make_plan(config, **at, overrides=same).split_changes == ()
-    assert make_plan(config, **at, sizes=[7]).split_changes == ()
+    assert make_plan(config, **at, overrides=same).exam_changes == ()
+    assert make_plan(config, **at, sizes=[7]).exam_changes == ()
     changed = {"data_split_config": {"limit": 400, "eval_size": config.data_split_config.eval_size}}
-    assert make_plan(config, **at, overrides=changed).split_changes == ("limit",)
+    assert make_plan(config, **at, overrides=changed).exam_changes == ("data_split_config.limit",)

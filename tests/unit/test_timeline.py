@@ -333,7 +333,7 @@ def test_a_run_whose_split_a_client_changed_is_no_night(
 ) -> None:
     turn(config, 2, data=1)
     run = finish(plan_of(config, "asked", 9), data_seed=2)
-    plan = run.plan.model_copy(update={"split_changes": ("eval_size",)})
+    plan = run.plan.model_copy(update={"exam_changes": ("data_split_config.eval_size",)})
     run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
     wheel.score(run)
     wheel.promote(run)

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from flywheel.config.experiments import experiment_path, laid_over
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
 from flywheel.config.secrets import secrets_in
 from flywheel.errors import ConfigError
@@ -46,18 +47,23 @@ def default_config_path() -> Path:
     return Path(resolve_path(os.environ.get(CONFIG_VARIABLE, "include/config.yaml")))
 
 
-def load_config(path: str | os.PathLike[str] | None = None) -> Config:
+def load_config(path: str | os.PathLike[str] | None = None, experiment: str = "") -> Config:
     """Read and validate a configuration file.
 
     Args:
         path: a YAML file; default: `default_config_path()`.
+        experiment: name of a file `experiments/NAME.yaml` of the project, whose keys are laid over those
+            of the first file; empty: none.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, repeats a key, or has a wrong key or value. All
-            wrong keys are named, one a line, with their line in the file.
+        ConfigError: a file cannot be read, is not YAML, repeats a key, or has a wrong key or value. All
+            wrong keys are named, one a line, with their line in their file. There is no such experiment.
     """
     path = Path(path) if path is not None else default_config_path()
     data, lines = _read_yaml(path)
+    if experiment:
+        more, more_lines = _read_yaml(experiment_path(project_home(), experiment))
+        data, lines = laid_over(data, more), {**lines, **more_lines}
     config = validate_config(data, str(path), lines)
     unused = _ignored_keys_in(data)
     if unused and (str(path), *unused) not in _told:
@@ -66,12 +72,12 @@ def load_config(path: str | os.PathLike[str] | None = None) -> Config:
     return config
 
 
-def validate_config(data: Any, origin: str, lines: dict[Location, int] | None = None) -> Config:
+def validate_config(data: Any, origin: str, lines: dict[Location, str] | None = None) -> Config:
     """Return the typed configuration of decoded data.
 
     Args:
         origin: what the data came from, for messages.
-        lines: the line of each location in the file, where there is a file.
+        lines: file and line of each location, where there is a file.
 
     Raises:
         ConfigError: as `load_config`; or a key holds a secret, which is then not shown.
@@ -86,8 +92,8 @@ def validate_config(data: Any, origin: str, lines: dict[Location, int] | None = 
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
 
 
-def _read_yaml(path: Path) -> tuple[Any, dict[Location, int]]:
-    """Return the file's data and the line of each key and item, by its location."""
+def _read_yaml(path: Path) -> tuple[Any, dict[Location, str]]:
+    """Return the file's data, and file and line of each key and item, by its location."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -96,7 +102,7 @@ def _read_yaml(path: Path) -> tuple[Any, dict[Location, int]]:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[Location, int] = {(): 1}
+        lines: dict[Location, str] = {(): f"{path}, line 1"}
         if node is not None:
             _collect_lines(path, node, (), lines)
         data = yaml.safe_load(text)
@@ -111,7 +117,7 @@ def _read_yaml(path: Path) -> tuple[Any, dict[Location, int]]:
     return data, lines
 
 
-def _collect_lines(path: Path, node: yaml.Node, location: Location, lines: dict[Location, int]) -> None:
+def _collect_lines(path: Path, node: yaml.Node, location: Location, lines: dict[Location, str]) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -119,15 +125,15 @@ def _collect_lines(path: Path, node: yaml.Node, location: Location, lines: dict[
             if name in seen:
                 raise ConfigError(f"{path}, line {line}: key {name!r} is there already in line {seen[name]}")
             seen[name] = line
-            lines[(*location, name)] = line
+            lines[(*location, name)] = f"{path}, line {line}"
             _collect_lines(path, value, (*location, name), lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines[(*location, index)] = value.start_mark.line + 1
+            lines[(*location, index)] = f"{path}, line {value.start_mark.line + 1}"
             _collect_lines(path, value, (*location, index), lines)
 
 
-def _explain(origin: str, lines: dict[Location, int], detail: ErrorDetails) -> str:
+def _explain(origin: str, lines: dict[Location, str], detail: ErrorDetails) -> str:
     location = detail["loc"]
     where = _where(origin, lines, location)
     if detail["type"] == "extra_forbidden":
@@ -146,13 +152,13 @@ def _explain(origin: str, lines: dict[Location, int], detail: ErrorDetails) -> s
     return f"{where}: {message}; got {_shorten(detail.get('input'))}"
 
 
-def _where(origin: str, lines: dict[Location, int], location: Location) -> str:
+def _where(origin: str, lines: dict[Location, str], location: Location) -> str:
     """Return file, line and key, for the beginning of a message."""
     known = location
     while known and known not in lines:  # a missing key has no line of its own: its section has
         known = known[:-1]
     key = ".".join(str(part) for part in location)
-    return f"{origin}, line {lines[known]}: {key}" if lines else f"{origin}: {key}"
+    return f"{lines[known]}: {key}" if lines else f"{origin}: {key}"
 
 
 def _shorten(value: Any) -> str:

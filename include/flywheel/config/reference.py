@@ -13,6 +13,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
+from flywheel.config.sides import Side, side_of
+
+# What a run may do with a key, by its side.
+_RUN: dict[Side, str] = {"run": "sets", "exam": "exam", "gate": "stricter", "operator": ""}
 
 INTRODUCTION = """\
 # Configuration
@@ -24,6 +28,24 @@ connections or in the environment.
 
 Keys of the NVIDIA Data Flywheel Blueprint without effect here are accepted, and named in one line of the log:
 {ignored}.
+
+## Experiments, and what a run may set
+
+`experiments/NAME.yaml` in the project's folder (`FLYWHEEL_HOME`) holds keys that are laid over this file; a
+run names it by its param `experiment`. Sections are merged key by key; lists, and `source`, stand instead of
+the file's. What the DAG consists of (schedule, the question of `teacher.confirm_above`, `icl_eval`, the tasks
+of a runtime) comes from this file.
+
+Who may start a run is not the operator. By its param `overrides` a run sets only what the column `run` of the
+tables below marks, with the bounds of the trigger form; all else comes from this file and the
+experiments, and a run that tries is refused with the key's name.
+
+| in the column `run` | |
+|---|---|
+| sets | a run may set it |
+| exam | a run may set it, but then it never promotes by itself: it decides how candidates are examined |
+| stricter | a run may make this gate stricter, never looser |
+| | the operator's files alone set it |
 """
 
 
@@ -46,14 +68,15 @@ def _sections(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, type
 
 
 def _table(section: type[BaseModel], path: str) -> Iterator[str]:
-    rows = [
-        f"| `{name}` | {_type(field)} | {_default(field)} | {_meaning(field, f'{path}.{name}'.lstrip('.'))} |"
-        for name, field in section.model_fields.items()
-        if not section_in(field.annotation)
-    ]
+    rows = []
+    for name, field in section.model_fields.items():
+        if not section_in(field.annotation):
+            dotted = f"{path}.{name}".lstrip(".")
+            cells = [_type(field), _default(field), _RUN[side_of(dotted)], _meaning(field, dotted)]
+            rows.append(f"| `{name}` | {' | '.join(cells)} |")
     if rows:
-        yield "| key | type | default | meaning |"
-        yield "|---|---|---|---|"
+        yield "| key | type | default | run | meaning |"
+        yield "|---|---|---|---|---|"
         yield from rows
 
 

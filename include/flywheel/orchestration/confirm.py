@@ -41,8 +41,9 @@ class ConfirmOperator(ApprovalOperator):
         refusal = confirmation.refusal_of(run)
         if refusal:
             raise AirflowFailException(refusal)
-        # The limit is the operator's: neither the params of a run nor its frozen copy loosen it.
-        found = confirmation.needed(run, load_config().teacher.confirm_above)
+        # The limit is the operator's, as the files say now: the run's frozen copy does not loosen it.
+        limit = load_config(experiment=run.plan.experiment).teacher.confirm_above
+        found = confirmation.needed(run, limit)
         if found is None:
             return {"confirmed": True, "by": "config"}
         wait = timedelta(hours=run.plan.config.promotion.approval_timeout_hours)

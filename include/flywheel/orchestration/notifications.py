@@ -7,21 +7,57 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from airflow.sdk import Asset
-from pydantic import ImportString, TypeAdapter
+from airflow.sdk.bases.notifier import BaseNotifier
+from pydantic import ImportString, TypeAdapter, ValidationError
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.config import Config
 from flywheel.config.schema import Notifier
+from flywheel.errors import ConfigError
 from flywheel.orchestration.notifier_arguments import resolved
 from flywheel.runs import Run
 
 log = logging.getLogger(__name__)
 
 
+def check_notifiers(config: Config) -> None:
+    """Check that all notifiers of a configuration are Airflow's: nothing else is ever called.
+
+    Raises:
+        ConfigError: one is none, or cannot be imported; the message names its key.
+    """
+    for event, notifiers in config.notifications:
+        for index, entry in enumerate(notifiers):
+            try:
+                notifier_class(entry.notifier)
+            except ConfigError as error:
+                raise ConfigError(f"notifications.{event}.{index}.notifier: {error}") from None
+
+
+def notifier_class(path: str) -> type[BaseNotifier]:
+    """Return a notifier's class by its path.
+
+    Raises:
+        ConfigError: there is nothing of that path, or it is no subclass of Airflow's BaseNotifier.
+    """
+    try:
+        found = TypeAdapter(ImportString).validate_python(path)
+    except (ValidationError, ImportError) as error:
+        raise ConfigError(f"{path!r} cannot be imported: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, BaseNotifier)):
+        raise ConfigError(f"expected a class derived from Airflow's BaseNotifier; {path!r} is none")
+    return found
+
+
 def notify_failure(context: Any) -> None:
     """Tell those who want to know that a run has failed, unless a person stopped it; called by Airflow."""
     from flywheel.config import load_config
 
-    config = load_config()
+    try:
+        config = load_config(experiment=str((context.get("params") or {}).get("experiment") or ""))
+    except ConfigError as error:  # of the experiment, it may be; the operator is told all the same
+        log.warning("%s", error)
+        config = load_config()
     try:
         run = Run(ArtifactRoot(config.artifacts.root), str(context["run_id"]))
         if run.was_cancelled(getattr(context.get("dag_run"), "clear_number", 0)):
@@ -65,7 +101,7 @@ def notify(notifiers: Iterable[Notifier], context: Any, **facts: Any) -> None:
     """Call notifiers with the task's context, the facts in it as `flywheel`; a failing one is only logged."""
     for entry in notifiers:
         try:
-            made = TypeAdapter(ImportString).validate_python(entry.notifier)
+            made = notifier_class(entry.notifier)
             made(**resolved(entry.arguments))({**context, "flywheel": facts})
         except Exception:
             log.exception("notifier %s failed; the run goes on", entry.notifier)

@@ -2,31 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, get_parsing_context
 
 from flywheel.config import Config, load_config
+from flywheel.config.experiments import NAME as EXPERIMENT_NAME
+from flywheel.config.experiments import experiment_names
+from flywheel.config.loading import project_home
+from flywheel.config.overrides import overrides_schema
 from flywheel.config.schema import ScheduleConfig
+from flywheel.config.sides import MOST, MOST_SIZES, WORDS
 from flywheel.errors import ConfigError
+from flywheel.orchestration.notifications import check_notifiers
+
+_APPROVALS = WORDS["promotion.approval"]
 
 
 def read_config() -> Config | None:
     """Return the configuration in force; None where it is wrong but nothing depends on it.
 
-    The scheduler sees a wrong file as an import error that names file, line and key. A task of a run that
-    has begun goes on: it has the run's frozen plan, and the file may be in the middle of an edit.
+    The scheduler sees a wrong file as an import error that names file, line and key, and so a notifier that
+    is none. A task of a run that has begun goes on: it has the run's frozen plan, and the file may be in the
+    middle of an edit.
 
     Raises:
         ConfigError: the file is wrong.
     """
+    is_plans = get_parsing_context().task_id in (None, "plan")
     try:
-        return load_config()
+        config = load_config()
+        if is_plans:
+            check_notifiers(config)
+        return config
     except ConfigError:
-        if get_parsing_context().task_id in (None, "plan"):
+        if is_plans:
             raise
         return None
+
+
+def config_of(experiment: str) -> Config:
+    """Return the configuration of a run: the file's, or an experiment's of the operator.
+
+    Raises:
+        ConfigError: a file is wrong, there is no such experiment, or it asks for a task that the DAG does not
+            have.
+    """
+    config = load_config(experiment=experiment)
+    check_notifiers(config)
+    if experiment and confirms_cost(config) and not confirms_cost(load_config()):
+        raise ConfigError(
+            f"experiments/{experiment}.yaml: teacher.confirm_above: the question is a task of the DAG, "
+            "which is made from config.yaml: set it there, too"
+        )
+    return config
+
+
+def unchanged_as_none(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's params with None for those that are as the form gives them.
+
+    With an experiment, that means its own students, sizes, client and approval, and not config.yaml's.
+    """
+    form = dag_params(load_config())
+    return {
+        name: None if value == form[name].value else value for name, value in params.items() if name in form
+    }
 
 
 def runs_elsewhere(config: Config | None) -> bool:
@@ -62,6 +104,8 @@ def dag_params(config: Config | None) -> dict[str, Param]:
     """Return the fields of the trigger form, with the config's values as defaults."""
     students = [student.name for student in config.students] if config else []
     sizes = list(config.sizes) if config else []
+    approval = config.promotion.approval if config else "automatic"
+    experiments = experiment_names(project_home())
     return {
         "workload_id": Param(
             None,
@@ -89,27 +133,40 @@ def dag_params(config: Config | None) -> dict[str, Param]:
             sizes,
             type="array",
             title="Training records",
-            items={"type": "integer", "minimum": 1},
+            items={"type": "integer", "minimum": 1, "maximum": max([int(MOST["sizes"]), *sizes])},
+            maxItems=max(MOST_SIZES, len(sizes)),
             description="Each student is trained on each of these numbers of records.",
         ),
         "approval": Param(
-            config.promotion.approval if config else "automatic",
+            approval,
             type="string",
             title="Approval",
-            enum=["automatic", "human"],
+            enum=list(_APPROVALS[_APPROVALS.index(approval) :]),  # stricter is what a run may be
             values_display={
                 "automatic": "Automatic: the cheapest good candidate is promoted",
                 "human": "Human: the run waits for an answer under Required Actions",
             },
             description="Who decides about the promotion.",
         ),
+        "experiment": Param(
+            "",
+            type="string",
+            title="Experiment",
+            pattern=f"^$|{EXPERIMENT_NAME}",
+            examples=experiments,
+            description="Name of an experiment of the operator's, experiments/NAME.yaml, whose keys are laid "
+            "over config.yaml. Empty: config.yaml alone.",
+        ),
         "overrides": Param(
             {},
-            type="object",
             title="Changes to the config, for this run alone",
             description=(
                 "Sections of the config with the keys to change, such as "
-                '{"training_config": {"epochs": 2}, "runtime": {"parallel": 1}}.'
+                '{"training_config": {"epochs": 2}}. A run may change sizes, student_prompt, '
+                "training_config, lora_config, evaluation_config and icl_config; what decides the "
+                "examination (data_split_config, for one) too, but then it never promotes by itself; the "
+                "gates of promotion it may make stricter. All else is the operator's."
             ),
+            **overrides_schema(config),
         ),
     }

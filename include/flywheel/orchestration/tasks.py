@@ -37,15 +37,15 @@ def plan() -> list[str]:
     keeps it, also when this task is cleared. Returns the students.
     """
     from flywheel import wheel
-    from flywheel.config import load_config
+    from flywheel.orchestration.settings import config_of, unchanged_as_none
     from flywheel.plan import make_plan
     from flywheel.runs import Run
 
     context = get_current_context()
-    params = context["params"]
-    config = load_config()
+    params = unchanged_as_none(context["params"])
+    experiment = params.get("experiment") or ""
     made = make_plan(
-        config,
+        config_of(experiment),
         run_id=str(context["run_id"]),
         cutoff=cutoff_of(context),
         workload_id=params["workload_id"],
@@ -54,6 +54,7 @@ def plan() -> list[str]:
         sizes=params["sizes"],
         overrides=params["overrides"],
         approval=params["approval"],
+        experiment=experiment,
         is_backfill=is_backfill(context),
     )
     run = Run.create(made)

@@ -38,18 +38,14 @@ class Cancelled(BaseModel):
 
 
 def run_of(found: AirflowRun) -> Run:
-    """Return a run's folder: in the artifact root that its plan told, else that of its params or the config.
+    """Return a run's folder: in the artifact root that its plan told, else of its experiment or the config.
 
     Raises:
         ConfigError: nothing but the configuration says where it is, and that is wrong.
     """
     root = found.root
-    if root is None:
-        overrides = found.conf.get("overrides")
-        artifacts = overrides.get("artifacts") if isinstance(overrides, dict) else None
-        root = artifacts.get("root") if isinstance(artifacts, dict) else None
     if not isinstance(root, str):
-        root = settings.config().artifacts.root
+        root = settings.config_of(found.conf.get("experiment")).artifacts.root
     return Run(settings.artifact_root(root), found.run_id)
 
 

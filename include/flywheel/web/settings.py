@@ -38,6 +38,20 @@ def config() -> Config:
         return _read[1]
 
 
+def config_of(experiment: object) -> Config:
+    """Return the configuration of a run that names an experiment; of one that is not there, that of the file.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    if not isinstance(experiment, str) or not experiment:
+        return config()
+    try:
+        return load_config(default_config_path(), experiment)
+    except ConfigError:
+        return config()
+
+
 def limits() -> ApiConfig:
     """Return the section `api`; where the file is wrong, as it was when it was last right, else the default.
 

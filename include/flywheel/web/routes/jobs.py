@@ -9,7 +9,18 @@ from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Request
 
-from flywheel.web import airflow_actions, airflow_runs, cancelling, deletion, idempotency, job_view, summaries
+from flywheel.config.overrides import override_config
+from flywheel.errors import ConfigError
+from flywheel.web import (
+    airflow_actions,
+    airflow_runs,
+    cancelling,
+    deletion,
+    idempotency,
+    job_view,
+    settings,
+    summaries,
+)
 from flywheel.web.access import Reader, Trigger
 from flywheel.web.contract import (
     JobCancelResponse,
@@ -21,7 +32,7 @@ from flywheel.web.contract import (
     JobsListResponse,
 )
 from flywheel.web.idempotency import IdempotencyKey
-from flywheel.web.problems import InvalidRequest, Problem
+from flywheel.web.problems import InvalidRequest, Problem, invalid
 from flywheel.web.routes.parts import JobId, Limit, Offset, existing_run, problems
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -55,6 +66,7 @@ def create_job(
             if split.get("random_seed") is None:
                 split.pop("random_seed", None)
             conf["overrides"] = {"data_split_config": split}
+            _check(conf["overrides"])
         runs_now = airflow_actions.start_run(user, request, job_id, conf)
         message = "The job has been queued." if runs_now else "The job is queued until its DAG is unpaused."
         return JobResponse(id=job_id, status="queued", message=message)
@@ -115,6 +127,19 @@ def delete_job(job_id: JobId, background: BackgroundTasks, user: Trigger) -> Job
         raise Problem(400, "A running job cannot be deleted: cancel it first.")
     background.add_task(deletion.delete, user, found)
     return JobDeleteResponse(id=job_id, message="The job is being removed.")
+
+
+def _check(overrides: dict[str, Any]) -> None:
+    """Refuse at once what the run's plan would refuse.
+
+    Raises:
+        RequestValidationError: with the sentence.
+    """
+    config = settings.config()
+    try:
+        override_config(config, overrides)
+    except ConfigError as error:
+        raise invalid("data_split_config", str(error)) from None
 
 
 def _job_number(user: Any, key: str | None) -> str:
