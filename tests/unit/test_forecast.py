@@ -243,7 +243,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     seen: dict[str, Any] = {}
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **given: seen.update(given))
     config = SimpleNamespace(teacher=SimpleNamespace(confirm_above=ABOVE_TEN))
-    monkeypatch.setattr("flywheel.config.load_config", lambda: config)
+    monkeypatch.setattr("flywheel.config.load_config", lambda **_: config)
     monkeypatch.setattr(confirmation, "SETTLE_SECONDS", 0)
     yield seen
 

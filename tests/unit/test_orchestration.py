@@ -486,7 +486,7 @@ def test_failures_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     config = config_of(
         str(tmp_path), "sqlite:///x.db", notifications={"on_failure": [notifier("Note", text="failed")]}
     )
-    monkeypatch.setattr("flywheel.config.load_config", lambda: config)
+    monkeypatch.setattr("flywheel.config.load_config", lambda **_: config)
     notifications.notify_failure({"run_id": "night-1"})
     assert [text for text, _ in told] == ["failed"]
 
@@ -498,7 +498,7 @@ def test_the_end_of_a_run_that_a_person_stopped_is_no_failure_to_tell_of(
     config = config_of(
         str(tmp_path), "sqlite:///x.db", notifications={"on_failure": [notifier("Note", text="failed")]}
     )
-    monkeypatch.setattr("flywheel.config.load_config", lambda: config)
+    monkeypatch.setattr("flywheel.config.load_config", lambda **_: config)
     mark = {"by": "vera", "at": "2025-03-04T00:00:00+00:00", "clear_number": 1}
     ArtifactRoot(str(tmp_path)).write_json("runs/night-1/cancelled.json", mark)
     notifications.notify_failure({"run_id": "night-1", "dag_run": SimpleNamespace(clear_number=1)})
