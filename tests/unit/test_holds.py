@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from flywheel import wheel
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import RegistryEntry, read_champion, read_state
+from flywheel.champion import RegistryEntry, champion_history, read_champion, read_state
 from flywheel.cli import app
 from flywheel.config import Config
 from flywheel.mlflow_client import TrackingError
 from flywheel.promotion.holds import NOBODY, Hold, holds_back
 from flywheel.report import read_report
+from flywheel.runs import Run
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import promotion
 from tests.unit.champions import edit_last, lift_hold, place_hold, read_hold
@@ -283,3 +284,85 @@ def test_what_held_at_a_time_is_known_after_it_was_replaced_and_lifted(
     assert lift_hold(root, *WORKLOAD)
     assert [turned_down(one) for one in "ab"] == [None, None]
     assert not lift_hold(root, *WORKLOAD)
+
+
+def scored(config: Config, night: int, *, data: int, approval: Any = None) -> Run:
+    run = finish(plan_of(config, f"night-{night}", night + 1, approval=approval), data_seed=data)
+    wheel.score(run)
+    return run
+
+
+def by_ada(run: Run, student: str = "8b") -> str:
+    """Have Ada promote a candidate of a run; return its adapter."""
+    return promotion.promote(User(), run.plan, read_report(run.root, run.run_id), student, 25, "")[0].adapter
+
+
+def test_what_a_person_promotes_after_a_run_was_scored_is_not_undone_by_it(
+    config: Config, root: ArtifactRoot
+) -> None:
+    first, second = scored(config, 1, data=1), scored(config, 2, data=2)
+    wheel.promote(first)
+    persons = by_ada(first)
+    result = wheel.promote(second)
+    assert (result.promoted, result.state) == (False, "none")
+    assert "Ada promoted another candidate at" in result.reason
+    assert "after this run was scored: that stays" in result.reason
+    champion = read_champion(root, *WORKLOAD)
+    assert champion == result.champion
+    assert champion is not None
+    assert champion.adapter == persons
+    wheel.score(second)  # compared with the person's from here on
+    assert wheel.promote(second).promoted
+
+
+def test_what_a_person_promotes_while_the_task_promotes_is_not_undone_by_it(
+    config: Config, root: ArtifactRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = scored(config, 1, data=1)
+    wheel.promote(first)
+    second, persons = scored(config, 2, data=2), []
+    turned_back = []
+
+    def register(*_: object) -> RegistryEntry:
+        persons.append(by_ada(first))  # between the task's reading and its writing
+        return RegistryEntry(model="m", version="2")
+
+    monkeypatch.setattr("flywheel.stages.promote.register", register)
+    monkeypatch.setattr(
+        "flywheel.stages.promote.point_alias", lambda _, entry: turned_back.append(entry.version)
+    )
+    result = wheel.promote(second)
+    assert (result.promoted, result.state) == (False, "none")
+    champion = read_champion(root, *WORKLOAD)
+    assert champion is not None
+    assert [champion.adapter] == persons
+    assert len(champion_history(root, *WORKLOAD)) == 2
+    assert turned_back == ["1"]  # MLflow's alias names the person's again
+
+
+@pytest.mark.parametrize("approval", ["automatic", "human"])
+def test_a_second_try_of_a_task_does_not_undo_what_a_person_decided_after_the_first(
+    config: Config, root: ArtifactRoot, approval: str
+) -> None:
+    turn(config, 1, data=1)
+    run = scored(config, 2, data=2, approval=approval)
+    assert wheel.promote(run, by="ann").promoted
+    persons = by_ada(run)
+    result = wheel.promote(run, by="ann")
+    assert (result.promoted, result.state) == (False, "none")
+    assert "Ada promoted another candidate at" in result.reason
+    assert "after this run had promoted: that stays" in result.reason
+    champion = read_champion(root, *WORKLOAD)
+    assert champion is not None
+    assert champion.adapter == persons
+
+
+def test_of_two_persons_the_latest_word_holds_and_both_are_kept(config: Config, root: ArtifactRoot) -> None:
+    turn(config, 1, data=1)
+    run = scored(config, 2, data=2, approval="human")
+    persons = by_ada(run)
+    result = wheel.promote(run, by="ann")
+    assert result.promoted
+    history = [one.adapter for one in champion_history(root, *WORKLOAD)]
+    assert history[1] == persons
+    assert len(history) == 3

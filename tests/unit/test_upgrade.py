@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history, read_champion
+from flywheel.champion import Champion, champion_history, decisions, read_champion
 from flywheel.config import Config
 from flywheel.curation.result import CurateResult
 from flywheel.errors import ArtifactError
 from flywheel.jobs import EvaluateResult
+from flywheel.promotion.restore import restore
 from flywheel.promotion.timeline import Timeline
 from flywheel.report import read_report
 from flywheel.runs import Run, open_run
@@ -207,3 +208,72 @@ def test_flywheel_upgrade_says_what_it_did(home: Path) -> None:
     ]
     assert f"{home}/artifacts is of version 2 now: champions have scores and whole histories" in said[0]
     assert said[1] == "Artifacts and records are of this version.\n"
+
+
+def test_words_of_persons_and_a_roll_back_of_before_have_numbers(home: Path, config: Config) -> None:
+    root, folder = ArtifactRoot(config.artifacts.root), home / "artifacts" / FOLDER
+    last = json.loads((folder / "champion.json").read_text())
+    back = {
+        **last,
+        "adapter": "561037e124958a263fbf",
+        "promoted_at": "2026-11-30T06:00:01+00:00",
+        "reason": "Rolled back by a.b@desk from 1b @ 10 of run night-2 to 1b @ 25 of run night-1.",
+    }
+    (folder / "champion.json").write_text(json.dumps(back))
+    when = "20261130T053222Z"
+    (folder / f"history/{when}-{last['adapter']}.json").write_text(json.dumps(last))
+    (folder / "history/20261130T060001Z-561037e124958a263fbf.json").write_text(json.dumps(back))
+    (folder / "history/20261130T060001Z-561037e124958a263fbf.json.a463ac52").write_text('{"half')
+    word = {
+        "workload_id": SCOPE[0],
+        "client_id": SCOPE[1],
+        "dataset": None,
+        "comment": "",
+        "adapter": last["adapter"],
+        "by": "a.b@desk",
+        "at": "2026-11-30T06:00:00+00:00",
+        "why": "rolled back",
+        "ended": "replaced",
+        "ended_at": "2026-11-30T07:00:00+00:00",
+    }
+    now = {**word, "adapter": "c" * 20, "why": "rejected", "by": "vera", "at": word["ended_at"]}
+    now |= {"ended": "", "ended_at": ""}
+    (folder / "holds").mkdir()
+    for number, one in enumerate((word, now)):
+        (folder / f"holds/{number:012}-ab.json").write_text(json.dumps(one))
+    (folder / "hold.json").write_text(json.dumps(now))
+    bring_up(root)
+    there = decisions(root, *SCOPE)
+    assert [(one.kind, one.by, one.hold and one.hold.adapter) for one in there] == [
+        ("promoted", "", None),
+        ("promoted", "", None),
+        ("rolled back", "a.b@desk", last["adapter"]),
+        ("rejected", "vera", "c" * 20),
+    ]
+    assert [one.replaced for one in there] == [
+        None,
+        there[0].champion.adapter,
+        last["adapter"],
+        back["adapter"],
+    ]
+    assert there[-1].turns_down(last["adapter"]) is not None
+    assert read_champion(root, *SCOPE) == there[2].champion
+    assert not list((folder / "history").glob("*.a463ac52"))
+    persons = [entry for entry in Timeline(root, *SCOPE).entries() if entry.kind == "person"]
+    assert [entry.decision for entry in persons] == ["rolled back"]
+
+
+def test_a_damaged_champion_of_before_is_named_by_who_reads_it_until_it_is_mended(
+    home: Path, config: Config
+) -> None:
+    root, path = ArtifactRoot(config.artifacts.root), home / "artifacts" / FOLDER / "champion.json"
+    whole = path.read_text()
+    path.write_text('{"student": 7')
+    bring_up(root)
+    with pytest.raises(ArtifactError, match="flywheel champion restore"):
+        read_champion(root, *SCOPE)
+    with pytest.raises(ArtifactError, match=r"champion\.json: not valid JSON.*from a backup"):
+        restore(root, *SCOPE)
+    path.write_text(whole)
+    assert "2 decisions of an older flywheel have numbers now" in restore(root, *SCOPE)[0]
+    assert [champion.run_id for champion in champion_history(root, *SCOPE)] == ["night-1", "night-2"]
