@@ -203,8 +203,8 @@ def test_who_may_read_reads(clients: dict[str, httpx.Client], path: str) -> None
     ("user", "may"),
     [
         ("vera", {"read"}),
-        ("uma", {"read", "trigger", "review"}),
-        ("otto", {"read", "trigger", "review", "promote"}),
+        ("uma", {"read", "trigger", "delete", "review"}),
+        ("otto", {"read", "trigger", "delete", "review", "promote"}),
     ],
 )
 def test_each_is_told_what_they_may_do(clients: dict[str, httpx.Client], user: str, may: set[str]) -> None:

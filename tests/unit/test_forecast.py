@@ -259,6 +259,23 @@ def answer(option: str) -> dict[str, Any]:
     }
 
 
+def test_with_four_eyes_the_starters_yes_is_asked_for_again(folder: Path, asked: dict[str, Any]) -> None:
+    run = night(folder)
+    promotion = run.plan.config.promotion.model_copy(update={"four_eyes": True})
+    config = run.plan.config.model_copy(update={"promotion": promotion})
+    plan = run.plan.model_copy(update={"config": config})
+    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    task, context = ConfirmOperator(task_id="confirm"), context_of(run)
+    context["dag_run"] = SimpleNamespace(triggering_user_name="ada")
+    with pytest.raises(TaskAwaitingInput):
+        task.execute(context)
+    assert asked["body"].startswith("ada started this run")
+    with pytest.raises(TaskAwaitingInput):
+        task.execute_complete(context, answer("Approve"))
+    context["dag_run"].triggering_user_name = "bob"
+    assert task.execute_complete(context, answer("Approve"))["confirmed"]
+
+
 def test_the_task_asks_once_and_the_other_nights_wait(folder: Path, asked: dict[str, Any]) -> None:
     first, second = night(folder), night(folder, "next", "2025-01-01")
     task = ConfirmOperator(task_id="confirm")

@@ -12,8 +12,9 @@ class ApiConfig(Section):
 
     token_required: bool = Field(
         True,
-        description="false: requests from this machine, over loopback and through no proxy, need no token; "
-        "all others need one as before.",
+        description="false: while the server listens on loopback addresses alone, requests from this machine "
+        "need no token to read, to start and cancel runs and to send records. To decide (promote, roll back, "
+        "approve, delete) always takes one.",
     )
     max_body_kb: int = Field(1024, ge=1, description="Largest request body, but for records.")
     max_records_mb: int = Field(1024, ge=1, description="Largest body of POST /api/records.")

@@ -148,6 +148,11 @@ class PromotionConfig(Section):
     approval: Literal["automatic", "human"] = Field(
         "automatic", description="human: a person approves in the Airflow UI."
     )
+    four_eyes: bool = Field(
+        False,
+        description="true: who starts a run cannot approve it: their yes to its cost, to its promotion, or "
+        "their promotion of its candidates does not count.",
+    )
     approval_timeout_hours: float = Field(72.0, gt=0, description="Without an answer the champion stays.")
     hold_share: float = Field(
         0.5,

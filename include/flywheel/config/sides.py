@@ -41,7 +41,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "evaluation_config": "workload_type tool_eval_type bootstrap_samples",
         "promotion": "metric of",
     },
-    "gate": {"promotion": "within error_rate margin min_eval approval hold_share"},
+    "gate": {"promotion": "within error_rate margin min_eval approval four_eyes hold_share"},
     "operator": {
         "": "client_id workload embedding_config celery_config",
         "nims": "model_name model_type context_length gpus pvc_size tag registry_base "

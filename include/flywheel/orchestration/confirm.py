@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
+from flywheel.orchestration import four_eyes
 from flywheel.orchestration.context import run_of
 
 # Between two looks at whether another run's question is answered; such a run holds no slot, and needs no
@@ -54,14 +55,15 @@ class ConfirmOperator(ApprovalOperator):
             raise AirflowRescheduleException(again)  # type: ignore[no-untyped-call]  # Airflow's own
         self.subject = f"Ask the teacher for {found.ask:,} answers ({run.plan.workload_id})?"
         self.body = (
-            f"{found.whole_line()}.\n\nA yes counts for all headlines that are there now, so for the nights "
+            f"{four_eyes.told(context)}{found.whole_line()}.\n\n"
+            "A yes counts for all headlines that are there now, so for the nights "
             f"of a backfill too. Prompt: version {found.version}; teacher: {run.plan.config.teacher.model}."
         )
         self.response_timeout = wait
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Take the answer."""
+        """Take the answer; ask again where it is a yes that does not count (promotion.four_eyes)."""
         from flywheel import confirmation
         from flywheel.stages.forecast import forecast
 
@@ -72,6 +74,9 @@ class ConfirmOperator(ApprovalOperator):
             refusal = f"the teacher was not asked: rejected by {by} (teacher.confirm_above)"
             confirmation.refuse(run, refusal)
             raise AirflowFailException(refusal)
+        if not_counted := four_eyes.refusal(context, by):
+            self.log.warning("%s; asked again", not_counted)
+            return self.execute(context)
         found = forecast(run.plan)
         if found is not None:
             confirmation.confirm(run, found, by)

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Param
 
+from flywheel.orchestration import four_eyes
 from flywheel.orchestration.context import run_of
 
 
@@ -19,6 +20,8 @@ class ReviewOperator(ApprovalOperator):
 
     A night in the past asks nobody, for nothing can go into production by it. A person's word that holds
     against the choice is named in the question.
+
+    With `promotion.four_eyes` the yes of the one who started the run does not count: it is asked again.
 
     Returns {"approved", "by", "comment"}.
     """
@@ -52,18 +55,21 @@ class ReviewOperator(ApprovalOperator):
         self.subject = f"Promote {choice.student} @ {choice.size} for {plan.workload_id}?"
         hold = hold_on(run.root, plan, report, night, state)
         said = f"{hold.sentence(plan.config.promotion.hold_share)}\n\n" if hold else ""
-        self.body = f"{said}{render_markdown(report)}"
+        self.body = f"{four_eyes.told(context)}{said}{render_markdown(report)}"
         self.response_timeout = timedelta(hours=plan.config.promotion.approval_timeout_hours)
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Take the answer."""
+        """Take the answer; ask again where it is a yes that does not count."""
         from flywheel.promotion.holds import NOBODY
 
         answer = HITLOperator.execute_complete(self, context, event)
         approved = answer["chosen_options"][0] == self.APPROVE
         user = answer["responded_by_user"]
         by = (user or {}).get("name") or NOBODY
+        if approved and (refusal := four_eyes.refusal(context, by)):
+            self.log.warning("%s; asked again", refusal)
+            return self.execute(context)
         said = str(answer["params_input"].get("comment") or "").strip()
         return {
             "approved": approved,

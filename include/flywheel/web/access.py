@@ -4,22 +4,21 @@ A request has a bearer token or the session cookie of Airflow's UI. Whichever au
 (simple, FAB, Keycloak) says whose it is and what that user may do:
 
     read      GET of the DAG's runs
-    trigger   POST of the DAG's runs: start, cancel and delete jobs, send records
+    trigger   POST of the DAG's runs: start and cancel jobs, send records
+    delete    POST of the DAG's runs: delete jobs
     review    PUT of the DAG's human-in-the-loop details, as in Airflow's own UI
     promote   PUT of the DAG and POST of asset events, for a promotion is an event of the champion's asset
 
 So with the simple auth manager a viewer reads, a user triggers and reviews, and an op promotes.
 
-`api.token_required: false` lets requests of this machine do all that without a token. A request is of this
-machine when both its ends are loopback addresses, it names a loopback host, no proxy has passed it on, and no
-page of another site has sent it.
+`api.token_required: false` lets requests of this machine (flywheel.web.local) do without a token what decides
+nothing: read, start and cancel jobs, send records. With `promotion.four_eyes` they start none: nobody could
+say that another person approved.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -34,15 +33,18 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from flywheel.plan import Plan
 from flywheel.web import settings
 from flywheel.web.airflow_runs import DAG_ID
 from flywheel.web.limits import Rates
+from flywheel.web.local import is_cross_site, is_local
 from flywheel.web.problems import Problem
 
-Permission = Literal["read", "trigger", "review", "promote"]
+Permission = Literal["read", "trigger", "delete", "review", "promote"]
+# What needs no token where the configuration says so.
+_WITHOUT_TOKEN = ("read", "trigger")
 
 _BEARER = HTTPBearer(auto_error=False, description="A token of Airflow's: POST /auth/token gives one.")
-_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _taken, _refused = Rates(), Rates()
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -74,7 +76,7 @@ async def current_user(
     if bearer is None and not limits.token_required and is_local(request):
         user: Any = LocalUser()
     else:
-        if bearer is None and request.method not in _SAFE_METHODS and _is_cross_site(request):
+        if bearer is None and request.method not in _SAFE_METHODS and is_cross_site(request):
             raise Problem(403, "This request comes from a page of another site.")
         try:
             user = await get_user(request, None, bearer)
@@ -90,7 +92,11 @@ def requires(permission: Permission) -> Any:
     """Return the dependency of a route that lets only users with a permission through, and gives the user."""
 
     async def check(user: Annotated[Any, Depends(current_user)]) -> Any:
-        if not isinstance(user, LocalUser) and not await run_in_threadpool(is_allowed, user, permission):
+        if isinstance(user, LocalUser):
+            if permission not in _WITHOUT_TOKEN:
+                said = f"To {permission} takes a token: api.token_required: false is not for what decides."
+                raise Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
+        elif not await run_in_threadpool(is_allowed, user, permission):
             raise Problem(403, f"You have no permission to {permission} here.")
         return user
 
@@ -99,14 +105,43 @@ def requires(permission: Permission) -> Any:
 
 Reader = Annotated[Any, requires("read")]
 Trigger = Annotated[Any, requires("trigger")]
+Deleter = Annotated[Any, requires("delete")]
 Reviewer = Annotated[Any, requires("review")]
 Promoter = Annotated[Any, requires("promote")]
+
+
+def check_starter(user: Any) -> None:
+    """Check that a run's starter will be known, where another person has to approve it.
+
+    Raises:
+        Problem: there is no token, and `promotion.four_eyes` is on.
+    """
+    if isinstance(user, LocalUser) and settings.config().promotion.four_eyes:
+        said = "A run is started with a token here: promotion.four_eyes has another person approve it."
+        raise Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
+
+
+def check_four_eyes(user: Any, starter: str | None, plan: Plan) -> None:
+    """Check that a person does not approve the run that they started, where `promotion.four_eyes` says so.
+
+    Args:
+        starter: who started the run; None: nobody, it was due.
+
+    Raises:
+        Problem: they started it.
+    """
+    wanted = plan.config.promotion.four_eyes or settings.config_of(plan.experiment).promotion.four_eyes
+    if wanted and starter == user.get_name():
+        raise Problem(
+            403,
+            f"{starter} started this run: promotion.four_eyes wants another person to approve or promote.",
+        )
 
 
 def is_allowed(user: Any, permission: Permission) -> bool:
     """Return whether Airflow's auth manager lets a user do that."""
     if isinstance(user, LocalUser):
-        return True
+        return permission in _WITHOUT_TOKEN
     manager = get_auth_manager()
     details = DagDetails(id=DAG_ID, team_name=DagModel.get_team_name(DAG_ID))
 
@@ -117,43 +152,8 @@ def is_allowed(user: Any, permission: Permission) -> bool:
 
     if permission == "read":
         return dag("GET", DagAccessEntity.RUN)
-    if permission == "trigger":
+    if permission in ("trigger", "delete"):
         return dag("POST", DagAccessEntity.RUN)
     if permission == "review":
         return dag("PUT", DagAccessEntity.HITL_DETAIL)
     return dag("PUT") and bool(manager.is_authorized_asset(method="POST", details=AssetDetails(), user=user))
-
-
-def is_local(request: Request) -> bool:
-    """Return whether a request was sent on this machine, to this machine, by no page of another site."""
-    server = request.scope.get("server")
-    return (
-        request.client is not None
-        and _is_loopback(request.client.host)
-        and server is not None
-        and _is_loopback(server[0])
-        and not any(name in request.headers for name in _PROXY_HEADERS)
-        and _is_loopback(_host(request.headers.get("host", "")))
-        and not _is_cross_site(request)
-    )
-
-
-def _is_cross_site(request: Request) -> bool:
-    """Return whether a browser says that a page of another origin sent a request."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return True
-    origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
-
-
-def _host(value: str) -> str:
-    return urlsplit(f"//{value}").hostname or ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -14,10 +14,10 @@ from flywheel.promotion.holds import Hold
 from flywheel.promotion.timeline import Placed, Timeline
 from flywheel.promotion.transitions import decide, lifted
 from flywheel.web import promotion, settings
-from flywheel.web.access import Promoter, requires
+from flywheel.web.access import Promoter, check_four_eyes, requires
 from flywheel.web.idempotency import IdempotencyKey, once
 from flywheel.web.problems import Problem
-from flywheel.web.routes.parts import NAME, RUN_ID, Limit, Offset, planned_run, problems
+from flywheel.web.routes.parts import NAME, RUN_ID, Limit, Offset, existing_run, planned_run, problems
 from flywheel.web.run_files import read_report
 
 log = logging.getLogger(__name__)
@@ -181,6 +181,7 @@ def post_champion(asked: Promotion, user: Promoter, idempotency_key: Idempotency
 
     def promote() -> Promoted:
         run, plan = planned_run(asked.run_id)
+        check_four_eyes(user, existing_run(asked.run_id).user, plan)
         report = read_report(run)
         if report is None:
             raise Problem(409, "The run has no report yet: its candidates are not all measured.")

@@ -21,7 +21,7 @@ from flywheel.web import (
     settings,
     summaries,
 )
-from flywheel.web.access import Reader, Trigger
+from flywheel.web.access import Deleter, Reader, Trigger, check_starter
 from flywheel.web.contract import (
     JobCancelResponse,
     JobDeleteResponse,
@@ -52,6 +52,8 @@ def create_job(
     idempotency_key: IdempotencyKey = None,
 ) -> JobResponse:
     """Start a job: a run of the DAG, for the records of a workload and client."""
+
+    check_starter(user)
 
     def start() -> JobResponse:
         job_id = f"api__{_job_number(user, idempotency_key)}"
@@ -116,7 +118,7 @@ def cancel_job(
 
 
 @router.delete("/{job_id}", responses=_problems(400, 404))
-def delete_job(job_id: JobId, background: BackgroundTasks, user: Trigger) -> JobDeleteResponse:
+def delete_job(job_id: JobId, background: BackgroundTasks, user: Deleter) -> JobDeleteResponse:
     """Remove a job that has ended, with what it alone has made.
 
     Adapters, evaluations and datasets that another job or a champion uses stay. The job is gone from the list

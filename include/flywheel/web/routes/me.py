@@ -17,7 +17,8 @@ class May(BaseModel):
     """What a user may do, as Airflow's auth manager says."""
 
     read: bool
-    trigger: bool = Field(description="Start, cancel and delete jobs, and send records.")
+    trigger: bool = Field(description="Start and cancel jobs, and send records.")
+    delete: bool = Field(description="Delete jobs.")
     review: bool
     promote: bool = Field(description="Put a candidate into production, and the champion before back.")
 

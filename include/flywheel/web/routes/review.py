@@ -9,8 +9,8 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from flywheel.web import airflow_actions, idempotency, summaries
-from flywheel.web.access import Reader, Reviewer
+from flywheel.web import airflow_actions, idempotency, run_files, summaries
+from flywheel.web.access import Reader, Reviewer, check_four_eyes
 from flywheel.web.idempotency import IdempotencyKey
 from flywheel.web.problems import Problem
 from flywheel.web.review import APPROVE, REJECT, Review, review_of
@@ -48,7 +48,10 @@ def post_review(
     run_id: RunId, verdict: Verdict, user: Reviewer, idempotency_key: IdempotencyKey = None
 ) -> Review:
     """Approve or reject the promotion of a run's choice; the run then goes on."""
-    existing_run(run_id)
+    found = existing_run(run_id)
+    plan = run_files.read_plan(run_files.run_of(found))
+    if verdict.decision == "approve" and plan is not None:
+        check_four_eyes(user, found.user, plan)
 
     def answer() -> Review:
         review = review_of(run_id)
