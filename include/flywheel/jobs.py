@@ -23,7 +23,7 @@ from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
 CUSTOMIZE_VERSION = 2
-EVALUATE_VERSION = 4
+EVALUATE_VERSION = 5
 SHORT_PROMPT_VERSION = "text 1"
 
 
@@ -216,6 +216,40 @@ class Confusion(_Model):
     matrix: tuple[tuple[int, ...], ...]
 
 
+class ConfidenceBin(_Model):
+    """Answers of like confidence, on the eval set.
+
+    Attributes:
+        records: in the bin.
+        confidence: their mean probability of the answer that was given.
+        right: share of them that agree with the teacher; `low` and `high` bound it: 95 %, Clopper-Pearson.
+    """
+
+    records: int
+    confidence: float
+    right: float
+    low: float
+    high: float
+
+
+class Calibration(_Model):
+    """How far a student's probabilities can be taken at their word.
+
+    Attributes:
+        temperature: that its probabilities are scaled by; 1: as the student gave them.
+        records: of the calibration slice that it was fitted on; 0 where there were too few.
+        ece: expected calibration error on the eval set, the mean distance of confidence and share of right
+            answers over the bins; `ece_before` without the temperature.
+        bins: in order of confidence.
+    """
+
+    temperature: float
+    records: int
+    ece: float
+    ece_before: float
+    bins: tuple[ConfidenceBin, ...]
+
+
 class EvaluateResult(_Model):
     """How a student's answers agree with the teacher's.
 
@@ -240,6 +274,7 @@ class EvaluateResult(_Model):
         warmup_seconds: the batch answered first and thrown away; None where there was none.
         single_ms: of a few prompts, each answered alone after the others; None where that was not measured.
         parameters: of the student with its adapter; None where the runtime does not say.
+        calibration: of the probabilities in the predictions; None where a student gave none.
         predictions: path of predictions.jsonl, relative to the artifact root.
         parts: seconds of this call's parts: load, answer, score.
     """
@@ -267,6 +302,7 @@ class EvaluateResult(_Model):
     batch_size: int | None = None
     warmup_seconds: float | None = None
     single_ms: Latency | None = None
+    calibration: Calibration | None = None
     parameters: int | None
     predictions: str
     confusion: Confusion

@@ -393,6 +393,7 @@ def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: Customiz
         "test_error_rate": row.test_rate,
         "accuracy": row.accuracy,
         "unparsable": row.unparsable,
+        "ece": row.ece,
         "parameters": row.parameters,
         "train_seconds": row.train_seconds,
         "records_per_second": row.records_per_second,

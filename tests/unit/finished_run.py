@@ -250,6 +250,18 @@ def customized(candidate: Candidate, dataset: str) -> dict[str, Any]:
     return result.model_dump(mode="json")
 
 
+CALIBRATION = {
+    "temperature": 1.6,
+    "records": 90,
+    "ece": 0.021,
+    "ece_before": 0.083,
+    "bins": [
+        {"records": 100, "confidence": 0.62, "right": 0.6, "low": 0.5, "high": 0.7},
+        {"records": 100, "confidence": 0.97, "right": 1.0, "low": 0.96, "high": 1.0},
+    ],
+}
+
+
 def evaluated(student: str, size: int | None, dataset: str, f1: float) -> dict[str, Any]:
     """Return what an evaluation gave, with a confusion matrix to match its F1 roughly."""
     labels, rng = Workload.load(WORKLOAD).classes, random.Random(f"{student}{size}")
@@ -284,6 +296,7 @@ def evaluated(student: str, size: int | None, dataset: str, f1: float) -> dict[s
             "warmup_seconds": 1.5,
             "single_ms": {"p50": PARAMETERS[student] / 1e9, "p95": PARAMETERS[student] / 0.7e9},
             "parameters": PARAMETERS[student],
+            "calibration": None if size is None else CALIBRATION,
             "predictions": f"evaluations/{key}/predictions.jsonl",
             "confusion": {"labels": labels, "matrix": matrix},
             "found": False,

@@ -31,7 +31,7 @@ def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("home")
     save_student(path / "student")
-    save_dataset(path / "artifacts", "d1", train=160)
+    save_dataset(path / "artifacts", "d1", train=160, calibration=40)
     return path
 
 
@@ -105,7 +105,15 @@ def test_answers_chosen_among_the_labels_always_name_one(folder: Path, trained: 
         assert result.unparsable == 0
         written = {line["answer"] for line in read_predictions(folder, result.predictions)}
         assert written <= set(answers)
+        for line in read_predictions(folder, result.predictions):
+            assert (adapter is not None) == ("probabilities" in line)
+            if adapter is not None:
+                # A class whose probability rounds to nothing is left out.
+                assert sum(line["probabilities"].values()) == pytest.approx(1, abs=0.002)
+                assert max(line["probabilities"], key=line["probabilities"].get) == line["student"]
+    assert result.calibration is not None and result.calibration.records == 40
     free = evaluate(make_spec(folder, adapter=trained.adapter, size=160))
+    assert free.calibration is None
     assert free.key != result.key
 
 

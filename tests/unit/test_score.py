@@ -133,6 +133,21 @@ def test_the_page_says_which_tokens_and_costs_are_estimated(
     assert "60: the endpoint did not tell" in page
 
 
+def test_the_page_draws_how_far_the_probabilities_of_the_best_candidate_can_be_trusted(root: str) -> None:
+    report = scored(finish(plan_of(config_of(root, UNREACHABLE))))
+    assert all(row.ece == 0.021 for row in report.scored)
+    page = render_html(report)
+    for shown in (
+        "Reliability diagram: expected calibration error 0.021",
+        "100 answers of confidence 0.620: 0.600 agree, 0.500 to 0.700",
+        "after scaling by a temperature of 1.60, fitted on the 90 records of the calibration slice; 0.083 without",
+    ):
+        assert shown in page
+    assert report.best is not None
+    best = report.best.model_copy(update={"calibration": None})
+    assert "Reliability diagram" not in render_html(report.model_copy(update={"best": best}))
+
+
 def test_what_became_of_records_in_jobs_is_told_once_with_the_candidates(root: str) -> None:
     run = finish(plan_of(config_of(root, UNREACHABLE)))
     note = "1 of 20 prompts count as unanswered: 1 refused by the chat template: roles (record e3)"

@@ -45,7 +45,7 @@ def test_on_a_gpu_batches_of_all_lengths_and_a_single_prompt_are_asked_first_and
     assert answers.warmup_seconds == pytest.approx(9.4)
     assert answers.batch_seconds == pytest.approx([0.1] * 3)
     assert answers.single_seconds == pytest.approx([0.1] * 8)
-    assert answers.tokens == [[index] for index in range(250)]
+    assert answers.given == [[index] for index in range(250)]
 
 
 def test_on_a_cpu_the_warm_up_is_one_prompt_in_fifty_and_at_most_eight(

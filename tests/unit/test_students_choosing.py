@@ -51,7 +51,7 @@ def test_choices_are_those_of_constrained_steps(prefix: int, answers: list[Token
     prompts = make_prompts(prefix, 30)
     found = choose(Decoder(model).merge(), prompts, LabelTrie(answers), batch_size=7)
     expected = [decode_step_by_step(model, prompt, answers) for prompt in prompts]
-    assert found.tokens == expected
+    assert [choice.tokens for choice in found.given] == expected
     assert len({tuple(tokens) for tokens in expected}) > 1
     assert found.prefix == prefix
 
@@ -63,7 +63,10 @@ def test_the_gpu_path_chooses_alike(prefix: int) -> None:
     trie = LabelTrie(FORKED)
     found = gpu_choices(model, prompts, trie, batch_size=7, force=True)
     assert found is not None
-    assert found.tokens == choose(Decoder(model), prompts, trie, batch_size=7).tokens
+    clear = choose(Decoder(model), prompts, trie, batch_size=7)
+    assert [choice.tokens for choice in found.given] == [choice.tokens for choice in clear.given]
+    for one, other in zip(found.given, clear.given, strict=True):
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-4)
 
 
 def test_only_what_leads_to_a_choice_is_computed() -> None:
@@ -80,3 +83,22 @@ def test_an_answer_that_begins_another_is_refused() -> None:
         LabelTrie([np.array([5, 6, END]), np.array([5, 6])])
     with pytest.raises(StudentError, match="answer 0 begin those of answer 1"):
         LabelTrie([np.array([5, 6]), np.array([5, 6, END])])
+
+
+@pytest.mark.parametrize("answers", [FORKED, FLAT], ids=["forked", "flat"])
+def test_an_answers_probability_is_the_product_along_its_tokens(answers: list[Tokens]) -> None:
+    model = with_adapter(make_model(60, num_key_value_heads=2)).eval()
+    prompts = make_prompts(4, 5)
+    found = choose(Decoder(model).merge(), prompts, LabelTrie(answers), batch_size=5)
+    allowed = [answer.tolist() for answer in answers]
+    for prompt, choice in zip(prompts, found.given, strict=True):
+        assert np.exp(choice.log_probabilities).sum() == pytest.approx(1)
+        for answer, log_probability in zip(allowed, choice.log_probabilities, strict=True):
+            expected = 0.0
+            for place, token in enumerate(answer):
+                following = sorted({other[place] for other in allowed if other[:place] == answer[:place]})
+                ids = torch.from_numpy(np.concatenate([prompt, answer[:place]]).astype(np.int64))[None]
+                with torch.no_grad():
+                    logits = model(input_ids=ids).logits[0, -1, following]
+                expected += float(torch.log_softmax(logits, -1)[following.index(token)])
+            assert log_probability == pytest.approx(expected, abs=1e-4)

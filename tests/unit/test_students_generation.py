@@ -50,7 +50,7 @@ def test_answers_are_those_of_plain_generation(prefix: int, key_heads: int, merg
         decoder.merge()
     answers = generate(decoder, prompts, STOPS, max_new_tokens=9, batch_size=4)
     expected = [generate_plainly(model, prompt, 9) for prompt in prompts]
-    assert answers.tokens == expected
+    assert answers.given == expected
     assert answers.prefix == prefix
     lengths = {len(answer) for answer in expected}
     assert len(lengths) > 1 and max(lengths) == 9  # some ended by a stop, some by the limit
@@ -67,4 +67,4 @@ def test_each_prompt_knows_its_batch_and_batches_are_of_similar_length() -> None
 
 
 def test_no_prompts_give_no_answers() -> None:
-    assert generate(Decoder(make_model(60)), [], STOPS, max_new_tokens=3, batch_size=4).tokens == []
+    assert generate(Decoder(make_model(60)), [], STOPS, max_new_tokens=3, batch_size=4).given == []

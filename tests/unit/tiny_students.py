@@ -160,13 +160,15 @@ def save_student(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def save_dataset(root: Path, key: str, train: int, val: int = 16, held_out: int = 24) -> None:
+def save_dataset(
+    root: Path, key: str, train: int, val: int = 16, held_out: int = 24, calibration: int = 0
+) -> None:
     """Write a curated dataset into an artifact root."""
     folder = root / "datasets" / key
     folder.mkdir(parents=True)
     rng = random.Random(key)
     files = {}
-    for name, count in (("train", train), ("val", val), ("eval", held_out)):
+    for name, count in (("train", train), ("val", val), ("eval", held_out), ("calibration", calibration)):
         lines = []
         for index in range(count):
             text, label = headline(rng)

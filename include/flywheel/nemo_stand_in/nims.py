@@ -191,7 +191,7 @@ class Nim:
             max_new_tokens=max(most for *_, most, _ in batch),
             batch_size=_MOST_AT_ONCE,
         )
-        texts = iter(answers.tokens)
+        texts = iter(answers.given)
         return [chat.text(next(texts)) if prompt is not None else "" for prompt in prompts]
 
     def _load(self, model: str) -> tuple[Any, Any]:

@@ -167,6 +167,7 @@ def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) 
         row.f1_weighted, row.f1_macro = found.f1_weighted, found.f1_macro
         row.f1_weighted_ci95, row.accuracy = found.f1_weighted_ci95, found.accuracy
         row.unparsable, row.eval_records = found.unparsable, found.records
+        row.ece = found.calibration.ece if found.calibration else None
         row.answers_per_second, row.evaluation = found.records_per_second, found.key
         row.latency_p50_ms, row.latency_p95_ms = found.latency_ms.p50, found.latency_ms.p95
         row.batch_size, row.warmup_seconds = found.batch_size, found.warmup_seconds
@@ -257,6 +258,7 @@ def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:
         f1_weighted_ci95=row.f1_weighted_ci95,
         per_class=sorted(classes, key=lambda part: -part.support),
         confusion=_confusion(found.confusion.labels, found.confusion.matrix) if classes else None,
+        calibration=found.calibration,
     )
 
 

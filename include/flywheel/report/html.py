@@ -13,6 +13,7 @@ from flywheel.report import figures
 from flywheel.report.curve_svg import draw_svg
 from flywheel.report.model import CandidatePart, Report
 from flywheel.report.parts import ConfusionPart
+from flywheel.report.reliability_svg import draw_reliability
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -22,6 +23,7 @@ _STATES = {"failed": "failed", "unavailable": "too few records", "missing": "no 
 
 def render_html(report: Report) -> str:
     """Return the report as a self-contained HTML page."""
+    calibration = report.best.calibration if report.best else None
     return _template().render(
         report=report,
         headline=headline(report),
@@ -37,6 +39,7 @@ def render_html(report: Report) -> str:
         mark=lambda row: _mark(report, row),
         state=_STATES.get,
         heat=_heat(report.best.confusion) if report.best and report.best.confusion else [],
+        reliability=draw_reliability(calibration) if calibration else "",
         human_heat=_heat(report.teacher.human_confusion) if report.teacher.human_confusion else [],
         has_confidence=any(row.confidence is not None for row in report.teacher.human_disagreements),
         data=[(name, figures.count(value)) for name, value in _data(report) if value is not None],

@@ -14,6 +14,7 @@ import orjson
 from pydantic import Field, model_validator
 
 from flywheel.config.evaluation import WorkloadType
+from flywheel.jobs import Calibration
 from flywheel.report.checks import ComparisonPart, ConstantPart, OtherSplitPart, PersonsPart
 from flywheel.report.parts import ConfusionPart, MetricPart, ReportPart, ScoredPart, TeacherPart
 from flywheel.report.speed import SpeedPart
@@ -59,6 +60,7 @@ class CandidatePart(ScoredPart, SpeedPart):
         passes: it is shown to be good enough.
         gain: how much better it is than the constant answer on the same records, `gain_error` its standard
             error; None where that was not measured.
+        ece: expected calibration error of its probabilities; None where it gives none.
         unparsable: eval answers that name no class, or hold a broken call; they count as wrong.
         train_seconds: of the training itself, also where an earlier run had done it.
         records_per_second: in training.
@@ -81,6 +83,7 @@ class CandidatePart(ScoredPart, SpeedPart):
     gain: float | None = None
     gain_error: float | None = None
     scores: dict[str, float] = Field(default_factory=dict)
+    ece: float | None = None
     unparsable: int | None = None
     eval_records: int | None = None
     train_seconds: float | None = None
@@ -121,12 +124,13 @@ class ClassPart(ReportPart):
 
 
 class BestPart(ScoredPart):
-    """The candidate with the highest score, class by class."""
+    """The candidate with the highest score, class by class, and how far its probabilities can be trusted."""
 
     student: str
     size: int
     per_class: list[ClassPart] = Field(default_factory=list)
     confusion: ConfusionPart | None = None
+    calibration: Calibration | None = None
 
 
 class ConflictPart(ReportPart):

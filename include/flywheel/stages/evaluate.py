@@ -31,6 +31,7 @@ from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
     from flywheel.students.answering import Answers
+    from flywheel.students.calibration import Probabilities
     from flywheel.students.label_trie import LabelTrie
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
     return _answer_and_score(root, key, spec, progress)
 
 
-def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers:
+def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers[Any]:
     """Return the answers to prompts out of a closed set."""
     from flywheel.students.choosing import choose
     from flywheel.students.gpu.backend import gpu_choices
@@ -90,7 +91,7 @@ def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any
     return _by_the_fastest(gpu_choices, choose, model, prompts, trie, **settings)
 
 
-def _answer(model: Any, prompts: Sequence[Any], stops: frozenset[int], **settings: Any) -> Answers:
+def _answer(model: Any, prompts: Sequence[Any], stops: frozenset[int], **settings: Any) -> Answers[Any]:
     """Return the free answers to prompts."""
     from flywheel.students.generation import generate
     from flywheel.students.gpu.backend import gpu_answers
@@ -99,12 +100,12 @@ def _answer(model: Any, prompts: Sequence[Any], stops: frozenset[int], **setting
 
 
 def _by_the_fastest(
-    gpu_path: Callable[..., Answers | None],
-    clear_path: Callable[..., Answers],
+    gpu_path: Callable[..., Answers[Any] | None],
+    clear_path: Callable[..., Answers[Any]],
     model: Any,
     *arguments: Any,
     **settings: Any,
-) -> Answers:
+) -> Answers[Any]:
     """Answer by the GPU path where it applies, else by the clear one."""
     from flywheel.students.decoder import Decoder
 
@@ -121,6 +122,7 @@ def _answer_and_score(
     root: ArtifactRoot, key: str, spec: EvaluateSpec, progress: ProgressCallback | None
 ) -> EvaluateResult:
     from flywheel.students.adapter import load_adapter
+    from flywheel.students.calibration import probabilities_of
     from flywheel.students.compile_cache import compile_cache
     from flywheel.students.label_trie import LabelTrie
     from flywheel.students.loading import count_parameters, load_student, prepare_process
@@ -166,19 +168,35 @@ def _answer_and_score(
     def tell(done: int) -> None:
         if progress is not None:
             rate = done / max(time.perf_counter() - started, 1e-9)
-            progress(Progress(done, len(fitting), None, None, rate, (len(fitting) - done) / rate))
+            progress(Progress(done, len(asked), None, None, rate, (len(asked) - done) / rate))
 
     asked = [asked_of[index] for index in fitting]
+    held = read_calibration_records(root, spec)
+    if held:
+        own = [record["messages"][:-1] for record in held]
+        own = [short.shorten(request) for request in own] if short is not None else own
+        aside, _ = student.chat.prompts(own, [record.get("tools") for record in held])
+        pairs = zip(held, aside, strict=True)
+        kept = [(record, prompt) for record, prompt in pairs if prompt is not None and len(prompt) <= longest]
+        held = [record for record, _ in kept]
+        asked += [prompt for _, prompt in kept]
     settings: dict[str, Any] = {"batch_size": spec.evaluation.batch_size, "progress": tell}
+    probabilities: Probabilities | None = None
     with compile_cache(root, device.type):
         if spec.answers is None:
             longest_answer = spec.evaluation.answer_tokens
             answers = _answer(model, asked, student.chat.stops, max_new_tokens=longest_answer, **settings)
+            given = answers.given
         else:
             trie = LabelTrie(student.chat.answers(requests[fitting[0] if fitting else 0], spec.answers))
             answers = _choose(model, asked, trie, **settings)
+            given = [choice.tokens for choice in answers.given]
+            if spec.adapter is not None and fitting:
+                probabilities = probabilities_of(
+                    spec.classes, [records[index] for index in fitting], held, answers.given
+                )
     texts = [""] * len(records)
-    for index, tokens in zip(fitting, answers.tokens, strict=True):
+    for index, tokens in zip(fitting, given, strict=False):  # the last ones are of the calibration slice
         texts[index] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
     parts.add("answer", seconds)
@@ -204,6 +222,8 @@ def _answer_and_score(
             examples=examples,
             unanswered=len(records) - len(fitting),
             notes=notes,
+            probabilities=probabilities,
+            fitting=fitting,
         )
     return result.model_copy(update={"parts": parts.seconds})
 
@@ -218,6 +238,18 @@ def read_eval_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, 
     if not records:
         raise ArtifactError(f"dataset {spec.dataset}: eval.jsonl is empty")
     return records
+
+
+def read_calibration_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, Any]]:
+    """Return the records that probabilities are calibrated on; none where there is nothing to calibrate.
+
+    Raises:
+        ArtifactError: the dataset is missing or damaged.
+    """
+    path = root.fetch("datasets", spec.dataset) / "calibration.jsonl"
+    if spec.answers is None or spec.adapter is None or not path.exists():
+        return []
+    return read_records(path)
 
 
 def is_asked_short(adapter: Path) -> bool:
@@ -260,6 +292,8 @@ def keep_evaluation(
     examples: float | None = None,
     unanswered: int = 0,
     notes: tuple[str, ...] = (),
+    probabilities: Probabilities | None = None,
+    fitting: Sequence[int] = (),
 ) -> EvaluateResult:
     """Score a student's answers and keep them, wherever it answered.
 
@@ -271,6 +305,7 @@ def keep_evaluation(
         examples: in a prompt on average; None where none were asked for.
         unanswered: prompts that were not asked.
         notes: in sentences, why not.
+        probabilities: of the answers to the records at the places `fitting`; None where it gave none.
     """
     from flywheel.students.comparing import compare
 
@@ -302,12 +337,14 @@ def keep_evaluation(
         warmup_seconds=speed.warmup_seconds,
         single_ms=_latency(speed.alone),
         parameters=parameters,
+        calibration=probabilities.calibration if probabilities else None,
         predictions=f"evaluations/{key}/{PREDICTIONS}",
         confusion=labels.confusion if labels else Confusion(labels=(), matrix=()),
         found=False,
         device=device,
     )
     own = own_texts([record["messages"][:-1] for record in records])
+    likely = dict(zip(fitting, probabilities.lines(), strict=True)) if probabilities else {}
     with root.build("evaluations", key) as folder:
         with (folder / PREDICTIONS).open("wb") as file:
             answers = zip(compared.teacher, compared.student, texts, strict=True)
@@ -318,6 +355,7 @@ def keep_evaluation(
                     "teacher": teacher,
                     "student": answer,
                     "answer": text,
+                    **({"probabilities": likely[index]} if index in likely else {}),
                     **({"label": record["label"]} if compared.each else {}),
                     **{name: values[index] for name, values in compared.each.items()},
                 }

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Generic, TypeVar
 
 from flywheel.students.rows import Tokens
+
+Answer = TypeVar("Answer")
 
 # Prompts answered one by one, at most, and the seconds after which no further one is.
 SINGLES, SINGLE_SECONDS = 8, 1.0
@@ -22,11 +25,11 @@ WARM_UP_ON_CPU, WARM_UP_EVERY = 8, 50
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(Generic[Answer]):
     """What a student answered.
 
     Attributes:
-        tokens: for each prompt the ids of its answer, without the end of the turn.
+        given: for each prompt its answer: the ids of its tokens without the end of the turn, or a `Choice`.
         batch_of: the batch that answered each prompt.
         batch_seconds: how long each batch took.
         prefix_seconds: how long what is done once took: the prefix, the packing of weights.
@@ -35,7 +38,7 @@ class Answers:
         single_seconds: of a few prompts, each answered alone.
     """
 
-    tokens: list[list[int]]
+    given: list[Answer]
     batch_of: list[int]
     batch_seconds: list[float]
     prefix_seconds: float
@@ -46,7 +49,7 @@ class Answers:
 
 def answer_in_batches(
     prompts: Sequence[Tokens],
-    ask: Callable[[Sequence[Tokens]], list[list[int]]],
+    ask: Callable[[Sequence[Tokens]], list[Answer]],
     *,
     batch_size: int,
     device: str,
@@ -54,7 +57,7 @@ def answer_in_batches(
     prefix: int = 0,
     same_size: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> Answers:
+) -> Answers[Answer]:
     """Answer prompts in batches of similar length, longest first, after a warm-up; then a few alone.
 
     Args:
@@ -69,7 +72,7 @@ def answer_in_batches(
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     full = min(batch_size, len(order))
 
-    def timed(batch: Sequence[int]) -> tuple[list[list[int]], float]:
+    def timed(batch: Sequence[int]) -> tuple[list[Answer], float]:
         started = perf_counter()
         answers = ask([prompts[index] for index in batch])
         return answers, perf_counter() - started
@@ -84,7 +87,7 @@ def answer_in_batches(
         warm_ups = [order[len(order) // 2 :][:few]]
     warmup_seconds = sum(seconds_of(batch) for batch in warm_ups if batch)
 
-    tokens: list[list[int]] = [[] for _ in prompts]
+    given: dict[int, Answer] = {}
     batch_of = [0] * len(prompts)
     seconds: list[float] = []
     for start in range(0, len(order), batch_size):
@@ -93,7 +96,7 @@ def answer_in_batches(
         answers, took = timed(filled)
         seconds.append(took)
         for index, answer in zip(batch, answers, strict=not same_size):
-            tokens[index], batch_of[index] = answer, len(seconds) - 1
+            given[index], batch_of[index] = answer, len(seconds) - 1
         if progress is not None:
             progress(start + len(batch))
 
@@ -104,7 +107,8 @@ def answer_in_batches(
     for index in picked:
         if sum(alone) < SINGLE_SECONDS:
             alone.append(seconds_of([index]))
-    return Answers(tokens, batch_of, seconds, prefix_seconds, prefix, warmup_seconds, tuple(alone))
+    in_order = [given[index] for index in range(len(prompts))]
+    return Answers(in_order, batch_of, seconds, prefix_seconds, prefix, warmup_seconds, tuple(alone))
 
 
 def _spread(last: int, count: int) -> list[int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flywheel.students.answering import Answers, answer_in_batches
@@ -13,6 +15,22 @@ from flywheel.students.decoder import Decoder
 from flywheel.students.engine import row_states
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Row, Tokens, common_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An answer out of a closed set.
+
+    Attributes:
+        answer: its number.
+        tokens: its ids, without the end of the turn.
+        log_probabilities: of all answers, natural logarithms: [A].
+    """
+
+    answer: int
+    tokens: list[int]
+    log_probabilities: NDArray[np.float64]
+
 
 # Told after each batch how many prompts are answered.
 Told = Callable[[int], None]
@@ -25,7 +43,7 @@ def choose(
     *,
     batch_size: int,
     progress: Told | None = None,
-) -> Answers:
+) -> Answers[Choice]:
     """Answer prompts by the labels of a tree, one forward pass a batch.
 
     Args:
@@ -51,7 +69,7 @@ def choose_by(
     *,
     batch_size: int,
     progress: Told | None = None,
-) -> Answers:
+) -> Answers[Choice]:
     """Answer prompts by the labels of a tree, given what computes a row; see `choose`.
 
     Args:
@@ -62,12 +80,15 @@ def choose_by(
     prefix = prompts[0][:shared] if prompts else np.empty(0, np.int32)
     chosen_head = head.index_select(0, torch.from_numpy(trie.choices).to(head.device))  # [c, d]
 
-    def ask(batch: Sequence[Tokens]) -> list[list[int]]:
+    def ask(batch: Sequence[Tokens]) -> list[Choice]:
         row = trie.row(prefix, batch)
         hidden = states(row)[: len(row.predicting)]
         logits = torch.nn.functional.linear(hidden, chosen_head).float().cpu().numpy()
-        chosen = trie.choose(logits.reshape(len(batch), -1, len(trie.choices)))
-        return [trie.answers[answer][:-1] for answer in chosen]
+        logits = logits.reshape(len(batch), -1, len(trie.choices))
+        return [
+            Choice(answer, trie.answers[answer][:-1], likely)
+            for answer, likely in zip(trie.choose(logits), trie.log_probabilities(logits), strict=True)
+        ]
 
     return answer_in_batches(
         prompts, ask, batch_size=batch_size, device=head.device.type, prefix=shared, progress=progress

@@ -33,7 +33,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     progress: Callable[[int], None] | None = None,
-) -> Answers:
+) -> Answers[list[int]]:
     """Answer prompts greedily.
 
     Args:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from flywheel.errors import StudentError
 from flywheel.students.rows import Row, Sample, Tokens, build_row
@@ -127,6 +128,36 @@ class LabelTrie:
                     (node,) = node.children.values()
             chosen.append(node.answer)
         return chosen
+
+    def log_probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return how likely each answer is, given that it is one of them.
+
+        The product of the conditional probabilities on the way down the tree, each a softmax over the tokens
+        with which an answer goes on. The answer that `choose` gives is nearly always the likeliest.
+
+        Args:
+            logits: as for `choose`: [S, 1 + n, c].
+
+        Returns:
+            Natural logarithms, which sum to one as probabilities: [S, A].
+        """
+        found = np.zeros((len(logits), len(self.answers)))
+
+        def descend(node: _Node, so_far: NDArray[np.float64]) -> None:
+            if node.answer >= 0:
+                found[:, node.answer] = so_far
+                return
+            if len(node.children) == 1:
+                (only,) = node.children.values()
+                descend(only, so_far)
+                return
+            columns = [self._column[token] for token in node.children]
+            steps = log_softmax(logits[:, node.state, columns].astype(np.float64), axis=1)
+            for place, child in enumerate(node.children.values()):
+                descend(child, so_far + steps[:, place])
+
+        descend(self._root, np.zeros(len(logits)))
+        return found
 
 
 def _parts(node: _Node) -> bool:

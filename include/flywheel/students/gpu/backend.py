@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flywheel.errors import StudentError
 from flywheel.students.answering import Answers, answer_in_batches
-from flywheel.students.choosing import choose_by
+from flywheel.students.choosing import Choice, choose_by
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine, spread
 from flywheel.students.gpu.layout import TILE, Adapter, Weights, unsupported
@@ -156,7 +156,7 @@ def gpu_answers(
     batch_size: int,
     progress: Callable[[int], None] | None = None,
     force: bool = False,
-) -> Answers | None:
+) -> Answers[list[int]] | None:
     """Answer prompts greedily as `generation.generate` does, or return None where the path is not taken.
 
     Args:
@@ -198,7 +198,7 @@ def gpu_choices(
     batch_size: int,
     progress: Callable[[int], None] | None = None,
     force: bool = False,
-) -> Answers | None:
+) -> Answers[Choice] | None:
     """Answer prompts as `choosing.choose` does, or return None where the path is not taken.
 
     Args:
