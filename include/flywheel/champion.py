@@ -3,6 +3,7 @@
     champions/<workload>/<client>/decisions/<sequence>.json     each decision, with the state after it
     champions/<workload>/<client>/kept/<sequence>.json          the same once more, to restore it from
     champions/<workload>/<client>/champion.json                 the champion in force, for whoever serves
+    champions/<workload>/<client>/whole/<key>/      what a champion consists of: flywheel.promotion.whole
     champions/<workload>/<client>/timeline/     who would be in production when: flywheel.promotion.timeline
 
 The state is that of the decision with the highest number; it is never changed, only followed by the next one
@@ -53,6 +54,29 @@ def with_score(data: Any) -> Any:
     return data
 
 
+class Whole(BaseModel):
+    """What a champion consists of, in a place of its own: see flywheel.promotion.whole.
+
+    Attributes:
+        path: of the copy, relative to the artifact root.
+        digest: SHA-256 over names and bytes of all its files.
+        workload_version: hash of the prompt, classes and aliases of its day; `classes` are these.
+        student_prompt: what it is asked: the whole prompt, or the record's own text.
+        base: name of the base weights on the Hugging Face Hub; `base_revision`: their hash, or commit there;
+            empty where they were not on the machine that promoted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    path: str
+    digest: str
+    workload_version: str
+    classes: tuple[str, ...]
+    student_prompt: str
+    base: str
+    base_revision: str
+
+
 class Champion(BaseModel):
     """A candidate in production, with all that is needed to load it and to judge the next one against it.
 
@@ -64,6 +88,8 @@ class Champion(BaseModel):
         f1_weighted: the same by class, or by function; None of free texts.
         cutoff: unix seconds; it was made from records before that.
         promoted_at: ISO 8601, UTC.
+        whole: its copy with the prompt and classes of its day; None: an older flywheel promoted it, or it is
+            what would have been.
         gain: its score less that of the champion before it, on the same records; None where that was not
             measured.
     """
@@ -93,6 +119,7 @@ class Champion(BaseModel):
     comment: str = ""
     registry: RegistryEntry | None = None
     gain: float | None = None
+    whole: Whole | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +146,8 @@ class Decision(BaseModel):
         id: of this attempt to decide: whose decision it was that got the number.
         kind: promoted, rolled back: the champion changed. rejected: a person's no, which holds. lifted: a
             hold ended without a change of the champion. registered: the same champion, now in the MLflow
-            registry. lost: a person gave up a damaged decision; the state is the one before it.
+            registry, or with its own copy. lost: a person gave up a damaged decision; the state is the one
+            before it.
         by: the person who decided; empty where the rules did.
         task: of the run whose task decided; empty where a person did by API or command.
         at: ISO 8601, UTC; never before that of the decision before.

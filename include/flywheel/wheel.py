@@ -132,11 +132,13 @@ def champion_spec(run: Run) -> EvaluateSpec:
     from flywheel.curation.result import CurateResult
     from flywheel.jobs import EvaluateSpec
     from flywheel.promotion.timeline import compared_champion
+    from flywheel.promotion.whole import bring_adapter_back
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     champion = compared_champion(run.root, plan)
     if champion is None:
         raise ArtifactError("no champion yet: nothing to measure anew")
+    bring_adapter_back(run.root, champion)
     # A champion stays one when its student is no longer in the config.
     known = {student.name: student for student in plan.config.students}
     student = known.get(champion.student)

@@ -53,19 +53,23 @@ def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 
 @champion_commands.command()
 def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
-    """Show what is in production, and which decision put it there."""
+    """Show what is in production, once its copy is verified: prompt, adapter and base weights."""
     from flywheel.artifacts import ArtifactRoot
-    from flywheel.champion import read_state
     from flywheel.config import load_config
+    from flywheel.promotion.whole import load_champion
 
     whose = _whose(workload, client)
-    state = read_state(ArtifactRoot(load_config().artifacts.root), *whose)
-    if state is None or state.champion is None:
+    loaded = load_champion(ArtifactRoot(load_config().artifacts.root), *whose)
+    if loaded is None:
         typer.echo(f"No champion of {_of(whose)} yet: the teacher is in production.")
         return
-    champion = state.champion
+    champion, whole, workload_then = loaded.champion, loaded.whole, loaded.workload
+    asked = "the text alone" if whole.student_prompt == "text" else "the whole prompt"
     typer.echo(f"{champion.name} of run {champion.run_id}, since {champion.promoted_at}")
     typer.echo(f"{champion.reason} {champion.comment}".rstrip())
+    typer.echo(f"workload {workload_then.id}, version {workload_then.version}; asked {asked}")
+    typer.echo(f"base weights {whole.base}, revision {whole.base_revision or 'not known'}")
+    typer.echo(f"adapter {loaded.adapter}")
 
 
 @champion_commands.command()

@@ -16,13 +16,16 @@ from flywheel.champion import (
     Decision,
     champion_folder,
     decision_name,
+    read_champion,
     read_decision,
     read_state,
 )
 from flywheel.create_once import create_once
-from flywheel.errors import ArtifactError
+from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.promotion.older import number_decisions
-from flywheel.promotion.transitions import Draft, complete, sealed
+from flywheel.promotion.transitions import Draft, complete, decide, registered, sealed
+from flywheel.promotion.whole import load_champion, make_whole_again
+from flywheel.runs import open_run
 
 
 def restore(
@@ -41,7 +44,9 @@ def restore(
     last = max(_numbers(root, folder), default=0)
     if not last:
         written = number_decisions(root, folder)
-        return [f"{root.url}/{folder}: {written} decisions of an older flywheel have numbers now"]
+        if not written:
+            return []
+        done.append(f"{root.url}/{folder}: {written} decisions of an older flywheel have numbers now")
     before: Decision | None = None
     for number in range(1, last + 1):
         decision = _whole(root, workload_id, client_id, number, "decisions")
@@ -67,7 +72,34 @@ def restore(
             done.append(f"{root.url}/{folder}/{decision_name(number, 'kept')}: its copy is whole again")
         before = decision
     complete(root, workload_id, client_id, read_state(root, workload_id, client_id))
-    return done
+    return done + _make_whole(root, workload_id, client_id, by)
+
+
+def _make_whole(root: ArtifactRoot, workload_id: str, client_id: str, by: str) -> list[str]:
+    """Make the champion in force whole where its copy is damaged, or was never made."""
+    champion = read_champion(root, workload_id, client_id)
+    if champion is None:
+        return []
+    said = f"{champion.name} of run {champion.run_id}"
+    try:
+        plan = open_run(root.url, champion.run_id).plan
+    except FlywheelError:
+        if champion.whole is None:
+            return [f"{said} stays without its prompt and base weights: its run is gone"]
+        try:
+            load_champion(root, workload_id, client_id)
+        except ArtifactError as error:
+            reason = str(error).partition("; ")[0]
+            raise ArtifactError(
+                f"{reason}; {said}: its run is gone, too: put the copy back from a backup of the artifact "
+                "root, or promote another candidate"
+            ) from None
+        return []
+    made = make_whole_again(root, champion, plan)
+    if made is None:
+        return []
+    decide(root, workload_id, client_id, lambda state: registered(state, made), by=by)
+    return [f"{said} is whole again: {made.whole.path if made.whole else ''}"]
 
 
 def _numbers(root: ArtifactRoot, folder: str) -> set[int]:

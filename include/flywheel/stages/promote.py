@@ -1,10 +1,11 @@
 """Stage 7: put the chosen candidate into production, or keep the champion that is there.
 
-The order makes a kill harmless: the MLflow registry, then the decision, which is one file under a name that
-must be free, then the timeline's entry, then the report. Where another decision comes first, all is judged
-anew on the state after it (flywheel.promotion.transitions). A retry finds what was done: the version in the
-registry, the decision, the entry. A night in the past writes the entry and the report alone. It takes 2.3 s
-of CPU time, nearly all of it to open MLflow, and 0.1 s where the champion stays.
+The order makes a kill harmless: the MLflow registry, then the champion's own copy, then the decision, which
+is one file under a name that must be free, then the timeline's entry, then the report. Where another decision
+comes first, all is judged anew on the state after it (flywheel.promotion.transitions). A retry finds what was
+done: the version in the registry, the copy, the decision, the entry. A night in the past writes the entry and
+the report alone. It takes 2.3 s of CPU time, nearly all of it to open MLflow, and 0.1 s where the champion
+stays.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.promotion.holds import NOBODY, Hold
 from flywheel.promotion.transitions import Draft, decide, lifted, promoted, registered, rejected
+from flywheel.promotion.whole import keep_whole
 from flywheel.report.files import HTML_FILE, write_report
 from flywheel.report.model import REPORT_FILE, CandidatePart, Report
 from flywheel.report.selection import score_of
@@ -189,7 +191,7 @@ class _Judge:
             return None
         registry = self._register(row, standing)
         if not is_there:
-            return promoted(state, self._champion(row, registry))
+            return promoted(state, keep_whole(root, plan, self._champion(row, registry)))
         assert standing is not None
         noted = standing.model_copy(update={"registry": registry or standing.registry})
         if by_person and report.decision.state == "in place":

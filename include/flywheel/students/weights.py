@@ -64,6 +64,19 @@ def weights_hash(weights: str) -> str:
     return total.hexdigest()[:32]
 
 
+def known_revision(weights: str) -> str:
+    """Return `weights_hash` as far as this machine knows it, without asking the Hub; empty: it does not."""
+    if local_folder(weights) is not None:
+        with suppress(StudentError):
+            return weights_hash(weights)
+        return ""
+    with suppress(Exception):  # no such library, not in its cache; it raises many kinds
+        from huggingface_hub import hf_hub_download
+
+        return _commit_of(Path(hf_hub_download(hub_name(weights), "config.json", local_files_only=True)))
+    return ""
+
+
 @lru_cache(maxsize=1024)
 def _file_hash(path: str, size: int, changed: int) -> str:
     """Return the SHA-256 of a file; of large ones it is kept on disk, as hashing 16 GB takes a while."""

@@ -155,7 +155,8 @@ def _is_champions(root: ArtifactRoot, run_id: str) -> bool:
 
 def _champion_files(root: ArtifactRoot) -> list[str]:
     """Return the files of all champions that name runs and artifacts."""
-    return [file for file in root.files_below("champions") if file.endswith(".json")]
+    files = root.files_below("champions")
+    return [file for file in files if file.endswith(".json") and "/whole/" not in file]
 
 
 def _untrack(plan: Plan) -> None:

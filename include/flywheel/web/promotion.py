@@ -12,6 +12,7 @@ from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
 from flywheel.promotion.holds import Hold
 from flywheel.promotion.transitions import Draft, decide, promoted, rolled_back
+from flywheel.promotion.whole import bring_adapter_back, keep_whole
 from flywheel.report.model import CandidatePart, Report
 from flywheel.stages.promote import champion_of
 from flywheel.tracking import point_alias, register
@@ -45,9 +46,8 @@ def promote(
             return None
         registry, trouble = _register(plan, row, reason)
         mine[:], warnings[:] = [registry] if registry else [], trouble
-        return promoted(
-            state, champion_of(plan, report, row, reason=reason, comment=comment, registry=registry)
-        )
+        champion = champion_of(plan, report, row, reason=reason, comment=comment, registry=registry)
+        return promoted(state, keep_whole(root, plan, champion))
 
     after, made = decide(root, plan.workload_id, plan.client_id, make, by=user.get_name())
     assert after is not None
@@ -78,7 +78,7 @@ def roll_back(
         before = champion_before(champion_history(root, workload_id, client_id), standing)
         if before is None:
             raise Problem(409, f"{standing.name} is the first champion here: nothing to roll back to.")
-        if not root.find("adapters", before.adapter):
+        if not bring_adapter_back(root, before):
             raise Problem(409, f"The adapter of {before.name} is no longer in the artifact root.")
         reason = (
             f"Rolled back by {user.get_name()} from {standing.name} of run {standing.run_id} "
