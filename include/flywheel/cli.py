@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flywheel.errors import FlywheelError
+from flywheel.forgetting.commands import forget, prune
 from flywheel.private import UMASK
 from flywheel.promotion.commands import champion_commands, hold_commands, timeline
 from flywheel.redaction import clean, install
@@ -133,6 +134,8 @@ def workload(
 app.add_typer(champion_commands, name="champion", rich_help_panel=WHEEL)
 app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
 app.command(rich_help_panel=WHEEL)(timeline)
+app.command(rich_help_panel=WHEEL)(forget)
+app.command(rich_help_panel=WHEEL)(prune)
 
 store_commands = typer.Typer(help="The record store.", no_args_is_help=True)
 app.add_typer(store_commands, name="store", rich_help_panel=WHEEL)

@@ -7,7 +7,6 @@ blueprint knows and flywheel has no use for is listed in `IGNORED_KEYS`: accepte
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
@@ -19,12 +18,13 @@ from flywheel.config.judge import JudgeConfig
 from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.metrics import MetricName
 from flywheel.config.nemo import NemoConfig, NmpConfig
+from flywheel.config.retention import RetentionConfig
 from flywheel.config.section import BlueprintSection, Section, takes_null
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.config.student import Student
 from flywheel.config.teacher import TeacherConfig
-from flywheel.config.times import known_time_zone
+from flywheel.config.times import known_cron, known_time_zone
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
@@ -202,14 +202,7 @@ class ScheduleConfig(Section):
     @field_validator("cron")
     @classmethod
     def _cron_is_valid(cls, cron: str | None) -> str | None:
-        if cron is not None:
-            presets = {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
-            field = r"[\d*/,A-Za-z#?L-]+"
-            if cron not in presets and not re.fullmatch(rf"\s*{field}(\s+{field}){{4}}\s*", cron):
-                raise ValueError(
-                    "a cron expression of five fields, such as '0 2 * * *', or a preset as '@daily'"
-                )
-        return cron
+        return known_cron(cron)
 
 
 class Notifier(Section):
@@ -259,6 +252,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     artifacts: ArtifactsConfig = ArtifactsConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    retention: RetentionConfig = RetentionConfig()
     notifications: NotificationsConfig = NotificationsConfig()
     mlflow_config: MlflowConfig = MlflowConfig()
     logging_config: LoggingConfig = LoggingConfig()

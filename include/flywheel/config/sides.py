@@ -77,6 +77,8 @@ _TABLE: dict[Side, dict[str, str]] = {
         "store.elasticsearch": "connection index shards replicas wait_seconds timeout_seconds",
         "artifacts": "root",
         "schedule": "cron time_zone asset",
+        "retention": "cron time_zone keep_runs runs_days copies_days quarantine_days unreferenced_days "
+        "scratch_days mlflow_days",
         "notifications.on_failure": "notifier arguments",
         "notifications.on_promotion": "notifier arguments",
         "notifications.on_worse_champion": "notifier arguments",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from datetime import datetime
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -63,3 +64,17 @@ def split_zone(form: str) -> tuple[str, bool]:
 def has_hour(form: str) -> bool:
     """Return whether a form says the hour, and so is more than a date."""
     return any(letters in form.replace("%%", "") for letters in ("%H", "%I", "%c", "%X", "%p"))
+
+
+def known_cron(cron: str | None) -> str | None:
+    """Return a cron expression as it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if cron is not None:
+        presets = {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
+        field = r"[\d*/,A-Za-z#?L-]+"
+        if cron not in presets and not re.fullmatch(rf"\s*{field}(\s+{field}){{4}}\s*", cron):
+            raise ValueError("a cron expression of five fields, such as '0 2 * * *', or a preset as '@daily'")
+    return cron

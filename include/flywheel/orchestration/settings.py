@@ -100,6 +100,14 @@ def dag_schedule(config: Config | None) -> Any:
     return AssetOrTimeSchedule(timetable=clock, assets=assets) if assets else clock
 
 
+def prune_schedule(config: Config | None) -> Any:
+    """Return when what nobody needs is removed; None where the config leaves that to a person."""
+    retention = config.retention if config else None
+    if retention is None or not retention.cron:
+        return None
+    return CronTriggerTimetable(retention.cron, timezone=retention.time_zone, run_immediately=timedelta(0))
+
+
 def dag_params(config: Config | None) -> dict[str, Param]:
     """Return the fields of the trigger form, with the config's values as defaults."""
     students = [student.name for student in config.students] if config else []

@@ -154,9 +154,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     )
     gate_check = max(FIRST_GATE_CHECK, teacher.gate.min_records)
     with _only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
-        spending = Spending(
-            teacher.budget, teacher.prices, path=_beside_lock(config.store, "spent.json"), run_id=plan.run_id
-        )
+        spending = Spending(teacher.budget, teacher.prices, path=sums_file(config.store), run_id=plan.run_id)
         aside = folder / f".{RECORDS_FILE}.aside"
         with (
             _compressed(aside) as file,
@@ -401,6 +399,11 @@ def _only_one(store: StoreConfig) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def sums_file(store: StoreConfig) -> Path:
+    """Return the file of what labelling into a store has spent: see `flywheel.teacher.spending`."""
+    return _beside_lock(store, "spent.json")
 
 
 def _beside_lock(store: StoreConfig, ending: str) -> Path:

@@ -1,0 +1,53 @@
+"""The section `retention`: how long what no run, champion or hold needs is kept."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from flywheel.config.section import Section
+from flywheel.config.times import known_cron, known_time_zone
+
+
+class RetentionConfig(Section):
+    """What `flywheel prune` removes. It never removes what a champion, a hold or a run under way needs."""
+
+    cron: str | None = Field(
+        None,
+        description="When the DAG flywheel_prune removes what is old, such as '30 4 * * 0'; null: only "
+        "`flywheel prune --yes` does.",
+    )
+    time_zone: str = Field("UTC", description="Of the clock.")
+    keep_runs: int = Field(
+        30, ge=1, description="So many runs of each workload and client stay, the latest, whatever their age."
+    )
+    runs_days: float | None = Field(
+        90, ge=1, description="Older runs go, with what they alone need; null: none does."
+    )
+    copies_days: float | None = Field(
+        30,
+        ge=1,
+        description="In runs that stay, older copies of labelled records, quarantines, persons' labels and "
+        "disagreements go; null: none does.",
+    )
+    quarantine_days: float | None = Field(
+        30, ge=1, description="Older quarantines of posted records go; null: none does."
+    )
+    unreferenced_days: float = Field(
+        2, ge=0.5, description="Older data sets, adapters and evaluations that nothing names go."
+    )
+    scratch_days: float = Field(
+        2, ge=0.5, description="Older checkpoints and half-written files of killed stages go."
+    )
+    mlflow_days: float | None = Field(
+        None, ge=1, description="MLflow's older runs go, but those of champions; null: none does."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, zone: str) -> str:
+        return known_time_zone(zone)
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_is_valid(cls, cron: str | None) -> str | None:
+        return known_cron(cron)

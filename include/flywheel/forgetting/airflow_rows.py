@@ -1,0 +1,47 @@
+"""Airflow's rows and logs of runs, in a process of its own: `python -m flywheel.forgetting.airflow_rows`.
+
+    stdin   {"remove": [run ids]}
+    stdout  {"runs": [{"run_id", "state", "conf"}, ...], "logs": folder of the DAG's logs}: what there is then
+
+Airflow takes seconds to import and reads its settings from the environment when it is; so it has a process to
+itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+from airflow.configuration import conf
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from flywheel.web.airflow_runs import DAG_ID, DONE
+
+
+def main() -> None:
+    """Do what is asked for on stdin, and tell what is there."""
+    asked: dict[str, Any] = orjson.loads(sys.stdin.buffer.read() or b"{}")
+    logs = Path(conf.get_mandatory_value("logging", "base_log_folder")) / f"dag_id={DAG_ID}"
+    with create_session(scoped=False) as db:
+        for run_id in asked.get("remove", []):
+            run = db.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
+            if run is not None and str(run.state) in DONE:
+                db.delete(run)
+            folder = logs / f"run_id={run_id}"
+            if folder.parent == logs:
+                shutil.rmtree(folder, ignore_errors=True)
+    with create_session(scoped=False) as db:
+        rows = db.execute(
+            select(DagRun.run_id, DagRun.state, DagRun.conf).where(DagRun.dag_id == DAG_ID)
+        ).all()
+    runs = [{"run_id": row.run_id, "state": str(row.state), "conf": row.conf or {}} for row in rows]
+    sys.stdout.buffer.write(b"\n" + orjson.dumps({"runs": runs, "logs": str(logs)}) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
