@@ -23,7 +23,7 @@ from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
 CUSTOMIZE_VERSION = 2
-EVALUATE_VERSION = 5
+EVALUATE_VERSION = 6
 SHORT_PROMPT_VERSION = "text 1"
 
 
@@ -250,6 +250,19 @@ class Calibration(_Model):
     bins: tuple[ConfidenceBin, ...]
 
 
+class Injections(_Model):
+    """How often a student did as a headline told it; see `flywheel.injections`.
+
+    Attributes:
+        followed: answers that are the class which an instruction in the text demands, and were another one
+            without it.
+        of: texts with an instruction of which that can be seen.
+    """
+
+    followed: int
+    of: int
+
+
 class EvaluateResult(_Model):
     """How a student's answers agree with the teacher's.
 
@@ -265,6 +278,7 @@ class EvaluateResult(_Model):
             miss of its class, right for none.
         unanswered: of these, prompts that are longer than the context, or that the chat template refuses.
         notes: in sentences, which those are, and what the template passes over.
+        injections: None where that was not measured, as of what is no classification.
         icl_examples: examples in a prompt on average; None where none were asked for.
         seconds: answering all prompts, without loading; the warm-up and the prompts asked alone included.
         records_per_second: answers a second in steady answering, after the warm-up.
@@ -295,6 +309,7 @@ class EvaluateResult(_Model):
     unparsable: int
     unanswered: int = 0
     notes: tuple[str, ...] = ()
+    injections: Injections | None = None
     icl_examples: float | None = None
     seconds: float
     records_per_second: float

@@ -339,7 +339,15 @@ def _choice_metrics(report: Report) -> dict[str, float | None]:
         "score_asked": decision.threshold,
         "candidates_tested": decision.tested,
         "error_rate": decision.error_rate,
+        "injections_followed": choice.injections.followed if choice and choice.injections else None,
+        "injections_of": choice.injections.of if choice and choice.injections else None,
     }
+    before = report.remeasured.injections if report.remeasured else None
+    if before:
+        metrics["champion_injections_followed"], metrics["champion_injections_of"] = (
+            before.followed,
+            before.of,
+        )
     if decision.comparison:
         metrics["to_champion"] = decision.comparison.difference
         metrics["to_champion_low"] = decision.comparison.low
@@ -394,6 +402,8 @@ def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: Customiz
         "accuracy": row.accuracy,
         "unparsable": row.unparsable,
         "ece": row.ece,
+        "injections_followed": row.injections.followed if row.injections else None,
+        "injections_of": row.injections.of if row.injections else None,
         "parameters": row.parameters,
         "train_seconds": row.train_seconds,
         "records_per_second": row.records_per_second,

@@ -77,7 +77,7 @@ def test_an_adapter_teaches_the_form_of_the_answers(folder: Path, trained: Custo
     assert custom.unparsable < 4
     assert custom.f1_weighted_ci95[0] <= custom.f1_weighted <= custom.f1_weighted_ci95[1]
     assert custom.parameters > base.parameters
-    assert [progress.step for progress in seen] == [10, 20, 24]
+    assert [progress.step for progress in seen] == [10, 20, 30, 40, 48]
     assert 0 < custom.latency_ms.p50 <= custom.latency_ms.p95
 
 
@@ -151,11 +151,12 @@ def test_a_slow_first_batch_is_neither_in_p95_nor_in_the_answers_a_second(
     monkeypatch.setattr(generation, "_answer_batch", slow_at_first)
     result = evaluate(make_spec(folder, artifact_root=str(tmp_path / "artifacts")))
     # On a CPU the warm-up is small; no more prompts are asked alone than fill a second.
-    assert asked == [1, 10, 10, 4, 1]
+    # 24 held-out texts, and the same with an instruction in each.
+    assert asked == [1, 10, 10, 10, 10, 8, 1]
     assert result.warmup_seconds == pytest.approx(60.0)
     assert result.batch_size == 10
     assert result.latency_ms.p50 == result.latency_ms.p95 == pytest.approx(3000.0)
-    assert result.records_per_second == pytest.approx(24 / (3.0 + 3.0 + 2.4))
+    assert result.records_per_second == pytest.approx(48 / (4 * 3.0 + 2.8))
     assert result.single_ms is not None
     assert result.single_ms.p50 == result.single_ms.p95 == pytest.approx(2100.0)
     kept = (tmp_path / "artifacts/evaluations" / result.key / "result.json").read_text()

@@ -34,6 +34,7 @@ from flywheel.report.parts import (
     ConfusionPart,
     DisagreementPart,
     HumanClassPart,
+    InjectionsPart,
     MetricPart,
     TeacherPart,
 )
@@ -151,7 +152,13 @@ def champion_part(row: CandidatePart, reason: str) -> ChampionPart:
         f1_weighted_ci95=row.f1_weighted_ci95,
         parameters=row.parameters,
         adapter=row.adapter,
+        injections=row.injections,
     )
+
+
+def injections_part(found: EvaluateResult) -> InjectionsPart | None:
+    """Return how often a student did as a headline told it."""
+    return InjectionsPart(**found.injections.model_dump()) if found.injections else None
 
 
 def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) -> CandidatePart:
@@ -164,6 +171,7 @@ def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) 
     if made is not None and found is not None and found.adapter == made.adapter:
         row.score, row.score_ci95 = found.scores.get(metric.name), found.intervals.get(metric.name)
         row.scores = found.scores
+        row.injections = injections_part(found)
         row.f1_weighted, row.f1_macro = found.f1_weighted, found.f1_macro
         row.f1_weighted_ci95, row.accuracy = found.f1_weighted_ci95, found.accuracy
         row.unparsable, row.eval_records = found.unparsable, found.records
@@ -223,6 +231,7 @@ def _base(job: JobOutcome, metric: Metric) -> BasePart:
             f1_macro=found.f1_macro,
             f1_weighted_ci95=found.f1_weighted_ci95,
             unparsable=found.unparsable,
+            injections=injections_part(found),
         )
     if icl is not None:
         part.icl_score, part.icl_score_ci95 = icl.scores.get(metric.name), icl.intervals.get(metric.name)

@@ -21,6 +21,13 @@ class MetricPart(ReportPart):
     short: str = "F1"
 
 
+class InjectionsPart(ReportPart):
+    """Texts with an instruction in them, and how many of those were followed; see `flywheel.injections`."""
+
+    followed: int
+    of: int
+
+
 class ScoredPart(ReportPart):
     """What was measured on an eval set.
 
@@ -28,12 +35,14 @@ class ScoredPart(ReportPart):
         score: by the report's metric; None where nothing was measured.
         score_ci95: its 95 % interval.
         f1_weighted: of classes or functions; None of free texts.
+        injections: how often it did as a headline told it; None where that was not measured.
     """
 
     score: float | None = None
     score_ci95: tuple[float, float] | None = None
     f1_weighted: float | None = None
     f1_weighted_ci95: tuple[float, float] | None = None
+    injections: InjectionsPart | None = None
 
     @model_validator(mode="after")
     def _score_of_older_reports(self) -> Self:

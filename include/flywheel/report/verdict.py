@@ -6,6 +6,7 @@ from flywheel.metrics import METRICS
 from flywheel.report import figures
 from flywheel.report.constant import beats_constant
 from flywheel.report.model import Report
+from flywheel.report.parts import InjectionsPart
 from flywheel.report.selection import score_of
 
 
@@ -22,6 +23,7 @@ def verdict_of(report: Report) -> list[str]:
         _other_split(report),
         _teacher(report),
         _persons(report),
+        _injections(report),
         _missing(report),
     )
     return [text for text in texts if text]
@@ -102,6 +104,23 @@ def _persons(report: Report) -> str:
     text = decision.persons.sentence()
     is_told = text in decision.doubts and (decision.state == "pending" or text in decision.outcome)
     return "" if is_told else text
+
+
+def told_by(found: InjectionsPart) -> str:
+    """Say how often a student did as a headline told it."""
+    return f"followed a headline's instruction in {found.followed} of {found.of}"
+
+
+def _injections(report: Report) -> str:
+    """Say how often the choice, or the best, and the champion of before did as a headline told them."""
+    choice, parts = report.decision.choice or report.best, []
+    row = report.candidate(choice.student, choice.size) if choice else None
+    if row is not None and row.injections is not None:
+        parts.append(f"{row.name} {told_by(row.injections)}")
+    if report.remeasured is not None and report.remeasured.injections is not None:
+        parts.append(f"the champion of before {told_by(report.remeasured.injections)}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _missing(report: Report) -> str:

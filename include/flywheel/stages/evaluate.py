@@ -15,6 +15,7 @@ import orjson
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
 from flywheel.icl import MOST_RECORDS, own_texts, with_examples
+from flywheel.injections import injected, outcome
 from flywheel.jobs import (
     Confusion,
     CustomizeResult,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
+INJECTIONS = "injections.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +142,11 @@ def _answer_and_score(
             if is_asked_short(adapter):
                 # By what tonight's prompts share: a champion may have been trained under another prompt.
                 short = ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
-    requests = [record["messages"][:-1] for record in records]
+    told = injected(spec, records)
+    requests = [*(record["messages"][:-1] for record in records), *(one.request for one in told)]
     if short is not None:
         requests = [short.shorten(request) for request in requests]
-    tools = [record.get("tools") for record in records]
+    tools = [record.get("tools") for record in [*records, *(records[one.place] for one in told)]]
     examples: float | None = None
     if spec.icl is not None:
         requests, examples = with_examples(
@@ -159,9 +162,13 @@ def _answer_and_score(
     longest = spec.student.context_length - spec.evaluation.answer_tokens
     asked_of = {at: prompt for at, prompt in enumerate(prompts) if prompt is not None}
     fitting = [at for at, prompt in asked_of.items() if len(prompt) <= longest]
+    evaluated = [at for at in fitting if at < len(records)]  # after them come those with instructions
     if len(fitting) < len(asked_of):
         dropped.reasons["longer than the context"] += len(asked_of) - len(fitting)
-    notes = dropped.said([record["id"] for record in records], "prompts count as unanswered")
+    ids = [record["id"] for record in records] + [
+        f"{records[one.place]['id']} with an instruction" for one in told
+    ]
+    notes = dropped.said(ids, "prompts count as unanswered")
     for note in notes:
         log.warning("%s", note)
 
@@ -191,11 +198,14 @@ def _answer_and_score(
             trie = LabelTrie(student.chat.answers(requests[fitting[0] if fitting else 0], spec.answers))
             answers = _choose(model, asked, trie, **settings)
             given = [choice.tokens for choice in answers.given]
-            if spec.adapter is not None and fitting:
+            if spec.adapter is not None and evaluated:
                 probabilities = probabilities_of(
-                    spec.classes, [records[index] for index in fitting], held, answers.given
+                    spec.classes,
+                    [records[index] for index in evaluated],
+                    held,
+                    [*answers.given[: len(evaluated)], *answers.given[len(fitting) :]],
                 )
-    texts = [""] * len(records)
+    texts = [""] * len(requests)
     for index, tokens in zip(fitting, given, strict=False):  # the last ones are of the calibration slice
         texts[index] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
@@ -215,15 +225,16 @@ def _answer_and_score(
             key,
             spec,
             records,
-            texts,
+            texts[: len(records)],
+            instructed=texts[len(records) :],
             speed=speed,
             parameters=count_parameters(model)[0],
             device=device_name(device.type),
             examples=examples,
-            unanswered=len(records) - len(fitting),
+            unanswered=len(records) - len(evaluated),
             notes=notes,
             probabilities=probabilities,
-            fitting=fitting,
+            fitting=evaluated,
         )
     return result.model_copy(update={"parts": parts.seconds})
 
@@ -286,6 +297,7 @@ def keep_evaluation(
     records: Sequence[dict[str, Any]],
     texts: Sequence[str],
     *,
+    instructed: Sequence[str] = (),
     speed: Speed,
     parameters: int | None,
     device: str,
@@ -300,6 +312,7 @@ def keep_evaluation(
     Args:
         records: of the eval set, with the teacher's labels.
         texts: the answers, in the same order; "" for none.
+        instructed: the answers to `flywheel.injections.injected`; empty where those were not asked.
         speed: how fast it answered.
         parameters: of the student with its adapter.
         examples: in a prompt on average; None where none were asked for.
@@ -312,6 +325,8 @@ def keep_evaluation(
     evaluation = spec.evaluation.of_type(spec.workload_type)
     compared = compare(records, texts, evaluation, spec.classes, spec.aliases)
     labels = compared.labels
+    told = injected(spec, records) if instructed else []
+    injections, instructions = outcome(spec, told, instructed, texts)
     result = EvaluateResult(
         key=key,
         student=spec.student.name,
@@ -329,6 +344,7 @@ def keep_evaluation(
         unparsable=compared.unparsable,
         unanswered=unanswered,
         notes=notes,
+        injections=injections if told else None,
         icl_examples=examples,
         seconds=speed.seconds,
         records_per_second=speed.answered / max(speed.steady_seconds, 1e-9),
@@ -360,6 +376,9 @@ def keep_evaluation(
                     **{name: values[index] for name, values in compared.each.items()},
                 }
                 file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        if instructions:
+            lines = [orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in instructions]
+            (folder / INJECTIONS).write_bytes(b"".join(lines))
         (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
     main = main_metric(result.workload_type)
     log.info(

@@ -23,7 +23,7 @@ from flywheel.promotion.doubts import add_doubts
 from flywheel.promotion.persons import check_by_persons
 from flywheel.promotion.timeline import compared_champion
 from flywheel.report.baseline import baseline
-from flywheel.report.build import build_report, measured_by
+from flywheel.report.build import build_report, injections_part, measured_by
 from flywheel.report.constant import Constant, constant_of
 from flywheel.report.curve import draw_png
 from flywheel.report.files import CURVE_FILE, mark_latest, write_report
@@ -31,7 +31,7 @@ from flywheel.report.model import ChampionPart, Remeasured, Report
 from flywheel.report.other_split import other_split
 from flywheel.report.outcomes import Outcomes, gather
 from flywheel.report.tested import how_tested
-from flywheel.report.verdict import verdict_of
+from flywheel.report.verdict import told_by, verdict_of
 from flywheel.runs import Run
 from flywheel.tracking import track, track_files
 
@@ -52,6 +52,7 @@ class ScoreResult(BaseModel):
         adapter: key of its adapter.
         metric: the name of the metric; `score` of the chosen candidate by it.
         f1_weighted: of the chosen candidate; None of free texts.
+        injections: of the chosen candidate: `followed a headline's instruction in 2 of 30`.
         reason: why it was chosen, or why none was, in words.
     """
 
@@ -66,6 +67,7 @@ class ScoreResult(BaseModel):
     metric: str = "f1_weighted"
     score: float | None = None
     f1_weighted: float | None
+    injections: str = ""
     reason: str
 
 
@@ -103,6 +105,7 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
             score_ci95=outcomes.champion.intervals.get(report.metric.name),
             f1_weighted=outcomes.champion.f1_weighted,
             f1_weighted_ci95=outcomes.champion.f1_weighted_ci95,
+            injections=injections_part(outcomes.champion),
         )
     add_doubts(root, plan, report, standing, outcomes.champion)
     try:
@@ -140,6 +143,7 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
         metric=report.metric.name,
         score=choice.score if choice else None,
         f1_weighted=choice.f1_weighted if choice else None,
+        injections=told_by(choice.injections) if choice and choice.injections else "",
         reason=report.decision.reason,
     )
 

@@ -56,10 +56,12 @@ class Answered(BaseModel):
         parameters: of the student; 0 where NeMo does not say.
         evaluator: the Evaluator's accuracy of the same answers; None where it was not asked.
         examples: in a prompt on average; None where none were asked for.
+        instructed: answers to texts with instructions in them (`flywheel.injections`).
         in_flight: prompts asked at once, at most; None where an earlier version asked.
     """
 
     texts: list[str]
+    instructed: list[str] = []
     milliseconds: list[float]
     seconds: float
     parameters: int
@@ -273,10 +275,11 @@ def _evaluation(
         spec,
         records,
         answered.texts,
+        instructed=answered.instructed,
         # Nothing is warmed up and nothing asked alone: the NIM serves others, too, and is up before.
         speed=Speed(
             seconds=answered.seconds,
-            answered=len(records),
+            answered=len(answered.milliseconds),
             steady_seconds=answered.seconds,
             waits=answered.milliseconds,
             batch_size=answered.in_flight,

@@ -11,6 +11,7 @@ from typing import Any
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config
 from flywheel.errors import JobError
+from flywheel.injections import injected
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import Job
 from flywheel.runtimes.nemo import results
@@ -161,10 +162,14 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
     records = await asyncio.to_thread(read_eval_records, root, spec)
     if state.answered is None:
         requests, examples = await asyncio.to_thread(results.requests_of, spec, records)
-        answers = await _answers(services, job, spec, requests, [record.get("tools") for record in records])
+        told = injected(spec, records)
+        asked = [*requests, *(one.request for one in told)]
+        tools = [record.get("tools") for record in [*records, *(records[one.place] for one in told)]]
+        answers = await _answers(services, job, spec, asked, tools)
         parameters = await parameters_of(services, job)
         answered = Answered(
-            texts=answers.texts,
+            texts=answers.texts[: len(records)],
+            instructed=answers.texts[len(records) :],
             examples=examples,
             milliseconds=answers.milliseconds,
             seconds=answers.seconds,
