@@ -13,6 +13,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,10 @@ from flywheel.errors import OutsideError
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not to wait for the writer of a pipe that somebody put there.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+# An unfinished write of a file that nothing was added to for so long was killed.
+_LEFTOVER_SECONDS = 3600
 
 
 def names_of(path: str) -> list[str]:
@@ -120,7 +125,8 @@ def write_file(base: str, path: str, data: bytes | IO[bytes]) -> None:
     """
     folder, name = _folder_and_name(path)
     with opened_folder(base, folder, create=True) as at:
-        aside = f"{name}.{uuid.uuid4().hex[:8]}"
+        _sweep(at, f".{name}.")
+        aside = f".{name}.{uuid.uuid4().hex[:8]}"
         file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=at)
         try:
             with open(file, "wb") as opened:
@@ -164,6 +170,16 @@ def files_below(base: str, path: str) -> list[str]:
                 if stat.S_ISREG(os.stat(name, dir_fd=opened, follow_symlinks=False).st_mode):
                     found.append("/".join(filter(None, (path, folder.removeprefix(".").strip("/"), name))))
     return sorted(found)
+
+
+def _sweep(folder: int, prefix: str) -> None:
+    """Remove what writes of one file left behind that were killed."""
+    for name in os.listdir(folder):
+        if name.startswith(prefix):
+            with suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if not stat.S_ISDIR(found.st_mode) and time.time() - found.st_mtime > _LEFTOVER_SECONDS:
+                    os.unlink(name, dir_fd=folder)
 
 
 def _folder_and_name(path: str) -> tuple[str, str]:
