@@ -41,6 +41,8 @@ def _make_app() -> Any:
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
+    from flywheel.web.headers import PAGE_POLICY, SafeHeaders
+
     class Files(StaticFiles):
         """A file under an address that names its content never changes."""
 
@@ -54,7 +56,8 @@ def _make_app() -> Any:
     def alone(_: Request) -> HTMLResponse:
         return HTMLResponse(_ALONE, headers={"Cache-Control": "no-cache"})
 
-    return Starlette(routes=[Route("/", alone), Mount("/", Files(directory=FILES))])
+    files = Starlette(routes=[Route("/", alone), Mount("/", Files(directory=FILES))])
+    return SafeHeaders(files, PAGE_POLICY)
 
 
 def _version(name: str) -> str:

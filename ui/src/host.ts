@@ -36,7 +36,7 @@ interface HostProps {
   runId?: string;
 }
 
-const STYLE_ID = "flywheel-results-style";
+const STYLED = "data-flywheel-styled";
 
 /**
  * The page's own element. Airflow puts this component aside and makes it anew when it first renders again after
@@ -86,12 +86,13 @@ function leave(): void {
   });
 }
 
+/** A sheet of its own and no `style` element: such a one would need a policy that lets in any inline style. */
 function addStyles(text: string): void {
-  if (document.getElementById(STYLE_ID)) return;
-  const style = document.createElement("style");
-  style.id = STYLE_ID;
-  style.textContent = text;
-  document.head.append(style);
+  if (document.documentElement.hasAttribute(STYLED)) return;
+  document.documentElement.setAttribute(STYLED, "");
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(text);
+  document.adoptedStyleSheets.push(sheet);
 }
 
 if (isAlone()) startAlone((first) => addStyles(`${first}\n${styles}`));

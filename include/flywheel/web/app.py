@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from flywheel.redaction import install
+from flywheel.web.headers import SafeHeaders
 from flywheel.web.limits import BodyLimit
 from flywheel.web.problems import Guard, install_handlers
 from flywheel.web.routes import artifacts, champion, documentation, jobs, me, records, review, runs
@@ -38,4 +39,5 @@ def create_app() -> FastAPI:
     install_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(Guard)
+    app.add_middleware(SafeHeaders)
     return app

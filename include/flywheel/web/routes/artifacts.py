@@ -13,14 +13,13 @@ from flywheel.runs import Run
 from flywheel.web import archive, run_files
 from flywheel.web.access import requires
 from flywheel.web.artifact_names import JSON, NDJSON, TAR, Artifact, Artifacts, artifacts_of, predictions_path
+from flywheel.web.headers import BARS, document_policy
 from flywheel.web.problems import Problem
 from flywheel.web.routes.parts import RunId, planned_run, problems
 
 router = APIRouter(tags=["artifacts"], dependencies=[requires("read")])
 
 _READ_BYTES = 1 << 20
-# A report is a page of its own: it may neither run scripts nor act for who looks at it.
-_PAGE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @router.get("/runs/{run_id}/artifacts", responses=problems(404))
@@ -67,7 +66,11 @@ def get_artifact(
     data = run_files.read_bytes(run, name)
     if data is None:
         raise Problem(404, "The run has no such artifact.")
-    return Response(data, media_type=found.media_type, headers=_headers(found))
+    headers = _headers(found)
+    if found.media_type.startswith("text/html"):
+        text = data.decode("utf-8", errors="replace")
+        headers["Content-Security-Policy"] = f"sandbox; {document_policy(text)}; {BARS}"
+    return Response(data, media_type=found.media_type, headers=headers)
 
 
 def _adapter(run: Run, found: Artifact) -> Response:
@@ -100,11 +103,8 @@ def _headers(found: Artifact) -> dict[str, str]:
     inline = found.media_type.startswith(("text/html", "image/"))
     headers = {
         "Content-Disposition": f'{"inline" if inline else "attachment"}; filename="{name}"',
-        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "private, no-cache",
     }
-    if inline:
-        headers["Content-Security-Policy"] = _PAGE_POLICY
     if found.kind == "adapter":
         headers["Content-Encoding"] = "identity"  # weights do not get smaller by compression
         headers["ETag"] = f'"{found.key}"'

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from flywheel.web.access import requires
+from flywheel.web.headers import document_policy
 
 router = APIRouter(include_in_schema=False, dependencies=[requires("read")])
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'self'"
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -28,8 +28,8 @@ def get_document(request: Request) -> JSONResponse:
 @router.get("/docs")
 def get_page(request: Request) -> HTMLResponse:
     """Show the document to people: each route with its parameters, and examples to copy."""
-    base = request.scope.get("root_path", "")
-    return HTMLResponse(page(request.app, base), headers={"Content-Security-Policy": _POLICY})
+    text = page(request.app, request.scope.get("root_path", ""))
+    return HTMLResponse(text, headers={"Content-Security-Policy": document_policy(text)})
 
 
 def document(app: Any, base: str) -> dict[str, Any]:
