@@ -19,7 +19,7 @@ from flywheel.artifacts import key_of
 from flywheel.config.teacher import ConfirmAbove
 from flywheel.errors import UnconfirmedError
 from flywheel.plan import Plan
-from flywheel.runs import Run, folder_name
+from flywheel.runs import Run
 from flywheel.stages.forecast import Forecast, forecast
 
 # Of two nights that ask in one moment, the later one's word is there after so long, and the other waits.
@@ -124,7 +124,7 @@ def refusal_of(run: Run) -> str:
         return ""
     other = run.root.read_json(waits)["run_id"]
     run.root.discard(waits)
-    path = f"runs/{folder_name(other)}/{_REFUSED}"
+    path = f"{Run(run.root, other).path}/{_REFUSED}"
     return f"run {other}: {run.root.read_json(path)['reason']}" if run.root.exists(path) else ""
 
 
@@ -135,7 +135,7 @@ def withdraw(run: Run) -> None:
 
 def _is_over(run: Run, other: str) -> bool:
     """Return whether a run was deleted or cancelled."""
-    folder = f"runs/{folder_name(other)}"
+    folder = Run(run.root, other).path
     return not run.root.exists(f"{folder}/plan.json") or run.root.exists(f"{folder}/cancelled.json")
 
 

@@ -61,6 +61,10 @@ class OutsideError(ArtifactError):
     """A path leaves the artifact root, or a link on it might."""
 
 
+class OtherPlanError(ArtifactError):
+    """The plan in a run's folder is not that run's."""
+
+
 class StudentError(FlywheelError):
     """A student's weights cannot be loaded, trained or run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -10,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config, Student
+from flywheel.config.loading import project_home
 from flywheel.config.overrides import override_config
 from flywheel.config.sides import WORDS
 from flywheel.errors import ConfigError
 from flywheel.workload import Workload
 from flywheel.workload_versions import resolve_held
+
+PROJECT_VARIABLE = "FLYWHEEL_PROJECT"
 
 
 class Candidate(BaseModel):
@@ -40,6 +44,8 @@ class Plan(BaseModel):
     """All that a run needs to know; every later task reads this copy, never the config file again.
 
     Attributes:
+        dag_id: the DAG that the run is one of; empty: it was planned by hand.
+        project: whose run it is, as `project_name` says; empty in plans of flywheel 0.1.0.
         cutoff: unix seconds; the run sees records with known_at < cutoff.
         workload: the prompt and classes as they were when the run started.
         candidates: as asked for, biggest work first, so that the longest job does not start last; curate says
@@ -54,6 +60,8 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run_id: str
+    dag_id: str = ""
+    project: str = ""
     workload_id: str
     client_id: str
     cutoff: int
@@ -99,6 +107,7 @@ def make_plan(
     config: Config,
     *,
     run_id: str,
+    dag_id: str = "",
     cutoff: datetime,
     workload_id: str | None = None,
     client_id: str | None = None,
@@ -151,6 +160,8 @@ def make_plan(
     ]
     return Plan(
         run_id=run_id,
+        dag_id=dag_id,
+        project=project_name(),
         workload_id=workload_id or workload.id,
         client_id=client_id or config.client_id,
         cutoff=int(cutoff.timestamp()),
@@ -164,6 +175,14 @@ def make_plan(
         exam_changes=exam_changes,
         is_backfill=is_backfill,
     )
+
+
+def project_name() -> str:
+    """Return what tells this project from others with its artifact root: FLYWHEEL_PROJECT, else its path.
+
+    The variable tells projects apart that lie at the same path of different machines, as in images.
+    """
+    return os.environ.get(PROJECT_VARIABLE) or str(project_home())
 
 
 def _check_type(config: Config, workload: Workload) -> None:

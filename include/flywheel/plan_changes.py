@@ -9,7 +9,7 @@ from flywheel.errors import ConfigError
 from flywheel.plan import Plan
 
 # Made anew by each plan, or said by another key.
-_OF_NO_ACCOUNT = ("created_at", "run_id", "cutoff", "workload_id")
+_OF_NO_ACCOUNT = ("created_at", "run_id", "dag_id", "project", "cutoff", "workload_id")
 _MOST_SHOWN = 8
 _LONGEST = 40
 

@@ -13,22 +13,26 @@ A stage is a plain function that knows nothing of this; the DAG and the command 
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import BaseModel
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError
-from flywheel.plan import Candidate, Plan
+from flywheel.errors import ArtifactError, OtherPlanError
+from flywheel.inside import is_inside
+from flywheel.plan import PROJECT_VARIABLE, Candidate, Plan
 from flywheel.plan_changes import changes, said_cutoff
 from flywheel.private import private_file
+from flywheel.run_names import folder_name, former_folder_name
 from flywheel.workload_versions import remember_version
 
 log = logging.getLogger(__name__)
@@ -40,40 +44,89 @@ Result = TypeVar("Result", bound=BaseModel)
 
 
 class Run:
-    """One run of the flywheel, by its folder in the artifact root."""
+    """One run of the flywheel, by its folder in the artifact root.
 
-    def __init__(self, root: ArtifactRoot, run_id: str) -> None:
+    Args:
+        dag_id: the DAG that the run is one of; empty: `flywheel`, or none.
+        plan_digest: SHA-256 of the plan.json that the run had when it began; empty: unknown. A plan that was
+            changed since is then refused.
+    """
+
+    def __init__(self, root: ArtifactRoot, run_id: str, dag_id: str = "", plan_digest: str = "") -> None:
         self.root = root
         self.run_id = run_id
-        self.path = f"runs/{folder_name(run_id)}"
+        self.dag_id = dag_id
+        self.plan_digest = plan_digest
 
     @classmethod
-    def create(cls, plan: Plan) -> Run:
-        """Freeze a plan into its run's folder; the plan that is there already stays.
+    def create(cls, plan: Plan, *, is_first: bool = False) -> Run:
+        """Freeze a plan into its run's folder; the run's own plan that is there already stays.
 
         What an older flywheel left in the artifact root is brought up first. Where the plan that is there
         differs, the log says how.
 
+        Args:
+            is_first: nobody can have planned this run before. A plan that is there nevertheless is taken
+                only if it is the same as this one.
+
         Raises:
+            OtherPlanError: the plan that is there is that of another run, DAG or project, or was there
+                before the run was.
             ArtifactError: a newer flywheel has written the artifact root.
         """
         from flywheel.upgrade import bring_up  # here: it is needed once a run
 
-        run = cls(ArtifactRoot(plan.config.artifacts.root), plan.run_id)
+        run = cls(ArtifactRoot(plan.config.artifacts.root), plan.run_id, plan.dag_id)
         bring_up(run.root)
         if not run.is_planned:
             remember_version(run.root, plan.workload)
-            run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+            data = orjson.dumps(plan.model_dump(mode="json"), option=orjson.OPT_INDENT_2)
+            run.root.write_bytes(f"{run.path}/plan.json", data)
             if run.root.is_folder:
                 private_file(run.root.local_folder(f"{run.path}/plan.json"))
-        elif differences := changes(run.plan, plan):
+            run.plan_digest = hashlib.sha256(data).hexdigest()
+            return run
+        run.plan_digest = hashlib.sha256(run.root.read_bytes(f"{run.path}/plan.json")).hexdigest()
+        found = run.plan
+        refuse_others(f"{run.root.url}/{run.path}", found, plan)
+        differences = changes(found, plan)
+        if is_first and (differences or found.cutoff != plan.cutoff):
+            raise OtherPlanError(
+                f"{run.root.url}/{run.path}: has a plan for {said_cutoff(found)} that was there before the "
+                f"run {plan.run_id} began, and is not the plan of this run: "
+                f"{'; '.join(differences) or 'the cutoff differs'}. Move the folder away if you know whose "
+                "it is, and clear the task"
+            )
+        if differences:
             log.warning(
                 "%s is planned already, for %s, and keeps that plan, though these differ by now: %s",
                 plan.run_id,
-                said_cutoff(run.plan),
+                said_cutoff(found),
                 "; ".join(differences),
             )
         return run
+
+    @classmethod
+    def in_folder(cls, root: ArtifactRoot, name: str) -> Run:
+        """Return the run of a folder of `runs`, by the folder's name."""
+        run = cls(root, name)
+        run.path = f"runs/{name}"
+        with suppress(ArtifactError, AttributeError):
+            run.run_id = str(root.read_json(f"{run.path}/plan.json").get("run_id", name))
+        return run
+
+    @cached_property
+    def path(self) -> str:
+        """The run's folder, relative to the root; one that flywheel 0.1.0 made has the name of then."""
+        path = f"runs/{folder_name(self.run_id, self.dag_id)}"
+        former = f"runs/{former_folder_name(self.run_id)}"
+        if path == former or self.root.exists(f"{path}/plan.json"):
+            return path
+        if self.root.exists(f"{former}/plan.json"):
+            plan = self.root.read_json(f"{former}/plan.json")
+            if isinstance(plan, dict) and plan.get("run_id") == self.run_id and not plan.get("project"):
+                return former
+        return path
 
     @property
     def is_planned(self) -> bool:
@@ -85,9 +138,19 @@ class Run:
         """The frozen plan.
 
         Raises:
-            ArtifactError: the run has none.
+            ArtifactError: the run has none, or it was changed since the run began.
         """
-        return Plan.model_validate(self.root.read_json(f"{self.path}/plan.json"))
+        path = f"{self.path}/plan.json"
+        if not self.plan_digest:
+            return Plan.model_validate(self.root.read_json(path))
+        data = self.root.read_bytes(path) if self.is_planned else b""
+        if hashlib.sha256(data).hexdigest() != self.plan_digest:
+            raise OtherPlanError(
+                f"{self.root.url}/{self.path}/plan.json: is not the plan that this run began with: somebody "
+                "has changed it since. Find out who, put it back or remove it, and clear the task `plan` "
+                "with all that comes after it"
+            )
+        return Plan.model_validate_json(data)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -186,17 +249,50 @@ def open_run(root: str, run_id: str) -> Run:
     Raises:
         ArtifactError: there is none; the message names those that are there.
     """
-    run = Run(ArtifactRoot(root), run_id)
+    run = find_run(ArtifactRoot(root), run_id)
     if not run.root.exists(f"{run.path}/plan.json"):
         there = ", ".join(run.root.list("runs")[-5:]) or "none"
         raise ArtifactError(f"{run.root.url}/{run.path}: no such run; the latest are: {there}")
     return run
 
 
-def folder_name(run_id: str) -> str:
-    """Return a run's id as the name of a folder: what file systems and URLs dislike becomes '-'."""
-    name = re.sub(r"[^A-Za-z0-9._@=-]", "-", run_id)
-    return name if name.strip(".") else name.replace(".", "-")
+def find_run(root: ArtifactRoot, name: str) -> Run:
+    """Return a run by its id or, as people copy it from a list, by the name of its folder."""
+    run = Run(root, name)
+    if run.is_planned and run.path != f"runs/{name}":
+        return run
+    is_folder = is_inside(name) and root.exists(f"runs/{name}/plan.json")
+    return Run.in_folder(root, name) if is_folder else run
+
+
+def refuse_others(folder: str, found: Plan, plan: Plan) -> None:
+    """Refuse a plan that is there, where it is none of the run that is planned now.
+
+    Raises:
+        OtherPlanError: it is that of another run, DAG or project.
+    """
+    if found.run_id != plan.run_id:
+        raise OtherPlanError(
+            f"{folder}: is the folder of run {found.run_id!r}, not of {plan.run_id!r}: start this one under "
+            "another id, or move the folder away"
+        )
+    if not found.project:  # flywheel 0.1.0 did not say
+        return
+    if found.dag_id != plan.dag_id:
+        raise OtherPlanError(
+            f"{folder}: run {plan.run_id!r} there is {_of_dag(found)}, not {_of_dag(plan)}: start this one "
+            "under another id, or move the folder away"
+        )
+    if found.project != plan.project:
+        raise OtherPlanError(
+            f"{folder}: run {plan.run_id!r} there is one of project {found.project}, not of {plan.project}: "
+            "give each project an artifacts.root of its own. If it is the same one, which has moved, set "
+            f"{PROJECT_VARIABLE}={found.project}"
+        )
+
+
+def _of_dag(plan: Plan) -> str:
+    return f"one of DAG {plan.dag_id!r}" if plan.dag_id else "one that was planned by hand"
 
 
 def seconds_of(intervals: list[tuple[float, float]]) -> float:

@@ -142,6 +142,12 @@ def write_dataset(root: ArtifactRoot, texts: int = 40, seed: int = 1) -> str:
     return key
 
 
+def change_plan(run: Run, plan: Plan) -> None:
+    """Have a run go on as if it had begun with another plan."""
+    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    run.plan_digest = ""
+
+
 def finish(
     plan: Plan,
     *,

@@ -264,7 +264,7 @@ def test_with_four_eyes_the_starters_yes_is_asked_for_again(folder: Path, asked:
     promotion = run.plan.config.promotion.model_copy(update={"four_eyes": True})
     config = run.plan.config.model_copy(update={"promotion": promotion})
     plan = run.plan.model_copy(update={"config": config})
-    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    finished_run.change_plan(run, plan)
     task, context = ConfirmOperator(task_id="confirm"), context_of(run)
     context["dag_run"] = SimpleNamespace(triggering_user_name="ada")
     with pytest.raises(TaskAwaitingInput):

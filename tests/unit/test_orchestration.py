@@ -29,7 +29,7 @@ from flywheel.runtimes import Job, RefusedJobError
 from flywheel.wheel import promote, score
 from tests.unit import finished_run
 from tests.unit.champions import place_hold
-from tests.unit.finished_run import config_of, finish, plan_of
+from tests.unit.finished_run import change_plan, config_of, finish, plan_of
 
 DAWN, NOON, DUSK = (datetime(2019, 3, 2, hour, tzinfo=UTC) for hour in (6, 12, 18))
 
@@ -338,7 +338,7 @@ def test_a_person_is_told_what_another_person_decided_before(run: Run, asked: di
 def test_nobody_is_asked_about_a_night_in_the_past(run: Run, asked: dict[str, Any]) -> None:
     score(run)
     plan = run.plan.model_copy(update={"is_backfill": True})
-    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    change_plan(run, plan)
     assert ReviewOperator(task_id="review").execute(context_of(run))["by"] == "config"
     assert not asked
 

@@ -13,7 +13,7 @@ from flywheel.errors import ArtifactError
 from flywheel.mlflow_client import TrackingError
 from flywheel.report import read_report
 from flywheel.stages.promote import PromoteResult
-from tests.unit.finished_run import TABLE_1, config_of, finish, plan_of
+from tests.unit.finished_run import TABLE_1, change_plan, config_of, finish, plan_of
 
 WORKLOAD = ("news_classifier", "default")
 LOWER = {pair: value - 0.03 for pair, value in TABLE_1.items()}
@@ -60,13 +60,13 @@ def test_a_run_whose_split_was_changed_promotes_only_by_a_person(config: Config,
     plan = run.plan.model_copy(
         update={"exam_changes": ("data_split_config.eval_size", "data_split_config.limit")}
     )
-    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    change_plan(run, plan)
     wheel.score(run)
     result = wheel.promote(run)
     assert (result.promoted, result.state, result.champion) == (False, "none", None)
     assert "(data_split_config.eval_size, data_split_config.limit)" in result.reason
     by_person = plan.model_copy(update={"approval": "human"})
-    run.root.write_json(f"{run.path}/plan.json", by_person.model_dump(mode="json"))
+    change_plan(run, by_person)
     assert wheel.promote(run).promoted
 
 

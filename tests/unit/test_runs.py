@@ -1,5 +1,6 @@
 """Plans and run folders: frozen at the start, results kept with their times."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,10 +9,12 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from flywheel import cli
+from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config
-from flywheel.errors import ArtifactError, ConfigError
+from flywheel.errors import ArtifactError, ConfigError, OtherPlanError
 from flywheel.plan import Plan, make_plan
-from flywheel.runs import Run, folder_name, open_run, seconds_of
+from flywheel.run_names import folder_name, former_folder_name
+from flywheel.runs import Run, open_run, seconds_of
 
 CUTOFF = datetime(2019, 3, 2, tzinfo=UTC)
 
@@ -124,12 +127,136 @@ def test_time_that_overlaps_counts_once() -> None:
 def test_opening_a_run_that_was_not_planned_names_those_that_were(config: Config) -> None:
     run = Run.create(plan_of(config))
     assert open_run(config.artifacts.root, "r:1+0").plan == run.plan
-    with pytest.raises(ArtifactError, match="no such run; the latest are: r-1-0"):
+    with pytest.raises(ArtifactError, match="no such run; the latest are: r-1-0~"):
         open_run(config.artifacts.root, "other")
 
 
-def test_run_ids_become_plain_folder_names() -> None:
-    assert folder_name("manual__2026-11-24T02:08:27+00:00") == "manual__2026-11-24T02-08-27-00-00"
+# -- names ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_carries_its_run_id_readably_and_a_plain_id_is_its_own_name() -> None:
+    name = folder_name("manual__2026-11-24T02:08:27+00:00")
+    assert re.fullmatch(r"manual__2026-11-24T02-08-27-00-00~[0-9a-f]{20}", name)
+    assert folder_name("night-1_a.b@5=x") == folder_name("night-1_a.b@5=x", "flywheel") == "night-1_a.b@5=x"
+    assert folder_name("night-1", "other").startswith("other-night-1~")
+
+
+TONIGHT = "scheduled__2026-11-25T02:00:00+00:00"
+LOOK_ALIKES = (
+    "scheduled__2026-11-25T02-00-00-00-00",
+    "scheduled__2026-11-25T02:00:00-00:00",
+    "scheduled__2026-11-25T02:00:00 00:00",
+    "scheduled__2026-11-25T02/00/00+00/00",
+    folder_name(TONIGHT),
+    f"{TONIGHT}\u00e9",
+    f"{TONIGHT}\ud800",
+    "x" * 300,
+    "x" * 301,
+    ".",
+    "..",
+    "-",
+    "--",
+    ".x",
+    "-x",
+)
+
+
+def test_no_two_runs_have_one_folder() -> None:
+    ids = [TONIGHT, *LOOK_ALIKES]
+    runs = [(run_id, dag_id) for run_id in ids for dag_id in ("flywheel", "other", "other-scheduled")]
+    names = {folder_name(*run) for run in runs}
+    assert len(names) == len(runs)
+    assert all(len(name) < 200 and not name.startswith(".") and "/" not in name for name in names)
+    assert folder_name("b", "a") != folder_name("a-b") != folder_name("b", "a-")
+
+
+@pytest.mark.parametrize("run_id", [one for one in LOOK_ALIKES if "\ud800" not in one])
+def test_a_plan_planted_under_a_look_alike_of_tonights_name_is_not_tonights(
+    config: Config, run_id: str
+) -> None:
+    Run.create(plan_of(config, sizes=[1]).model_copy(update={"run_id": run_id}))
+    tonight = plan_of(config, dag_id="flywheel").model_copy(update={"run_id": TONIGHT})
+    run = Run.create(tonight, is_first=True)
+    assert [candidate.size for candidate in run.plan.candidates] == [10, 5, 10, 5]
+
+
+def test_a_plan_that_was_there_before_its_run_began_is_refused(config: Config) -> None:
+    Run.create(plan_of(config, sizes=[1]))  # somebody's, with all names right
+    with pytest.raises(OtherPlanError, match=r"was there before the run r:1\+0 began.*size: 1 -> 10"):
+        Run.create(plan_of(config), is_first=True)
+
+
+def test_the_same_plan_is_kept_though_it_was_there_before(config: Config) -> None:
+    """As after Airflow's database was made anew, and a night is filled again."""
+    first = Run.create(plan_of(config))
+    assert Run.create(plan_of(config), is_first=True).plan == first.plan
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"run_id": "r-1-0"}, r"is the folder of run 'r-1-0', not of 'r:1\+0'"),
+        ({"dag_id": "copy"}, r"is one of DAG 'copy', not one of DAG 'flywheel'"),
+        ({"dag_id": ""}, r"is one that was planned by hand, not one of DAG 'flywheel'"),
+        ({"project": "/srv/other"}, r"one of project /srv/other, not of .*FLYWHEEL_PROJECT=/srv/other"),
+    ],
+)
+def test_a_plan_of_another_run_dag_or_project_is_refused_and_says_whose_it_is(
+    config: Config, other: dict[str, str], said: str
+) -> None:
+    plan = plan_of(config, dag_id="flywheel")
+    run = Run(ArtifactRoot(config.artifacts.root), plan.run_id)
+    run.root.write_json(f"{run.path}/plan.json", plan.model_copy(update=other).model_dump(mode="json"))
+    for is_first in (True, False):
+        with pytest.raises(OtherPlanError, match=said):
+            Run.create(plan, is_first=is_first)
+
+
+def test_two_projects_with_one_root_and_one_cron_do_not_get_each_others_plans(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = str(Path(__file__).parents[2] / config.workload)
+    config = config.model_copy(update={"workload": workload})
+    ours = Run.create(plan_of(config, dag_id="flywheel"), is_first=True)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "another"))
+    with pytest.raises(OtherPlanError, match=r"artifacts\.root of its own"):
+        Run.create(plan_of(config, dag_id="flywheel"), is_first=True)
+    monkeypatch.setenv("FLYWHEEL_PROJECT", ours.plan.project)  # it was moved, no more
+    assert Run.create(plan_of(config, dag_id="flywheel")).plan == ours.plan
+
+
+def test_a_plan_that_is_changed_during_its_run_is_refused(config: Config) -> None:
+    run = Run.create(plan_of(config))
+    later = Run(run.root, run.run_id, run.dag_id, run.plan_digest)
+    assert later.plan == run.plan
+    changed = {**run.root.read_json(f"{run.path}/plan.json"), "approval": "human"}
+    run.root.write_json(f"{run.path}/plan.json", changed)
+    with pytest.raises(OtherPlanError, match="not the plan that this run began with"):
+        _ = later.plan
+    run.root.discard(f"{run.path}/plan.json")
+    with pytest.raises(OtherPlanError, match="not the plan that this run began with"):
+        _ = later.plan
+
+
+def test_a_run_of_flywheel_0_1_0_is_found_in_its_folder_of_then(config: Config) -> None:
+    root, run_id = ArtifactRoot(config.artifacts.root), "manual__2026-11-24T02:08:27+00:00"
+    plan = plan_of(config).model_copy(update={"run_id": run_id}).model_dump(mode="json")
+    before = {key: value for key, value in plan.items() if key not in ("dag_id", "project")}
+    root.write_json(f"runs/{former_folder_name(run_id)}/plan.json", before)
+    assert Run(root, run_id).path == "runs/manual__2026-11-24T02-08-27-00-00"
+    assert open_run(config.artifacts.root, run_id).plan.run_id == run_id
+    assert open_run(config.artifacts.root, "manual__2026-11-24T02-08-27-00-00").run_id == run_id
+    look_alike = Run(root, "manual__2026-11-24T02:08:27-00:00")
+    assert not look_alike.is_planned
+
+
+def test_a_run_is_also_opened_by_the_name_of_its_folder(config: Config) -> None:
+    run = Run.create(plan_of(config))
+    opened = open_run(config.artifacts.root, run.path.removeprefix("runs/"))
+    assert (opened.run_id, opened.path) == (run.run_id, run.path)
+    for name in ("../runs", "..", "/", ""):
+        with pytest.raises(ArtifactError):
+            open_run(config.artifacts.root, name)
 
 
 def test_a_workload_that_is_edited_during_a_run_does_not_change_it(config: Config, tmp_path: Path) -> None:

@@ -267,14 +267,14 @@ def test_latest_is_the_run_scored_last(root: str, capsys: pytest.CaptureFixture[
     assert link.is_symlink()
     assert json.loads((link / "report.json").read_bytes())["run_id"] == "night:2+0"
     print_report(root)
-    assert "runs/night-2-0/report.html" in capsys.readouterr().out
+    assert f"{Run(ArtifactRoot(root), 'night:2+0').path}/report.html" in capsys.readouterr().out
     print_report(root, "night-1")
     assert "runs/night-1/report.html" in capsys.readouterr().out
 
 
 def test_a_folder_named_latest_stays(root: str) -> None:
     (Path(root) / "latest").mkdir(parents=True)
-    mark_latest(ArtifactRoot(root), "night-1")
+    mark_latest(Run(ArtifactRoot(root), "night-1"))
     assert [path.name for path in Path(root).iterdir()] == ["latest"]
 
 

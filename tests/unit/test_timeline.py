@@ -26,7 +26,15 @@ from flywheel.report import read_report
 from flywheel.runs import Run
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import deletion, promotion
-from tests.unit.finished_run import TABLE_1, adapter_key, config_of, finish, plan_of, write_dataset
+from tests.unit.finished_run import (
+    TABLE_1,
+    adapter_key,
+    change_plan,
+    config_of,
+    finish,
+    plan_of,
+    write_dataset,
+)
 
 WORKLOAD = ("news_classifier", "default")
 NONE_GOOD = {("1b", 25): 0.7, ("3b", 25): 0.8}
@@ -334,7 +342,7 @@ def test_a_run_whose_split_a_client_changed_is_no_night(
     turn(config, 2, data=1)
     run = finish(plan_of(config, "asked", 9), data_seed=2)
     plan = run.plan.model_copy(update={"exam_changes": ("data_split_config.eval_size",)})
-    run.root.write_json(f"{run.path}/plan.json", plan.model_dump(mode="json"))
+    change_plan(run, plan)
     wheel.score(run)
     wheel.promote(run)
     assert [entry.run_id for entry in line.entries()] == ["night-2"]

@@ -152,8 +152,12 @@ def test_ids_with_quotes_are_taken_as_they_are(uri: str, tmp_path: Path) -> None
     assert "news_classifier.o-neil-desk-1-" in result.champion.registry.model
 
 
-def test_a_server_that_is_down_costs_seconds_and_is_a_warning(tmp_path: Path) -> None:
-    plan = plan_in("http://user:secret@127.0.0.1:9", tmp_path, students=["1b"], sizes=[25])
+def test_a_server_that_is_down_costs_seconds_and_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    plan = plan_in("http://127.0.0.1:9", tmp_path, students=["1b"], sizes=[25])
     run = finish(plan)
     started = time.monotonic()
     wheel.score(run)

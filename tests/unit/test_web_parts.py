@@ -16,7 +16,8 @@ from flywheel import wheel
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, champion_history, read_champion
 from flywheel.errors import ArtifactError
-from flywheel.runs import Run, folder_name
+from flywheel.run_names import folder_name, former_folder_name
+from flywheel.runs import Run
 from flywheel.web import archive, deletion, idempotency, promotion, summaries
 from flywheel.web.problems import Problem
 from tests.unit.finished_run import config_of, finish, plan_of
@@ -220,7 +221,8 @@ def test_latest_then_names_the_run_that_was_scored_last(nights: list[Run]) -> No
 
 @pytest.mark.parametrize("run_id", [".", "..", "..."])
 def test_no_run_id_leads_out_of_the_folder_of_runs(run_id: str) -> None:
-    assert set(folder_name(run_id)) == {"-"}
+    assert folder_name(run_id).startswith("-") and "/" not in folder_name(run_id)
+    assert set(former_folder_name(run_id)) == {"-"}
 
 
 # -- champions -----------------------------------------------------------------------------------------

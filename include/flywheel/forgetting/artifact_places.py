@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -276,12 +275,11 @@ def point_latest(house: House) -> None:
         return
     scored: list[tuple[float, str]] = []
     for name in root.list("runs"):
-        path = f"{Run(root, name).path}/stages/score.json"
+        path = f"runs/{name}/stages/score.json"
         if root.exists(path):
-            data: dict[str, Any] = root.read_json(path)
-            scored.append((float(data["ended_at"]), name))
+            scored.append((float(root.read_json(path)["ended_at"]), name))
     if scored:
-        mark_latest(root, max(scored)[1])
+        mark_latest(Run.in_folder(root, max(scored)[1]))
     elif root.is_folder:
         with suppress(FileNotFoundError):
             os.unlink(Path(root.url) / LATEST)

@@ -9,7 +9,8 @@ from typing import Any
 from flywheel.artifacts import ArtifactRoot
 from flywheel.runs import Run
 
-# Under this XCom key `plan` leaves where the run's folder is: {"root", "run_id"}.
+# Under this XCom key `plan` leaves where the run's folder is and the SHA-256 of its plan.json:
+# {"root", "run_id", "dag_id", "plan"}.
 RUN_KEY = "run"
 
 
@@ -34,13 +35,15 @@ def is_backfill(context: Mapping[str, Any]) -> bool:
 
 def share_run(context: Mapping[str, Any], run: Run, root: str) -> None:
     """Tell the later tasks where the run's folder is."""
-    context["ti"].xcom_push(key=RUN_KEY, value={"root": root, "run_id": run.run_id})
+    told = {"root": root, "run_id": run.run_id, "dag_id": run.dag_id, "plan": run.plan_digest}
+    context["ti"].xcom_push(key=RUN_KEY, value=told)
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
     """Return the run that `plan` made."""
     where = context["ti"].xcom_pull(task_ids="plan", key=RUN_KEY)
-    return Run(ArtifactRoot(where["root"]), where["run_id"])
+    # A run that was begun by flywheel 0.1.0 has told less.
+    return Run(ArtifactRoot(where["root"]), where["run_id"], where.get("dag_id", ""), where.get("plan", ""))
 
 
 def facts(result: Any) -> dict[str, Any]:

@@ -33,10 +33,11 @@ def champion_uri(workload_id: str, client_id: str) -> str:
 def plan() -> list[str]:
     """Freeze config, params and cutoff into the run's folder; every later task reads that copy.
 
-    The log says how many answers will be asked of the teacher, and what they cost. A run that has a plan
-    keeps it, also when this task is cleared. Returns the students.
+    The log says how many answers will be asked of the teacher, and what they cost. A run that has planned
+    keeps its plan, also when this task is cleared; another's is refused. Returns the students.
     """
     from flywheel import wheel
+    from flywheel.errors import OtherPlanError
     from flywheel.orchestration.settings import config_of, unchanged_as_none
     from flywheel.plan import make_plan
     from flywheel.runs import Run
@@ -47,6 +48,7 @@ def plan() -> list[str]:
     made = make_plan(
         config_of(experiment),
         run_id=str(context["run_id"]),
+        dag_id=context["ti"].dag_id,
         cutoff=cutoff_of(context),
         workload_id=params["workload_id"],
         client_id=params["client_id"],
@@ -57,7 +59,10 @@ def plan() -> list[str]:
         experiment=experiment,
         is_backfill=is_backfill(context),
     )
-    run = Run.create(made)
+    try:
+        run = Run.create(made, is_first=context["ti"].try_number == 1)
+    except OtherPlanError as error:  # a second try would find it, too
+        raise AirflowFailException(str(error)) from error
     share_run(context, run, made.config.artifacts.root)
     planned = run.plan
     log.info("cutoff %s, candidates %s", cutoff_of(context), ", ".join(c.name for c in planned.candidates))

@@ -13,7 +13,7 @@ from flywheel.errors import ArtifactError
 from flywheel.report.html import render_html
 from flywheel.report.model import REPORT_FILE, Report
 from flywheel.report.table import render_table
-from flywheel.runs import Run, folder_name
+from flywheel.runs import Run, find_run
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def read_report(root: ArtifactRoot, run_id: str = LATEST) -> Report:
     Raises:
         ArtifactError: there is no such run, or it was not scored yet.
     """
-    path = f"{latest_path(root) if run_id == LATEST else f'runs/{folder_name(run_id)}'}/{REPORT_FILE}"
+    path = f"{latest_path(root) if run_id == LATEST else find_run(root, run_id).path}/{REPORT_FILE}"
     if not root.exists(path):
         there = ", ".join(root.list("runs")[-5:]) or "none"
         raise ArtifactError(f"{root.url}/{path}: no report; `flywheel score RUN` writes it; runs: {there}")
@@ -79,11 +79,11 @@ def latest_path(root: ArtifactRoot) -> str:
     raise ArtifactError(f"{root.url}: no run was scored yet; `make run` turns the wheel once")
 
 
-def mark_latest(root: ArtifactRoot, run_id: str) -> None:
+def mark_latest(run: Run) -> None:
     """Make `latest` point at a run: a link where the root is a folder, else the file `latest.json`."""
-    path = Run(root, run_id).path
+    root, path = run.root, run.path
     if not root.is_folder:
-        root.write_json(f"{LATEST}.json", {"run_id": run_id, "path": path})
+        root.write_json(f"{LATEST}.json", {"run_id": run.run_id, "path": path})
         return
     link = Path(root.url) / LATEST
     aside = link.with_name(f".{LATEST}.{uuid.uuid4().hex[:8]}")

@@ -131,10 +131,11 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
         except TrackingError as error:
             _warn(report, f"The report's files are not in MLflow: {error}")
             write_report(folder, report)
-    mark_latest(root, plan.run_id)
+    run = Run(root, plan.run_id, plan.dag_id)
+    mark_latest(run)
     choice = report.decision.choice
     return ScoreResult(
-        report=f"{Run(root, plan.run_id).path}/report.json",
+        report=f"{run.path}/report.json",
         scored=len(report.scored),
         failed=len(report.candidates) - len(report.scored),
         best=f"{report.best.student} @ {report.best.size}" if report.best else None,

@@ -180,11 +180,11 @@ def _move_latest(run: Run) -> None:
         return
     scored = []
     for name in root.list("runs"):
-        other = Run(root, name)
+        other = Run.in_folder(root, name)
         score = run_files.read_json(other, "stages/score.json") if other.path != run.path else None
         if score:
-            scored.append((score["ended_at"], name))
+            scored.append((score["ended_at"], name, other))
     if scored:
-        mark_latest(root, max(scored)[1])
+        mark_latest(max(scored, key=lambda one: one[:2])[2])
     else:
         root.discard(LATEST if root.is_folder else f"{LATEST}.json")
