@@ -219,6 +219,19 @@ def test_on_nemo_another_dag_follows_a_persons_champion(
         assert dag.task_ids == ["serve"]
 
 
+@pytest.mark.parametrize("cron", ["30 4 * * 0", None])
+def test_what_nobody_needs_is_removed_by_a_dag_of_its_own_where_the_config_says_when(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cron: str | None
+) -> None:
+    write_config(tmp_path, monkeypatch, retention={"cron": cron})
+    bag = DagBag(str(DAG_FILE.with_name("flywheel_prune.py")), safe_mode=False)
+    assert not bag.import_errors
+    assert set(bag.dags) == ({"flywheel_prune"} if cron else set())
+    if cron:
+        assert bag.dags["flywheel_prune"].task_ids == ["prune"]
+        assert bag.dags["flywheel_prune"].schedule.expression == "30 4 * * 0"
+
+
 def test_examples_in_prompts_are_a_task_where_the_config_has_them(
     dag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,9 @@ def forget(
                 tell(f"{place.name}: {len(found):,} removed")
         _note(house, findings, at, by or getpass.getuser())
         house.root.discard(pending)
+        for name in house.root.list(PENDING):  # what a kill has left of writing it
+            if name.startswith(f".{pending.rsplit('/', 1)[1]}."):
+                house.root.discard(f"{PENDING}/{name}")
     finally:
         house.close()
 
