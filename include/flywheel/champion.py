@@ -204,7 +204,6 @@ def sequences(root: ArtifactRoot, workload_id: str, client_id: str) -> list[int]
         ArtifactError: one is missing, or there are none and yet a champion, of an older flywheel.
     """
     folder = champion_folder(workload_id, client_id)
-    root.fs.invalidate_cache(f"{root.url}/{folder}/decisions")  # other processes and hosts write there
     found = sorted(int(name[:10]) for name in root.list(f"{folder}/decisions") if _NAME.fullmatch(name))
     if found and found != list(range(1, len(found) + 1)):
         gap = next(number for number, there in enumerate(found, 1) if number != there)

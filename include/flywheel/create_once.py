@@ -111,7 +111,6 @@ def _put(root: ArtifactRoot, path: str, data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError:  # each store has its own way to say that the condition does not hold
-        root.fs.invalidate_cache()
         if root.fs.exists(url):
             return False
         raise

@@ -34,7 +34,8 @@ class RootFiles:
     def __init__(self, url: str) -> None:
         self.url = resolve_path(url).rstrip("/")
         try:
-            self.fs, self._root = fsspec.core.url_to_fs(self.url)
+            # Other processes and hosts write here: a listing that was kept would hide what they wrote.
+            self.fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise ArtifactError(f"artifacts.root {url!r}: {error}") from None
         self.is_folder = "file" in (
