@@ -182,11 +182,11 @@ def plan(
     from flywheel import wheel
     from flywheel.artifacts import ArtifactRoot
     from flywheel.config import load_config
-    from flywheel.plan import make_plan
+    from flywheel.plan import make_plan, with_pinned_weights
     from flywheel.plan_changes import keeps
     from flywheel.runs import Run
 
-    new = make_plan(
+    asked = make_plan(
         load_config(config),
         run_id=run,
         cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
@@ -195,6 +195,7 @@ def plan(
         approval=approval.value if approval else None,
         is_backfill=backfill,
     )
+    new = with_pinned_weights(asked)
     there = Run(ArtifactRoot(new.config.artifacts.root), run)
     if there.is_planned:
         typer.echo(keeps(there.plan, new, with_cutoff=cutoff is not None))

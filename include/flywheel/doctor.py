@@ -225,7 +225,7 @@ def _weights(student: Student, *, is_here: bool) -> Finding:
         if missing:
             return Finding(what, state, f"{folder}: {missing}", f"put the whole model there{elsewhere}")
         return Finding(what, "ok", str(folder))
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", student.weights) or student.weights.startswith("."):
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", student.weights) or student.weights.startswith("."):
         return Finding(what, state, f"{student.weights}: no such folder", f"put the model there{elsewhere}")
     if is_here and os.environ.get("HF_HUB_OFFLINE") == "1":
         return Finding(

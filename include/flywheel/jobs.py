@@ -89,6 +89,8 @@ class CustomizeResult(_Model):
         train_records: the records it learned from; `dropped` more were too long, or are refused by the chat
             template, with the reasons.
         short_prompt: what its prompts leave out; None: it is asked whole ones.
+        base_revision: commit of the base weights on the Hub that were loaded; None of a folder.
+        base_sha256: hash of their files; empty where the runtime does not say.
         notes: in sentences, what became of records that were left out, what the template passes over, and
             which settings are doubtful.
         prefix_tokens: the tokens that all prompts begin with, computed once for a whole row.
@@ -114,6 +116,8 @@ class CustomizeResult(_Model):
     dropped: int = 0
     dropped_reasons: dict[str, int] = Field(default_factory=dict)
     short_prompt: ShortPrompt | None = None
+    base_revision: str | None = None
+    base_sha256: str = ""
     notes: tuple[str, ...] = ()
     prefix_tokens: int = 0
     steps: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,9 +15,12 @@ from flywheel.config import Config, Student
 from flywheel.config.loading import project_home
 from flywheel.config.overrides import override_config
 from flywheel.config.sides import WORDS
-from flywheel.errors import ConfigError
+from flywheel.errors import ConfigError, StudentError
+from flywheel.students.weights import pinned
 from flywheel.workload import Workload
 from flywheel.workload_versions import resolve_held
+
+log = logging.getLogger(__name__)
 
 PROJECT_VARIABLE = "FLYWHEEL_PROJECT"
 
@@ -199,6 +203,24 @@ def _check_type(config: Config, workload: Workload) -> None:
                 f"source.{index}.kind: headlines are labelled with the workload's prompt, but "
                 f"{config.workload} has none; expected log_records"
             )
+
+
+def with_pinned_weights(plan: Plan) -> Plan:
+    """Return a plan whose students' weights of the Hub name the commit that they are at now.
+
+    Where the Hub cannot be asked from here, each job takes the commit that it finds, and says which. On NeMo
+    a student is the service's.
+    """
+    if plan.config.runtime.type == "nemo":
+        return plan
+    students = []
+    for student in plan.config.nims:
+        try:
+            student = student.model_copy(update={"weights": pinned(student.weights)})
+        except StudentError as error:
+            log.warning("%s: its weights are not pinned: %s", student.name, error)
+        students.append(student)
+    return plan.model_copy(update={"config": plan.config.model_copy(update={"nims": tuple(students)})})
 
 
 def student_of(plan: Plan, name: str) -> Student:

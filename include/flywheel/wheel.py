@@ -133,6 +133,7 @@ def champion_spec(run: Run) -> EvaluateSpec:
     from flywheel.jobs import EvaluateSpec
     from flywheel.promotion.timeline import compared_champion
     from flywheel.promotion.whole import bring_adapter_back
+    from flywheel.students.weights import hub_name
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     champion = compared_champion(run.root, plan)
@@ -142,7 +143,9 @@ def champion_spec(run: Run) -> EvaluateSpec:
     # A champion stays one when its student is no longer in the config.
     known = {student.name: student for student in plan.config.students}
     student = known.get(champion.student)
-    if student is None or student.weights != champion.weights:
+    if student is not None and hub_name(student.weights) == hub_name(champion.weights):
+        student = student.model_copy(update={"weights": champion.weights})  # at the commit it was trained on
+    else:
         student = Student(model_name=champion.model_name, name=champion.student, weights=champion.weights)
     return EvaluateSpec(
         artifact_root=plan.config.artifacts.root,

@@ -362,6 +362,7 @@ class Config(Section):
         """
         students = [student for student in self.nims if student.customization_enabled]
         names = {name for student in students for name in (student.model_name, student.name, student.weights)}
+        names |= {student.weights.partition("@")[0] for student in students}  # a plan's have a commit
         return frozenset(names - {self.teacher.model})
 
     def student(self, name: str) -> Student:

@@ -46,7 +46,11 @@ class Student(BlueprintSection):
     customizer_configs: CustomizerConfig = CustomizerConfig()
     # flywheel's own
     name: str = Field("", description="Short name in tables and map indexes; derived from model_name.")
-    weights: str = Field("", description="Folder or Hugging Face id of the weights; default: model_name.")
+    weights: str = Field(
+        "",
+        description="Folder or Hugging Face id of the weights; default: model_name. A run takes the commit "
+        "that the Hub has when it is planned; `owner/model@COMMIT` (or a tag) names one.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -39,7 +39,7 @@ def plan() -> list[str]:
     from flywheel import wheel
     from flywheel.errors import OtherPlanError
     from flywheel.orchestration.settings import config_of, unchanged_as_none
-    from flywheel.plan import make_plan
+    from flywheel.plan import make_plan, with_pinned_weights
     from flywheel.runs import Run
 
     context = get_current_context()
@@ -60,7 +60,7 @@ def plan() -> list[str]:
         is_backfill=is_backfill(context),
     )
     try:
-        run = Run.create(made, is_first=context["ti"].try_number == 1)
+        run = Run.create(with_pinned_weights(made), is_first=context["ti"].try_number == 1)
     except OtherPlanError as error:  # a second try would find it, too
         raise AirflowFailException(str(error)) from error
     share_run(context, run, made.config.artifacts.root)

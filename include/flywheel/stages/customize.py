@@ -14,7 +14,7 @@ from flywheel.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.jobs import CustomizeResult, CustomizeSpec, ProgressCallback
 from flywheel.parts import Parts
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
-from flywheel.students.weights import base_name
+from flywheel.students.weights import base_name, files_hash
 
 if TYPE_CHECKING:
     from flywheel.students.outcome import TrainingOutcome
@@ -132,7 +132,7 @@ def _train(
         notes = tuple(dict.fromkeys(notes))
         for note in notes:
             log.warning("%s", note)
-        model = add_adapter(student.model, spec.lora, student.base_name, spec.seed)
+        model = add_adapter(student.model, spec.lora, student.base_name, spec.seed, student.revision)
     with parts.time("train"), compile_cache(root, device.type):
         outcome = fine_tune(
             model,
@@ -160,6 +160,8 @@ def _train(
         dropped=dropped.count,
         dropped_reasons=dict(dropped.reasons),
         short_prompt=short,
+        base_revision=student.revision,
+        base_sha256=files_hash(spec.student.weights),
         notes=(*notes, *outcome.settings.doubts),
         prefix_tokens=outcome.prefix,
         steps=state.step,
@@ -201,6 +203,9 @@ def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingO
     val = f"{result.val_loss:.4f}" if result.val_loss is not None else "not watched"
     alpha = lora.alpha if lora.alpha is not None else 2 * lora.adapter_dim
     base = base_name(spec.student.weights)
+    weights = f"SHA-256 of the files `{result.base_sha256}`"
+    if result.base_revision:
+        weights = f"commit `{result.base_revision}`, {weights}"
     asked = ""
     if result.short_prompt is not None:
         asked = f"""
@@ -219,6 +224,7 @@ flywheel from the first {spec.size} training records of dataset `{spec.dataset}`
 {asked}
 | | |
 |---|---|
+| base weights | {weights} |
 | records | {result.train_records} ({result.dropped} left out) |
 | optimizer steps | {result.steps} of {planned} |
 | batch size, epochs | {training.batch_size}, {result.epochs} |

@@ -14,11 +14,14 @@ from flywheel.config.training import LoraConfig
 from flywheel.errors import StudentError
 
 
-def add_adapter(model: Any, config: LoraConfig, base_name: str, seed: int) -> Any:
+def add_adapter(
+    model: Any, config: LoraConfig, base_name: str, seed: int, revision: str | None = None
+) -> Any:
     """Return the model with a fresh adapter on all linear layers but the output layer.
 
     Args:
         base_name: what the adapter names as its base model.
+        revision: of that model on the Hub.
         seed: fixes the first weights; the adapter's output is zero at first, whatever they are.
     """
     from peft import LoraConfig as PeftConfig
@@ -37,6 +40,7 @@ def add_adapter(model: Any, config: LoraConfig, base_name: str, seed: int) -> An
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         adapted: Any = get_peft_model(model, settings)
     adapted.peft_config["default"].base_model_name_or_path = base_name
+    adapted.peft_config["default"].revision = revision
     return adapted
 
 

@@ -13,7 +13,7 @@ import torch
 from flywheel.config.student import Student
 from flywheel.errors import StudentError
 from flywheel.students.chat import Chat
-from flywheel.students.weights import base_name, explain_missing, local_folder
+from flywheel.students.weights import base_name, explain_missing, local_folder, weights_hash
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,14 @@ class LoadedStudent:
         chat: its tokenizer and template.
         device: where it is.
         base_name: what an adapter names as its base model; see `flywheel.students.weights.base_name`.
+        revision: the commit of weights of the Hub.
     """
 
     model: Any
     chat: Chat
     device: torch.device
     base_name: str
+    revision: str | None = None
 
 
 def prepare_process() -> torch.device:
@@ -58,6 +60,8 @@ def prepare_process() -> torch.device:
 def load_student(student: Student, device: torch.device) -> LoadedStudent:
     """Load a student's weights and tokenizer: bf16 on a GPU, fp32 on a CPU.
 
+    Those of the Hub at the commit that `weights_hash` names. Code that comes with weights is never run.
+
     Raises:
         StudentError: the weights are neither a folder nor a model of the Hub that can be read, or damaged.
     """
@@ -67,12 +71,19 @@ def load_student(student: Student, device: torch.device) -> LoadedStudent:
     transformers_logging.disable_progress_bar()
     folder = local_folder(student.weights)
     source = base_name(student.weights)
-    options: dict[str, Any] = {"local_files_only": True} if folder is not None else {}
+    revision = weights_hash(student.weights).rpartition("@")[2] if folder is None else None
+    options: dict[str, Any] = {"trust_remote_code": False}
+    options |= {"local_files_only": True} if folder is not None else {"revision": revision}
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
     except Exception as error:  # the libraries raise many kinds
+        if "custom code" in str(error):
+            raise StudentError(
+                f"{student.weights}: comes with code of its own, which is never run here; take a model that "
+                "transformers knows by itself"
+            ) from None
         raise StudentError(explain_missing(student.weights, error)) from error
     model.requires_grad_(False)
     model.eval()
@@ -83,6 +94,7 @@ def load_student(student: Student, device: torch.device) -> LoadedStudent:
         chat=Chat(tokenizer, stop_tokens(model, tokenizer)),
         device=device,
         base_name=source,
+        revision=revision,
     )
 
 

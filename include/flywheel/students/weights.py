@@ -1,9 +1,14 @@
-"""Where a student's weights are, and a hash that names them. No torch here: specs use it for their keys."""
+"""Where a student's weights are, and a hash that names them. No torch here: specs use it for their keys.
+
+Weights of the Hugging Face Hub may change under their name. A plan names the commit (`owner/model@COMMIT`):
+that one is loaded by all jobs of the run, and later by whoever asks its champion.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from contextlib import suppress
 from functools import lru_cache
@@ -18,6 +23,8 @@ HUB_NAMES = {
     "meta/llama-3.2-3b-instruct": "meta-llama/Llama-3.2-3B-Instruct",
     "meta/llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
 }
+_COMMIT = re.compile("[0-9a-f]{40}")
+_WITH_REVISION = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([\w.-]+)")
 # Files of a model folder that decide what it computes or how its text is made into tokens.
 _HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
 
@@ -29,8 +36,15 @@ def local_folder(weights: str) -> Path | None:
 
 
 def hub_name(weights: str) -> str:
-    """Return the Hugging Face id of weights that are no folder."""
-    return HUB_NAMES.get(weights, weights)
+    """Return the Hugging Face id of weights that are no folder, without a revision."""
+    name, _ = _parts(weights)
+    return HUB_NAMES.get(name, name)
+
+
+def _parts(weights: str) -> tuple[str, str]:
+    """Return name and revision of weights of the Hub; "" for none."""
+    found = _WITH_REVISION.fullmatch(weights)
+    return (found[1], found[2]) if found else (weights, "")
 
 
 def base_name(weights: str) -> str:
@@ -52,7 +66,42 @@ def weights_hash(weights: str) -> str:
     """
     folder = local_folder(weights)
     if folder is None:
-        return _hub_revision(hub_name(weights))
+        name, revision = hub_name(weights), _parts(weights)[1]
+        return f"{name}@{revision}" if _COMMIT.fullmatch(revision) else _hub_revision(name, revision or None)
+    return _folder_hash(folder)
+
+
+def pinned(weights: str) -> str:
+    """Return weights of the Hub with the commit that they are at now, others as they are.
+
+    Raises:
+        StudentError: the Hub id is not known here.
+    """
+    if local_folder(weights) is not None:
+        return weights
+    return f"{_parts(weights)[0]}@{weights_hash(weights).rpartition('@')[2]}"
+
+
+def files_hash(weights: str) -> str:
+    """Return the hash of the files of weights that were loaded on this machine, those of the Hub too.
+
+    Raises:
+        StudentError: they are not there.
+    """
+    folder = local_folder(weights)
+    if folder is None:
+        from huggingface_hub import hf_hub_download
+
+        name, _, revision = weights_hash(weights).rpartition("@")
+        try:
+            config = hf_hub_download(name, "config.json", revision=revision, local_files_only=True)
+        except Exception as error:  # the library raises many kinds
+            raise StudentError(explain_missing(weights, error)) from None
+        folder = Path(config).parent
+    return _folder_hash(folder)
+
+
+def _folder_hash(folder: Path) -> str:
     names = sorted({path for pattern in _HASHED for path in folder.glob(pattern)})
     if not any(path.suffix in (".safetensors", ".bin") for path in names):
         raise StudentError(f"{folder}: holds no weights: expected *.safetensors beside config.json")
@@ -66,6 +115,8 @@ def weights_hash(weights: str) -> str:
 
 def known_revision(weights: str) -> str:
     """Return `weights_hash` as far as this machine knows it, without asking the Hub; empty: it does not."""
+    if _COMMIT.fullmatch(_parts(weights)[1]):
+        return weights_hash(weights)
     if local_folder(weights) is not None:
         with suppress(StudentError):
             return weights_hash(weights)
@@ -101,8 +152,12 @@ def _read_hash(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hub_revision(name: str) -> str:
-    """Return the commit of a model on the Hub: of the local copy when there is one, else of the Hub."""
+def _hub_revision(name: str, revision: str | None = None) -> str:
+    """Return the commit of a model on the Hub: of the local copy when there is one, else of the Hub.
+
+    Args:
+        revision: a branch or tag; None: the main one.
+    """
     try:
         from huggingface_hub import HfApi, hf_hub_download
     except ImportError:
@@ -110,12 +165,14 @@ def _hub_revision(name: str) -> str:
             f"{name}: no such folder, and huggingface_hub is not installed to look it up"
         ) from None
     with suppress(Exception):  # not in the local cache; the library raises many kinds
-        return _commit_of(Path(hf_hub_download(name, "config.json", local_files_only=True)))
+        return _commit_of(
+            Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True))
+        )
     try:
-        revision = HfApi().model_info(name, timeout=20).sha
+        commit = HfApi().model_info(name, revision=revision, timeout=20).sha
     except Exception as error:
         raise StudentError(explain_missing(name, error)) from None
-    return f"{name}@{revision}"
+    return f"{name}@{commit}"
 
 
 def _commit_of(config: Path) -> str:
