@@ -53,6 +53,8 @@ class _Known:
         self.values: set[str] = set()
         self.forms: set[str] = set()
         self.pattern: re.Pattern[str] | None = None
+        self.told: set[str] = set()  # to Airflow, by
+        self.told_by = 0  # this process: a fork knows what its parent did, and its Airflow does not
 
 
 _known = _Known()
@@ -62,15 +64,14 @@ _installed = False
 def register(*values: str | None) -> None:
     """Make secrets known; empty ones and those of less than SHORTEST characters are passed over."""
     new = {value.strip() for value in values if value and len(value.strip()) >= SHORTEST} - _known.values
-    if not new:
-        return
-    with _known.lock:
-        _known.values |= new
-        for value in new:
-            _known.forms |= set(_forms(value))
-        longest_first = sorted(_known.forms, key=len, reverse=True)
-        _known.pattern = re.compile("|".join(map(re.escape, longest_first)))
-    _tell_airflow(new)
+    if new:
+        with _known.lock:
+            _known.values |= new
+            for value in new:
+                _known.forms |= set(_forms(value))
+            longest_first = sorted(_known.forms, key=len, reverse=True)
+            _known.pattern = re.compile("|".join(map(re.escape, longest_first)))
+    _tell_airflow()
 
 
 def without_secrets(text: str) -> str:
@@ -96,10 +97,12 @@ def is_secret_name(name: str) -> bool:
 def install() -> None:
     """Put this process's logs and uncaught errors through `clean`, and know the environment's secrets.
 
-    Doing it again only looks at the environment again.
+    Doing it again only looks at the environment again, and tells Airflow in a fork what its parent knew.
     """
     global _installed
     register_environment()
+    _tell_airflow()
+    _join_structlog()
     if _installed:
         return
     _installed = True
@@ -194,14 +197,44 @@ def _forms(secret: str) -> Iterable[str]:
             yield whole.replace("+", "-").replace("/", "_")
 
 
-def _tell_airflow(values: Iterable[str]) -> None:
-    """Have Airflow mask them in what it writes itself, and in its supervisor, where it is there."""
+def _join_structlog() -> None:
+    """Have what Airflow's own loggers write pass `clean`, too: its masker knows no escape codes, and what a
+    task's supervisor repeats in the scheduler's log does not pass it.
+    """
+    structlog = sys.modules.get("structlog")
+    processors: Any = (
+        structlog.get_config()["processors"] if structlog and structlog.is_configured() else None
+    )
+    if isinstance(processors, list) and processors and _cleaned_event not in processors:
+        processors.insert(len(processors) - 1, _cleaned_event)  # in place, for loggers that are in use
+
+
+def _cleaned_event(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    return {name: _cleaned_value(value) for name, value in event.items()}
+
+
+def _cleaned_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _cleaned_value(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned_value(inner) for inner in value]
+    return clean(value) if isinstance(value, str) else value
+
+
+def _tell_airflow() -> None:
+    """Have Airflow mask what is known in what it writes itself, and in its supervisor, where it is there."""
     if "airflow.sdk.log" not in sys.modules:
+        return
+    if _known.told_by != os.getpid():
+        _known.told, _known.told_by = set(), os.getpid()
+    new = _known.forms - _known.told
+    if not new:
         return
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         return  # to tell the supervisor from inside the loop that talks to it would wait for itself
     from airflow.sdk.log import mask_secret
 
-    for value in values:
-        mask_secret(value)
+    _known.told |= new
+    forms: Any = sorted(new)
+    mask_secret(forms)

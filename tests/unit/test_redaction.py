@@ -168,3 +168,40 @@ def test_names_of_secrets() -> None:
         assert is_secret_name(name), name
     for name in ("max_tokens", "TOKENIZERS_PARALLELISM", "key", "dedup_key", "api_key_env", "slack_conn_id"):
         assert not is_secret_name(name), name
+
+
+def test_airflow_masks_what_is_known_in_every_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk import log as airflow_log
+
+    told: list[str] = []
+    monkeypatch.setattr(airflow_log, "mask_secret", told.extend)
+    register(PLAIN)
+    assert PLAIN in told and base64.b64encode(PLAIN.encode()).decode().rstrip("=")[:-1] in "".join(told)
+    told.clear()
+    register(PLAIN)
+    assert told == []
+    monkeypatch.setattr(redaction._known, "told_by", -1)  # as in a process that was forked since
+    redaction.install()
+    assert PLAIN in told
+
+
+def test_what_airflow_s_own_loggers_write_is_clean() -> None:
+    program = (
+        "import io, sys, structlog\n"
+        "from airflow.sdk.log import configure_logging\n"
+        "configure_logging(json_output=True, output=sys.stdout.buffer, sending_to_supervisor=True)\n"
+        "log = structlog.get_logger('a')\n"
+        "log.info('before')\n"
+        "from flywheel.redaction import install, register\n"
+        f"register({PLAIN!r})\n"
+        "install(); install()\n"
+        f"log.error('said: %s', ValueError('\\x1b[31m{PLAIN}'))\n"
+        "try:\n"
+        f"    raise ValueError('\\x1b[31m{PLAIN}')\n"
+        "except ValueError:\n"
+        "    structlog.get_logger('b').exception('oh')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.count("***") >= 2, done.stdout + done.stderr
+    assert "before" in done.stdout and "ValueError" in done.stdout
+    assert PLAIN not in done.stdout and "\\u001b" not in done.stdout

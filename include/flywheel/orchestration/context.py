@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.redaction import install
 from flywheel.runs import Run
 
 # Under this XCom key `plan` leaves where the run's folder is and the SHA-256 of its plan.json:
@@ -40,7 +41,8 @@ def share_run(context: Mapping[str, Any], run: Run, root: str) -> None:
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
-    """Return the run that `plan` made."""
+    """Return the run that `plan` made; from here on this task's logs hold no secret."""
+    install()
     where = context["ti"].xcom_pull(task_ids="plan", key=RUN_KEY)
     # A run that was begun by flywheel 0.1.0 has told less.
     return Run(ArtifactRoot(where["root"]), where["run_id"], where.get("dag_id", ""), where.get("plan", ""))
