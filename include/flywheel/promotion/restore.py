@@ -48,29 +48,26 @@ def restore(
             return []
         done.append(f"{root.url}/{folder}: {written} decisions of an older flywheel have numbers now")
     before: Decision | None = None
-    for number in range(1, last + 1):
-        decision = _whole(root, workload_id, client_id, number, "decisions")
-        if decision is None:
-            path = f"{folder}/{decision_name(number)}"
-            decision = _whole(root, workload_id, client_id, number, "kept")
-            said = "put back from its copy"
-            if decision is None and not give_up:
-                raise ArtifactError(
-                    f"{root.url}/{path}: damaged or missing, and so is its copy in {folder}/kept; put one of "
-                    "them back from a backup of the artifact root, or go on with the state before it: "
-                    "`flywheel champion restore --give-up`"
-                )
-            if decision is None:
-                there = before or Decision(sequence=1, id="", kind="lost", at=_now(), champion=None)
-                lost = Draft("lost", there.champion, there.hold, there.turned_down)
-                decision, said = sealed(before, lost, by, ""), "given up: the state before it goes on"
-            _replace(root, path, decision)
-            root.write_json(f"{folder}/{decision_name(number, 'kept')}", decision.model_dump(mode="json"))
+    for number, whole in enumerate(_whole_ones(root, workload_id, client_id, last), 1):
+        path, copy = f"{folder}/{decision_name(number)}", f"{folder}/{decision_name(number, 'kept')}"
+        said = "put back from its copy"
+        if whole is None and not give_up:
+            raise ArtifactError(
+                f"{root.url}/{path}: damaged or missing, and so is its copy in {folder}/kept; put one of "
+                "them back from a backup of the artifact root, or go on with the state before it: "
+                "`flywheel champion restore --give-up`"
+            )
+        if whole is None:
+            there = before or Decision(sequence=1, id="", kind="lost", at=_now(), champion=None)
+            lost = Draft("lost", there.champion, there.hold, there.turned_down)
+            whole, said = sealed(before, lost, by, ""), "given up: the state before it goes on"
+        if _read(root, workload_id, client_id, number, "decisions") != whole:
+            _replace(root, path, whole)
             done.append(f"{root.url}/{path}: {said}")
-        elif _whole(root, workload_id, client_id, number, "kept") is None:
-            root.write_json(f"{folder}/{decision_name(number, 'kept')}", decision.model_dump(mode="json"))
-            done.append(f"{root.url}/{folder}/{decision_name(number, 'kept')}: its copy is whole again")
-        before = decision
+        if _read(root, workload_id, client_id, number, "kept") != whole:
+            root.write_json(copy, whole.model_dump(mode="json"))
+            done.append(f"{root.url}/{copy}: written again")
+        before = whole
     complete(root, workload_id, client_id, read_state(root, workload_id, client_id))
     return done + _make_whole(root, workload_id, client_id, by)
 
@@ -85,7 +82,7 @@ def _make_whole(root: ArtifactRoot, workload_id: str, client_id: str, by: str) -
         plan = open_run(root.url, champion.run_id).plan
     except FlywheelError:
         if champion.whole is None:
-            return [f"{said} stays without its prompt and base weights: its run is gone"]
+            return []  # `load_champion` says what it lacks
         try:
             load_champion(root, workload_id, client_id)
         except ArtifactError as error:
@@ -119,7 +116,19 @@ def _numbers(root: ArtifactRoot, folder: str) -> set[int]:
     return found
 
 
-def _whole(root: ArtifactRoot, workload_id: str, client_id: str, number: int, inside: str) -> Decision | None:
+def _whole_ones(root: ArtifactRoot, workload_id: str, client_id: str, last: int) -> list[Decision | None]:
+    """Return of each number the decision that is whole and that the next one followed; None: none is."""
+    found: list[Decision | None] = []
+    expected: str | None = None
+    for number in range(last, 0, -1):
+        either = [_read(root, workload_id, client_id, number, inside) for inside in ("decisions", "kept")]
+        fits = [one for one in either if one and (expected in (None, one.digest) or one.kind == "lost")]
+        found.append(fits[0] if fits else None)
+        expected = fits[0].previous if fits else None
+    return found[::-1]
+
+
+def _read(root: ArtifactRoot, workload_id: str, client_id: str, number: int, inside: str) -> Decision | None:
     try:
         return read_decision(root, workload_id, client_id, number, inside)
     except ArtifactError:
