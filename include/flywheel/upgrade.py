@@ -6,10 +6,10 @@ The record store has a version of its own, the schema's, and is brought up by op
 What else is in state/ is Airflow's, which has migrations of its own (`airflow db migrate`), or is made anew.
 
 `flywheel upgrade` brings both up; `make run`, the start of Airflow's image and each run that is planned do
-it too, as it takes milliseconds. Steps are numbered by the version they lead to. Each may be repeated:
-where an upgrade was killed, the next one goes on at the step that was not finished. One process at a time
-does it, by a file lock; behind a URL, one on each machine, so that a step also has to stand another one
-beside it.
+it too, as it takes milliseconds; once, for step 5, a second for each GB of artifacts. Steps are numbered by the
+version they lead to. Each may be repeated: where an upgrade was killed, the next one goes on at the step that
+was not finished. One process at a time does it, by a file lock; behind a URL, one on each machine, so that a
+step also has to stand another one beside it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, decision_name
 from flywheel.config import Config, resolve_path
 from flywheel.errors import ArtifactError
+from flywheel.manifests import MANIFEST, Manifest
 from flywheel.promotion.older import number_decisions
 from flywheel.promotion.timeline import Entry, Timeline
 
@@ -209,9 +210,31 @@ def _entry_of(champion: Champion, before: Champion | None) -> Entry:
     )
 
 
+def _add_hashes(root: ArtifactRoot) -> int:
+    """Write into manifests that have sizes alone the hashes that the files have now.
+
+    Behind a URL that would copy all artifacts here: there such manifests stay, and are read as they are.
+    """
+    written = 0
+    for kind in ("datasets", "adapters", "evaluations") if root.is_folder else ():
+        for key in root.list(kind):
+            path = f"{kind}/{key}/{MANIFEST}"
+            if key.startswith(".") or not root.exists(f"{kind}/{key}/{MANIFEST}"):
+                continue
+            try:
+                manifest = Manifest.parse(root.read_bytes(path), path)
+                if not manifest.sha256:
+                    root.write_bytes(path, manifest.hashed(root.fetch(kind, key)).json())
+                    written += 1
+            except ArtifactError as error:  # it counts as missing from now on
+                log.warning("%s", error)
+    return written
+
+
 STEPS = (
     Step(2, "champions have scores and whole histories ({} files written)", _complete_champions),
     Step(3, "the timelines begin with the champions there were ({} entries written)", _begin_timelines),
     Step(4, "decisions on champions have numbers ({} decisions written)", _number_decisions),
+    Step(5, "artifacts are known by their SHA-256 ({} manifests written)", _add_hashes),
 )
 VERSION = STEPS[-1].version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -153,6 +154,21 @@ def test_an_upgrade_killed_before_any_of_its_writes_is_gone_on_with(home: Path, 
     (home / "artifacts/version.json").unlink()
     bring_up(root)
     assert contents(home) == through_kills
+
+
+def test_manifests_of_sizes_alone_get_hashes_and_what_is_damaged_stays_so(home: Path, config: Config) -> None:
+    root = ArtifactRoot(config.artifacts.root)
+    whole, damaged = root.list("adapters")
+    for key in (whole, damaged):
+        root.write_bytes(f"adapters/{key}/weights", b"12345")
+        root.write_json(f"adapters/{key}/manifest.json", {"files": {"weights": 5}})
+    root.write_bytes(f"adapters/{damaged}/weights", b"1234")
+    upgrade(config)
+    hashes = root.read_json(f"adapters/{whole}/manifest.json")["sha256"]
+    assert hashes == {"weights": hashlib.sha256(b"12345").hexdigest()}
+    assert (root.find("adapters", whole), root.find("adapters", damaged)) == (True, False)
+    root.write_bytes(f"adapters/{whole}/weights", b"54321")
+    assert not root.find("adapters", whole)
 
 
 def test_a_run_brings_the_root_up_that_it_is_planned_in(home: Path, config: Config) -> None:
