@@ -6,10 +6,10 @@ The record store has a version of its own, the schema's, and is brought up by op
 What else is in state/ is Airflow's, which has migrations of its own (`airflow db migrate`), or is made anew.
 
 `flywheel upgrade` brings both up; `make run`, the start of Airflow's image and each run that is planned do
-it too, as it takes milliseconds; once, for step 5, a second for each GB of artifacts. Steps are numbered by the
-version they lead to. Each may be repeated: where an upgrade was killed, the next one goes on at the step that
-was not finished. One process at a time does it, by a file lock; behind a URL, one on each machine, so that a
-step also has to stand another one beside it.
+it too, as it takes milliseconds; once, for step 5, a second for each GB of artifacts. Steps are numbered by
+the version they lead to. Each may be repeated: where an upgrade was killed, the next one goes on at the
+step that was not finished. One process at a time does it, by a file lock; behind a URL, one on each
+machine, so that a step also has to stand another one beside it.
 """
 
 from __future__ import annotations
