@@ -8,10 +8,13 @@
 #   make install                   the set-up alone
 #   make ui                        build the results page anew (Node; users need none: the bundle is committed)
 #   make bench NAME=curate ARGS=--quick
-#   make lock                      compile the requirements files anew from pyproject.toml
+#   make lock                      compile the requirements files anew from pyproject.toml, and NOTICE of them
+#   make sbom                      what each installation consists of, as CycloneDX: build/sbom
+#   make pin-images images         digests of base images into docker/.env; build our images on them (PREFIX=...)
 #
 # Where torch comes from: by default the package index in use, whose Linux build brings CUDA (4.7 GB).
-#   make install TORCH_INDEX=URL   take torch from that index, such as one with CPU-only builds
+#   make lock-torch TORCH_INDEX=URL   once: the hashes of that index's torch, such as a CPU-only build
+#   make install TORCH_INDEX=URL      take torch from there
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +24,7 @@ LOCKS := requirements.txt requirements-students.txt requirements-dev.txt require
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
 .PHONY: run run-nemo test drills install install-dev lint test-unit test-search test-integration test-kubernetes \
-        drills-search drills-integration drills-kubernetes ui bench lock clean
+        drills-search drills-integration drills-kubernetes ui bench lock lock-torch notice sbom pin-images images clean
 
 run: install
 	@$(BIN)/flywheel up
@@ -89,6 +92,22 @@ bench: install-dev
 
 lock:
 	scripts/lock.sh
+	@$(BIN)/python scripts/notice.py
+
+lock-torch:
+	scripts/lock.sh --torch-index "$(TORCH_INDEX)"
+
+notice: install-dev
+	@$(BIN)/python scripts/notice.py
+
+sbom: install-dev
+	scripts/sbom.sh
+
+pin-images:
+	scripts/images.sh pin
+
+images:
+	TORCH_INDEX="$(TORCH_INDEX)" scripts/images.sh build "$(PREFIX)"
 
 clean:
 	rm -rf $(VENV) .tools state artifacts

@@ -1,13 +1,14 @@
 # What a customization or evaluation job needs: torch, transformers, peft and flywheel. No Airflow in it.
 #
-#   docker build -f docker/student.Dockerfile -t flywheel-student .
-#   buildah bud  -f docker/student.Dockerfile -t flywheel-student .
+#   make pin-images images                                         (BUILDER=buildah for another builder)
+#   docker build -f docker/student.Dockerfile --build-arg BASE=IMAGE@sha256:... -t flywheel-student:0.1.0 .
 #
-#   BASE         any Debian-like image with Python 3.11 or newer and its venv module
-#   TORCH_INDEX  take torch from that index, such as one with CPU-only builds (0.9 GB instead of 5.3 GB)
+#   BASE         any Debian-like image with Python 3.11 or newer and its venv module, by digest
+#   TORCH_INDEX  take torch from that index, such as one with CPU-only builds (0.9 GB instead of 5.3 GB);
+#                its hashes are in requirements-torch-index.txt (make lock-torch)
 #
 # The libraries are one layer that changes with the locks alone; flywheel's code is a layer of some megabytes.
-ARG BASE=python:3.11-slim-bookworm
+ARG BASE
 
 # The installer is there while it works, and not in the image: no second stage has to copy gigabytes from this one,
 # nor mount another, which buildah 1.28 forgets where that comes from its cache.
@@ -20,7 +21,7 @@ ARG UV_DEFAULT_INDEX
 ARG SSL_CERT_FILE
 # 0 where the builder mounts a cache of uv's at /root/.cache/uv.
 ARG UV_NO_CACHE=1
-COPY requirements-uv.txt requirements-students.txt requirements-s3.txt /opt/locks/
+COPY requirements-uv.txt requirements-students.txt requirements-s3.txt requirements-torch-index.tx[t] /opt/locks/
 # With TORCH_INDEX: torch from there, and the lock without it and the CUDA libraries of its other build.
 RUN set -eu; \
     python3 -m venv /tmp/uv; \
@@ -29,8 +30,7 @@ RUN set -eu; \
     uv venv --quiet --python python3 /opt/venv; \
     lock=/opt/locks/requirements-students.txt; \
     if [ -n "$TORCH_INDEX" ]; then \
-        torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $lock | head -n 1); \
-        uv pip install --no-deps --default-index "$TORCH_INDEX" "$torch"; \
+        uv pip install --no-deps --require-hashes --default-index "$TORCH_INDEX" -r /opt/locks/requirements-torch-index.txt; \
         awk '/^[A-Za-z0-9]/ { skip = /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)(\[.*\])?==/ } !skip' $lock > /tmp/rest.txt; \
         lock=/tmp/rest.txt; \
     fi; \

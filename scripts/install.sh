@@ -8,6 +8,13 @@ TORCH_INDEX=${TORCH_INDEX:-}
 
 say() { printf '%s\n' "$*" >&2; }
 
+# Another index has other builds of torch, with other hashes: they have a lock of their own.
+if [ -n "$TORCH_INDEX" ] && grep -q '^torch==' "$@" && [ ! -f requirements-torch-index.txt ]; then
+    say "error: TORCH_INDEX needs the hashes of its torch: make lock-torch TORCH_INDEX=$TORCH_INDEX"
+    say "       (writes requirements-torch-index.txt; look at it, and keep it with your settings)"
+    exit 1
+fi
+
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
     say "error: flywheel needs Python 3.11 or newer as '$PYTHON'; name another: make run PYTHON=/path/to/python3.11"
     exit 1
@@ -46,8 +53,7 @@ install() { UV_COMPILE_BYTECODE=1 "$uv" pip install --python .venv/bin/python --
 for lock in "$@"; do
     say "Installing $lock ..."
     if [ -n "$TORCH_INDEX" ] && grep -q '^torch==' "$lock"; then
-        torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "$lock" | head -n 1)
-        install --quiet --default-index "$TORCH_INDEX" "$torch"
+        install --quiet --require-hashes --default-index "$TORCH_INDEX" -r requirements-torch-index.txt
         # The lock without torch and the CUDA libraries that only its CUDA build asks for.
         awk '/^[A-Za-z0-9]/ { skip = /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)(\[.*\])?==/ } !skip' \
             "$lock" > .venv/without-torch.txt

@@ -2,10 +2,17 @@
 # Compile the requirements files from pyproject.toml: pinned, hashed, without addresses of package indexes.
 # All come from one resolution (the development one), so that they install side by side.
 #   scripts/lock.sh [--upgrade]
+#   scripts/lock.sh --torch-index URL     the torch of another index, with its hashes: requirements-torch-index.txt
 set -eu
 cd "$(dirname "$0")/.."
 uv=.tools/bin/uv
 [ -x "$uv" ] || uv=uv
+if [ "${1:-}" = --torch-index ]; then
+    sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements-students.txt | head -n 1 |
+        "$uv" pip compile --quiet --python-version 3.11 --generate-hashes --no-deps --no-annotate --no-header \
+            --no-emit-index-url --default-index "$2" -o requirements-torch-index.txt -
+    exit
+fi
 compile() {
     "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
         --no-emit-index-url --no-emit-find-links "$@"

@@ -70,7 +70,9 @@ class KubernetesConfig(Section):
     )
     namespace: DnsLabel = Field("flywheel", description="Where the pods run.")
     image: str = Field(
-        "flywheel-student:latest", min_length=1, description="Made by docker/student.Dockerfile."
+        "flywheel-student:0.1.0",
+        min_length=1,
+        description="Made by docker/student.Dockerfile; best by digest: NAME@sha256:...",
     )
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         "IfNotPresent", description="When a node fetches the image."
