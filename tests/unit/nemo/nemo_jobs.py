@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ class Flywheel:
         self.root = ArtifactRoot(str(folder))
         (folder / "datasets").mkdir(parents=True, exist_ok=True)
         if not (folder / "datasets" / "d1").exists():
-            (folder / "datasets" / "d1").symlink_to(material / "artifacts" / "datasets" / "d1")
+            shutil.copytree(material / "artifacts" / "datasets" / "d1", folder / "datasets" / "d1")
         self.config: Config = config_of(server, folder, **sections)
         self.lines: list[str] = []
 

@@ -124,6 +124,13 @@ async def check_alias(services: Services, namespace: str, alias: Alias) -> bool:
     )
 
 
+async def remove_alias(services: Services, namespace: str, name: str, owner: str) -> None:
+    """Remove an alias that a flywheel has made; what is not there or another's stays as it is."""
+    found = await _retrieve(services, namespace, name)
+    if found is not None and (found.custom_fields or {}).get(OWNER) == owner:
+        await _delete(services, name, namespace)
+
+
 async def point(services: Services, namespace: str, alias: Alias) -> None:
     """Make an alias point where it is to point, in one call. The caller has the lock and has checked it."""
     endpoint: APIEndpointData = {"url": _url(services), "model_id": alias.model, "format": "nim"}
