@@ -62,8 +62,9 @@ class Whole(BaseModel):
         digest: SHA-256 over names and bytes of all its files.
         workload_version: hash of the prompt, classes and aliases of its day; `classes` are these.
         student_prompt: what it is asked: the whole prompt, or the record's own text.
-        base: name of the base weights on the Hugging Face Hub; `base_revision`: their hash, or commit there;
-            empty where they were not on the machine that promoted.
+        base: name of the base weights on the Hugging Face Hub; `base_revision`: their commit there, or of a
+            folder a hash of its files; empty where neither the training nor who promoted knew it.
+        base_sha256: hash of the files that the adapter was trained on; empty where the runtime does not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -75,6 +76,7 @@ class Whole(BaseModel):
     student_prompt: str
     base: str
     base_revision: str
+    base_sha256: str = ""
 
 
 class Champion(BaseModel):

@@ -25,6 +25,8 @@ from flywheel.students.weights import weights_hash
 CUSTOMIZE_VERSION = 2
 EVALUATE_VERSION = 6
 SHORT_PROMPT_VERSION = "text 1"
+# What a customization gave, beside the adapter that it made.
+RESULT = "result.json"
 
 
 class _Model(BaseModel):

@@ -70,4 +70,6 @@ def edit_last(root: ArtifactRoot, workload_id: str, client_id: str, **changes: A
     for key, value in changes.items():
         content[key] = {**content[key], **value} if isinstance(value, dict) else value
     content["digest"] = digest_of(Decision.model_validate(content).model_dump(mode="json"))
-    root.write_json(f"{champion_folder(workload_id, client_id)}/{decision_name(state.sequence)}", content)
+    for folder in ("decisions", "kept"):
+        path = f"{champion_folder(workload_id, client_id)}/{decision_name(state.sequence, folder)}"
+        root.write_json(path, content)

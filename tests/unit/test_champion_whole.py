@@ -126,6 +126,21 @@ def test_the_hash_of_base_weights_in_a_folder_is_recorded(
     assert len(whole.base_revision) == 32
 
 
+def test_the_base_is_the_one_that_the_training_wrote_down(config: Config, root: ArtifactRoot) -> None:
+    run = finish(plan_of(config, "night-1", 2), data_seed=1)
+    wheel.score(run)
+    for key in root.list("adapters"):
+        root.remove("adapters", key)
+        with root.build("adapters", key) as folder:
+            (folder / "result.json").write_text(
+                json.dumps({"base_revision": "c" * 40, "base_sha256": "d" * 32})
+            )
+    assert wheel.promote(run).promoted
+    whole = standing(root).whole
+    assert whole is not None
+    assert (whole.base_revision, whole.base_sha256) == ("c" * 40, "d" * 32)
+
+
 def test_a_champion_outlives_its_run_and_its_adapters(config: Config, root: ArtifactRoot) -> None:
     run = night(config, 1, data=1)
     before = standing(root)

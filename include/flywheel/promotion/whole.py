@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 from flywheel.artifacts import MANIFEST, ArtifactRoot, key_of
 from flywheel.champion import Champion, Whole, champion_folder, read_champion
 from flywheel.errors import ArtifactError
+from flywheel.jobs import RESULT
 from flywheel.plan import Plan
 from flywheel.students.weights import hub_name, known_revision
 from flywheel.workload import Workload
@@ -81,7 +82,8 @@ def keep_whole(
     """Copy what a champion of a run consists of into its own place; return it with where that is.
 
     Args:
-        base_revision: of the base weights; None: as this machine knows it.
+        base_revision: of the base weights where the adapter's own result does not say it; None: as this
+            machine knows it.
 
     Raises:
         ArtifactError: its adapter is gone or damaged, or the root cannot be written.
@@ -92,7 +94,7 @@ def keep_whole(
         "workload_version": plan.workload.sha256,
         "student_prompt": plan.config.student_prompt,
         "base": hub_name(champion.model_name),
-        "base_revision": known_revision(champion.weights) if base_revision is None else base_revision,
+        **_base_of(adapter, champion, base_revision),
         "adapter": champion.adapter,
         "adapter_digest": root.digest("adapters", champion.adapter),
     }
@@ -110,6 +112,7 @@ def keep_whole(
         student_prompt=content["student_prompt"],
         base=content["base"],
         base_revision=content["base_revision"],
+        base_sha256=content["base_sha256"],
     )
     return champion.model_copy(update={"whole": whole})
 
@@ -154,6 +157,18 @@ def make_whole_again(root: ArtifactRoot, champion: Champion, plan: Plan) -> Cham
             "root, or promote another candidate"
         )
     return made
+
+
+def _base_of(adapter: Path, champion: Champion, otherwise: str | None) -> dict[str, str]:
+    """Return which base weights an adapter was trained on, as its training wrote it down."""
+    said: dict[str, Any] = {}
+    if (adapter / RESULT).exists():
+        said = orjson.loads((adapter / RESULT).read_bytes())
+    revision = said.get("base_revision") or said.get("base_sha256") or otherwise
+    return {
+        "base_revision": known_revision(champion.weights) if revision is None else revision,
+        "base_sha256": said.get("base_sha256") or "",
+    }
 
 
 def _fetch(root: ArtifactRoot, champion: Champion, whole: Whole) -> Path:

@@ -11,7 +11,7 @@ import orjson
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, NotEnoughRecordsError
-from flywheel.jobs import CustomizeResult, CustomizeSpec, ProgressCallback
+from flywheel.jobs import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
 from flywheel.parts import Parts
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 from flywheel.students.weights import base_name, files_hash
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESULT = "result.json"
 # Validation records for a training of n records: the loss of this many tells when to stop, and costs little.
 _VAL_SHARE, _LEAST_VAL, _MOST_VAL = 0.1, 64, 1024
 

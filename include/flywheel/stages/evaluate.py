@@ -17,6 +17,7 @@ from flywheel.errors import ArtifactError
 from flywheel.icl import MOST_RECORDS, own_texts, with_examples
 from flywheel.injections import injected, outcome
 from flywheel.jobs import (
+    RESULT,
     Confusion,
     CustomizeResult,
     EvaluateResult,
@@ -27,7 +28,7 @@ from flywheel.jobs import (
 )
 from flywheel.metrics import main_metric
 from flywheel.parts import Parts
-from flywheel.stages.customize import RESULT, device_name, read_records
+from flywheel.stages.customize import device_name, read_records
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:

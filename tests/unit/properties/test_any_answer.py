@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from flywheel import exact_json
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.jobs import EvaluateResult, EvaluateSpec, Student
+from flywheel.jobs import RESULT, EvaluateResult, EvaluateSpec, Student
 from flywheel.labels import parse_label
 from flywheel.stages.curate import in_own_form, line_of
-from flywheel.stages.customize import RESULT
 from flywheel.stages.evaluate import PREDICTIONS, Speed, keep_evaluation
 from flywheel.students.comparing import Compared, compare, teacher_calls
 from flywheel.tool_calls import calls_text, parse_calls

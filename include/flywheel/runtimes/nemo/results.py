@@ -19,10 +19,9 @@ from pydantic import BaseModel
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, JobError
 from flywheel.icl import estimate, with_examples
-from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
+from flywheel.jobs import RESULT, CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
-from flywheel.stages.customize import RESULT
 from flywheel.stages.evaluate import Speed, keep_evaluation, read_eval_records, read_training_records
 from flywheel.students.comparing import compare, teacher_calls
 from flywheel.students.settings import settle
