@@ -6,7 +6,7 @@ The file is there whole or not at all:
     a folder        written aside, synced, linked to its name (a link fails where the name is taken), under a
                     file lock, by which a file system without hard links is served too
     s3://           `If-None-Match: *` (S3, and what speaks it: each store is tried once, see below)
-    gs://           `x-goog-if-generation-match: 0`
+    gs://           `ifGenerationMatch=0`
     memory://       of one process, under a lock
 
 Behind other URLs fsspec looks first and writes then, so that two writers may both succeed: those are refused.
