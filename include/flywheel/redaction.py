@@ -8,7 +8,6 @@ in every text that passes `clean`, also where it is percent-encoded, escaped or 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import logging
@@ -231,7 +230,7 @@ def _tell_airflow() -> None:
     if not new:
         return
     with suppress(RuntimeError):
-        asyncio.get_running_loop()
+        sys.modules["asyncio"].get_running_loop()
         return  # to tell the supervisor from inside the loop that talks to it would wait for itself
     from airflow.sdk.log import mask_secret
 

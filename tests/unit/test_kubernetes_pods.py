@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -50,6 +51,40 @@ def test_a_pod_meets_pod_security_restricted() -> None:
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/tmp", "/home/flywheel"}
+
+
+def test_a_pod_s_spec_holds_no_secret_of_airflow_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "FLYWHEEL_TEACHER_API_KEY": "teacher+key/0123",
+        "AIRFLOW_CONN_FLYWHEEL_TEACHER": json.dumps({"conn_type": "http", "password": "conn+key/4567"}),
+        "JUDGE_API_KEY": "judge+key/8901",
+        "MLFLOW_TRACKING_PASSWORD": "mlflow+pass/2345",
+        "MLFLOW_TRACKING_URI": "http://u:uri+pass-6789@mlflow.test",
+        "AWS_SECRET_ACCESS_KEY": "aws+secret/0123",
+        "HF_TOKEN": "hub+token/4567",
+        "HTTPS_PROXY": "http://u:proxy+pass-8901@proxy.test",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    made = config(secrets=["flywheel-s3"], root="s3://bucket/flywheel")
+    pod = json.dumps(manifest(made, root="s3://bucket/flywheel"))
+    (container,) = json.loads(pod)["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "flywheel-s3"}}]
+    assert not {entry["name"] for entry in container["env"]} & set(secrets)
+    for secret in ("teacher+key", "conn+key", "judge+key", "+pass", "aws+secret", "hub+token"):
+        assert secret not in pod and base64.b64encode(secret.encode()).decode()[:8] not in pod
+
+
+def test_a_pod_template_with_a_secret_in_plain_text_is_refused(tmp_path: Path) -> None:
+    template = tmp_path / "pod.yaml"
+    variable = {"name": "HF_TOKEN", "value": "hub+token/4567"}
+    template.write_text(json.dumps({"spec": {"containers": [{"name": "base", "env": [variable]}]}}))
+    with pytest.raises(ConfigError, match="HF_TOKEN holds a secret") as caught:
+        manifest(config(pod_template=str(template)))
+    assert "hub+token" not in str(caught.value)
+    reference = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    template.write_text(json.dumps({"spec": {"containers": [{"name": "base", "env": [reference]}]}}))
+    assert manifest(config(pod_template=str(template)))
 
 
 def test_a_pod_sees_the_artifact_root_where_its_spec_says_it_is() -> None:

@@ -275,6 +275,8 @@ def test_what_a_job_needs_of_them_is_told_by_its_artifact_root_and_its_weights(
         monkeypatch.setenv(name, value)
     found = needed_environment(root, from_hub=from_hub)
     assert set(found) & set(SECRETS) == given
+    named = needed_environment(root, from_hub=from_hub, also=("SOMETHING_ELSE", "NOT_THERE"))
+    assert set(named) - set(found) == {"SOMETHING_ELSE"}
     assert not set(without_secrets(found)) & (given - {"AWS_ACCESS_KEY_ID"})
 
 

@@ -1,7 +1,10 @@
 """MLflow on a real SQLite file: nested runs, one registered version for an adapter, nothing twice."""
 
+import base64
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from flywheel import tracking, wheel
 from flywheel.config.schema import MlflowConfig
 from flywheel.mlflow_client import TrackingError, open_client, tracking_uri
 from flywheel.plan import Plan
+from flywheel.redaction import register_environment
 from flywheel.report import read_report
 from flywheel.tracking import model_name, register
 from tests.unit.finished_run import TABLE_1, config_of, finish, plan_of
@@ -188,3 +192,39 @@ def test_a_file_that_is_no_database_is_a_tracking_error(tmp_path: Path) -> None:
         open_client(f"sqlite:///{tmp_path}/mlflow.db") as client,
     ):
         client.search_experiments(max_results=1)
+
+
+def test_a_server_that_echoes_the_password_tells_it_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    password = "mlflow+pass/9999"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "desk")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    sent: list[str] = []
+
+    class Echo(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(self.headers["Authorization"])
+            said = f"\x1b[31mno: {password} {self.headers['Authorization']}".encode()
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    register_environment(["MLFLOW_TRACKING_PASSWORD"])
+    with (
+        pytest.raises(TrackingError) as caught,
+        open_client(f"http://127.0.0.1:{server.server_address[1]}") as client,
+    ):
+        client.search_experiments()
+    server.shutdown()
+    server.server_close()
+    coded = base64.b64encode(f"desk:{password}".encode()).decode()
+    assert sent == [f"Basic {coded}"]
+    assert "no: ***" in str(caught.value) and "\\x1b[31m" in str(caught.value)
+    assert password not in str(caught.value) and coded[8:] not in str(caught.value)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
 
 from flywheel.config.api import ApiConfig
+from flywheel.config.endpoint import VARIABLE
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.icl import IclConfig
 from flywheel.config.judge import JudgeConfig
@@ -175,6 +176,11 @@ class RuntimeConfig(Section):
     threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")
     python: str | None = Field(
         None, description="Interpreter that has the students extra; default: this one."
+    )
+    variables: tuple[Annotated[str, Field(pattern=VARIABLE)], ...] = Field(
+        (),
+        description="local: names of further variables of Airflow's environment that jobs get. Without: "
+        "paths, locale, libraries' settings, and what artifact root and weights need (SECURITY.md).",
     )
     job_timeout_hours: float = Field(12.0, gt=0, description="A longer job is stopped and fails.")
     kubernetes: KubernetesConfig = KubernetesConfig()

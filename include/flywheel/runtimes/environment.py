@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from flywheel.config.secrets import has_userinfo
 from flywheel.redaction import is_secret_name
@@ -18,7 +18,7 @@ from flywheel.redaction import is_secret_name
 _HARMLESS = re.compile(
     r"(?:PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|TEMP|TMP|VIRTUAL_ENV|SYSTEMROOT|SSL_CERT_FILE|"
     r"SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|NO_PROXY|no_proxy)$"
-    r"|LC_|XDG_|LD_|DYLD_|PYTHON|CONDA_|CUDA_|NVIDIA_|NCCL_|ROCR_|HIP_|HSA_|TORCH|PYTORCH_|TRITON_|MKL_|OMP_|"
+    r"|LC_|XDG_|LD_|DYLD_|PYTHON|CONDA_|CUDA_|NVIDIA_|NCCL_|ROCR_|HIP_|HSA_|TORCH|PYTORCH_|TRITON_|MKL_|OMP_|CUBLAS_|CUDNN_|"
     r"KMP_|GOMP_|OPENBLAS_|NUMEXPR_|VECLIB_|MALLOC_|TOKENIZERS_|SAFETENSORS_|HF_|HUGGINGFACE_|TRANSFORMERS_|"
     r"ACCELERATE_|FLYWHEEL_|COVERAGE_"
 )
@@ -38,16 +38,17 @@ _STORES = {
 }
 
 
-def needed_environment(root: str, *, from_hub: bool = False) -> dict[str, str]:
+def needed_environment(root: str, *, from_hub: bool = False, also: Collection[str] = ()) -> dict[str, str]:
     """Return the variables of this process that a process needs for its work on an artifact root.
 
     Args:
         root: path or URL of the artifact root, or of something in it.
         from_hub: the process may fetch weights from the Hugging Face Hub.
+        also: names of others that the operator says it needs.
     """
     scheme = root.partition("://")[0] if "://" in root else ""
     store = _STORES.get(scheme, ("FSSPEC_",) if scheme else ())
-    names = {*(_HUB if from_hub else ()), *(_PROXIES if scheme or from_hub else ())}
+    names = {*also, *(_HUB if from_hub else ()), *(_PROXIES if scheme or from_hub else ())}
     return {
         name: value
         for name, value in os.environ.items()

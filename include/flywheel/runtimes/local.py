@@ -110,7 +110,9 @@ class LocalRuntime:
 
     def _environment(self, slot: int, job: Job | None = None) -> dict[str, str]:
         """Return the environment of a job at a place; of none: what all of them have."""
-        environment = needed_environment(job.spec if job else "", from_hub=bool(job and job.from_hub))
+        environment = needed_environment(
+            job.spec if job else "", from_hub=bool(job and job.from_hub), also=self.config.variables
+        )
         environment.update(
             FLYWHEEL_HOME=str(project_home()),
             FLYWHEEL_THREADS=str(self.threads),

@@ -9,15 +9,19 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes.client import models as k8s
 
 from flywheel.config import Config, Student
 from flywheel.config.kubernetes import KubernetesConfig, Toleration
 from flywheel.config.loading import resolve_path
+from flywheel.config.secrets import has_userinfo
 from flywheel.errors import ConfigError
+from flywheel.redaction import is_secret_name
 from flywheel.runtimes.kubernetes.job import MANAGED_BY, RUN_ID, PodJob, root_label
 
 # Where docker/student.Dockerfile puts the project and the user's home.
@@ -148,7 +152,25 @@ def _template(path: str | None) -> str | None:
     file = resolve_path(path)
     if not Path(file).is_file():
         raise ConfigError(f"runtime.kubernetes, pod_template {path!r}: there is no file {file}")
+    for name in _secrets_in(yaml.safe_load(Path(file).read_text())):
+        raise ConfigError(
+            f"{file}: the variable {name} holds a secret itself, which all who see the pod see; expected "
+            "valueFrom.secretKeyRef, or the secret's name in runtime.kubernetes.secrets"
+        )
     return file
+
+
+def _secrets_in(pod: Any) -> Iterator[str]:
+    """Give the variables of a pod whose values are secrets in plain text."""
+    if isinstance(pod, list):
+        for inner in pod:
+            yield from _secrets_in(inner)
+    elif isinstance(pod, dict):
+        name, value = str(pod.get("name", "")), pod.get("value")
+        if value and (is_secret_name(name) or has_userinfo(str(value))):
+            yield name
+        for inner in pod.values():
+            yield from _secrets_in(inner)
 
 
 def _root_in_pod(root: str) -> str:
