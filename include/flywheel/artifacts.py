@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 __all__ = ["MANIFEST", "ArtifactRoot", "key_of"]
 
+# Who makes the artifacts of a kind.
+_MAKERS = {"datasets": "curate", "adapters": "customize", "evaluations": "evaluate"}
+
 # An unfinished build that nothing was added to for so long is no longer being made.
 LEFTOVER_SECONDS = 2 * 24 * 3600
 
@@ -122,7 +125,8 @@ class ArtifactRoot(RootFiles):
             ) from None
         except ArtifactError as error:
             raise ArtifactError(
-                f"{error}; it counts as missing: run the stage that makes it again, nothing has to be removed"
+                f"{error}; it counts as missing: run {_MAKERS.get(kind, 'the stage that makes it')} again, "
+                "which makes it anew; nothing has to be removed"
             ) from None
         if digest and (found := manifest.hashed(folder).digest) != digest:
             raise ArtifactError(

@@ -176,7 +176,7 @@ def test_a_damaged_artifact_counts_as_missing_and_is_made_again(
         root.write_bytes("datasets/k/sub/train.jsonl", bytes_now)
     assert root.lookup("datasets", "k") is None
     assert "sub/train.jsonl" in caplog.text and said in caplog.text and "made again" in caplog.text
-    with pytest.raises(ArtifactError, match=r"sub/train\.jsonl.*run the stage that makes it again"):
+    with pytest.raises(ArtifactError, match=r"sub/train\.jsonl.*run curate again"):
         root.fetch("datasets", "k")
     # Behind a URL, looking whether it is there reads no bytes.
     assert root.find("datasets", "k") == (not root.is_folder and said == "SHA-256")
