@@ -9,7 +9,7 @@ import orjson
 
 from flywheel.artifacts import ArtifactRoot
 
-KILLS = 150
+KILLS = 100
 
 # One process writes and is killed, then the next; each is forked, as a start of Python takes a second.
 DRIVER = """
@@ -17,16 +17,16 @@ import os, random, select, signal, sys
 from flywheel.artifacts import ArtifactRoot
 
 url, kills = sys.argv[1], int(sys.argv[2])
-ROW = {"text": "x" * 200}
+LONG = "x" * 3_000_000  # so that writing it takes as long as the rest
 
 def work():
     root = ArtifactRoot(url)
     for turn in range(1_000_000):
-        root.write_json(f"runs/r{turn % 3}/plan.json", [turn, [ROW] * 300, turn])
+        root.write_json(f"runs/r{turn % 3}/plan.json", [turn, LONG, turn])
         with root.build("datasets", f"k{random.randrange(40)}") as folder:
             (folder / "sub").mkdir()
             for name in ("train.jsonl", "sub/val.jsonl"):
-                (folder / name).write_text("y" * random.randrange(1, 300_000))
+                (folder / name).write_text(LONG[: random.randrange(1, len(LONG))])
         if turn % 5 == 4:
             root.remove("datasets", f"k{random.randrange(40)}")
         with root.scratch("adapters", "a") as scratch:

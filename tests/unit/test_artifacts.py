@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -186,7 +187,13 @@ def test_a_damaged_artifact_counts_as_missing_and_is_made_again(
     assert stored(root, "sub/train.jsonl") == b"hello"
 
 
-def test_bytes_that_were_changed_in_place_with_their_times_put_back_are_found(tmp_path: Path) -> None:
+def test_bytes_that_were_changed_in_place_with_their_times_put_back_are_found(
+    tmp_path: Path, monkeypatch
+) -> None:
+    from flywheel import manifests
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifests, "_TICK", -(10**18))  # as if the files had been written long ago
     root = ArtifactRoot(str(tmp_path / "artifacts"))
     build(root)
     file = tmp_path / "artifacts/datasets/k/sub/train.jsonl"
@@ -194,7 +201,8 @@ def test_bytes_that_were_changed_in_place_with_their_times_put_back_are_found(tm
     root.fetch("datasets", "k")
     with file.open("r+b") as opened:
         opened.write(b"HELLO")
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    while file.stat().st_ctime_ns == before.st_ctime_ns or file.stat().st_mtime_ns != before.st_mtime_ns:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert not root.find("datasets", "k")
 
 
@@ -293,3 +301,75 @@ def test_a_copy_follows_what_was_made_again_behind_the_url(
     root.remove("datasets", "k")
     build(root, text="another")
     assert root.fetch("datasets", "k").joinpath("sub/train.jsonl").read_text() == "another"
+
+
+# -- durable -------------------------------------------------------------------------------------------
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Return what is synced and renamed from now on, in order, by name in the root."""
+    seen: list[str] = []
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def sync(file: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{file}")
+        seen.append(f"sync {Path(path).relative_to(tmp_path)}")
+        fsync(file)
+
+    def renamed(old, new, **folders) -> None:
+        rename(old, new, **folders)
+        seen.append(f"rename to {Path(new).name}")
+
+    def replaced(old, new) -> None:
+        replace(old, new)
+        seen.append(f"rename to {Path(new).name}")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "replace", replaced)
+    return seen
+
+
+def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(tmp_path: Path, monkeypatch) -> None:
+    root = ArtifactRoot(str(tmp_path))
+    root.write_json("runs/r/plan.json", 1)
+    seen = spied(monkeypatch, tmp_path)
+    root.write_json("runs/r/plan.json", 2)
+    assert [re.sub(r"[0-9a-f]{8}$", "ASIDE", one) for one in seen] == [
+        "sync runs/r/.plan.json.ASIDE",
+        "rename to plan.json",
+        "sync runs/r",
+    ]
+
+
+def test_all_files_and_folders_of_an_artifact_are_synced_before_it_has_its_name(
+    tmp_path: Path, monkeypatch
+) -> None:
+    root = ArtifactRoot(str(tmp_path))
+    root.remove("datasets", "none")
+    build(root, "other")
+    seen = spied(monkeypatch, tmp_path)
+    build(root)
+    named = [re.sub(r"\.k\.[0-9a-f]{8}", "ASIDE", one) for one in seen]
+    at = named.index("rename to k")
+    assert sorted(named[:at]) == [
+        "sync datasets/ASIDE",
+        "sync datasets/ASIDE/manifest.json",
+        "sync datasets/ASIDE/sub",
+        "sync datasets/ASIDE/sub/train.jsonl",
+    ]
+    assert named.index("sync datasets/ASIDE/sub/train.jsonl") < named.index("sync datasets/ASIDE/sub")
+    assert named[at + 1] == "sync datasets"
+
+
+def test_what_a_stage_puts_in_place_is_synced_around_the_rename(tmp_path: Path, monkeypatch) -> None:
+    from flywheel.durable import put_in_place
+    from flywheel.quarantine import Quarantine
+
+    seen = spied(monkeypatch, tmp_path)
+    (tmp_path / "aside").write_text("x")
+    put_in_place(tmp_path / "aside", tmp_path / "target")
+    assert seen == ["sync aside", "rename to target", "sync ."]
+    with Quarantine(tmp_path / "label.quarantine.jsonl") as quarantine:
+        quarantine.add("f", 1, "bad")
+    assert seen[-2:] == ["rename to label.quarantine.jsonl", "sync ."]
