@@ -17,6 +17,7 @@ from flywheel.forgetting.commands import forget, prune
 from flywheel.private import UMASK
 from flywheel.promotion.commands import champion_commands, hold_commands, timeline
 from flywheel.redaction import clean, install
+from flywheel.serving.command import serve
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -76,6 +77,9 @@ def _options(
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s")
     for chatty in ("httpx", "httpcore", "fsspec", "filelock", "matplotlib", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+app.command(rich_help_panel=WHEEL)(serve)
 
 
 # -- the wheel -----------------------------------------------------------------------------------------

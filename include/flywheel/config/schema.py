@@ -21,6 +21,7 @@ from flywheel.config.metrics import MetricName
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.retention import RetentionConfig
 from flywheel.config.section import BlueprintSection, Section, takes_null
+from flywheel.config.serving import ServingConfig
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.config.student import Student
@@ -262,6 +263,7 @@ class Config(Section):
     notifications: NotificationsConfig = NotificationsConfig()
     mlflow_config: MlflowConfig = MlflowConfig()
     logging_config: LoggingConfig = LoggingConfig()
+    serving: ServingConfig = ServingConfig()
     api: ApiConfig = ApiConfig()
     nmp_config: NmpConfig = NmpConfig()
     llm_judge_config: JudgeConfig | None = None

@@ -64,6 +64,19 @@ def generate(
     )
 
 
+@torch.inference_mode()
+def answer_batch(
+    decoder: Decoder, prompts: Sequence[Tokens], stops: frozenset[int], *, max_new_tokens: int
+) -> list[list[int]]:
+    """Answer one batch of prompts greedily; see `generate`. Their shared prefix is computed for the batch."""
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    shared = common_prefix(prompts)
+    prefix = _Prefix(decoder, prompts[0][:shared] if prompts else np.empty(0, np.int32))
+    own = [prompts[index][shared:] for index in order]
+    found = dict(zip(order, _answer_batch(decoder, prefix, own, stops, max_new_tokens), strict=True))
+    return [found[index] for index in range(len(prompts))]
+
+
 class _Prefix:
     """The prefix's keys and values: `layers[i]` is (k, v), each [P, Hkv, D]."""
 

@@ -209,6 +209,20 @@ def gpu_choices(
         progress: Told after each batch how many prompts are answered.
         force: Take the path on any device, for tests.
     """
+    found = gpu_states(model, force=force)
+    if found is None:
+        return None
+    states, head = found
+    return choose_by(states, head, prompts, trie, batch_size=batch_size, progress=progress)
+
+
+def gpu_states(model: Any, *, force: bool = False) -> tuple[Callable[[Row], Tensor], Tensor] | None:
+    """Return what computes a row's last hidden states, and the output layer's weights; None: not taken.
+
+    Args:
+        model: A transformers causal LM, or a peft model around one.
+        force: Take the path on any device, for tests.
+    """
     reason = reason_against(model)
     if reason is not None and not force:
         log.info("answers do not take the GPU path: %s", reason)
@@ -228,4 +242,4 @@ def gpu_choices(
             )
         return engine.states(placed, space)
 
-    return choose_by(states, weights.head, prompts, trie, batch_size=batch_size, progress=progress)
+    return states, weights.head

@@ -1,0 +1,29 @@
+"""Section `serving`: the endpoint that answers with the champion."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from flywheel.config.section import Section
+
+
+class ServingKey(Section):
+    """Who may ask the endpoint: the hash of a key stands here, the key itself nowhere."""
+
+    name: str = Field(min_length=1, max_length=64, description="Whose key it is; logged with each request.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the key: `flywheel serve --new-key NAME`.")
+
+
+class ServingConfig(Section):
+    """How `flywheel serve` answers; without keys it listens on this machine alone."""
+
+    port: int = Field(8700, ge=0, le=65535, description="Where it listens; 0: any free port.")
+    keys: tuple[ServingKey, ...] = Field((), description="Keys that may ask; none: nobody is asked for one.")
+    batch_size: int = Field(64, ge=1, description="Requests answered in one pass at most.")
+    wait_ms: float = Field(
+        2.0, ge=0, le=1000, description="Milliseconds that a request waits for others to share its pass."
+    )
+    most_waiting: int = Field(
+        1024, ge=1, description="Requests in the queue; beyond that they are told to come again (429)."
+    )
+    follow_seconds: float = Field(2.0, gt=0, description="Seconds between looks for a new champion.")

@@ -1,0 +1,208 @@
+"""The endpoint's routes, its door, and its bounds; the passes themselves run in threads.
+
+POST /v1/chat/completions    GET /v1/models, /v1/models/{name}    GET /health/live, /health/ready
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from flywheel.config import Config
+from flywheel.serving.batches import BusyError
+from flywheel.serving.models import Models, NotYetError, UnknownModelError
+from flywheel.serving.openai import ApiError, Reply, read_request
+from flywheel.serving.student import Question, RefusedError
+from flywheel.serving.teacher import Teacher
+
+log = logging.getLogger(__name__)
+
+# Bytes of a request: far more than any student's context holds.
+MOST_BYTES = 1 << 20
+ADAPTER_HEADER = "x-flywheel-adapter"
+_OWNER = "flywheel"
+
+
+class Serving:
+    """The application.
+
+    Args:
+        config: of the experiment.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._keys = {key.sha256: key.name for key in config.serving.keys}
+        self.models = Models(config)
+        self._teacher = Teacher(config.teacher)
+        self._followed = False
+
+    def app(self) -> Starlette:
+        """Return it as ASGI."""
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._complete, methods=["POST"]),
+                Route("/v1/models", self._list),
+                Route("/v1/models/{name:path}", self._describe),
+                Route("/health/live", self._live),
+                Route("/health/ready", self._ready),
+            ],
+            exception_handlers={ApiError: _said, 404: _no_route, 405: _no_route, Exception: _broken},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(self._follow())
+        yield
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await self._teacher.close()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self.models.follow()
+            except Exception:
+                log.exception("the champions cannot be looked for; what answers goes on")
+            self._followed = True
+            await asyncio.sleep(self._config.serving.follow_seconds)
+
+    # -- routes ----------------------------------------------------------------------------------------
+
+    async def _complete(self, request: Request) -> Response:
+        self._admit(request)
+        asked = read_request(await _body(request))
+        if asked.model in self._teacher.names:
+            return await self._teacher.complete(asked)
+        try:
+            served = await self.models.get(asked.model)
+            most = asked.max_completion_tokens or asked.max_tokens or 256
+            answer = await served.batches.ask(Question(asked.messages, asked.tools, most))
+        except UnknownModelError:
+            raise _unknown(asked.model) from None
+        except NotYetError as error:
+            raise ApiError(503, str(error), kind="server_error", code="not_ready", retry_after=5) from None
+        except BusyError:
+            raise ApiError(
+                429,
+                "too many requests wait for this model; come again",
+                kind="rate_limit_error",
+                code="queue_full",
+                retry_after=1,
+            ) from None
+        except RefusedError as error:
+            raise ApiError(400, str(error), param="messages", code="invalid_value") from None
+        headers = {ADAPTER_HEADER: served.adapter}
+        reply = Reply(asked, served.adapter, served.student.source.name, answer)
+        if asked.stream:
+            return StreamingResponse(reply.chunks(), media_type="text/event-stream", headers=headers)
+        return _json(reply.whole(), headers=headers)
+
+    async def _list(self, request: Request) -> Response:
+        self._admit(request)
+        models = [*self.models.champions, *self._teacher.names]
+        return _json({"object": "list", "data": [_model(name) for name in models]})
+
+    async def _describe(self, request: Request) -> Response:
+        self._admit(request)
+        name = request.path_params["name"]
+        if name in self._teacher.names:
+            return _json(_model(name))
+        try:
+            served = await self.models.get(name)
+        except UnknownModelError:
+            raise _unknown(name) from None
+        except NotYetError as error:
+            raise ApiError(503, str(error), kind="server_error", code="not_ready", retry_after=5) from None
+        source = served.student.source
+        more = {
+            "student": source.name,
+            "adapter": source.adapter,
+            "classes": source.workload.classes if source.classifies else (),
+            "calibrated": source.temperature is not None,
+        }
+        return _json({**_model(name), "flywheel": more})
+
+    async def _live(self, _: Request) -> Response:
+        return _json({"live": True})
+
+    async def _ready(self, _: Request) -> Response:
+        """Say whether a champion answers; what is not as it should be is in `reasons`."""
+        champions = {name: served.adapter for name, served in self.models.champions.items()}
+        ready = self._followed and bool(champions)
+        body = {"ready": ready, "champions": champions, "reasons": self.models.reasons}
+        return _json(body, status=200 if ready else 503)
+
+    def _admit(self, request: Request) -> None:
+        """Let a request in whose key is known; without keys all are, for only this machine is listened to.
+
+        Raises:
+            ApiError: its key is missing or unknown.
+        """
+        if not self._keys:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(key.strip().encode()).hexdigest()
+        known = [name for digest, name in self._keys.items() if hmac.compare_digest(digest, given)]
+        if scheme.lower() != "bearer" or not known:
+            raise ApiError(
+                401, "this endpoint asks for a key: Authorization: Bearer KEY", code="invalid_api_key"
+            )
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise ApiError(413, f"the body is longer than {MOST_BYTES:,} bytes", code="too_large")
+    except ClientDisconnect:
+        raise ApiError(400, "the request broke off") from None
+    return bytes(body)
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": _OWNER}
+
+
+def _unknown(name: str) -> ApiError:
+    said = (
+        f"The model `{name}` does not exist: GET /v1/models lists the champions; a candidate is STUDENT@SIZE "
+        "of the champion's run, or MODEL@ADAPTER"
+    )
+    return ApiError(404, said, param="model", code="model_not_found")
+
+
+def _json(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+async def _said(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    retry = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
+    return _json(error.body, status=error.status, headers=retry)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    problem = ApiError(status, f"Invalid URL ({request.method} {request.url.path})", code="unknown_url")
+    return _json(problem.body, status=status)
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    log.error("a request failed", exc_info=error)
+    said = "the answer failed; the server's log has the reason"
+    return _json(ApiError(500, said, kind="server_error").body, status=500)

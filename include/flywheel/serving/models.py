@@ -1,0 +1,250 @@
+"""The models of the endpoint, by name: champions as they change, candidates, and what each is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.champion import VIEW, Champion, read_champion
+from flywheel.config import Config, Student
+from flywheel.errors import ArtifactError, FlywheelError
+from flywheel.jobs import CustomizeResult, EvaluateResult
+from flywheel.promotion.whole import load_champion
+from flywheel.runs import Run
+from flywheel.serving.batches import Batches
+from flywheel.serving.student import Answer, Question, ServedStudent, Source
+from flywheel.stages.customize import RESULT
+from flywheel.students.weights import known_revision
+from flywheel.workload import Workload
+
+log = logging.getLogger(__name__)
+
+# Candidates that are kept loaded besides the champions.
+MOST_CANDIDATES = 4
+
+
+class UnknownModelError(Exception):
+    """There is no model of that name."""
+
+
+class NotYetError(Exception):
+    """The model exists and cannot answer now; the reason in words."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A student with its queue."""
+
+    student: ServedStudent
+    batches: Batches[Question, Answer]
+
+    @property
+    def adapter(self) -> str:
+        """The key of its adapter."""
+        return self.student.source.adapter
+
+
+class Models:
+    """What the endpoint answers with.
+
+    A champion is named by its workload, and by `workload:client` where the client is not the config's; the
+    name stays when the champion changes. The next one is loaded and warm before requests go to it, and those
+    that began with the one before it are answered by that one.
+
+    Args:
+        config: of the experiment: its students, workload and client.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._root = ArtifactRoot(config.artifacts.root)
+        self._workload = Workload.load(config.workload)
+        self._champions: dict[str, Served] = {}
+        self._reasons: dict[str, str] = {}
+        self._candidates: OrderedDict[str, Served] = OrderedDict()
+        self._loading = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "student")
+
+    @property
+    def champions(self) -> dict[str, Served]:
+        """The champions that answer, by name."""
+        return dict(self._champions)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why the newest champion of a name does not answer, by name."""
+        return dict(self._reasons)
+
+    async def get(self, name: str) -> Served:
+        """Return a model; a candidate is loaded when it is first asked for.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            NotYetError: it cannot be loaded.
+        """
+        if name in self._champions:
+            return self._champions[name]
+        if name in self._reasons:
+            raise NotYetError(self._reasons[name])
+        if name == self._workload.id:
+            raise NotYetError(f"{name} has no champion yet: nothing was promoted")
+        async with self._loading:
+            if name not in self._candidates:
+                try:
+                    source = await asyncio.to_thread(self._candidate, name)
+                    self._candidates[name] = await self._load(source)
+                except FlywheelError as error:
+                    raise NotYetError(str(error)) from None
+                while len(self._candidates) > MOST_CANDIDATES:
+                    self._candidates.popitem(last=False)
+            self._candidates.move_to_end(name)
+            return self._candidates[name]
+
+    async def follow(self) -> None:
+        """Look for other champions, and answer with them once they are warm.
+
+        One that cannot be loaded leaves the one before it answering, and its reason is kept and logged.
+        """
+        there = await asyncio.to_thread(self._champions_there)
+        for name, champion in there.items():
+            served = self._champions.get(name)
+            if served is not None and served.adapter == champion.adapter:
+                self._reasons.pop(name, None)
+                continue
+            async with self._loading:
+                try:
+                    source = await asyncio.to_thread(self._champion, champion)
+                    self._champions[name] = await self._load(source)
+                    self._reasons.pop(name, None)
+                    log.info("%s is answered by %s, adapter %s", name, source.name, source.adapter)
+                except (FlywheelError, OSError) as error:
+                    if self._reasons.get(name) != str(error):
+                        log.error("%s: %s cannot be served: %s", name, champion.name, error)
+                    self._reasons[name] = str(error)
+        for name in set(self._champions) - set(there):
+            del self._champions[name]
+            log.info("%s has no champion any more: the teacher is in production", name)
+
+    async def _load(self, source: Source) -> Served:
+        loop = asyncio.get_running_loop()
+        # In a thread of its own: the students that answer go on.
+        student = await loop.run_in_executor(None, ServedStudent, source)
+        settings = self._config.serving
+        batches: Batches[Question, Answer] = Batches(
+            student.answer,
+            batch_size=settings.batch_size,
+            wait_ms=settings.wait_ms,
+            most_waiting=settings.most_waiting,
+            thread=self._thread,
+        )
+        return Served(student, batches)
+
+    def _champions_there(self) -> dict[str, Champion]:
+        """Return the champions in force by name; one whose decisions are damaged keeps its reason."""
+        found = {}
+        for workload in self._root.list("champions"):
+            for client in self._root.list(f"champions/{workload}"):
+                view = f"champions/{workload}/{client}/{VIEW}"
+                if not self._root.exists(view):
+                    continue
+                try:
+                    seen = Champion.model_validate(self._root.read_json(view))
+                    champion = read_champion(self._root, seen.workload_id, seen.client_id)
+                except (ArtifactError, ValueError) as error:
+                    log.error("%s/%s: %s", self._root.url, view, error)
+                    continue
+                if champion is not None:
+                    found[self._name(champion)] = champion
+        return found
+
+    def _name(self, champion: Champion) -> str:
+        own = champion.client_id == self._config.client_id
+        return champion.workload_id if own else f"{champion.workload_id}:{champion.client_id}"
+
+    def _champion(self, champion: Champion) -> Source:
+        loaded = load_champion(self._root, champion.workload_id, champion.client_id)
+        if loaded is None or loaded.champion.adapter != champion.adapter:
+            raise ArtifactError(f"{champion.name}: another decision came meanwhile")
+        champion, whole = loaded.champion, loaded.whole
+        here = known_revision(champion.weights)
+        if here and whole.base_revision and here != whole.base_revision:
+            raise ArtifactError(
+                f"{champion.weights}: not the base weights that {champion.name} was trained on: they are "
+                f"{here[:16]}, it has {whole.base_revision[:16]}; put those back, or promote a candidate anew"
+            )
+        return Source(
+            name=champion.name,
+            student=self._student(champion.student, champion.model_name, champion.weights),
+            adapter=champion.adapter,
+            folder=loaded.adapter,
+            workload=loaded.workload,
+            asked_text=whole.student_prompt == "text",
+            temperature=self._temperature(champion.evaluation),
+            classifies=_classifies(champion.metric, loaded.workload),
+        )
+
+    def _candidate(self, name: str) -> Source:
+        """Return what `STUDENT@SIZE` or `MODEL@ADAPTER` is made of.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        model, _, rest = name.rpartition("@")
+        for champion in self._champions_there().values():
+            run = Run(self._root, champion.run_id)
+            if rest.isdigit() and self._root.exists(f"{run.path}/jobs/{model}@{rest}/evaluate.json"):
+                made = run.load(f"jobs/{model}@{rest}/customize", CustomizeResult)
+                evaluation = run.load(f"jobs/{model}@{rest}/evaluate", EvaluateResult).key
+                plan = run.plan
+                student = plan.config.student(model)
+                return Source(
+                    name=f"{model} @ {rest}",
+                    student=student,
+                    adapter=made.adapter,
+                    folder=self._root.fetch("adapters", made.adapter),
+                    workload=plan.workload,
+                    asked_text=made.short_prompt is not None,
+                    temperature=self._temperature(evaluation),
+                    classifies=_classifies(champion.metric, plan.workload),
+                )
+        known = next((one for one in self._config.nims if one.model_name == model), None)
+        if known is None or not rest.isalnum() or not self._root.find("adapters", rest):
+            raise UnknownModelError(name)
+        folder = self._root.fetch("adapters", rest)
+        made = CustomizeResult.model_validate_json((folder / RESULT).read_bytes())
+        if made.student != known.name:
+            raise UnknownModelError(name)
+        return Source(
+            name=f"{made.student} @ {made.size}",
+            student=known,
+            adapter=rest,
+            folder=folder,
+            workload=self._workload,
+            asked_text=made.short_prompt is not None,
+            temperature=None,
+            classifies=bool(self._workload.classes)
+            and self._config.evaluation_config.workload_type in ("auto", "classification"),
+        )
+
+    def _student(self, name: str, model_name: str, weights: str) -> Student:
+        """Return a champion's student; of one that the config no longer has, with the default context."""
+        known = next((one for one in self._config.nims if one.model_name == model_name), None)
+        changes: dict[str, Any] = {"name": name, "weights": weights}
+        return (known or Student(model_name=model_name)).model_copy(update=changes)
+
+    def _temperature(self, evaluation: str | None) -> float | None:
+        """Return the temperature that an evaluation found; None where it is gone or found none."""
+        folder = self._root.lookup("evaluations", evaluation) if evaluation else None
+        if folder is None:
+            return None
+        found = EvaluateResult.model_validate_json((folder / RESULT).read_bytes()).calibration
+        return found.temperature if found else None
+
+
+def _classifies(metric: str, workload: Workload) -> bool:
+    return bool(workload.classes) and metric in ("f1_weighted", "f1_macro", "accuracy")

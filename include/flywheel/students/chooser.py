@@ -1,0 +1,55 @@
+"""A student that is loaded once and asked again and again: answers out of a closed set, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flywheel.students.choosing import Choice, ask_batch
+from flywheel.students.decoder import Decoder
+from flywheel.students.engine import row_states
+from flywheel.students.gpu.backend import gpu_states
+from flywheel.students.label_trie import LabelTrie
+from flywheel.students.rows import Row, Tokens
+
+
+class Chooser:
+    """Answers batches of prompts by the fastest path of the device.
+
+    Args:
+        model: a student with its adapter; its weights are changed (merged) on a CPU.
+        trie: the answers.
+        prefix: token ids with which nearly all prompts begin; computed once a batch: [P].
+    """
+
+    def __init__(self, model: Any, trie: LabelTrie, prefix: Tokens) -> None:
+        self.trie, self.prefix = trie, prefix
+        self._states, self._head = states_of(model)
+
+    @torch.inference_mode()
+    def choose(self, prompts: Sequence[Tokens]) -> list[Choice]:
+        """Return the answers to prompts, each [p], in their order."""
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        begin = len(self.prefix)
+        fits = all(len(prompt) > begin and np.array_equal(prompt[:begin], self.prefix) for prompt in prompts)
+        prefix = self.prefix if fits else self.prefix[:0]
+        batch = [prompts[index] for index in order]
+        found = dict(zip(order, ask_batch(self._states, self._head, self.trie, prefix, batch), strict=True))
+        return [found[index] for index in range(len(prompts))]
+
+
+def states_of(model: Any) -> tuple[Callable[[Row], Tensor], Tensor]:
+    """Return what computes the last hidden states of a row, and the output layer's weights [V, d]."""
+    decoder = Decoder(model)
+    if decoder.device.type == "cpu":
+        # In bf16 the sum W + s B A would round the adapter away; there the adapter stays beside the weights.
+        decoder.merge()
+    else:
+        fast = gpu_states(model)
+        if fast is not None:
+            return fast
+    return lambda row: row_states(decoder, row.to(decoder.device)), decoder.output
