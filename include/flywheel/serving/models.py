@@ -13,12 +13,11 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import VIEW, Champion, read_champion
 from flywheel.config import Config, Student
 from flywheel.errors import ArtifactError, FlywheelError
-from flywheel.jobs import CustomizeResult, EvaluateResult
+from flywheel.jobs import RESULT, CustomizeResult, EvaluateResult
 from flywheel.promotion.whole import load_champion
 from flywheel.runs import Run
 from flywheel.serving.batches import Batches
 from flywheel.serving.student import Answer, Question, ServedStudent, Source
-from flywheel.stages.customize import RESULT
 from flywheel.students.weights import known_revision
 from flywheel.workload import Workload
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from flywheel.config.student import Student
 from flywheel.errors import StudentError
-from flywheel.jobs import CustomizeResult
+from flywheel.jobs import RESULT, CustomizeResult
 from flywheel.markers import in_conversation, in_tools
-from flywheel.stages.customize import RESULT
 from flywheel.students.short_prompts import ShortPrompt
 from flywheel.workload import Workload
 
