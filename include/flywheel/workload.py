@@ -22,6 +22,7 @@ import orjson
 import yaml
 
 from flywheel.config import resolve_path
+from flywheel.config.yaml_text import BadYamlError, read_yaml
 from flywheel.errors import WorkloadError
 from flywheel.labels import normalize, parse_label
 
@@ -121,24 +122,12 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            text = path.read_text(encoding="utf-8")
+            self.data, self.root = read_yaml(path)
         except FileNotFoundError:
             raise WorkloadError(f"{path}: no such file; check the key `workload` of the config") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise WorkloadError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-        try:
-            self.root = yaml.compose(text, Loader=yaml.SafeLoader)
-            self._check_repeats(self.root)
-            self.data = yaml.safe_load(text)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
-            hint = (
-                "; a text with ': ' or that starts with '{' needs quotes" if "mapping" in str(error) else ""
-            )
-            raise WorkloadError(f"{path}, line {line}: not valid YAML: {error.problem}{hint}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise WorkloadError(f"{path}: not valid YAML: {error}") from None
+        except BadYamlError as error:
+            raise WorkloadError(str(error)) from None
+        self._check_repeats(self.root)
 
     def workload(self) -> Workload:
         """Return the validated workload."""

@@ -16,9 +16,13 @@ from pydantic_core import ErrorDetails
 from flywheel.config.experiments import experiment_path, laid_over
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
 from flywheel.config.secrets import secrets_in
+from flywheel.config.yaml_text import BadYamlError, read_yaml
 from flywheel.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+# Wrong keys that are named; a file with more is another file.
+_MOST_PROBLEMS = 50
 
 Location = tuple[str | int, ...]
 
@@ -88,30 +92,24 @@ def validate_config(data: Any, origin: str, lines: dict[Location, str] | None = 
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(origin, lines or {}, detail) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        problems = [_explain(origin, lines or {}, detail) for detail in details[:_MOST_PROBLEMS]]
+        if len(details) > _MOST_PROBLEMS:
+            problems.append(f"{origin}: and {len(details) - _MOST_PROBLEMS:,} more")
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
 
 
 def _read_yaml(path: Path) -> tuple[Any, dict[Location, str]]:
     """Return the file's data, and file and line of each key and item, by its location."""
     try:
-        text = path.read_text(encoding="utf-8")
+        data, node = read_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; set {CONFIG_VARIABLE} or create it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[Location, str] = {(): f"{path}, line 1"}
-        if node is not None:
-            _collect_lines(path, node, (), lines)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise ConfigError(f"{path}, line {line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except BadYamlError as error:
+        raise ConfigError(str(error)) from None
+    lines: dict[Location, str] = {(): f"{path}, line 1"}
+    if node is not None:
+        _collect_lines(path, node, (), lines)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}, line 1: expected a mapping of sections such as nims, source and teacher")
     return data, lines

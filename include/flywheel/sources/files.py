@@ -92,7 +92,7 @@ class SourceFile:
 
     def error(self, problem: str, key: str | None = None) -> SourceError:
         """Return an error that names the file, the key and the problem."""
-        return SourceError(f"{self.name}: {problem} (key {key or self.key})")
+        return SourceError(f"{self.name}: {' '.join(problem.split())} (key {key or self.key})")
 
 
 @dataclass(frozen=True, slots=True)
