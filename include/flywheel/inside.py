@@ -167,7 +167,7 @@ def files_below(base: str, path: str) -> list[str]:
     with suppress(FileNotFoundError, NotADirectoryError), opened_folder(base, path) as at:
         for folder, _, names, opened in os.fwalk(".", dir_fd=at, follow_symlinks=False):
             for name in names:
-                if stat.S_ISREG(os.stat(name, dir_fd=opened, follow_symlinks=False).st_mode):
+                if stat.S_ISREG(_kind(name, opened)):
                     found.append("/".join(filter(None, (path, folder.removeprefix(".").strip("/"), name))))
     return sorted(found)
 
@@ -187,6 +187,30 @@ def _folder_and_name(path: str) -> tuple[str, str]:
     if not name:
         raise OutsideError("'': expected the path of something that stays in the artifact root")
     return "/".join(names), name
+
+
+def refuse_links(base: str, path: str) -> None:
+    """Refuse a folder below `base` that has a link in it, before somebody writes there by names.
+
+    Raises:
+        OutsideError: it has one; the message names it.
+    """
+    with opened_folder(base, path) as at:
+        for folder, folders, names, opened in os.fwalk(".", dir_fd=at, follow_symlinks=False):
+            for name in (*folders, *names):
+                if stat.S_ISLNK(_kind(name, opened)):
+                    raise OutsideError(
+                        f"{base}/{path}{folder.removeprefix('.')}/{name}: a symbolic link, which has no "
+                        "place in a run's folder; remove it"
+                    )
+
+
+def _kind(name: str, folder: int) -> int:
+    """Return the mode of what has a name in a folder; 0 where somebody has removed it meanwhile."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _open(name: str, flags: int, folder: int, said: str) -> int:

@@ -123,9 +123,15 @@ class RootFiles:
         return base / path
 
     @contextmanager
-    def folder_of(self, path: str) -> Iterator[Path]:
-        """Give a folder of a root that is one, made if it is missing, as long as no link is on its way."""
+    def folder_of(self, path: str, *, without_links: bool = False) -> Iterator[Path]:
+        """Give a folder of a root that is one, made if it is missing, as long as no link is on its way.
+
+        Args:
+            without_links: refuse it where there is a link in it, too.
+        """
         with inside.opened_folder(self._root, path, create=True):
+            if without_links:
+                inside.refuse_links(self._root, path)
             yield Path(self._root) / path
 
     def get_file(self, path: str, target: Path) -> None:

@@ -167,7 +167,7 @@ class Run:
     def folder(self) -> Iterator[Path]:
         """Give a local folder with the run's files; behind a remote root, a copy that is put back."""
         if self.root.is_folder:
-            with self.root.folder_of(self.path) as folder:
+            with self.root.folder_of(self.path, without_links=True) as folder:
                 yield folder
             return
         with tempfile.TemporaryDirectory(prefix="flywheel-run-") as name:

@@ -208,6 +208,18 @@ def test_a_stage_does_not_write_into_a_run_that_is_a_link(root: ArtifactRoot, ou
     assert not (outside / "new").exists()
 
 
+@pytest.mark.parametrize("name", ["label.json", "jobs/x/deep.json"])
+def test_a_stage_does_not_write_through_a_link_that_somebody_put_into_its_run(
+    root: ArtifactRoot, outside: Path, name: str
+) -> None:
+    path = Path(root.url) / "runs/r" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(outside / "report.html")
+    with pytest.raises(OutsideError, match=rf"{name}: a symbolic link"), Run(root, "r").folder() as folder:
+        (folder / name).write_text("overwritten")
+    assert (outside / "report.html").read_text() == SECRET
+
+
 def test_a_build_or_a_scratch_folder_goes_through_no_link(root: ArtifactRoot, outside: Path) -> None:
     linked_kind(Path(root.url), outside)
     (Path(root.url) / "scratch").symlink_to(outside)

@@ -39,6 +39,9 @@ def compile_cache(root: ArtifactRoot, device: str) -> Iterator[None]:
         yield
         return
     folder = root.local_folder(FOLDER)
+    if root.is_folder:
+        with root.folder_of(FOLDER):  # no link is on its way
+            pass
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[VARIABLE] = str(folder)
     try:
