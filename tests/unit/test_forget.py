@@ -64,6 +64,10 @@ def test_a_client_is_forgotten_and_nothing_of_another_is_touched(
         (home / "artifacts/forgotten/pending").iterdir()
     )
     assert find(config, Whose(GONE)).is_empty
+    # Nothing names the figures of a baseline, but they say which data set they are of.
+    kinds = ("baseline.json", "other_split.json", "constant.json")
+    figures = [name for name in files if name.endswith(kinds)]
+    assert len(figures) >= 4 and len([name for name in figures if name in left]) == len(figures) // 2
 
 
 def test_the_command_lists_first_and_removes_nothing_without_a_yes(

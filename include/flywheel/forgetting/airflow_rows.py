@@ -1,7 +1,8 @@
 """Airflow's rows and logs of runs, in a process of its own: `python -m flywheel.forgetting.airflow_rows`.
 
     stdin   {"remove": [run ids]}
-    stdout  {"runs": [{"run_id", "state", "conf"}, ...], "logs": folder of the DAG's logs}: what there is then
+    stdout  {"runs": [{"run_id", "state", "conf"}, ...], "logs": folder of the DAG's logs}, as they are then;
+            "runs" is null where the database has not been made
 
 Airflow takes seconds to import and reads its settings from the environment when it is; so it has a process to
 itself.
@@ -18,7 +19,7 @@ import orjson
 from airflow.configuration import conf
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from flywheel.web.airflow_runs import DAG_ID, DONE
 
@@ -28,6 +29,9 @@ def main() -> None:
     asked: dict[str, Any] = orjson.loads(sys.stdin.buffer.read() or b"{}")
     logs = Path(conf.get_mandatory_value("logging", "base_log_folder")) / f"dag_id={DAG_ID}"
     with create_session(scoped=False) as db:
+        if not inspect(db.get_bind()).has_table(DagRun.__tablename__):
+            sys.stdout.buffer.write(b"\n" + orjson.dumps({"runs": None, "logs": str(logs)}) + b"\n")
+            return
         for run_id in asked.get("remove", []):
             run = db.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
             if run is not None and str(run.state) in DONE:

@@ -80,6 +80,8 @@ def airflow_runs(remove: Sequence[str] = ()) -> AirflowRuns | None:
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise AirflowError(f"Airflow's database cannot be asked for its runs: {''.join(tail)[:500]}")
     told = orjson.loads(done.stdout.splitlines()[-1])
+    if told["runs"] is None:
+        return None
     rows = tuple((run["run_id"], run["state"], run["conf"]) for run in told["runs"])
     return AirflowRuns(rows, told["logs"])
 

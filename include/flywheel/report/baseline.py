@@ -21,6 +21,8 @@ from flywheel.report.model import BaselinePart
 from flywheel.workload import Workload
 
 CODE_VERSION = 1
+# In an evaluation that no result names: the key of the data set that it was made from, with which it goes.
+MADE_OF = "of.json"
 RARE_FROM = 1000  # training records; from here on, words that occur once are left out
 
 
@@ -42,6 +44,7 @@ def baseline(
         folder = root.fetch("datasets", dataset)
         rows = _fit(folder, sorted(sizes), workload)
         with root.build("evaluations", key) as aside:
+            (aside / MADE_OF).write_bytes(orjson.dumps({"dataset": dataset}))
             (aside / "baseline.json").write_bytes(orjson.dumps([row.model_dump() for row in rows]))
     data = orjson.loads((root.fetch("evaluations", key) / "baseline.json").read_bytes())
     return [BaselinePart.model_validate(row) for row in data]

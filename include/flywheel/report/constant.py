@@ -26,6 +26,7 @@ from flywheel.plan import Plan
 from flywheel.promotion.answers import difference, read_answers
 from flywheel.promotion.choice import EPSILON
 from flywheel.promotion.statistics import bound_of_difference
+from flywheel.report.baseline import MADE_OF
 from flywheel.report.checks import ConstantPart
 from flywheel.report.model import CandidatePart
 from flywheel.students.comparing import compare, teacher_calls
@@ -99,6 +100,7 @@ def constant_of(
         ]
         with root.build("evaluations", key) as aside:
             (aside / "predictions.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+            (aside / MADE_OF).write_bytes(orjson.dumps({"dataset": dataset}))
             (aside / "constant.json").write_bytes(orjson.dumps({"answer": answer, "scores": compared.scores}))
     found = orjson.loads((root.fetch("evaluations", key) / "constant.json").read_bytes())
     scores: dict[str, float] = found["scores"]

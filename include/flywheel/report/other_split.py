@@ -24,7 +24,7 @@ from flywheel.curation.samples import Samples
 from flywheel.curation.words import words_of
 from flywheel.promotion.statistics import f1_with_interval
 from flywheel.records import STRENGTH
-from flywheel.report.baseline import lines_of, predict, text_in
+from flywheel.report.baseline import MADE_OF, lines_of, predict, text_in
 from flywheel.report.checks import OtherSplitPart, SplitScore
 from flywheel.workload import Workload
 
@@ -64,6 +64,7 @@ def other_split(
         found = _measure(root.fetch("datasets", dataset), config, size, workload)
         with root.build("evaluations", key) as aside:
             data = found.model_dump(mode="json") if found else None
+            (aside / MADE_OF).write_bytes(orjson.dumps({"dataset": dataset}))
             (aside / "other_split.json").write_bytes(orjson.dumps(data))
     data = orjson.loads((root.fetch("evaluations", key) / "other_split.json").read_bytes())
     return OtherSplitPart.model_validate(data) if data else None
