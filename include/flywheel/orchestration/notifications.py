@@ -15,6 +15,7 @@ from flywheel.config import Config
 from flywheel.config.schema import Notifier
 from flywheel.errors import ConfigError
 from flywheel.orchestration.notifier_arguments import resolved
+from flywheel.redaction import install
 from flywheel.runs import Run
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def warn(context: Any, run: Run, warnings: Sequence[str]) -> None:
 
 def notify(notifiers: Iterable[Notifier], context: Any, **facts: Any) -> None:
     """Call notifiers with the task's context, the facts in it as `flywheel`; a failing one is only logged."""
+    install()  # Airflow calls this outside of tasks, too, and logs itself what a notifier says
     for entry in notifiers:
         try:
             made = notifier_class(entry.notifier)

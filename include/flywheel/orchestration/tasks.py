@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from flywheel.config import Config
 from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
 from flywheel.orchestration.notifications import announce, warn
+from flywheel.redaction import install
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def plan() -> list[str]:
     from flywheel.plan import make_plan, with_pinned_weights
     from flywheel.runs import Run
 
+    install()  # the other tasks do so where they find the run
     context = get_current_context()
     params = unchanged_as_none(context["params"])
     experiment = params.get("experiment") or ""
