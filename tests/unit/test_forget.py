@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.cli import app
 from flywheel.forgetting.base import Whose
 from flywheel.forgetting.forget import ForgettingError, find, forget
+from flywheel.jobs import CustomizeSpec
 from flywheel.runs import Run
-from tests.unit.finished_run import config_of, plan_of
-from tests.unit.two_clients import GONE, STAYS, bytes_of, left_of, rows_of, two_clients
+from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
+from tests.unit.two_clients import GONE, STAYS, WORDS, bytes_of, left_of, rows_of, two_clients
 
 
 @pytest.fixture
@@ -99,3 +101,43 @@ def test_a_client_whose_run_is_under_way_is_not_forgotten(home: Path) -> None:
     with pytest.raises(ForgettingError):  # it has begun again since it was looked at
         forget(config, findings)
     assert run.is_planned
+
+
+def test_checkpoints_of_a_clients_stopped_trainings_go(home: Path) -> None:
+    weights = {"weights": "include/flywheel/demo/students/small"}
+    config = config_of(str(home / "artifacts"), f"sqlite:///{home}/mlflow.db", client_id=GONE)
+    keys = {}
+    for client in (GONE, STAYS):
+        run = Run.create(plan_of(config, f"of {WORDS[client]}", client_id=client))
+        student = config.students[0].model_copy(update=weights)
+        spec = CustomizeSpec(artifact_root=run.root.url, student=student, dataset=key_of(client), size=5)
+        run.root.write_json(f"{run.path}/jobs/1b@5/customize.spec.json", spec.model_dump(mode="json"))
+        run.root.write_json(f"{run.path}/cancelled.json", {})
+        with run.root.scratch("adapters", spec.key) as scratch:
+            (scratch / "state.pt").write_text("weights")
+        keys[client] = spec.key
+    forget(config, find(config, Whose(GONE)), by="Ada")
+    left = [name for name in run.root.list("scratch/adapters") if not name.endswith(".lock")]
+    assert left == [keys[STAYS]] and keys[GONE] not in str(bytes_of(home / "artifacts" / "scratch").keys())
+
+
+def test_behind_a_url_it_is_the_same(home: Path, memory_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    config = config_of(memory_root, f"sqlite:///{home}/mlflow.db", client_id="desk")
+    root = ArtifactRoot(memory_root)
+    for client in (GONE, STAYS):
+        run = finish(plan_of(config, f"of {WORDS[client]}", client_id=client), data_seed=len(client))
+        run.root.write_json(f"{run.path}/stages/promote.json", {"result": {}})
+        root.fetch("datasets", write_dataset(root, seed=len(client)))  # a copy of it on this machine
+    before = {name: file.getvalue() for name, file in root.fs.store.items()}
+    forget(config, find(config, Whose(GONE)), by="Ada")
+    left = {name: file.getvalue() for name, file in root.fs.store.items()}
+    gone = {name.split("/")[2] for name in before.keys() - left.keys()}
+    assert gone == {"runs", "datasets", "adapters"} and left.items() - before.items()
+    assert not [name for name, data in left.items() if b"zorblatt" in data and "forgotten" not in name]
+    assert [path.name for path in (home / "cache").rglob("train.jsonl")] == [
+        "train.jsonl"
+    ]  # the other's copy
+    assert {name: left.get(name) for name in before if "quuxly" in name} == {
+        name: data for name, data in before.items() if "quuxly" in name
+    }

@@ -153,8 +153,19 @@ class Artifacts(Place):
             and now - max((file.changed for file in self.house.files(path)), default=0.0)
             > DAY * (keep.scratch_days if "/." in path else keep.unreferenced_days)
         }
-        # The baseline of a data set that stays is named by nothing but itself.
-        old = {path for path in old if "/." in path or not self._mentions(path) & needed}
+        under_way = [run for run in self.house.runs if not run.is_silent(now)]
+        is_early = any(f"{run.path}/stages/curate.json" not in run.names for run in under_way)
+
+        def stays(path: str) -> bool:
+            """A run under way may find what nothing names, before it has written down that it did.
+
+            One that has no data set yet may find any; one that has its own finds what is made of that, or
+            what does not say what it is made of. A baseline is named by its data set alone.
+            """
+            made_of = self._mentions(path)
+            return bool(made_of & needed) or is_early or bool(under_way and not made_of)
+
+        old = {path for path in old if "/." in path or not stays(path)}
         return [self._item(path) for path in sorted(old)]
 
     def remove(self, ids: Iterable[str]) -> None:

@@ -74,6 +74,11 @@ class RunFolder:
         return str(self.plan.get("client_id") or "")
 
     @property
+    def names(self) -> frozenset[str]:
+        """The paths of its files."""
+        return frozenset(file.path for file in self.files)
+
+    @property
     def bytes(self) -> int:
         """That its files take."""
         return sum(file.bytes for file in self.files)
@@ -86,8 +91,7 @@ class RunFolder:
     @property
     def is_over(self) -> bool:
         """Whether it has ended, as its files say: one that failed is over when nothing changes any more."""
-        names = {file.path.removeprefix(f"{self.path}/") for file in self.files}
-        return bool(names & {"stages/promote.json", CANCELLED_FILE})
+        return bool(self.names & {f"{self.path}/stages/promote.json", f"{self.path}/{CANCELLED_FILE}"})
 
     def is_silent(self, now: float | None = None) -> bool:
         """Return whether it has ended, or nothing has changed in it for long."""

@@ -4,10 +4,11 @@ Mark and sweep. Marked is what the files of runs that stay and of all champions 
 holds) name by its key; what is not marked and is old enough goes. A run stays while it is under way, while it
 is among the latest of its workload and client, while it is young, and as long as a champion is of it.
 
-Runs may go on meanwhile: an artifact that was made within `retention.unreferenced_days` stays though nothing
-names it yet, and what is about to go is looked for once more, in what runs have written since, before it
-goes. A build whose artifact has just gone makes it again, as it makes a missing one. One process prunes at a
-time (a lock on each machine).
+Runs may go on meanwhile. An artifact that was made within `retention.unreferenced_days` stays though nothing
+names it yet; so does all that a run under way may find (a data set, and what is made of its own), until it
+has ended; and what is about to go is looked for once more, in what runs have written since. Removal is by the
+manifest first, so a stage finds an artifact whole or not at all, and makes a missing one. One process prunes
+at a time (a lock on each machine).
 """
 
 from __future__ import annotations
