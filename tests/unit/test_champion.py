@@ -16,6 +16,7 @@ from flywheel.champion import (
 )
 from flywheel.errors import ArtifactError
 from flywheel.promotion.restore import restore
+from flywheel.promotion.timeline import Timeline
 from flywheel.promotion.transitions import complete
 from tests.unit.champions import place_hold, put_in_force
 
@@ -143,6 +144,19 @@ def test_a_decision_that_says_something_else_than_was_written_is_damaged(root: A
     root.write_json(path, {**content, "champion": {**content["champion"], "adapter": "a7"}})
     with pytest.raises(ArtifactError, match=r"0000000001\.json: damaged, its digest is another"):
         read_champion(root, *OWN)
+
+
+def test_a_person_s_entry_of_the_timeline_that_is_damaged_is_written_anew(root: ArtifactRoot) -> None:
+    put_in_force(root, champion(), by="Ada")
+    put_in_force(root, champion(adapter="a2"), by="Ada")
+    line = Timeline(root, *OWN)
+    before, damaged = line.entries(), f"{line.folder}/{line.names()[0]}"
+    root.write_json(damaged, {"half": 1})
+    with pytest.raises(ArtifactError, match="remove it; `flywheel champion restore` writes it anew"):
+        line.entries()
+    root.discard(damaged)
+    restore(root, *OWN)
+    assert [entry.champion for entry in line.entries()] == [entry.champion for entry in before]
 
 
 @pytest.mark.parametrize("gone", [[1], [2], [1, 2, 3], [3]])

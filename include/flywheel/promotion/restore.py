@@ -23,6 +23,7 @@ from flywheel.champion import (
 from flywheel.create_once import create_once
 from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.promotion.older import number_decisions
+from flywheel.promotion.timeline import enter_person
 from flywheel.promotion.transitions import Draft, complete, decide, registered, sealed
 from flywheel.promotion.whole import load_champion, make_whole_again
 from flywheel.runs import open_run
@@ -67,6 +68,8 @@ def restore(
         if _read(root, workload_id, client_id, number, "kept") != whole:
             root.write_json(copy, whole.model_dump(mode="json"))
             done.append(f"{root.url}/{copy}: written again")
+        if whole.champion is not None and whole.changed_champion and whole.by and not whole.task:
+            enter_person(root, whole)
         before = whole
     complete(root, workload_id, client_id, read_state(root, workload_id, client_id))
     return done + _make_whole(root, workload_id, client_id, by)

@@ -136,9 +136,12 @@ class Timeline:
         except ValidationError as error:
             detail = error.errors()[0]
             key = ".".join(map(str, detail["loc"]))
+            anew = "clear the task `promote` of its run, which writes it anew"
+            if _kind(name) == "person":
+                anew = "`flywheel champion restore` writes it anew"
             raise ArtifactError(
                 f"{self.root.url}/{path}: not an entry of the timeline: {key}: {detail['msg']}; remove "
-                "it and clear the task `promote` of its run, which writes it anew"
+                f"it; {anew}"
             ) from None
 
     def entry_before(self, at: int) -> Entry | None:
