@@ -91,6 +91,18 @@ def test_bad_lines_are_kept_with_their_reason(tmp_path: Path) -> None:
     assert json.loads(kept)["raw"] == '{"a": 1}'
 
 
+def test_bad_lines_are_kept_with_whose_they_are(tmp_path: Path) -> None:
+    # The client's name comes after more than is kept of a line; what cannot be read is the request's.
+    long = line(1, request={"messages": [{"role": "user", "content": "x" * 5000}]}, response=None)
+    taken, _ = send(tmp_path, long + b"nonsense\n", workload_id="news_classifier")
+    kept = [json.loads(one) for one in (tmp_path / "artifacts" / taken.quarantine).read_text().splitlines()]
+    assert (kept[0]["workload_id"], kept[0]["client_id"]) == ("news_classifier", "desk")
+    assert "desk" not in kept[0]["raw"] and "client_id" not in kept[1]
+    taken, _ = send(tmp_path, b"nonsense\n", workload_id="news_classifier", client_id="desk")
+    (one,) = (tmp_path / "artifacts" / taken.quarantine).read_text().splitlines()
+    assert (json.loads(one)["workload_id"], json.loads(one)["client_id"]) == ("news_classifier", "desk")
+
+
 def test_the_same_again_changes_nothing(tmp_path: Path) -> None:
     send(tmp_path, line(1) + line(2))
     taken, _ = send(tmp_path, line(1) + line(2))
