@@ -117,11 +117,11 @@ def csv_rows() -> Iterator[tuple[str, bytes]]:
 def json_rows() -> Iterator[tuple[str, bytes]]:
     """Yield JSON-lines files with a good row before and after each hostile one."""
     good = [json.dumps({"headline": f"{GOOD} {n}", "date": "2024-05-31"}).encode() for n in ("one", "two")]
-    for name, line in _json_lines().items():
+    for name, line in json_lines().items():
         yield name, b"\n".join([good[0], line, good[1], b""])
 
 
-def _json_lines() -> dict[str, bytes]:
+def json_lines() -> dict[str, bytes]:
     lines = {
         f"text: {name}": json.dumps({"headline": text, "date": "2024-05-31"}).encode()
         for name, text in TEXTS.items()
@@ -235,7 +235,7 @@ def record_lines() -> Iterator[tuple[str, bytes]]:
         answer = {"choices": [{"message": {"role": "assistant", "content": text}}]}
         yield f"answer: {name}", _line(record(response=answer))
         yield f"client: {name}", _line(record(client_id=text))
-    for name, line in _json_lines().items():
+    for name, line in json_lines().items():
         if not name.startswith("text: "):
             yield f"line: {name}", line
     for name, changes in {

@@ -1,6 +1,6 @@
 """Requests made from the API's own document, good and bad, by Schemathesis: none is a server error.
 
-A short pass by default; FLYWHEEL_FUZZ_CASES=10000 for the full one. The cases are spread evenly over the routes,
+A short pass by default, 10,000 cases among the drills (`make drills`), or FLYWHEEL_FUZZ_CASES. The cases are spread evenly over the routes,
 half of them as the document allows, half against it, and every other one with the ids of runs that are there.
 """
 
@@ -23,6 +23,7 @@ from tests.integration.web_server import WebServer
 pytestmark = pytest.mark.slow
 
 CASES = int(os.environ.get("FLYWHEEL_FUZZ_CASES", "400"))
+DRILL_CASES = 10_000
 RUNS = ("night-0", "night-1", "night-2", "broken", "going", "waiting", "nobody")
 # A run that is there stays there: the other tests look at it.
 KEEPS_RUNS = ("DELETE /api/jobs/{job_id}", "POST /api/jobs/{job_id}/cancel")
@@ -69,12 +70,17 @@ def send(case: Any, web: WebServer, session: requests.Session, run: str | None) 
     return case.call(base_url=f"{web.url}/flywheel", session=session, timeout=60)
 
 
+@pytest.mark.parametrize("count", [CASES, pytest.param(DRILL_CASES, marks=pytest.mark.drill)])
 def test_no_request_is_a_server_error(
-    web: WebServer, session: requests.Session, operations: list[Any], capsys: pytest.CaptureFixture[str]
+    count: int,
+    web: WebServer,
+    session: requests.Session,
+    operations: list[Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     statuses: Counter[int] = Counter()
     faults: list[str] = []
-    each = -(-CASES // (2 * len(operations)))
+    each = -(-count // (2 * len(operations)))
     for operation in operations:
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             cases = operation.as_strategy(generation_mode=mode)
@@ -103,4 +109,4 @@ def test_no_request_is_a_server_error(
             f"\n{sum(statuses.values())} cases on {len(operations)} routes: {dict(sorted(statuses.items()))}"
         )
     assert not faults, "\n".join(faults[:10])
-    assert sum(statuses.values()) >= CASES * 0.8
+    assert sum(statuses.values()) >= count * 0.8

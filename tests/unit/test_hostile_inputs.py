@@ -190,7 +190,7 @@ def test_a_hostile_name_names_nothing_outside_the_artifact_root(name: str, text:
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [*hostile._json_lines().items(), ("zeros", bytes(1000)), ("nothing", b""), ("a list", b"[]")],
+    [*hostile.json_lines().items(), ("zeros", bytes(1000)), ("nothing", b""), ("a list", b"[]")],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_hostile_manifest_counts_as_a_missing_artifact(name: str, data: bytes, tmp_path: Path) -> None:
