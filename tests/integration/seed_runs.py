@@ -22,6 +22,8 @@ from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
 
+from flywheel.orchestration.seal import sealed
+
 DAG = "flywheel"
 
 
@@ -61,7 +63,7 @@ def seed(runs: list[dict[str, Any]]) -> None:
                         key="run",
                         dag_id=DAG,
                         run_id=run["run_id"],
-                        value=json.dumps({"root": run["root"], "run_id": run["run_id"]}),
+                        value=json.dumps(sealed("run", {"root": run["root"], "run_id": run["run_id"]})),
                     )
                 )
             _ = TaskInstance

@@ -50,8 +50,8 @@ class TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
 
-    def xcom_pull(self, task_ids: str, key: str) -> Any:
-        assert task_ids == "plan"
+    def xcom_pull(self, task_ids: str, key: str = "review") -> Any:
+        assert task_ids == ("review" if key == "review" else "plan")
         return self.pushed[key]
 
 
@@ -377,14 +377,58 @@ def test_nobody_is_asked_about_nothing(
         ),
     ],
 )
-def test_the_answer_goes_to_promote(option: str, user: Any, answer: dict[str, Any]) -> None:
+def test_the_answer_goes_to_promote(run: Run, option: str, user: Any, answer: dict[str, Any]) -> None:
+    score(run)
+    context = context_of(run)
     event = {
         "chosen_options": [option],
         "params_input": {},
         "responded_at": NOON,
         "responded_by_user": user,
     }
-    assert ReviewOperator(task_id="review").execute_complete({}, event) == answer
+    given = ReviewOperator(task_id="review").execute_complete(context, event)
+    assert {name: given[name] for name in answer} == answer
+    context["ti"].pushed["review"] = given
+    assert review.answer_of(context, run) == given
+
+
+def test_nobody_else_tells_where_a_run_is_nor_how_it_was_reviewed(run: Run) -> None:
+    """Who may start a run may write XComs, with Airflow's simple auth manager."""
+    score(run)
+    context = context_of(run)
+    given = ReviewOperator(task_id="review").execute(context)
+    told = context["ti"].pushed["run"]
+    for forged in (
+        None,
+        {**told, "root": "/tmp/elsewhere"},
+        {name: value for name, value in told.items() if name != "seal"},
+        {**told, "seal": "0" * 64},
+        {**told, "seal": 7},
+        given,  # sealed, but of something else
+    ):
+        context["ti"].pushed["run"] = forged
+        with pytest.raises(AirflowFailException, match="was not told by its task plan"):
+            run_of(context)
+    context["ti"].pushed["run"] = told
+    with pytest.raises(AirflowFailException, match="was not told"):
+        run_of({**context, "run_id": "another"})
+    assert run_of({**context, "run_id": run.run_id}).path == run.path
+    for forged in (None, {"approved": True, "by": "otto", "comment": ""}, {**given, "by": "otto"}, told):
+        context["ti"].pushed["review"] = forged
+        with pytest.raises(AirflowFailException, match="has given no answer to this run's choice"):
+            review.answer_of(context, run)
+
+
+def test_an_answer_holds_for_the_choice_that_was_asked_about(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(run)
+    context = context_of(run)
+    context["ti"].pushed["review"] = ReviewOperator(task_id="review").execute(context)
+    assert review.answer_of(context, run)["approved"]
+    monkeypatch.setattr(review, "_choice", lambda run: "1b @ 999")
+    with pytest.raises(AirflowFailException, match="has given no answer"):
+        review.answer_of(context, run)
 
 
 # -- notifications and the asset event -----------------------------------------------------------------

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowFailException
+
 from flywheel.artifacts import ArtifactRoot
+from flywheel.orchestration.seal import is_sealed, sealed
 from flywheel.redaction import install
 from flywheel.runs import Run
 
 # Under this XCom key `plan` leaves where the run's folder is and the SHA-256 of its plan.json:
-# {"root", "run_id", "dag_id", "plan"}.
+# {"root", "run_id", "dag_id", "plan", "seal"}.
 RUN_KEY = "run"
 
 
@@ -37,15 +40,23 @@ def is_backfill(context: Mapping[str, Any]) -> bool:
 def share_run(context: Mapping[str, Any], run: Run, root: str) -> None:
     """Tell the later tasks where the run's folder is."""
     told = {"root": root, "run_id": run.run_id, "dag_id": run.dag_id, "plan": run.plan_digest}
-    context["ti"].xcom_push(key=RUN_KEY, value=told)
+    context["ti"].xcom_push(key=RUN_KEY, value=sealed(RUN_KEY, told))
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
-    """Return the run that `plan` made; from here on this task's logs hold no secret."""
+    """Return the run that `plan` made; from here on this task's logs hold no secret.
+
+    Raises:
+        AirflowFailException: `plan` has not told of it, or somebody else has.
+    """
     install()
     where = context["ti"].xcom_pull(task_ids="plan", key=RUN_KEY)
-    # A run that was begun by flywheel 0.1.0 has told less.
-    return Run(ArtifactRoot(where["root"]), where["run_id"], where.get("dag_id", ""), where.get("plan", ""))
+    if not is_sealed(RUN_KEY, where) or where["run_id"] != context.get("run_id", where["run_id"]):
+        raise AirflowFailException(
+            "where this run's folder is was not told by its task plan, or by that of an older flywheel; "
+            "clear plan with what follows it, which does only what is missing"
+        )
+    return Run(ArtifactRoot(where["root"]), where["run_id"], where["dag_id"], where["plan"])
 
 
 def facts(result: Any) -> dict[str, Any]:

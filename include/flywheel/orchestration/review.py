@@ -7,9 +7,12 @@ from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Param
+from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.orchestration import four_eyes
 from flywheel.orchestration.context import run_of
+from flywheel.orchestration.seal import is_sealed, sealed
+from flywheel.runs import Run
 
 
 class ReviewOperator(ApprovalOperator):
@@ -23,7 +26,8 @@ class ReviewOperator(ApprovalOperator):
 
     With `promotion.four_eyes` the yes of the one who started the run does not count: it is asked again.
 
-    Returns {"approved", "by", "comment"}.
+    Returns {"run_id", "choice", "approved", "by", "comment", "seal"}: an answer holds for this run's choice
+    alone.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -51,7 +55,7 @@ class ReviewOperator(ApprovalOperator):
         row = report.candidate(choice.student, choice.size) if choice else None
         night = night_of(run.root, plan, row, state)
         if plan.approval == "automatic" or choice is None or night.in_past:
-            return {"approved": True, "by": "config", "comment": ""}
+            return _answer(run, approved=True, by="config", comment="")
         self.subject = f"Promote {choice.student} @ {choice.size} for {plan.workload_id}?"
         hold = hold_on(run.root, plan, report, night, state)
         said = f"{hold.sentence(plan.config.promotion.hold_share)}\n\n" if hold else ""
@@ -71,8 +75,32 @@ class ReviewOperator(ApprovalOperator):
             self.log.warning("%s; asked again", refusal)
             return self.execute(context)
         said = str(answer["params_input"].get("comment") or "").strip()
-        return {
-            "approved": approved,
-            "by": by,
-            "comment": f"{'approved' if approved else 'rejected'} by {by}{f': {said}' if said else ''}",
-        }
+        comment = f"{'approved' if approved else 'rejected'} by {by}{f': {said}' if said else ''}"
+        return _answer(run_of(context), approved=approved, by=by, comment=comment)
+
+
+def answer_of(context: Any, run: Run) -> dict[str, Any]:
+    """Return what the review of a run has answered.
+
+    Raises:
+        AirflowFailException: it has not, or to another question; somebody else's answer is none.
+    """
+    answer = context["ti"].xcom_pull(task_ids="review")
+    if not is_sealed("review", answer) or (answer["run_id"], answer["choice"]) != (run.run_id, _choice(run)):
+        raise AirflowFailException(
+            "the task review has given no answer to this run's choice (marking it as done is none); "
+            "clear it, and it asks again"
+        )
+    return dict(answer)
+
+
+def _answer(run: Run, *, approved: bool, by: str, comment: str) -> dict[str, Any]:
+    told = {"run_id": run.run_id, "choice": _choice(run), "approved": approved, "by": by, "comment": comment}
+    return sealed("review", told)
+
+
+def _choice(run: Run) -> str:
+    from flywheel.report import read_report
+
+    choice = read_report(run.root, run.run_id).decision.choice
+    return f"{choice.student} @ {choice.size}" if choice else ""

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from flywheel.config import Config
 from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
 from flywheel.orchestration.notifications import announce, warn
+from flywheel.orchestration.review import answer_of
 from flywheel.redaction import install
 
 log = logging.getLogger(__name__)
@@ -143,10 +144,8 @@ def promote() -> dict[str, Any]:
 
     context = get_current_context()
     run = run_of(context)
-    decision = context["ti"].xcom_pull(task_ids="review")
-    result = wheel.promote(
-        run, approved=decision["approved"], comment=decision["comment"], by=decision.get("by", "")
-    )
+    answer = answer_of(context, run)
+    result = wheel.promote(run, approved=answer["approved"], comment=answer["comment"], by=answer["by"])
     announce(context, run, result)
     return facts(result)
 

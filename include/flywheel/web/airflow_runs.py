@@ -21,6 +21,8 @@ from airflow.utils.session import create_session
 from sqlalchemy import String, cast, select
 from sqlalchemy.orm import Session
 
+from flywheel.orchestration.seal import is_sealed
+
 DAG_ID = "flywheel"
 DONE = frozenset({"success", "failed"})
 # States of a task that waits for a person.
@@ -36,7 +38,7 @@ class AirflowRun:
         version: another one means that something about the run has changed.
         clear_number: how often it was begun anew.
         conf: the run's params that differ from their defaults.
-        root: URL of the artifact root that `plan` told; None before.
+        root: URL of the artifact root that `plan` told; None before, and where somebody else has told it.
     """
 
     run_id: str
@@ -130,7 +132,7 @@ def _run(row: Any) -> AirflowRun:
         version=f"{row.state} {row.end_date} {row.updated_at} {row.clear_number}",
         clear_number=row.clear_number,
         conf=row.conf if isinstance(row.conf, dict) else {},
-        root=told.get("root") if isinstance(told, dict) else None,
+        root=told.get("root") if is_sealed("run", told) and told.get("run_id") == row.run_id else None,
         user=row.triggering_user_name,
     )
 
