@@ -175,6 +175,7 @@ def plan(
         datetime | None, typer.Option(help="Records before this UTC time are seen; default: now.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Default: include/config.yaml.")] = None,
+    experiment: Annotated[str, typer.Option(help="Name of experiments/NAME.yaml, laid over it.")] = "",
     student: Annotated[list[str] | None, typer.Option(help="Only these students.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Only these sizes.")] = None,
     approval: Annotated[Approval | None, typer.Option(help="Default: the config's.")] = None,
@@ -191,12 +192,13 @@ def plan(
     from flywheel.runs import Run
 
     asked = make_plan(
-        load_config(config),
+        load_config(config, experiment),
         run_id=run,
         cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
         students=student,
         sizes=size,
         approval=approval.value if approval else None,
+        experiment=experiment,
         is_backfill=backfill,
     )
     new = with_pinned_weights(asked)

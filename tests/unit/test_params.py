@@ -10,7 +10,9 @@ import pytest
 import yaml
 from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import ParamValidationError
+from typer.testing import CliRunner
 
+from flywheel import cli
 from flywheel.config import Config, load_config
 from flywheel.config.loading import validate_config
 from flywheel.config.overrides import override_config
@@ -20,6 +22,7 @@ from flywheel.orchestration import dag_params
 from flywheel.orchestration.notifications import notify
 from flywheel.orchestration.settings import config_of, read_config, unchanged_as_none
 from flywheel.plan import Plan, make_plan
+from flywheel.runs import open_run
 
 NIMS = [{"model_name": "meta/llama-3.2-1b-instruct"}, {"model_name": "meta/llama-3.1-8b-instruct"}]
 # Sections of which no key is a run's.
@@ -272,6 +275,15 @@ def test_fields_of_the_form_that_nobody_changed_are_the_experiments(home: Path) 
     )
     assert (plan.client_id, plan.approval, plan.config.sizes) == ("desk", "human", (3,))
     assert plan.experiment == "wide"
+
+
+def test_the_shell_plans_an_experiment_too(home: Path) -> None:
+    (home / "include").symlink_to(Path(__file__).parents[2] / "include")
+    write(home, "wide", sizes=[3], artifacts={"root": str(home / "artifacts")})
+    done = CliRunner().invoke(cli.app, ["plan", "t", "--experiment", "wide"])
+    assert done.exit_code == 0, done.output
+    plan = open_run(str(home / "artifacts"), "t").plan
+    assert (plan.experiment, plan.config.sizes) == ("wide", (3,))
 
 
 def test_an_experiment_does_not_skip_the_question_of_what_it_costs(home: Path) -> None:
