@@ -109,6 +109,13 @@ def test_again_it_finds_everything_and_leaves_the_ui_up(home: Path) -> None:
         )
         assert login.status_code == 201
 
+        wait_for(lambda: "The champion answers" in output.read_text(), 120)
+        line = output.read_text().split("The champion answers, too:\n")[1].splitlines()[0]
+        answer = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+        answered = json.loads(answer.stdout)
+        assert answered["flywheel"]["adapter"] == report_of(home)["champion"]["adapter"], answer.stdout
+        assert answered["choices"][0]["message"]["content"].startswith("[[[")
+
         second = run_up(home)  # while the first is up
         assert second.returncode == 1
         assert f"runs already (process {process.pid})" in second.stdout

@@ -24,7 +24,7 @@ from flywheel.config import Config, load_config
 from flywheel.config.loading import resolve_path
 from flywheel.demo.tasks import write_missing
 from flywheel.errors import ArtifactError, FlywheelError
-from flywheel.laptop import home
+from flywheel.laptop import endpoint, home
 from flywheel.laptop.api import DAG, DONE, AirflowApi, wait_until_it_answers
 from flywheel.laptop.failures import describe
 from flywheel.laptop.interrupts import Interrupts
@@ -35,6 +35,7 @@ from flywheel.runs import Run, seconds_of
 from flywheel.runtimes.local import LocalRuntime
 from flywheel.teacher.endpoint import URL_VARIABLE
 from flywheel.upgrade import upgrade
+from flywheel.workload import Workload
 
 POLL_SECONDS = 0.25
 TASKS_POLL_SECONDS = 1.0
@@ -131,10 +132,20 @@ class _Wheel:
         return self._conclude(run, state, progress)
 
     def stay(self) -> None:
-        """Leave the UI up until Ctrl-C."""
+        """Leave the UI up, and the champion answering, until Ctrl-C."""
         self.console.print(f"\nAirflow is up: {self._address()}\nCtrl-C stops it.", highlight=False)
+        port = free_port(self.config.serving.port)
+        assert self.launcher is not None
+        self.launcher.start(endpoint.NAME, endpoint.command(port))
+        told = False
         while not self.problem:
             time.sleep(0.5)
+            if not told and endpoint.answers(port):
+                told = True
+                line = endpoint.line_to_try(port, self._workload())
+                self.console.print(
+                    f"The champion answers, too:\n{line}", highlight=False, markup=False, soft_wrap=True
+                )
         raise UpError(self.problem)
 
     def stop(self) -> None:
@@ -142,6 +153,12 @@ class _Wheel:
         with self.interrupts.held():
             if self.launcher:
                 self.launcher.stop()
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _workload(self) -> str:
+        return Workload.load(self.config.workload).id
 
     def _address(self) -> str:
         url = f"http://localhost:{self.ports.ui}"
@@ -199,7 +216,9 @@ class _Wheel:
     def _on_event(self, event: dict[str, Any]) -> None:
         if event.get("launcher") == "ended" and not self.ended:
             self.problem = "Airflow's processes have ended"
-        if event.get("given_up"):
+        if event.get("given_up") and event["ended"] == endpoint.NAME:
+            self._say(f"the champion's endpoint does not stay up; see {home.airflow_home()}/logs/components")
+        elif event.get("given_up"):
             log = home.airflow_home() / "logs" / "components" / f"{event['ended']}.log"
             self.problem = f"Airflow's {event['ended']} does not stay up; see {log}"
         if "done" in event:
