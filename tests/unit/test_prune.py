@@ -19,6 +19,7 @@ from flywheel.cli import app
 from flywheel.config import Config
 from flywheel.config.schema import ArtifactsConfig
 from flywheel.errors import ArtifactError
+from flywheel.forgetting.everywhere import configs
 from flywheel.forgetting.prune import PruneError, prune
 from flywheel.runs import Run
 from tests.unit.champions import place_hold, put_in_force
@@ -247,9 +248,21 @@ def test_the_command_only_lists_without_a_yes(
 ) -> None:
     write_dataset(ArtifactRoot(config.artifacts.root), seed=8)
     age(tmp_path / "artifacts", 40)
-    monkeypatch.setattr("flywheel.config.load_config", lambda *_: config)
+    monkeypatch.setattr("flywheel.forgetting.everywhere.configs", lambda *_: [config])
     listed = CliRunner().invoke(app, ["prune"])
     assert listed.exit_code == 0 and f"datasets/{dataset(8)}" in listed.output
-    assert "Nobody needs: 1 of artifacts" in listed.output and there(config)["datasets"] == {dataset(8)}
-    assert "Removed: 1 of artifacts" in CliRunner().invoke(app, ["prune", "--yes"]).output
+    assert "nobody needs 1 of artifacts" in listed.output and there(config)["datasets"] == {dataset(8)}
+    assert "removed 1 of artifacts" in CliRunner().invoke(app, ["prune", "--yes"]).output
     assert there(config)["datasets"] == set()
+
+
+def test_experiments_that_keep_their_data_elsewhere_are_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(tmp_path / "config.yaml"))
+    (tmp_path / "config.yaml").write_text("nims: [{model_name: test/1b}]\n")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/same.yaml").write_text("sizes: [7]\n")
+    (tmp_path / "experiments/apart.yaml").write_text("artifacts: {root: apart}\nstore: {path: a.sqlite}\n")
+    assert [config.artifacts.root for config in configs()] == ["artifacts", "apart"]

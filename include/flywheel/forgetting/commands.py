@@ -17,22 +17,27 @@ def forget(
     config: ConfigOption = None,
 ) -> None:
     """Remove all that is kept of a client: it is listed first, then you are asked."""
-    from flywheel.config import load_config
     from flywheel.forgetting.base import Whose
+    from flywheel.forgetting.everywhere import configs
     from flywheel.forgetting.forget import find
     from flywheel.forgetting.forget import forget as remove
 
-    loaded = load_config(config)
-    findings = find(loaded, Whose(client, workload or None))
+    there = configs(config)
+    found = [(one, find(one, Whose(client, workload or None))) for one in there]
     of = f"client {client!r}" + (f", workload {workload!r}" if workload else "")
-    for line in findings.lines():
-        typer.echo(line)
-    if findings.is_empty:
+    for one, findings in found:
+        if len(there) > 1:
+            typer.echo(f"In {one.artifacts.root}:")
+        for line in findings.lines():
+            typer.echo(line)
+    if all(findings.is_empty for _, findings in found):
         typer.echo(f"There is nothing of {of}.")
         return
     if not yes:
         typer.confirm(f"Remove all of this for good? It cannot be undone: {of}", abort=True)
-    remove(loaded, findings, tell=typer.echo)
+    for one, findings in found:
+        if not findings.is_empty:
+            remove(one, findings, tell=typer.echo)
     typer.echo(f"{of}: forgotten.")
 
 
@@ -41,13 +46,14 @@ def prune(
     config: ConfigOption = None,
 ) -> None:
     """List, or remove, what no run, champion or hold needs and is older than `retention` says."""
-    from flywheel.config import load_config
+    from flywheel.forgetting.everywhere import configs
     from flywheel.forgetting.prune import prune as remove
 
-    found = remove(load_config(config), remove=yes, tell=typer.echo)
-    if not yes:
-        for line in found.lines():
-            typer.echo(line)
-    typer.echo(f"{'Removed' if yes else 'Nobody needs'}: {found.summary()}.")
-    if not yes and any(found.items.values()):
-        typer.echo("`flywheel prune --yes` removes it.")
+    for one in configs(config):
+        found = remove(one, remove=yes, tell=typer.echo)
+        if not yes:
+            for line in found.lines():
+                typer.echo(line)
+        typer.echo(f"{one.artifacts.root}: {'removed' if yes else 'nobody needs'} {found.summary()}.")
+        if not yes and any(found.items.values()):
+            typer.echo("`flywheel prune --yes` removes it.")

@@ -151,12 +151,12 @@ def promote() -> dict[str, Any]:
 
 
 @task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))
-def prune() -> str:
-    """Remove what no run, champion or hold needs, by the config's `retention`."""
-    from flywheel.config import load_config
+def prune() -> list[str]:
+    """Remove what no run, champion or hold needs, by `retention` of the config and of its experiments."""
+    from flywheel.forgetting.everywhere import configs
     from flywheel.forgetting.prune import prune as remove
 
-    return remove(load_config(), remove=True).summary()
+    return [remove(config, remove=True).summary() for config in configs()]
 
 
 def sweep(config: Config | None) -> Any:
