@@ -59,6 +59,8 @@ class Approval(StrEnum):
 
 def main() -> None:
     """Run the command line; a known error becomes one clear message and exit code 1."""
+    if not {"customize", "evaluate"} & set(sys.argv[1:3]):  # a pod's umask is its volume's matter
+        os.umask(UMASK)
     try:
         app()
     except FlywheelError as error:
@@ -67,13 +69,8 @@ def main() -> None:
 
 
 @app.callback()
-def _options(
-    context: typer.Context,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
-) -> None:
+def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False) -> None:
     install()
-    if context.invoked_subcommand not in ("customize", "evaluate"):  # a pod's umask is its volume's matter
-        os.umask(UMASK)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s")
     for chatty in ("httpx", "httpcore", "fsspec", "filelock", "matplotlib", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,3 +98,19 @@ def test_a_folder_is_made_private_with_those_above_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         private_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize(("command", "expected"), [(["hold", "show"], "0o77"), (["-v", "customize"], "0o22")])
+def test_what_a_command_writes_is_private_but_a_pod_s_job_writes_as_its_volume_wants(
+    command: list[str], expected: str
+) -> None:
+    program = (
+        "import os, sys\n"
+        "os.umask(0o22)\n"
+        "from flywheel import cli\n"
+        "cli.app = lambda: print(oct(os.umask(0)))\n"
+        f"sys.argv = ['flywheel', *{command!r}]\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
