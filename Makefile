@@ -95,6 +95,7 @@ lock:
 	@$(BIN)/python scripts/notice.py
 
 lock-torch:
+	@PYTHON="$(PYTHON)" scripts/install.sh --uv
 	scripts/lock.sh --torch-index "$(TORCH_INDEX)"
 
 notice: install-dev

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Install locked requirements, and the project itself, into .venv.   scripts/install.sh LOCK...
+# With --uv in place of locks: fetch the installer alone, into .tools.
 # Needs python3 (3.11 or newer), nothing else; root or not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,7 +10,7 @@ TORCH_INDEX=${TORCH_INDEX:-}
 say() { printf '%s\n' "$*" >&2; }
 
 # Another index has other builds of torch, with other hashes: they have a lock of their own.
-if [ -n "$TORCH_INDEX" ] && grep -q '^torch==' "$@" && [ ! -f requirements-torch-index.txt ]; then
+if [ "${1:-}" != --uv ] && [ -n "$TORCH_INDEX" ] && grep -q '^torch==' "$@" && [ ! -f requirements-torch-index.txt ]; then
     say "error: TORCH_INDEX needs the hashes of its torch: make lock-torch TORCH_INDEX=$TORCH_INDEX"
     say "       (writes requirements-torch-index.txt; look at it, and keep it with your settings)"
     exit 1
@@ -44,6 +45,7 @@ find_uv() {
     fi
 }
 find_uv
+[ "${1:-}" != --uv ] || exit 0
 
 [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$PYTHON" .venv
 
