@@ -191,7 +191,7 @@ def finish(
             _save(run, f"jobs/{candidate.folder}/customize", customized(candidate, dataset))
             value = (f1 or TABLE_1)[pair]
             _save(run, f"jobs/{candidate.folder}/evaluate", evaluated(*pair, dataset, value))
-            _publish_adapter(run.root, candidate, dataset)
+            publish_adapter(run.root, candidate, dataset)
     return run
 
 
@@ -317,7 +317,8 @@ def _save(run: Run, name: str, result: dict[str, Any]) -> None:
     run.root.write_json(f"{run.path}/{name}.json", value)
 
 
-def _publish_adapter(root: ArtifactRoot, candidate: Candidate, dataset: str) -> None:
+def publish_adapter(root: ArtifactRoot, candidate: Candidate, dataset: str) -> None:
+    """Publish a candidate's adapter, of which a champion has a copy."""
     key = adapter_key(candidate.student, candidate.size, dataset)
     if not root.find("adapters", key):
         with root.build("adapters", key) as folder:

@@ -22,7 +22,7 @@ from flywheel.report.constant import constant_of
 from flywheel.report.model import CandidatePart
 from flywheel.report.selection import choose
 from flywheel.runs import Run
-from tests.unit.finished_run import config_of, curated, customized, evaluated, plan_of
+from tests.unit.finished_run import config_of, curated, customized, evaluated, plan_of, publish_adapter
 
 RECORDS = 1000
 OWN = ("news_classifier", "default")
@@ -68,6 +68,7 @@ def night(config: Config, plan: Plan, rare: int, hits: int, misses: int) -> tupl
     keep(run, "stages/curate", curated(dataset, RECORDS).model_dump(mode="json"))
     (candidate,) = plan.candidates
     keep(run, f"jobs/{candidate.folder}/customize", customized(candidate, dataset))
+    publish_adapter(run.root, candidate, dataset)
     result = evaluated(candidate.student, candidate.size, dataset, 0.95)
     both = [[RECORDS - rare - misses, misses, 0], [rare - hits, hits, 0]]
     right = sum(one == other for one, other in zip(labels, given, strict=True)) / RECORDS
