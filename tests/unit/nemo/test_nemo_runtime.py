@@ -41,6 +41,7 @@ def test_a_candidate_gets_the_scores_that_runtime_local_gives_it(
     )
     assert made.val_loss == pytest.approx(here.val_loss, rel=1e-4)
     assert (found.f1_weighted, found.accuracy) == (there.f1_weighted, there.accuracy)
+    assert found.injections is not None and found.injections == there.injections
     in_flight = min(flywheel.config.runtime.nemo.parallel_requests, found.records)
     assert (found.batch_size, found.warmup_seconds, found.single_ms) == (in_flight, None, None)
     assert (made.steps, made.train_records) == (here.steps, here.train_records)
