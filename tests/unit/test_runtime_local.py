@@ -124,7 +124,7 @@ def test_a_signal_is_named(either_way: str, number: int, words: str) -> None:
 
 def test_a_job_that_takes_too_long_is_ended_with_its_children(either_way: str, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="job_timeout_hours"):
-        run(f"sleep:{tmp_path / 'pids'}", job_timeout_hours=1 / 3600)
+        run(f"sleep:{tmp_path / 'pids'}", job_timeout_hours=3 / 3600)
     pids = read_pids(tmp_path / "pids")
     wait_for(lambda: not any(map(alive, pids)))
 

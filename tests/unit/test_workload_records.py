@@ -190,7 +190,7 @@ def test_a_student_learns_free_texts_and_calls_without_the_thoughts_before_them(
         assert record.response == data["response"]  # the log stays as it came
         line = json.loads(line_of(record, record.id, parse_arguments=True))
         contents = [message["content"] for message in line["messages"]]
-        assert contents[:2] == ["Why does </think> stand here?", "I do not know."]
+        assert contents[:2] == ["Why does < /think> stand here?", "I do not know."]
         assert contents[-1] in ("Acme did well.", "I file it.")
         assert ("tool_calls" in line["messages"][-1]) == ("tool_calls" in message)
 

@@ -60,7 +60,7 @@ from flywheel.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 12
+CODE_VERSION = 13
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -330,15 +330,15 @@ def line_of(record: Record, event: str, text: int = 0, *, parse_arguments: bool)
         **({"text": f"{text:016x}"} if text else {}),
         "label": record.label,
         "labelled_by": record.labelled_by,
-        "messages": [*in_conversation(record.messages), answer],
+        # Thoughts go first: broken up, their marks would not be found.
+        "messages": in_conversation([_as_learned(message) for message in record.messages]),
     }
     if record.tools or record.tool_calls:
         if record.tool_calls:
             answer["tool_calls"] = record.tool_calls
         line["tools"] = in_tools(record.tools)
-    # Earlier turns may have called functions whatever this request offers.
-    line["messages"] = [_as_learned(message) for message in line["messages"]]
-    if parse_arguments:
+    line["messages"].append(_as_learned(answer))
+    if parse_arguments:  # earlier turns may have called functions whatever this request offers
         line["messages"] = with_arguments(line["messages"], as_text=False)
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -143,11 +143,13 @@ def _answer_and_score(
             if is_asked_short(adapter):
                 # By what tonight's prompts share: a champion may have been trained under another prompt.
                 short = ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
-    told = injected(spec, records)
-    requests = [*(record["messages"][:-1] for record in records), *(one.request for one in told)]
+    # Asked besides: texts with instructions in them, and the slice that probabilities are calibrated on.
+    told, held = injected(spec, records), read_calibration_records(root, spec)
+    requests = [record["messages"][:-1] for record in records]
+    beside = [*(one.request for one in told), *(record["messages"][:-1] for record in held)]
     if short is not None:
-        requests = [short.shorten(request) for request in requests]
-    tools = [record.get("tools") for record in [*records, *(records[one.place] for one in told)]]
+        requests, beside = ([short.shorten(one) for one in several] for several in (requests, beside))
+    tools = [record.get("tools") for record in (*records, *(records[one.place] for one in told), *held)]
     examples: float | None = None
     if spec.icl is not None:
         requests, examples = with_examples(
@@ -159,17 +161,15 @@ def _answer_and_score(
             measure=student.chat.lengths,
         )
     started = time.perf_counter()
-    prompts, dropped = student.chat.prompts(requests, tools)
+    count = len(records)
+    prompts, refused = student.chat.prompts([*requests, *beside], tools)
     longest = spec.student.context_length - spec.evaluation.answer_tokens
-    asked_of = {at: prompt for at, prompt in enumerate(prompts) if prompt is not None}
-    fitting = [at for at, prompt in asked_of.items() if len(prompt) <= longest]
-    evaluated = [at for at in fitting if at < len(records)]  # after them come those with instructions
-    if len(fitting) < len(asked_of):
-        dropped.reasons["longer than the context"] += len(asked_of) - len(fitting)
-    ids = [record["id"] for record in records] + [
-        f"{records[one.place]['id']} with an instruction" for one in told
-    ]
-    notes = dropped.said(ids, "prompts count as unanswered")
+    asked_of = {at: one for at, one in enumerate(prompts) if one is not None and len(one) <= longest}
+    fitting = [at for at in asked_of if at < count]
+    dropped = refused.first(count)
+    if too_long := count - len(fitting) - dropped.count:
+        dropped.reasons["longer than the context"] += too_long
+    notes = dropped.said([record["id"] for record in records], "prompts count as unanswered")
     for note in notes:
         log.warning("%s", note)
 
@@ -178,16 +178,7 @@ def _answer_and_score(
             rate = done / max(time.perf_counter() - started, 1e-9)
             progress(Progress(done, len(asked), None, None, rate, (len(asked) - done) / rate))
 
-    asked = [asked_of[index] for index in fitting]
-    held = read_calibration_records(root, spec)
-    if held:
-        own = [record["messages"][:-1] for record in held]
-        own = [short.shorten(request) for request in own] if short is not None else own
-        aside, _ = student.chat.prompts(own, [record.get("tools") for record in held])
-        pairs = zip(held, aside, strict=True)
-        kept = [(record, prompt) for record, prompt in pairs if prompt is not None and len(prompt) <= longest]
-        held = [record for record, _ in kept]
-        asked += [prompt for _, prompt in kept]
+    asked = list(asked_of.values())
     settings: dict[str, Any] = {"batch_size": spec.evaluation.batch_size, "progress": tell}
     probabilities: Probabilities | None = None
     with compile_cache(root, device.type):
@@ -199,16 +190,18 @@ def _answer_and_score(
             trie = LabelTrie(student.chat.answers(requests[fitting[0] if fitting else 0], spec.answers))
             answers = _choose(model, asked, trie, **settings)
             given = [choice.tokens for choice in answers.given]
-            if spec.adapter is not None and evaluated:
+            if spec.adapter is not None and fitting:
+                of_slice = [at for at in asked_of if at >= count + len(told)]
                 probabilities = probabilities_of(
                     spec.classes,
-                    [records[index] for index in evaluated],
-                    held,
-                    [*answers.given[: len(evaluated)], *answers.given[len(fitting) :]],
+                    [records[at] for at in fitting],
+                    [held[at - count - len(told)] for at in of_slice],
+                    [*answers.given[: len(fitting)], *answers.given[len(asked) - len(of_slice) :]],
                 )
-    texts = [""] * len(requests)
-    for index, tokens in zip(fitting, given, strict=False):  # the last ones are of the calibration slice
-        texts[index] = student.chat.text(tokens)
+    texts = [""] * (count + len(told))
+    for at, tokens in zip(asked_of, given, strict=True):
+        if at < len(texts):
+            texts[at] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
     parts.add("answer", seconds)
     speed = Speed(
@@ -226,16 +219,16 @@ def _answer_and_score(
             key,
             spec,
             records,
-            texts[: len(records)],
-            instructed=texts[len(records) :],
+            texts[:count],
+            instructed=texts[count:],
             speed=speed,
             parameters=count_parameters(model)[0],
             device=device_name(device.type),
             examples=examples,
-            unanswered=len(records) - len(evaluated),
+            unanswered=count - len(fitting),
             notes=notes,
             probabilities=probabilities,
-            fitting=evaluated,
+            fitting=fitting,
         )
     return result.model_copy(update={"parts": parts.seconds})
 

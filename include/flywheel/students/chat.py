@@ -57,6 +57,14 @@ class Dropped:
         self.places[place] = why
         self.reasons[f"refused by the chat template: {why}"] += 1
 
+    def first(self, count: int) -> Dropped:
+        """Return what the template refuses of the first so many conversations."""
+        found = Dropped(notes=list(self.notes))
+        for place, why in self.places.items():
+            if place < count:
+                found.refuse(place, why)
+        return found
+
     def said(self, ids: Sequence[str], what: str) -> tuple[str, ...]:
         """Return in sentences what became of records, the refused ones by name.
 
