@@ -1,6 +1,7 @@
 """Whatever an endpoint answers, it is an answer, an error with its message, or malformed; and it can be kept."""
 
 import math
+import tempfile
 
 import orjson
 from hypothesis import event, example, given
@@ -99,7 +100,7 @@ def test_a_body_is_an_answer_an_error_or_malformed_and_an_answer_can_be_kept(bod
         return
     event("answer")
     check(reply)
-    with SqliteStore(":memory:") as store:
+    with tempfile.TemporaryDirectory() as folder, SqliteStore(f"{folder}/records.sqlite") as store:
         store.put_answers([("k", Answer(reply.content, reply.model, 1, reply.usage))])
         (kept,) = store.get_answers(["k"]).values()
     assert (kept.content, kept.usage) == (reply.content, reply.usage)
