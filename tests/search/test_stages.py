@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from flywheel.cli import app
 from flywheel.config.store import ElasticsearchConfig, StoreConfig
-from flywheel.plan import override_config
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import QUARANTINE_FILE, ingest
 from flywheel.stages.label import LabelResult
@@ -34,9 +33,7 @@ def test_curate_makes_the_same_dataset_from_both_stores(tmp_path: Path, config: 
         with open_store(store) as opened:
             opened.write(made)
         plan = news_plan(tmp_path / store.type, sizes=(50,))
-        plan = plan.model_copy(
-            update={"config": override_config(plan.config, {"store": store.model_dump(mode="json")})}
-        )
+        plan = plan.model_copy(update={"config": plan.config.model_copy(update={"store": store})})
         result = curate(plan, tmp_path)
         folder = tmp_path / store.type / "artifacts" / "datasets" / result.dataset
         results.append(result.model_dump(exclude={"seconds"}))
@@ -70,8 +67,8 @@ def test_ingest_counts_each_record_and_sets_aside_what_the_server_refuses(
     with gzip.open(tmp_path / "labelled.jsonl.gz", "wb") as file:
         file.write(b"\n".join(lines))
     plan = news_plan(tmp_path)
-    store = StoreConfig(type="elasticsearch", elasticsearch=config).model_dump(mode="json")
-    plan = plan.model_copy(update={"config": override_config(plan.config, {"store": store})})
+    store = StoreConfig(type="elasticsearch", elasticsearch=config)
+    plan = plan.model_copy(update={"config": plan.config.model_copy(update={"store": store})})
     labelled = LabelResult.model_construct(records_file="labelled.jsonl.gz")
     result = ingest(plan, tmp_path, labelled)
     assert (result.read, result.written, result.already_there, result.quarantined) == (23, 20, 1, 2)
