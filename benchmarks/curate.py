@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo_records import CLIENT, log_records
-from flywheel.config import load_config
+from benchmarks.settings import changed_config
 from flywheel.demo.headlines import generate
-from flywheel.plan import Plan, make_plan, override_config
+from flywheel.plan import Plan, make_plan
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.workload import Workload
 
@@ -149,8 +149,7 @@ class _Timer:
 
 
 def _plan(folder: Path, artifacts: Path, records: int) -> Plan:
-    config = override_config(
-        load_config(),
+    config = changed_config(
         {
             "store": {"path": str(_store_path(folder, records))},
             "artifacts": {"root": str(artifacts)},

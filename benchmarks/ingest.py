@@ -35,10 +35,10 @@ from typing import Any
 import orjson
 
 from benchmarks.demo_records import CLIENT, log_records
-from flywheel.config import load_config
+from benchmarks.settings import changed_config
 from flywheel.config.store import ElasticsearchConfig
 from flywheel.demo.headlines import generate
-from flywheel.plan import make_plan, override_config
+from flywheel.plan import make_plan
 from flywheel.records import Record
 from tests.search.node import SearchNode
 
@@ -140,8 +140,7 @@ def _ours(folder: Path, records: int, kind: str) -> dict[str, Any]:
     from flywheel.stages.label import LabelResult
     from flywheel.stores import open_store
 
-    config = override_config(
-        load_config(),
+    config = changed_config(
         {"store": {"type": "elasticsearch", "elasticsearch": {"index": "flywheel-ours"}}, "source": []},
     )
     plan = make_plan(

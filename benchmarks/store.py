@@ -26,10 +26,10 @@ from typing import Any
 
 from benchmarks.demo_records import CLIENT, log_records
 from benchmarks.ingest import VARIABLE, report
-from flywheel.config import load_config
+from benchmarks.settings import changed_config
 from flywheel.config.store import ElasticsearchConfig, StoreConfig
 from flywheel.demo.headlines import generate
-from flywheel.plan import make_plan, override_config
+from flywheel.plan import make_plan
 from flywheel.stages.curate import curate
 from flywheel.stores import open_store
 from tests.search.node import SearchNode
@@ -119,8 +119,7 @@ def _read(config: StoreConfig, folder: Path, records: int) -> dict[str, Any]:
 
 def _curate(config: StoreConfig, folder: Path, records: int) -> dict[str, Any]:
     root = folder / f"artifacts-{config.type}"
-    changed = override_config(
-        load_config(),
+    changed = changed_config(
         {
             "store": config.model_dump(mode="json"),
             "artifacts": {"root": str(root)},
