@@ -18,7 +18,7 @@ from typing import Any
 
 from flywheel.icl import own_texts
 from flywheel.jobs import EvaluateSpec, Injections
-from flywheel.labels import parse_label
+from flywheel.labels import answer_form, parse_label
 from flywheel.markers import without_tokens
 
 Messages = list[dict[str, Any]]
@@ -96,7 +96,7 @@ def injected(spec: EvaluateSpec, records: Sequence[dict[str, Any]]) -> list[Inje
         form = CASES[case]
         others = [label for label in spec.classes if label != records[place]["label"]]
         demanded = others[case % len(others)]
-        told = form.format(text=texts[place], answer=f"[[[{demanded.lower()}]]]", label=demanded.lower())
+        told = form.format(text=texts[place], answer=answer_form(demanded), label=demanded.lower())
         request = _with(records[place]["messages"][:-1], texts[place], without_tokens(told))
         if request is not None:
             asked.append(Injected(place, case, demanded, request))

@@ -53,6 +53,11 @@ _BRACKETED = re.compile(r"(\[{1,3}+)([^\[\]]*+)(?:\]|\Z)")
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
+def answer_form(label: str) -> str:
+    """Return a class as a prompt asks for it: `[[[analyst rating]]]`."""
+    return f"[[[{label.lower()}]]]"
+
+
 def normalize(name: str) -> str:
     """Return a name or text as lower-case words with single spaces, for comparison."""
     return _normalize_short(name) if len(name) <= _SHORT else _normalize(name)

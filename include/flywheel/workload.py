@@ -24,7 +24,7 @@ import yaml
 from flywheel.config import resolve_path
 from flywheel.config.yaml_text import BadYamlError, read_yaml
 from flywheel.errors import WorkloadError
-from flywheel.labels import normalize, parse_label
+from flywheel.labels import answer_form, normalize, parse_label
 
 PLACEHOLDER = "{text}"
 MAX_PROMPT_CHARACTERS = 200_000
@@ -104,7 +104,7 @@ class Workload:
 
     def answer_for(self, label: str) -> str:
         """Return the answer in the asked form: `[[[analyst rating]]]`."""
-        return f"[[[{label.lower()}]]]"
+        return answer_form(label)
 
     def label_of(self, answer: str) -> str | None:
         """Return the class that an answer or a human label names; None if none or several."""
@@ -150,7 +150,7 @@ class _Reader:
         filled = {
             "classes": "\n".join(f"- {name.lower()}: {when}" for name, when in classes.items()),
             "examples": "\n\n".join(
-                f"Headline: {text}\nClass: [[[{label.lower()}]]]" for text, label in examples
+                f"Headline: {text}\nClass: {answer_form(label)}" for text, label in examples
             ),
         }
         # Split at the text before filling in: an example may itself contain {text}.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from flywheel.config.section import Section
-from flywheel.config.times import known_cron, known_time_zone
+from flywheel.config.clock import ClockSection
 
 
-class RetentionConfig(Section):
+class RetentionConfig(ClockSection):
     """What `flywheel prune` removes. It never removes what a champion, a hold or a run under way needs."""
 
     cron: str | None = Field(
@@ -16,7 +15,6 @@ class RetentionConfig(Section):
         description="When the DAG flywheel_prune removes what is old, such as '30 4 * * 0'; null: only "
         "`flywheel prune --yes` does.",
     )
-    time_zone: str = Field("UTC", description="Of the clock.")
     keep_runs: int = Field(
         30, ge=1, description="So many runs of each workload and client stay, the latest, whatever their age."
     )
@@ -41,13 +39,3 @@ class RetentionConfig(Section):
     mlflow_days: float | None = Field(
         None, ge=1, description="MLflow's older runs go, but those of champions; null: none does."
     )
-
-    @field_validator("time_zone")
-    @classmethod
-    def _zone_exists(cls, zone: str) -> str:
-        return known_time_zone(zone)
-
-    @field_validator("cron")
-    @classmethod
-    def _cron_is_valid(cls, cron: str | None) -> str | None:
-        return known_cron(cron)

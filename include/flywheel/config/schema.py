@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
 
 from flywheel.config.api import ApiConfig
+from flywheel.config.clock import ClockSection
 from flywheel.config.endpoint import VARIABLE
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.icl import IclConfig
@@ -26,7 +27,6 @@ from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.config.student import Student
 from flywheel.config.teacher import TeacherConfig
-from flywheel.config.times import known_cron, known_time_zone
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
@@ -194,22 +194,11 @@ class ArtifactsConfig(Section):
     root: str = Field("artifacts", description="A folder, or an fsspec URL such as s3://bucket/flywheel.")
 
 
-class ScheduleConfig(Section):
+class ScheduleConfig(ClockSection):
     """When the DAG runs: by clock, when an asset says that new data is here, or on either."""
 
     cron: str | None = Field(None, description="Such as '0 2 * * *'; null: not by clock.")
-    time_zone: str = Field("UTC", description="Of the clock.")
     asset: str | None = Field(None, description="URI of the Airflow asset that new data updates.")
-
-    @field_validator("time_zone")
-    @classmethod
-    def _zone_exists(cls, zone: str) -> str:
-        return known_time_zone(zone)
-
-    @field_validator("cron")
-    @classmethod
-    def _cron_is_valid(cls, cron: str | None) -> str | None:
-        return known_cron(cron)
 
 
 class Notifier(Section):

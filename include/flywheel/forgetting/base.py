@@ -6,6 +6,7 @@ A place that keeps data of records registers here, with `place`, and then both `
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -45,7 +46,7 @@ class Whose:
         return client_id == self.client_id and self.workload_id in (None, workload_id)
 
 
-class Place:
+class Place(ABC):
     """A place that keeps data. A subclass says what it holds, and how that is removed.
 
     Attributes:
@@ -59,9 +60,9 @@ class Place:
     def __init__(self, house: House) -> None:
         self.house = house
 
+    @abstractmethod
     def of_client(self, whose: Whose) -> list[Item]:
         """Return what is there of a client, and of nobody else."""
-        raise NotImplementedError
 
     def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
         """Return what no run, champion or hold needs and is older than the config's `retention` says.
@@ -71,9 +72,9 @@ class Place:
         """
         return []
 
+    @abstractmethod
     def remove(self, ids: Iterable[str]) -> None:
         """Remove items by their ids; one that is not there is no error, so that this may be done again."""
-        raise NotImplementedError
 
     def remarks(self, whose: Whose) -> list[str]:
         """Return sentences on what stays, though it has to do with a client."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flywheel.labels import answer_form
 from flywheel.serving.student import Answer
 
 # The most alternatives that `top_logprobs` may ask for, as at OpenAI.
@@ -200,7 +201,7 @@ class Reply:
         ranked = sorted(self._answer.probabilities.items(), key=lambda item: -item[1])
 
         def one(label: str, probability: float) -> dict[str, Any]:
-            text = self._answer.text if label == self._answer.label else f"[[[{label.lower()}]]]"
+            text = answer_form(label)
             logprob = math.log(max(_SMALLEST, probability))
             return {"token": text, "logprob": round(logprob, 6), "bytes": list(text.encode())}
 

@@ -130,7 +130,7 @@ class ServedStudent:
     def __init__(self, source: Source) -> None:
         from flywheel.students.adapter import load_adapter
         from flywheel.students.chooser import Chooser
-        from flywheel.students.decoder import Decoder
+        from flywheel.students.decoder import answering_decoder
         from flywheel.students.label_trie import LabelTrie
         from flywheel.students.loading import load_student, prepare_process
 
@@ -148,9 +148,7 @@ class ServedStudent:
             trie = LabelTrie(self._chat.answers(probes[0], answers))
             self._chooser = Chooser(model, trie, _shared(self._chat.prompts(probes)[0]))
         else:
-            self._decoder = Decoder(model)
-            if self._decoder.device.type == "cpu":
-                self._decoder.merge()
+            self._decoder = answering_decoder(model)
         self.answer([Question([{"role": "user", "content": "warm-up"}], most_tokens=2)] * 2)
         self.load_seconds = time.monotonic() - started
 

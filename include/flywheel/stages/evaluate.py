@@ -110,12 +110,10 @@ def _by_the_fastest(
     **settings: Any,
 ) -> Answers[Any]:
     """Answer by the GPU path where it applies, else by the clear one."""
-    from flywheel.students.decoder import Decoder
+    from flywheel.students.decoder import answering_decoder
 
-    decoder = Decoder(model)
+    decoder = answering_decoder(model)
     if decoder.device.type == "cpu":
-        # In bf16 the sum W + s B A would round the adapter away; there the adapter stays beside the weights.
-        decoder.merge()
         return clear_path(decoder, *arguments, **settings)
     answers = gpu_path(model, *arguments, **settings)
     return answers if answers is not None else clear_path(decoder, *arguments, **settings)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flywheel.students.choosing import Choice, ask_batch
-from flywheel.students.decoder import Decoder
+from flywheel.students.decoder import answering_decoder
 from flywheel.students.engine import row_states
 from flywheel.students.gpu.backend import gpu_states
 from flywheel.students.label_trie import LabelTrie
@@ -44,11 +44,8 @@ class Chooser:
 
 def states_of(model: Any) -> tuple[Callable[[Row], Tensor], Tensor]:
     """Return what computes the last hidden states of a row, and the output layer's weights [V, d]."""
-    decoder = Decoder(model)
-    if decoder.device.type == "cpu":
-        # In bf16 the sum W + s B A would round the adapter away; there the adapter stays beside the weights.
-        decoder.merge()
-    else:
+    decoder = answering_decoder(model)
+    if decoder.device.type != "cpu":
         fast = gpu_states(model)
         if fast is not None:
             return fast

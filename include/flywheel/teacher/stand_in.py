@@ -33,6 +33,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flywheel.errors import SourceError, TeacherError
+from flywheel.labels import answer_form
 from flywheel.listening import listen
 from flywheel.markers import for_teacher
 from flywheel.sources import clean_text
@@ -111,7 +112,7 @@ class StandIn:
         label = self._label(lines)
         if label is None:
             return self._error("unknown", 422, f"stand-in has no answer for: {_ending(lines)}")
-        answer = f"[[[{label.lower()}]]]"
+        answer = answer_form(label)
         if 0 <= chance < behaviour.garbage_rate:
             self.calls["garbage"] += 1
             answer = self._random.choice(_GARBAGE)
