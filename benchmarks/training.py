@@ -6,8 +6,7 @@ Random weights of a Llama's shape, bf16, LoRA r = 16 on all linear layers, dropo
 shared and 70 own tokens and an answer of 6, on which alone the loss is. `ratio` is the fastest TRL's time
 by ours, both at steps of 64 samples. `share` is the arithmetic that is needed (see `needed_flops`) over the
 bf16 matmul rate measured in the same run. `wide` is ours with 256 samples a step, given for 64 of them: not
-the same step, but what a batch of 256 costs. `fp8` is ours with `training_config.fp8_base`, an option;
-`gradient_error` in it is |gradient - that of bf16| / |that of bf16|.
+the same step, but what a batch of 256 costs.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from benchmarks import gpu_common as common
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.graphs import GraphedEngine
 from flywheel.students.gpu.layout import Adapter
-from flywheel.students.gpu.plan import DeviceRow, place_row
+from flywheel.students.gpu.plan import place_row
 from flywheel.students.gpu.shapes import SHAPES, needed_flops, random_weights
 from flywheel.students.rows import build_row
 
@@ -60,7 +59,6 @@ def measure(shape: str, samples: int, peers: list[str], steps: int) -> dict[str,
         "ours_detail": ours,
         "wide": our_step(shape, 4 * BATCH, steps=steps, ceiling=ceiling) if shape == "1b" else None,
         "with_dropout": our_step(shape, samples, dropout=0.1, steps=steps, ceiling=ceiling),
-        "fp8": our_step(shape, samples, steps=steps, ceiling=ceiling, fp8=True),
         "ceiling_tflops": round(ceiling, 1),
     }
     if "trl" in peers:
@@ -79,18 +77,15 @@ def our_step(
     steps: int = 5,
     dropout: float = 0.0,
     ceiling: float | None = None,
-    fp8: bool = False,
 ) -> dict[str, Any]:
     """Time our step and give its memory back."""
     try:
-        return _our_step(shape, samples, steps, dropout, ceiling, fp8)
+        return _our_step(shape, samples, steps, dropout, ceiling)
     finally:
         clear()
 
 
-def _our_step(
-    shape: str, samples: int, steps: int, dropout: float, ceiling: float | None, fp8: bool
-) -> dict[str, Any]:
+def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: float | None) -> dict[str, Any]:
     """Time our step: gradients to zero, forward, backward, clipping, AdamW, packing the adapter."""
     arch, device = SHAPES[shape], torch.device("cuda")
     torch.cuda.reset_peak_memory_stats()
@@ -101,8 +96,7 @@ def _our_step(
     adapter.pack_into(weights)
     prefix, data = common.make_samples(samples, arch.vocabulary)
     row = place_row(build_row(prefix, data), device)
-    engine = GraphedEngine(Engine(weights, adapter, dropout, fp8=fp8))
-    error = _fp8_error(engine.engine, row) if fp8 else None
+    engine = GraphedEngine(Engine(weights, adapter, dropout))
     optimizer = torch.optim.AdamW([adapter.values], lr=1e-4, fused=True)
 
     def step(index: int) -> None:
@@ -123,7 +117,6 @@ def _our_step(
     return {
         "samples": samples,
         "dropout": dropout,
-        "gradient_error": error,
         "ms": round(ms, 2),
         "ms_per_64": round(ms * BATCH / samples, 2),
         "tflops_needed": round(rate, 1),
@@ -131,17 +124,6 @@ def _our_step(
         "first_step_s": round(first, 2),
         "peak_gpu_gb": round(torch.cuda.max_memory_allocated() / 2**30, 1),
     }
-
-
-def _fp8_error(engine: Engine, row: DeviceRow) -> float:
-    """Return how far fp8's gradient is from bf16's, by the length of bf16's."""
-    weights, gradients = engine.fp8, []
-    for engine.fp8 in (None, weights):
-        engine.adapter.gradients.zero_()
-        engine.step(row, 1 / row.answers)
-        gradients.append(engine.adapter.gradients.clone())
-    bf16, fp8 = gradients
-    return round(float(torch.linalg.norm(fp8 - bf16) / torch.linalg.norm(bf16)), 4)
 
 
 # What is tried for TRL: its defaults (gradient checkpointing), then without it and with Liger's kernels.

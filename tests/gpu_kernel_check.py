@@ -94,24 +94,6 @@ def lora(dtype: torch.dtype, limit: float) -> None:
     each("swiglu_backward", limit, [gate_up, x, b, v[:, : 2 * rank]], [0, 3])
 
 
-def fp8(dtype: torch.dtype, limit: float) -> None:
-    """Products with weights in fp8; the library has them on a GPU alone, and in bf16."""
-    rows, width, outputs, extra = 150, 5008, 96, 64
-    x = strided(rows, width, dtype=dtype) * torch.rand(rows, 1, device=DEVICE).to(dtype)
-    x[7] = 0
-    found, wanted = kernels.quantize(x), reference.quantize(x)
-    compare("quantize scales", found.scales, wanted.scales, 1e-6)
-    # A value in the middle between two may go either way; the interpreter cuts digits off instead of rounding.
-    nearly = 1e-3 if DEVICE.type == "cuda" else 0.1
-    compare("quantize values", found.values.float(), wanted.values.float(), nearly)
-    if DEVICE.type == "cuda" and dtype == torch.bfloat16:
-        frozen = reference.quantize(torch.randn(outputs, width, device=DEVICE))
-        more, matrix = strided(rows, extra, dtype=dtype), strided(extra, outputs, dtype=dtype)
-        out = strided(rows, outputs, dtype=dtype)
-        for added in (more, None):
-            each("fp8_linear", limit, [wanted, frozen, added, matrix, out], [4])
-
-
 def attention(
     dtype: torch.dtype, limit: float, prefix: int, heads: int, kv_heads: int, d: int, longest: int = 99
 ) -> None:
@@ -200,7 +182,6 @@ def main() -> None:
         print(dtype)
         rowwise(dtype, limit)
         lora(dtype, limit)
-        fp8(dtype, limit)
         for adapters, dropout in ((1, 0.0), (2, 0.1)):
             step(dtype, 2e-2 if dtype == torch.bfloat16 else limit, adapters, dropout)
         shapes = [(0, 4, 2, 16), (70, 4, 2, 16)]

@@ -59,9 +59,8 @@ class CustomizeSpec(_Model):
         Raises:
             StudentError: the base weights cannot be found.
         """
-        # How often a job saves its state has no part in the adapter; without fp8 it is as before fp8 was.
-        left_out = {"checkpoint_seconds"} if self.training.fp8_base else {"checkpoint_seconds", "fp8_base"}
-        training = self.training.model_dump(mode="json", exclude=left_out)
+        # How often a job saves its state has no part in the adapter.
+        training = self.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
         limits = [self.student.context_length, self.student.customizer_configs.max_seq_length]
         lora = self.lora.model_dump(mode="json")
         base = weights_hash(self.student.weights)

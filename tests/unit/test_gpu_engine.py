@@ -17,7 +17,6 @@ from flywheel.students.gpu import reference
 from flywheel.students.gpu.backend import GpuEngine, gpu_answers, reason_against
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine
-from flywheel.students.gpu.fp8 import quantize
 from flywheel.students.gpu.layout import Adapter, Architecture, Weights, unsupported
 from flywheel.students.gpu.plan import join_rows, place_row
 from flywheel.students.rows import Sample, build_row
@@ -299,34 +298,3 @@ def test_answers_in_batches_are_those_of_the_reference_path():
     assert found.given == wanted.given
     assert found.batch_of == wanted.batch_of
     assert gpu_answers(make_peft(), prompts, stops, **settings) is None
-
-
-def test_fp8_gives_nearly_the_gradient_that_full_precision_gives():
-    shared, samples = make_samples(40)
-    row = place_row(build_row(shared, samples), CPU)
-    gradients = {}
-    for fp8 in (False, True):
-        engine = make_engine(make_peft())
-        engine = Engine(engine.weights, engine.adapter, fp8=fp8)
-        engine.step(row, 1 / row.answers)
-        gradients[fp8] = engine.adapter.gradients
-    error = torch.linalg.norm(gradients[True] - gradients[False]) / torch.linalg.norm(gradients[False])
-    assert 1e-3 < error < 0.4  # another arithmetic: about 4 % off in each product of a small, sharp student
-
-
-def test_the_loss_that_is_watched_is_not_of_fp8():
-    shared, samples = make_samples(40)
-    row = place_row(build_row(shared, samples), CPU)
-    engine = make_engine(make_peft())
-    wanted = engine.loss(row)
-    assert torch.equal(Engine(engine.weights, engine.adapter, fp8=True).loss(row), wanted)
-
-
-def test_fp8_numbers_are_at_most_a_sixteenth_off_and_rows_of_zeros_stay_zero():
-    x = torch.randn(20, 300) * torch.logspace(-6, 6, 20)[:, None]
-    x[3] = 0
-    found = quantize(x)
-    back = found.values.float() * found.scales[:, None]
-    large = x.abs() > x.abs().amax(1, keepdim=True) / 1000  # below, the format's least step counts
-    assert bool(((back - x).abs() <= x.abs() / 16)[large].all())
-    assert torch.equal(back[3], x[3])

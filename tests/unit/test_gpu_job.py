@@ -10,7 +10,6 @@ import torch
 from tiny_students import make_model, make_samples, with_adapter
 
 from flywheel.config.training import TrainingConfig
-from flywheel.errors import StudentError
 from flywheel.students import training
 from flywheel.students.adapter import trainable
 from flywheel.students.gpu.backend import GpuEngine
@@ -26,7 +25,7 @@ def fine_tuned(settings: TrainingConfig, **options: Any) -> tuple[dict[str, torc
 
 def take_gpu_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        training, "engine_for", lambda model, dropout, fp8: GpuEngine(model, dropout, graphs=False, fp8=fp8)
+        training, "engine_for", lambda model, dropout: GpuEngine(model, dropout, graphs=False)
     )
 
 
@@ -74,16 +73,3 @@ def test_a_training_that_was_stopped_ends_in_the_same_adapter(tmp_path: Path) ->
     found, _ = fine_tuned(settings, dropout=0.1, seed=3, scratch=tmp_path)
     for name, weight in wanted.items():
         assert torch.equal(found[name], weight), name
-
-
-@pytest.mark.usefixtures("gpu_path")
-def test_a_training_through_fp8_weights_ends_near_the_one_without() -> None:
-    _, wanted_losses = fine_tuned(SETTINGS)
-    _, losses = fine_tuned(SETTINGS.model_copy(update={"fp8_base": True}))
-    assert losses != wanted_losses
-    assert losses == pytest.approx(wanted_losses, rel=0.05)
-
-
-def test_fp8_is_refused_where_there_is_no_gpu() -> None:
-    with pytest.raises(StudentError, match=r"training_config\.fp8_base: only on an NVIDIA GPU"):
-        fine_tuned(SETTINGS.model_copy(update={"fp8_base": True}))

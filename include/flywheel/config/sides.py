@@ -28,7 +28,7 @@ _TABLE: dict[Side, dict[str, str]] = {
     "run": {
         "": "sizes student_prompt",
         "training_config": "training_type finetuning_type epochs batch_size learning_rate warmup_ratio "
-        "weight_decay max_grad_norm min_steps early_stop_patience validations fp8_base",
+        "weight_decay max_grad_norm min_steps early_stop_patience validations",
         "lora_config": "adapter_dim adapter_dropout sequence_packing_enabled alpha",
         "evaluation_config": "batch_size max_new_tokens decoding",
         "icl_config": "max_context_length reserved_tokens max_examples min_examples example_selection",

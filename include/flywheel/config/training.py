@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from flywheel.config.section import BlueprintSection
 
@@ -36,9 +36,14 @@ class TrainingConfig(BlueprintSection):
     early_stop_patience: int = Field(0, ge=0, description="Validations without gain before a stop; 0: off.")
     validations: int = Field(4, ge=0, description="Validations in a job, evenly spaced; 0: none.")
     checkpoint_seconds: float = Field(30.0, gt=0, description="Seconds between checkpoints.")
-    fp8_base: bool = Field(
-        False, description="On a GPU: train through the frozen weights in fp8 (docs/shared-prefix.md)."
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_fp8(cls, data: Any) -> Any:
+        """Read plans that were made when fp8 could be asked for and was not."""
+        if isinstance(data, dict) and data.get("fp8_base") is False:
+            return {name: value for name, value in data.items() if name != "fp8_base"}
+        return data
 
 
 class LoraConfig(BlueprintSection):

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from flywheel.errors import StudentError
 from flywheel.students.attention import answer_parts_of, attend, parts_of
 from flywheel.students.decoder import Decoder
 from flywheel.students.lora import Dropout
@@ -62,27 +61,19 @@ class AutogradEngine:
         return row_loss(self.decoder, row.to(self.device))
 
 
-def engine_for(model: Any, dropout: float, fp8: bool = False) -> Engine:
+def engine_for(model: Any, dropout: float) -> Engine:
     """Return the engine for a peft LoRA model on its device.
 
     Args:
         model: a peft LoRA model.
         dropout: rate of the adapters' input.
-        fp8: whether steps multiply by the frozen weights in fp8.
-
-    Raises:
-        StudentError: fp8 is asked for where there is none.
     """
     if next(model.parameters()).is_cuda:
         from flywheel.students.gpu.backend import gpu_engine
 
-        engine = gpu_engine(model, dropout, fp8)
+        engine = gpu_engine(model, dropout)
         if engine is not None:
             return engine
-    if fp8:
-        raise StudentError(
-            "training_config.fp8_base: only on an NVIDIA GPU, for students that its fast path knows"
-        )
     return AutogradEngine(model, dropout)
 
 

@@ -154,7 +154,7 @@ class _Trainer:
         seed: int,
         most_tokens: int | None,
     ) -> None:
-        self.engine = engine_for(model, dropout, config.fp8_base)
+        self.engine = engine_for(model, dropout)
         self.weights = trainable(model)
         self.train, self.config, self.seed = train, config, seed
         self.most_tokens = most_tokens or MOST_TOKENS.get(self.engine.device.type, MOST_TOKENS["cpu"])

@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 # Length of the RoPE tables: rows hold no longer samples than this.
 MOST_POSITIONS = 16_384
-# The least compute capability with fp8 matrix products.
-FP8_FROM = (8, 9)
 
 
 def reason_against(model: Any) -> str | None:
@@ -58,22 +56,13 @@ def reason_against(model: Any) -> str | None:
     return unsupported(base.config)
 
 
-def gpu_engine(model: Any, dropout: float, fp8: bool = False) -> GpuEngine | None:
-    """Return an engine for a PEFT model, or None where the reference path has to do it.
-
-    Raises:
-        StudentError: fp8 is asked for, and the GPU has none.
-    """
+def gpu_engine(model: Any, dropout: float) -> GpuEngine | None:
+    """Return an engine for a PEFT model, or None where the reference path has to do it."""
     reason = reason_against(model)
     if reason is not None:
         log.info("the GPU path is not taken: %s", reason)
         return None
-    if fp8 and torch.cuda.get_device_capability() < FP8_FROM:
-        raise StudentError(
-            f"training_config.fp8_base: {torch.cuda.get_device_name()} has no fp8 matrix products (compute "
-            "capability 8.9 or newer has)"
-        )
-    return GpuEngine(model, dropout, fp8=fp8)
+    return GpuEngine(model, dropout)
 
 
 class GpuEngine:
@@ -83,14 +72,13 @@ class GpuEngine:
         model: A peft LoRA model; its adapter's parameters become views of this engine's.
         dropout: Probability with which an input of an adapter is dropped.
         graphs: Whether steps are replayed as CUDA graphs; default: on CUDA.
-        fp8: Whether steps multiply by the frozen weights in fp8.
     """
 
-    def __init__(self, model: Any, dropout: float, graphs: bool | None = None, fp8: bool = False) -> None:
+    def __init__(self, model: Any, dropout: float, graphs: bool | None = None) -> None:
         self._model = model
         self.weights, self.adapter = pack(model)
         self.device = self.weights.embedding.device
-        self._engine = Engine(self.weights, self.adapter, dropout, fp8=fp8)
+        self._engine = Engine(self.weights, self.adapter, dropout)
         self._parameters = self.adapter.parameters_of(model)
         self._step: Any = self._engine
         if self.device.type == "cuda" if graphs is None else graphs:

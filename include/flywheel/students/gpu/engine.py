@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from flywheel.students.gpu import reference
-from flywheel.students.gpu.fp8 import Fp8Weights
 from flywheel.students.gpu.layout import Adapter, Group, Weights
 from flywheel.students.gpu.plan import DeviceRow
 from flywheel.students.gpu.workspace import Tail, Workspace
@@ -43,7 +42,6 @@ class Engine:
         dropout: Probability with which an input of an adapter is dropped, as PEFT does: each linear layer
             draws its own mask.
         ops: The operations; by default the CUDA kernels where the weights are on a GPU, else `reference`.
-        fp8: Whether steps multiply by the frozen weights in fp8 (`fp8`); `loss` and `states` do not.
     """
 
     def __init__(
@@ -52,9 +50,7 @@ class Engine:
         adapter: Adapter | Sequence[Adapter],
         dropout: float = 0.0,
         ops: ModuleType | None = None,
-        fp8: bool = False,
     ) -> None:
-        self.fp8 = Fp8Weights(weights) if fp8 else None
         self.adapters = (adapter,) if isinstance(adapter, Adapter) else tuple(adapter)
         self.weights, self.adapter, self.arch = weights, self.adapters[0], weights.arch
         self.dropout, self.rank = dropout, weights.rank
@@ -129,13 +125,12 @@ class Engine:
         space = Workspace(
             self.arch, self.rank, tokens, asked, embedding.dtype, embedding.device, keep="nothing"
         )
-        dropout, fp8 = self.dropout, self.fp8
-        self.dropout, self.fp8 = 0.0, None  # as the student will answer
+        dropout, self.dropout = self.dropout, 0.0  # as the student will answer
         try:
             self._forward(row, space, tokens, asked)
             return self._loss(row, space, gradient=False)
         finally:
-            self.dropout, self.fp8 = dropout, fp8
+            self.dropout = dropout
 
     @torch.no_grad()
     def states(self, row: DeviceRow, space: Workspace) -> Tensor:
@@ -206,11 +201,7 @@ class Engine:
                     self.ops.lora_down(x[span, :k], a, u, self.rank, self._mask(name, layer, index))
                 else:
                     self.ops.matmul(x[span, :k], a.T, u)
-        if self.fp8 is None:
-            self.ops.matmul(x, matrix[:n].T, out)
-        else:
-            quantized, frozen = self.ops.quantize(x[:, :k]), self.fp8.forward[name][layer]
-            self.ops.fp8_linear(quantized, frozen, x[:, k:], matrix[:n, k:].T, out)
+        self.ops.matmul(x, matrix[:n].T, out)
 
     def _swiglu(self, layer: int, gate_up: Tensor, hidden: Tensor, spans: Sequence[slice]) -> None:
         """Fill hidden, [T, I + E], and the LoRA product of the layer that reads it."""
@@ -356,7 +347,7 @@ class Engine:
         if not has_v:
             self._clear(dy, n, count)
         if dx is not None and self.dropout:
-            self._frozen_backward(name, layer, dy, dx, whole=False)
+            self.ops.matmul(dy[:, :n], matrix[:n, :k], dx)
         for index, (adapter, span) in enumerate(zip(self.adapters, spans, strict=True)):
             first = index * count
             v = dy[span, n + first : n + first + count]
@@ -379,18 +370,7 @@ class Engine:
                 a = matrix[n + first : n + first + count, :k]
                 ops.lora_input_gradient(v, a, dx[span], rank, mask)
         if dx is not None and not self.dropout:
-            self._frozen_backward(name, layer, dy, dx, whole=True)
-
-    def _frozen_backward(self, name: str, layer: int, dy: Tensor, dx: Tensor, whole: bool) -> None:
-        """dx = dy W: of the frozen weights alone, or with what comes through the adapters (`whole`)."""
-        group, matrix = self.groups[name], self.weights.packed[name][layer]
-        k, n = group.columns, group.outputs
-        if self.fp8 is None:
-            rows = len(matrix) if whole else n
-            self.ops.matmul(dy[:, :rows], matrix[:rows, :k], dx)
-        else:
-            quantized, frozen = self.ops.quantize(dy[:, :n]), self.fp8.backward[name][layer]
-            self.ops.fp8_linear(quantized, frozen, dy[:, n:] if whole else None, matrix[n:, :k], dx)
+            self.ops.matmul(dy, matrix[:, :k], dx)
 
 
 def _log_sum_of(tail: Tail, rows: slice, heads: int) -> Tensor:

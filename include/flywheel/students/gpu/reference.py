@@ -12,25 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flywheel.students.gpu.fp8 import Scaled
-from flywheel.students.gpu.fp8 import quantize as quantize
 from flywheel.students.gpu.plan import AttentionPlan
 
 
 def matmul(left: Tensor, right: Tensor, out: Tensor) -> None:
     """out = left @ right, [M, K] @ [K, N]."""
     out.copy_(left @ right)
-
-
-def fp8_linear(left: Scaled, right: Scaled, more: Tensor | None, matrix: Tensor, out: Tensor) -> None:
-    """out = left @ right^T + more @ matrix, the first product of fp8 numbers.
-
-    left: [T, K]; right: [N, K]; more: [T, E]; matrix: [E, N]; out: [T, N].
-    """
-    product = (left.values.float() * left.scales[:, None]) @ (right.values.float() * right.scales[:, None]).T
-    if more is not None:
-        product += more.float() @ matrix.float()
-    out.copy_(product)
 
 
 def accumulate(left: Tensor, right: Tensor, out: Tensor, scale: float = 1.0) -> None:

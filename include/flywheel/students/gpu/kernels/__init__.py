@@ -2,7 +2,6 @@
 
 from flywheel.students.gpu.kernels.attention import attention, attention_backward
 from flywheel.students.gpu.kernels.decode import decode_attention
-from flywheel.students.gpu.kernels.fp8 import fp8_linear, quantize
 from flywheel.students.gpu.kernels.library import prefix_attention
 from flywheel.students.gpu.kernels.lora import lora_a_gradient, lora_down, lora_input_gradient
 from flywheel.students.gpu.kernels.matmul import accumulate, matmul
@@ -16,14 +15,12 @@ __all__ = [
     "attention_backward",
     "cross_entropy",
     "decode_attention",
-    "fp8_linear",
     "lora_a_gradient",
     "lora_down",
     "lora_input_gradient",
     "matmul",
     "norm_backward",
     "prefix_attention",
-    "quantize",
     "rotate",
     "swiglu",
     "swiglu_backward",
