@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,15 @@ from flywheel.promotion.transitions import decide, promoted
 from flywheel.promotion.whole import keep_whole
 from flywheel.report.model import Report
 from flywheel.runs import Run
+from flywheel.serving.answered import TEACHER, Answered
 from flywheel.serving.app import MOST_BYTES, Serving
 from flywheel.serving.batches import Batches, BusyError
+from flywheel.serving.openai import ApiError
 from flywheel.serving.student import Form, RefusedError
 from flywheel.stages.promote import champion_of
 from flywheel.students.short_prompts import ShortPrompt
 from flywheel.workload import Workload
-from tests.unit.teacher_servers import served, stand_in
+from tests.unit.teacher_servers import Script, completion, served, stand_in
 from tests.unit.turned_wheel import turn
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
@@ -205,6 +208,78 @@ class TestAnswers:
         with served(Serving(config).app()) as url:
             refused = ask(url, of_user("x"), "teacher")
             assert (refused.status_code, refused.json()["error"]["code"]) == (502, "teacher_unreachable")
+
+
+class TestListeners:
+    """Who gets each answer before it is sent: the traffic's log, the cascade."""
+
+    def test_each_gets_the_answer_of_the_one_before_and_what_it_returns_is_sent(self, folder: Path) -> None:
+        serving = Serving(config_of(folder))
+        heard: list[Answered] = []
+
+        async def teach(answered: Answered) -> Answered:
+            heard.append(answered)
+            completion = {"choices": [{"message": {"role": "assistant", "content": "[[[jobs]]]"}}]}
+            return replace(answered, by=TEACHER, adapter=None, completion=completion)
+
+        async def keep(answered: Answered) -> Answered:
+            heard.append(answered)
+            return answered
+
+        serving.listeners += [teach, keep]
+        with served(serving.app()) as url:
+            until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+            answer = ask(url, of_user("Acme cuts jobs"), stream=False)
+            events = ask(url, of_user("Acme cuts jobs"), stream=True).text
+        assert [one.by for one in heard[:2]] == [serving_name(folder), TEACHER]
+        assert heard[0].answer.label in WORKLOAD.classes and heard[0].adapter
+        assert heard[0].asked.messages == of_user("Acme cuts jobs")
+        body = answer.json()
+        assert body["choices"][0]["message"]["content"] == "[[[jobs]]]" and body["id"] == heard[0].id
+        assert (body["system_fingerprint"], answer.headers["x-flywheel-adapter"]) == ("fw_teacher", TEACHER)
+        assert '"content":"[[[jobs]]]"' in events
+
+    def test_an_answer_is_not_sent_when_it_cannot_be_kept(self, folder: Path) -> None:
+        serving = Serving(config_of(folder, teacher={"base_url": "http://127.0.0.1:9/v1"}))
+
+        async def full(answered: Answered) -> Answered:
+            raise ApiError(503, "the log's disk is full", kind="server_error", retry_after=5)
+
+        serving.listeners.append(full)
+        with served(serving.app()) as url:
+            until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+            refused = ask(url, of_user("x"))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+
+    def test_a_trace_goes_on_to_the_teacher_and_one_that_is_none_does_not(self, folder: Path) -> None:
+        script = Script([(200, {}, completion("[[[jobs]]]"))])
+        good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        with served(script) as address:
+            serving = Serving(config_of(folder, teacher={"base_url": f"{address}/v1"}))
+            heard: list[Answered] = []
+
+            async def keep(answered: Answered) -> Answered:
+                heard.append(answered)
+                return answered
+
+            serving.listeners.append(keep)
+            with served(serving.app()) as url:
+                body = {"model": "teacher", "messages": of_user("x"), "stream": True}
+                for trace in (good, "00-" + "0" * 32 + "-00f067aa0ba902b7-01", "mine"):
+                    headers = {"traceparent": trace, "tracestate": "a=1"}
+                    events = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers).text
+                    assert '"content":"[[[jobs]]]"' in events and events.endswith("data: [DONE]\n\n")
+        assert [call["headers"].get("traceparent") for call in script.calls] == [good, None, None]
+        assert [call["headers"].get("tracestate") for call in script.calls] == ["a=1", None, None]
+        assert [one.trace for one in heard] == [good, None, None]
+        assert heard[0].by == TEACHER and heard[0].answer.text == "[[[jobs]]]"
+        assert all(not json.loads(call["body"]).get("stream") for call in script.calls)
+
+
+def serving_name(folder: Path) -> str:
+    champion = read_champion(ArtifactRoot(str(folder / "artifacts")), WORKLOAD.id, "desk")
+    assert champion is not None
+    return champion.name
 
 
 class TestErrors:

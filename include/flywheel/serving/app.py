@@ -9,8 +9,11 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import AsyncIterator
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -19,11 +22,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from flywheel.config import Config
+from flywheel.serving.answered import TEACHER, Answered, Completion, Listener
 from flywheel.serving.batches import BusyError
 from flywheel.serving.models import Models, NotYetError, UnknownModelError
 from flywheel.serving.openai import ApiError, Reply, read_request
-from flywheel.serving.student import Question, RefusedError
+from flywheel.serving.student import Answer, Question, RefusedError
 from flywheel.serving.teacher import Teacher
+from flywheel.serving.tracing import TRACE_HEADER, trace_of
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,9 @@ class Serving:
         self._config = config
         self._keys = {key.sha256: key.name for key in config.serving.keys}
         self.models = Models(config)
-        self._teacher = Teacher(config.teacher)
+        self.teacher = Teacher(config.teacher)
+        # Each gets every answer before it is sent, in this order: see `flywheel.serving.answered`.
+        self.listeners: list[Listener] = []
         self._followed = False
 
     def app(self) -> Starlette:
@@ -68,7 +75,7 @@ class Serving:
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
-        await self._teacher.close()
+        await self.teacher.close()
 
     async def _follow(self) -> None:
         while True:
@@ -82,10 +89,42 @@ class Serving:
     # -- routes ----------------------------------------------------------------------------------------
 
     async def _complete(self, request: Request) -> Response:
-        self._admit(request)
+        began, at = time.monotonic(), time.time()
+        caller = self._admit(request)
         asked = read_request(await _body(request))
-        if asked.model in self._teacher.names:
-            return await self._teacher.complete(asked)
+        trace = trace_of(request.headers)
+        by, adapter, answer, completion = await self._answer(asked, trace)
+        answered = Answered(
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            at=at,
+            seconds=time.monotonic() - began,
+            caller=caller,
+            trace=trace.get(TRACE_HEADER),
+            asked=asked,
+            by=by,
+            adapter=adapter,
+            answer=answer,
+            completion=completion,
+        )
+        for listener in self.listeners:
+            answered = await listener(answered)
+        headers = {ADAPTER_HEADER: answered.adapter or TEACHER}
+        reply = Reply(answered)
+        if asked.stream:
+            return StreamingResponse(reply.chunks(), media_type="text/event-stream", headers=headers)
+        return _json(reply.whole(), headers=headers)
+
+    async def _answer(
+        self, asked: Completion, trace: Mapping[str, str]
+    ) -> tuple[str, str | None, Answer, dict[str, Any] | None]:
+        """Return who answers, the key of its adapter, the answer, and a teacher's whole completion.
+
+        Raises:
+            ApiError: there is no answer.
+        """
+        if asked.model in self.teacher.names:
+            completion = await self.teacher.complete(asked, trace)
+            return TEACHER, None, Answer(completion["choices"][0]["message"].get("content") or ""), completion
         try:
             served = await self.models.get(asked.model)
             most = asked.max_completion_tokens or asked.max_tokens or 256
@@ -104,21 +143,17 @@ class Serving:
             ) from None
         except RefusedError as error:
             raise ApiError(400, str(error), param="messages", code="invalid_value") from None
-        headers = {ADAPTER_HEADER: served.adapter}
-        reply = Reply(asked, served.adapter, served.student.source.name, answer)
-        if asked.stream:
-            return StreamingResponse(reply.chunks(), media_type="text/event-stream", headers=headers)
-        return _json(reply.whole(), headers=headers)
+        return served.student.source.name, served.adapter, answer, None
 
     async def _list(self, request: Request) -> Response:
         self._admit(request)
-        models = [*self.models.champions, *self._teacher.names]
+        models = [*self.models.champions, *self.teacher.names]
         return _json({"object": "list", "data": [_model(name) for name in models]})
 
     async def _describe(self, request: Request) -> Response:
         self._admit(request)
         name = request.path_params["name"]
-        if name in self._teacher.names:
+        if name in self.teacher.names:
             return _json(_model(name))
         try:
             served = await self.models.get(name)
@@ -145,14 +180,17 @@ class Serving:
         body = {"ready": ready, "champions": champions, "reasons": self.models.reasons}
         return _json(body, status=200 if ready else 503)
 
-    def _admit(self, request: Request) -> None:
+    def _admit(self, request: Request) -> str | None:
         """Let a request in whose key is known; without keys all are, for only this machine is listened to.
+
+        Returns:
+            The key's name; None without keys.
 
         Raises:
             ApiError: its key is missing or unknown.
         """
         if not self._keys:
-            return
+            return None
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         given = hashlib.sha256(key.strip().encode()).hexdigest()
         known = [name for digest, name in self._keys.items() if hmac.compare_digest(digest, given)]
@@ -160,6 +198,7 @@ class Serving:
             raise ApiError(
                 401, "this endpoint asks for a key: Authorization: Bearer KEY", code="invalid_api_key"
             )
+        return known[0]
 
 
 async def _body(request: Request) -> bytes:

@@ -7,19 +7,16 @@ top_p, seed, penalties, stop) is taken and changes nothing: the answer is the li
 from __future__ import annotations
 
 import math
-import time
 import uuid
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from flywheel.labels import answer_form
-from flywheel.serving.student import Answer
+from flywheel.serving.answered import TEACHER, Answered, Completion
 
-# The most alternatives that `top_logprobs` may ask for, as at OpenAI.
-MOST_ALTERNATIVES = 20
 # No probability is so small that its logarithm is not a number of JSON.
 _SMALLEST = 1e-12
 
@@ -49,44 +46,6 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.retry_after = status, retry_after
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class StreamOptions(_Asked):
-    """What a stream says besides the answer."""
-
-    include_usage: bool = False
-    include_obfuscation: bool = False
-
-
-class Completion(_Asked):
-    """A request for a chat completion."""
-
-    model: str = Field(min_length=1, max_length=256)
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=256)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
-    max_tokens: int | None = Field(None, ge=1, le=4096)
-    max_completion_tokens: int | None = Field(None, ge=1, le=4096)
-    n: Literal[1] | None = None
-    tools: list[dict[str, Any]] | None = Field(None, max_length=128)
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    user: str | None = None
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
 
 
 def read_request(body: bytes) -> Completion:
@@ -126,23 +85,22 @@ class Reply:
     """The answer to one request, whole or as a stream.
 
     Args:
-        asked: the request.
-        adapter: key of the adapter that gave the answer; a teacher's answers are passed on as they are.
-        name: of the candidate, as people read it.
+        answered: the request with its answer.
     """
 
-    def __init__(self, asked: Completion, adapter: str, name: str, answer: Answer) -> None:
-        self._asked, self._answer = asked, answer
+    def __init__(self, answered: Answered) -> None:
+        self._asked, self._answer = answered.asked, answered.answer
+        self._teachers = answered.completion
         self._own = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": asked.model,
-            "system_fingerprint": f"fw_{adapter}",
+            "id": answered.id,
+            "created": int(answered.at),
+            "model": answered.asked.model,
+            "system_fingerprint": f"fw_{answered.adapter or TEACHER}",
         }
-        self._flywheel: dict[str, Any] = {"student": name, "adapter": adapter}
-        if answer.label is not None:
-            self._flywheel["label"] = answer.label
-            self._flywheel["probability"] = round(answer.probabilities[answer.label], 6)
+        self._flywheel: dict[str, Any] = {"student": answered.by, "adapter": answered.adapter}
+        if self._answer.label is not None:
+            self._flywheel["label"] = self._answer.label
+            self._flywheel["probability"] = round(self._answer.probabilities[self._answer.label], 6)
 
     def whole(self) -> dict[str, Any]:
         """Return the completion."""
@@ -160,7 +118,7 @@ class Reply:
         """Give the events of a stream: a student's answer is there at once, and so is one piece."""
         message, finish = self._message()
         usage = bool(self._asked.stream_options and self._asked.stream_options.include_usage)
-        calls = [{"index": place, **call} for place, call in enumerate(message.get("tool_calls", ()))]
+        calls = [{"index": place, **call} for place, call in enumerate(message.get("tool_calls") or ())]
         delta = {**message, **({"tool_calls": calls} if calls else {})}
         delta.pop("refusal", None)
         yield self._event([{"index": 0, "delta": delta, "logprobs": self._logprobs(), "finish_reason": None}])
@@ -174,9 +132,12 @@ class Reply:
         event = {**self._own, "object": "chat.completion.chunk", "choices": choices, **more}
         return b"data: " + orjson.dumps(event) + b"\n\n"
 
-    def _message(self) -> tuple[dict[str, Any], str]:
+    def _message(self) -> tuple[dict[str, Any], str | None]:
         from flywheel.tool_calls import parse_calls
 
+        if self._teachers is not None:
+            choice = self._teachers["choices"][0]
+            return choice["message"], choice.get("finish_reason")
         calls = parse_calls(self._answer.text) if self._asked.tools else ()
         if calls:
             made = []
@@ -191,11 +152,17 @@ class Reply:
         return message, "length" if self._answer.cut else "stop"
 
     def _usage(self) -> dict[str, int]:
+        if self._teachers is not None:
+            usage: dict[str, int] = self._teachers.get("usage") or {}
+            return usage
         asked, given = self._answer.prompt_tokens, self._answer.answer_tokens
         return {"prompt_tokens": asked, "completion_tokens": given, "total_tokens": asked + given}
 
     def _logprobs(self) -> dict[str, Any] | None:
         """Return the classes' probabilities in OpenAI's form: an answer counts as one token."""
+        if self._teachers is not None:
+            given: dict[str, Any] | None = self._teachers["choices"][0].get("logprobs")
+            return given
         if not self._asked.logprobs or self._answer.label is None:
             return None
         ranked = sorted(self._answer.probabilities.items(), key=lambda item: -item[1])
@@ -205,6 +172,6 @@ class Reply:
             logprob = math.log(max(_SMALLEST, probability))
             return {"token": text, "logprob": round(logprob, 6), "bytes": list(text.encode())}
 
-        given = one(self._answer.label, self._answer.probabilities[self._answer.label])
+        own = one(self._answer.label, self._answer.probabilities[self._answer.label])
         top = [one(*pair) for pair in ranked[: self._asked.top_logprobs or 0]]
-        return {"content": [{**given, "top_logprobs": top}], "refusal": None}
+        return {"content": [{**own, "top_logprobs": top}], "refusal": None}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
+from typing import Any
 
 import httpx
 import orjson
-from starlette.responses import Response, StreamingResponse
 
 from flywheel.config.teacher import TeacherConfig
 from flywheel.errors import TeacherError
-from flywheel.serving.openai import ApiError, Completion
-from flywheel.teacher.endpoint import resolve_endpoint
-
-NAME = "teacher"
+from flywheel.serving.answered import TEACHER, Completion
+from flywheel.serving.openai import ApiError
+from flywheel.teacher.endpoint import Endpoint, resolve_endpoint
 
 
 class Teacher:
@@ -30,47 +29,65 @@ class Teacher:
     @property
     def names(self) -> tuple[str, ...]:
         """By which it is asked: `teacher`, and its model's own name."""
-        return (NAME, self._config.model)
+        return (TEACHER, self._config.model)
 
     async def close(self) -> None:
         """End its connections."""
         if self._client is not None:
             await self._client.aclose()
 
-    async def complete(self, asked: Completion) -> Response:
-        """Return the teacher's answer to a request, as it comes.
+    async def complete(self, asked: Completion, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the teacher's whole completion, also where a stream was asked for: it is kept before it is
+        sent.
+
+        Args:
+            asked: the request; its model's name is replaced by the teacher's.
+            headers: passed on with it, such as a trace's.
 
         Raises:
-            ApiError: it has no address, or cannot be reached; what it says itself is passed on.
+            ApiError: it has no address, cannot be reached, or gives no completion; what it says itself is
+                passed on.
         """
         try:
             endpoint = resolve_endpoint(self._config)
         except TeacherError as error:
             raise ApiError(503, str(error), kind="server_error", code="no_teacher") from None
         self._client = self._client or httpx.AsyncClient(timeout=self._config.timeout_seconds)
-        body = {**asked.model_dump(exclude_unset=True), "model": self._config.model}
-        headers = {**endpoint.own_headers(), "content-type": "application/json"}
-        content = orjson.dumps(body)
-        request = self._client.build_request("POST", endpoint.url, content=content, headers=headers)
+        body = asked.model_dump(exclude_unset=True, exclude={"stream", "stream_options"})
+        content = orjson.dumps({**body, "model": self._config.model})
+        own = {**(headers or {}), **endpoint.own_headers(), "content-type": "application/json"}
         try:
-            answer = await self._client.send(request, stream=True)
-            if answer.status_code >= 400 or not asked.stream:
-                data = await answer.aread()
-                await answer.aclose()
-                if answer.status_code >= 400:
-                    data = endpoint.without_secrets(data.decode("utf-8", "replace")).encode()
-                kind = answer.headers.get("content-type", "application/json")
-                return Response(data, answer.status_code, media_type=kind)
+            answer = await self._client.post(endpoint.url, content=content, headers=own)
         except httpx.HTTPError as error:
             said = endpoint.without_secrets(f"the teacher cannot be reached: {error or type(error).__name__}")
             raise ApiError(502, said, kind="server_error", code="teacher_unreachable") from None
+        if answer.status_code >= 400:
+            raise _passed_on(answer, endpoint)
+        try:
+            completion = answer.json()
+            message = completion["choices"][0]["message"]
+        except (ValueError, LookupError, TypeError):
+            message = None
+        if not isinstance(message, dict):
+            said = "the teacher's answer is no chat completion"
+            raise ApiError(502, said, kind="server_error", code="teacher_unreadable")
+        return dict(completion)
 
-        async def passed_on() -> AsyncIterator[bytes]:
-            try:
-                async for chunk in answer.aiter_raw():
-                    yield chunk
-            finally:
-                await answer.aclose()
 
-        kind = answer.headers.get("content-type")
-        return StreamingResponse(passed_on(), answer.status_code, media_type=kind)
+def _passed_on(answer: httpx.Response, endpoint: Endpoint) -> ApiError:
+    """Return what the teacher says about a request, in its own words and form where it has OpenAI's."""
+    text = endpoint.without_secrets(answer.text)
+    try:
+        error = orjson.loads(text)["error"]
+        message, known = str(error["message"]), {key: error.get(key) for key in ("type", "param", "code")}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        message, known = text[:2000] or f"the teacher says {answer.status_code}", {}
+    after = answer.headers.get("retry-after", "")
+    return ApiError(
+        answer.status_code,
+        message,
+        kind=str(known.get("type") or "server_error"),
+        param=known.get("param"),
+        code=known.get("code") or "teacher_refused",
+        retry_after=int(after) if after.isdigit() else None,
+    )
