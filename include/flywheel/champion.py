@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError
+from flywheel.promotion.cascade import Cascade
 from flywheel.promotion.holds import Hold
 
 VIEW = "champion.json"
@@ -94,6 +95,8 @@ class Champion(BaseModel):
             what would have been.
         gain: its score less that of the champion before it, on the same records; None where that was not
             measured.
+        cascade: from which probability on it answers by itself, as fixed at its promotion; None: no cascade
+            was asked for then.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -122,6 +125,7 @@ class Champion(BaseModel):
     registry: RegistryEntry | None = None
     gain: float | None = None
     whole: Whole | None = None
+    cascade: Cascade | None = None
 
     @model_validator(mode="before")
     @classmethod

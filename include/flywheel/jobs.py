@@ -23,7 +23,7 @@ from flywheel.students.weights import weights_hash
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
 CUSTOMIZE_VERSION = 2
-EVALUATE_VERSION = 6
+EVALUATE_VERSION = 7
 SHORT_PROMPT_VERSION = "text 1"
 # What a customization gave, beside the adapter that it made.
 RESULT = "result.json"
@@ -237,6 +237,19 @@ class ConfidenceBin(_Model):
     high: float
 
 
+class ConfidenceLevel(_Model):
+    """Answers of the calibration slice that are at least so sure.
+
+    Attributes:
+        confidence: calibrated probability of the answer, at least.
+        records: that are so sure; `right` of them agree with the teacher.
+    """
+
+    confidence: float
+    records: int
+    right: int
+
+
 class Calibration(_Model):
     """How far a student's probabilities can be taken at their word.
 
@@ -246,6 +259,8 @@ class Calibration(_Model):
         ece: expected calibration error on the eval set, the mean distance of confidence and share of right
             answers over the bins; `ece_before` without the temperature.
         bins: in order of confidence.
+        levels: of another part of the slice than the temperature's, `level_records` of them, most sure first,
+            the last with all; a cascade's threshold is chosen among them. Empty: too few records.
     """
 
     temperature: float
@@ -253,6 +268,12 @@ class Calibration(_Model):
     ece: float
     ece_before: float
     bins: tuple[ConfidenceBin, ...]
+    levels: tuple[ConfidenceLevel, ...] = ()
+
+    @property
+    def level_records(self) -> int:
+        """Records that `levels` counts."""
+        return self.levels[-1].records if self.levels else 0
 
 
 class Injections(_Model):

@@ -183,6 +183,14 @@ WRONG = {
     "not YAML": ("nims: [\n", ["line", "not valid YAML"]),
     "tab indentation": ("nims:\n\t- a\n", ["line 2", "not valid YAML"]),
     "not UTF-8": (b"client_id: \xff\xfe\n", ["UTF-8"]),
+    "a cascade without probabilities": (
+        MINIMAL + "serving: {cascade: {agreement: 0.95}}\n",
+        ["evaluation_config.decoding: labels", "serving.cascade"],
+    ),
+    "a cascade without a slice to set it on": (
+        MINIMAL + "serving: {cascade: {agreement: 0.95}}\nevaluation_config: {decoding: labels}\n",
+        ["data_split_config.calibration_ratio", "serving.cascade"],
+    ),
     "a Python object": ("nims: !!python/object/apply:os.getcwd []\n", ["line 1", "not valid YAML"]),
 }
 

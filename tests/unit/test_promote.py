@@ -243,3 +243,35 @@ def test_a_run_that_was_not_scored_cannot_be_promoted(config: Config, root: Arti
     (Path(root.url) / run.path / "report.json").unlink()
     with pytest.raises(ArtifactError, match="score the run first"):
         wheel.promote(run)
+
+
+def test_the_threshold_of_a_cascade_is_fixed_at_promotion_and_kept_with_the_champion(
+    config: Config, root: ArtifactRoot
+) -> None:
+    asked = config_of(
+        root.url,
+        "sqlite:////nowhere/mlflow.db",
+        serving={"cascade": {"agreement": 0.9}},
+        evaluation_config={"decoding": "labels"},
+        data_split_config={"calibration_ratio": 0.1},
+    )
+    run = finish(plan_of(asked))
+    for candidate in run.plan.candidates:
+        path = f"{run.path}/jobs/{candidate.folder}/evaluate.json"
+        saved = run.root.read_json(path)
+        saved["result"]["calibration"]["levels"] = [
+            {"confidence": 0.9, "records": 300, "right": 299},
+            {"confidence": 0.7, "records": 400, "right": 385},
+            {"confidence": 0.0, "records": 600, "right": 450},
+        ]
+        run.root.write_json(path, saved)
+    wheel.score(run)
+    wheel.promote(run)
+    champion = read_champion(root, *WORKLOAD)
+    assert champion is not None
+    assert champion.cascade is not None
+    assert (champion.cascade.target, champion.cascade.threshold) == (0.9, 0.7)
+    assert turn(config, day=3, run_id="night-2", data_seed=2).promoted
+    champion = read_champion(root, *WORKLOAD)
+    assert champion is not None
+    assert champion.cascade is None  # none was asked for

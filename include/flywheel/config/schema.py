@@ -301,6 +301,21 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_cascade_has_probabilities(self) -> Config:
+        if self.serving.cascade is not None:
+            if self.evaluation_config.decoding != "labels":
+                raise ValueError(
+                    "evaluation_config.decoding: labels, as serving.cascade is set: without it no student "
+                    "says how probable its answers are"
+                )
+            if not self.data_split_config.calibration_ratio:
+                raise ValueError(
+                    "data_split_config.calibration_ratio above 0, as serving.cascade is set: its threshold "
+                    "is set on that slice"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _nemo_has_addresses(self) -> Config:
         if self.runtime.type == "nemo":
             for name in ("nemo_base_url", "nim_base_url", "datastore_base_url"):

@@ -14,6 +14,17 @@ class ServingKey(Section):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the key: `flywheel serve --new-key NAME`.")
 
 
+class CascadeConfig(Section):
+    """Unsure answers are the teacher's to give, so that all together agree with it often enough."""
+
+    agreement: float = Field(
+        gt=0.5,
+        lt=1,
+        description="What the student answers by itself agrees with the teacher at least so often, at 95 % "
+        "(docs/production.md). The threshold is fixed when a student is promoted.",
+    )
+
+
 class ServingConfig(Section):
     """How `flywheel serve` answers; without keys it listens on this machine alone."""
 
@@ -27,3 +38,8 @@ class ServingConfig(Section):
         1024, ge=1, description="Requests in the queue; beyond that they are told to come again (429)."
     )
     follow_seconds: float = Field(2.0, gt=0, description="Seconds between looks for a new champion.")
+    cascade: CascadeConfig | None = Field(
+        None,
+        description="null: the student answers all. Needs evaluation_config.decoding: labels, and "
+        "data_split_config.calibration_ratio.",
+    )

@@ -50,6 +50,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "num_nodes tensor_parallel_size data_parallel_size use_sequence_parallel",
         "serving": "port batch_size wait_ms most_waiting follow_seconds",
         "serving.keys": "name sha256",
+        "serving.cascade": "agreement",
         "source": "path kind format time_zone time_format known_after stale_after max_unpacked_gb max_ratio",
         "source.columns": "text timestamp human_label",
         "teacher": "model connection base_url key_header concurrency adaptive timeout_seconds max_attempts "

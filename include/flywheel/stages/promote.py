@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from flywheel.artifacts import ArtifactRoot
 from flywheel.champion import Champion, Decision, RegistryEntry
 from flywheel.errors import ArtifactError
+from flywheel.jobs import EvaluateResult
 from flywheel.mlflow_client import TrackingError
 from flywheel.plan import Plan
+from flywheel.promotion.cascade import Cascade, cascade_of
 from flywheel.promotion.holds import NOBODY, Hold
 from flywheel.promotion.transitions import Draft, decide, lifted, promoted, registered, rejected
 from flywheel.promotion.whole import keep_whole
@@ -29,6 +31,7 @@ from flywheel.report.files import HTML_FILE, write_report
 from flywheel.report.model import REPORT_FILE, CandidatePart, Report
 from flywheel.report.selection import score_of
 from flywheel.report.verdict import verdict_of
+from flywheel.runs import Run
 from flywheel.stages.night import Night, enter, hold_on, moment, night_of, overtaken_by
 from flywheel.stages.outcome import is_worse, words
 from flywheel.stages.score import ScoreResult, production_part
@@ -275,7 +278,18 @@ def champion_of(
         comment=comment,
         registry=registry,
         gain=_gain(report, row),
+        cascade=_cascade(plan, row),
     )
+
+
+def _cascade(plan: Plan, row: CandidatePart) -> Cascade | None:
+    """Return from where on a candidate answers by itself; None where no cascade is asked for."""
+    asked = plan.config.serving.cascade
+    if asked is None:
+        return None
+    run = Run(ArtifactRoot(plan.config.artifacts.root), plan.run_id, plan.dag_id)
+    found = run.load(f"jobs/{row.student}@{row.size}/evaluate", EvaluateResult)
+    return cascade_of(found.calibration, asked.agreement)
 
 
 def _gain(report: Report, row: CandidatePart) -> float | None:

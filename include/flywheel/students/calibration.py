@@ -3,7 +3,9 @@
 One temperature divides the logarithms of a student's probabilities before they are normalised again. It is
 the one under which the teacher's answers to the calibration slice are likeliest (Guo et al., On Calibration
 of Modern Neural Networks, ICML 2017, arXiv 1706.04599); the slice was in no training, and no score is of it.
-The answer itself stays, for the order of the classes does. How well it fits is measured on the eval set, in
+The answer itself stays, for the order of the classes does. A fifth of the slice gives the temperature and
+the levels of confidence at which the rest is counted, so that the counts are of records that had no part in
+either (flywheel.promotion.cascade needs that). How well it fits is measured on the eval set, in
 bins of equally many answers (Nixon et al., Measuring Calibration in Deep Learning, 2019, arXiv 1904.01685).
 """
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import betaincinv, log_softmax
 
-from flywheel.jobs import Calibration, ConfidenceBin
+from flywheel.jobs import Calibration, ConfidenceBin, ConfidenceLevel
 from flywheel.students.choosing import Choice
 
 Floats = NDArray[np.float64]
@@ -26,6 +28,10 @@ Floats = NDArray[np.float64]
 # Fewer records say nothing of a temperature: probabilities then stay as they are.
 LEAST_RECORDS = 30
 BINS = 10
+# One in so many records of the slice gives the temperature, but at least LEAST_RECORDS.
+_SHARE = 5
+# Levels of confidence: each is passed by another so many of them.
+LEVELS = 40
 # exp of these bounds the temperature.
 _SPAN = (-3.0, 3.0)
 
@@ -102,6 +108,27 @@ def calibration_error(bins: tuple[ConfidenceBin, ...]) -> float:
     return sum(part.records * abs(part.confidence - part.right) for part in bins) / max(1, total)
 
 
+def levels_of(apart: Floats, confidence: Floats, right: NDArray[np.bool_]) -> tuple[ConfidenceLevel, ...]:
+    """Count answers at levels of confidence that others gave: `LEVELS` quantiles, and all.
+
+    Args:
+        apart: confidence of the answers that give the levels: [M].
+        confidence: of the answers that are counted: [N].
+        right: whether these agree with the teacher: [N].
+    """
+    if not len(apart) or not len(confidence):
+        return ()
+    shares = 1 - np.arange(1, LEVELS) / LEVELS
+    levels = [*np.quantile(apart, shares, method="higher").tolist(), 0.0]
+    order = np.argsort(confidence)
+    below = np.searchsorted(confidence[order], levels)
+    hits = np.concatenate([[0], np.cumsum(right[order])])
+    return tuple(
+        ConfidenceLevel(confidence=level, records=len(order) - at, right=int(hits[-1] - hits[at]))
+        for level, at in zip(levels, below.tolist(), strict=True)
+    )
+
+
 def probabilities_of(
     classes: tuple[str, ...],
     records: Sequence[Mapping[str, Any]],
@@ -119,23 +146,35 @@ def probabilities_of(
     place_of = {name: place for place, name in enumerate(classes)}
     teacher = np.array([place_of.get(record["label"], -1) for record in (*records, *held)])
     logs = np.stack([choice.log_probabilities for choice in choices])
+    given = np.array([choice.answer for choice in choices])
+    right = given == teacher
     count = len(records)
     known = np.flatnonzero(teacher[count:] >= 0) + count
     enough = len(known) >= LEAST_RECORDS
-    temperature = fit_temperature(logs[known], teacher[known]) if enough else 1.0
-    given = np.array([choice.answer for choice in choices[:count]])
-    right = given == teacher[:count]
-    values, rows = calibrated(logs[:count], temperature), np.arange(count)
-    bins = bins_of(values[rows, given], right)
-    before = bins_of(calibrated(logs[:count], 1.0)[rows, given], right)
+    fitted = known[_spread(len(known), max(LEAST_RECORDS, len(known) // _SHARE))] if enough else known[:0]
+    temperature = fit_temperature(logs[fitted], teacher[fitted]) if enough else 1.0
+    scaled = calibrated(logs, temperature)
+    confidence = scaled[np.arange(len(given)), given]
+    levels: tuple[ConfidenceLevel, ...] = ()
+    if enough:
+        counted = np.setdiff1d(np.arange(count, len(given)), fitted)
+        levels = levels_of(confidence[fitted], confidence[counted], right[counted])
+    bins = bins_of(confidence[:count], right[:count])
+    before = calibrated(logs[:count], 1.0)[np.arange(count), given[:count]]
     return Probabilities(
         classes,
-        values,
+        scaled[:count],
         Calibration(
             temperature=temperature,
-            records=len(known) if enough else 0,
+            records=len(fitted),
             ece=calibration_error(bins),
-            ece_before=calibration_error(before),
+            ece_before=calibration_error(bins_of(before, right[:count])),
             bins=bins,
+            levels=levels,
         ),
     )
+
+
+def _spread(count: int, of: int) -> NDArray[np.int64]:
+    """Return `of` places among `count`, evenly spread."""
+    return np.linspace(0, count - 1, of).round().astype(np.int64)
