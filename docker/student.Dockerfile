@@ -1,4 +1,4 @@
-# What a customization or evaluation job needs: torch, transformers, peft and flywheel. No Airflow in it.
+# What a customization or evaluation job needs, and the endpoint: torch, transformers, peft and flywheel. No Airflow in it.
 #
 #   make pin-images images                                         (BUILDER=buildah for another builder)
 #   docker build -f docker/student.Dockerfile --build-arg BASE=IMAGE@sha256:... -t flywheel-student:0.1.0 .
@@ -21,7 +21,7 @@ ARG UV_DEFAULT_INDEX
 ARG SSL_CERT_FILE
 # 0 where the builder mounts a cache of uv's at /root/.cache/uv.
 ARG UV_NO_CACHE=1
-COPY requirements-uv.txt requirements-students.txt requirements-s3.txt requirements-torch-index.tx[t] /opt/locks/
+COPY requirements-uv.txt requirements-students.txt requirements-serving.txt requirements-s3.txt requirements-torch-index.tx[t] /opt/locks/
 # With TORCH_INDEX: torch from there, and the lock without it and the CUDA libraries of its other build.
 RUN set -eu; \
     python3 -m venv /tmp/uv; \
@@ -35,6 +35,7 @@ RUN set -eu; \
         lock=/tmp/rest.txt; \
     fi; \
     uv pip install --no-deps --require-hashes -r $lock; \
+    uv pip install --no-deps --require-hashes -r /opt/locks/requirements-serving.txt; \
     uv pip install --no-deps --require-hashes -r /opt/locks/requirements-s3.txt; \
     rm -rf /tmp/rest.txt /tmp/uv; \
     printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \

@@ -20,6 +20,7 @@ compile() {
 compile pyproject.toml --extra dev -o requirements-dev.txt "$@"
 compile pyproject.toml --extra orchestrator -c requirements-dev.txt -o requirements.txt
 compile pyproject.toml --extra students -c requirements-dev.txt -o requirements-students.txt
+compile pyproject.toml --extra serving -c requirements-dev.txt -o requirements-serving.txt
 compile pyproject.toml --extra s3 -c requirements-dev.txt -o requirements-s3.txt
 compile pyproject.toml --extra nemo -c requirements-dev.txt -o requirements-nemo.txt
 compile pyproject.toml --extra orchestrator --extra postgres --extra s3 -c requirements-dev.txt -o requirements-cluster.txt

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 out=${1:-build/sbom}
 mkdir -p "$out"
-for lock in requirements.txt requirements-students.txt requirements-s3.txt requirements-nemo.txt requirements-cluster.txt; do
+for lock in requirements.txt requirements-students.txt requirements-serving.txt requirements-s3.txt requirements-nemo.txt requirements-cluster.txt; do
     name=$(basename "$lock" .txt)
     .venv/bin/python -W ignore -m cyclonedx_py requirements "$lock" --pyproject pyproject.toml \
         --output-reproducible --output-format JSON --output-file "$out/$name.cdx.json"

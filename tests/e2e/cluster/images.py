@@ -34,7 +34,13 @@ CERTIFICATES = "/etc/ssl/certs"
 
 # What an image's content depends on, besides its Dockerfile.
 INPUTS = {
-    "student": ("requirements-uv.txt", "requirements-students.txt", "requirements-s3.txt", "include"),
+    "student": (
+        "requirements-uv.txt",
+        "requirements-students.txt",
+        "requirements-serving.txt",
+        "requirements-s3.txt",
+        "include",
+    ),
     "airflow": ("requirements-uv.txt", "requirements-cluster.txt", "include", "dags", "plugins"),
     "drill": ("tests/e2e/drill",),
 }
