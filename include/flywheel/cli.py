@@ -69,9 +69,16 @@ def main() -> None:
 
 
 @app.callback()
-def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False) -> None:
+def _options(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
     install()
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(message)s")
+    if context.invoked_subcommand not in ("customize", "evaluate"):  # a pod has no config: its spec says
+        from flywheel.config.loading import log_level_in_force
+        from flywheel.config.logs import log_to_stderr
+
+        log_to_stderr("DEBUG" if verbose else log_level_in_force())
     for chatty in ("httpx", "httpcore", "fsspec", "filelock", "matplotlib", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

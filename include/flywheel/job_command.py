@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.config.logs import log_to_stderr, use_level
 from flywheel.errors import ArtifactError, FlywheelError, JobError, StudentError
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.progress import PROGRESS_SUFFIX, ProgressFile
@@ -40,9 +41,9 @@ def main(arguments: list[str]) -> int:
     gc.disable()  # what is imported stays: see students.loading, which enables it
     _end_on_sigterm()
     install()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", force=True)
+    log_to_stderr("INFO")
     try:
-        run_job(kind, spec)
+        run_job(kind, spec, own_level=True)
     except FlywheelError as error:
         sys.stderr.write(f"error: {error}\n")
         return CRASHED if isinstance(error, JobError) else REFUSED  # a stopped job may be run again
@@ -66,12 +67,13 @@ def is_done(kind: str, spec: str) -> bool:
     return ArtifactRoot(asked["artifact_root"]).lookup(made, key) is not None
 
 
-def run_job(kind: str, spec: str) -> None:
+def run_job(kind: str, spec: str, *, own_level: bool = False) -> None:
     """Do what SPEC asks for and write the result beside it.
 
     Args:
         kind: customize or evaluate.
         spec: path or URL of the job's `.spec.json`.
+        own_level: log as SPEC says, in a process of its own; else as the caller does.
 
     Raises:
         FlywheelError: the job cannot be done as it was asked for.
@@ -80,6 +82,8 @@ def run_job(kind: str, spec: str) -> None:
     started_at = time.time()
     folder, name = _split(spec)
     asked = folder.read_json(name)
+    if own_level:
+        use_level(asked.get("log_level", "INFO"))
     refuse_newer(ArtifactRoot(asked["artifact_root"]))  # an image may be older than who plans its jobs
     base = name.removesuffix(SPEC_SUFFIX)
     progress = ProgressFile(folder, base + PROGRESS_SUFFIX)

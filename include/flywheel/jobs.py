@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flywheel.artifacts import key_of
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
+from flywheel.config.logs import LogLevel
 from flywheel.config.student import Student
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
 from flywheel.students.settings import SETTINGS_VERSION
@@ -41,6 +42,7 @@ class CustomizeSpec(_Model):
         dataset: key of the curated dataset.
         student_prompt: what the student sees of a record: its own text, or the whole prompt.
         seed: fixes the order of the records, the adapter's first weights and the dropout.
+        log_level: how much the job logs.
     """
 
     artifact_root: str
@@ -51,6 +53,7 @@ class CustomizeSpec(_Model):
     training: TrainingConfig = TrainingConfig()
     lora: LoraConfig = LoraConfig()
     seed: int = Field(42, ge=0)
+    log_level: LogLevel = "INFO"
 
     @property
     def key(self) -> str:
@@ -150,6 +153,7 @@ class EvaluateSpec(_Model):
             answers freely.
         icl: how examples are put into the prompts (icl-eval); None for none.
         evaluation: with the workload's type, told from its records where the config leaves that open.
+        log_level: how much the job logs.
     """
 
     artifact_root: str
@@ -162,6 +166,7 @@ class EvaluateSpec(_Model):
     answers: tuple[str, ...] | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     icl: IclConfig | None = None
+    log_level: LogLevel = "INFO"
 
     @model_validator(mode="after")
     def _types_have_what_they_need(self) -> EvaluateSpec:

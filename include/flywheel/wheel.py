@@ -81,6 +81,7 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     return CustomizeSpec(
         artifact_root=plan.config.artifacts.root,
+        log_level=plan.config.logging_config.level,
         student=plan.config.student(candidate.student),
         dataset=curated.dataset,
         size=candidate.size,
@@ -109,6 +110,7 @@ def evaluate_spec(
         adapter = run.load(f"jobs/{folder}/customize", CustomizeResult).adapter
     return EvaluateSpec(
         artifact_root=plan.config.artifacts.root,
+        log_level=plan.config.logging_config.level,
         student=plan.config.student(student),
         dataset=curated.dataset,
         adapter=adapter,
@@ -149,6 +151,7 @@ def champion_spec(run: Run) -> EvaluateSpec:
         student = Student(model_name=champion.model_name, name=champion.student, weights=champion.weights)
     return EvaluateSpec(
         artifact_root=plan.config.artifacts.root,
+        log_level=plan.config.logging_config.level,
         student=student,
         dataset=curated.dataset,
         adapter=champion.adapter,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from flywheel.config.experiments import experiment_path, laid_over
+from flywheel.config.logs import LoggingConfig, LogLevel
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
 from flywheel.config.secrets import secrets_in
 from flywheel.config.yaml_text import BadYamlError, read_yaml
@@ -74,6 +75,15 @@ def load_config(path: str | os.PathLike[str] | None = None, experiment: str = ""
         _told.add((str(path), *unused))
         log.warning("%s: keys of the blueprint without effect here: %s", path, ", ".join(unused))
     return config
+
+
+def log_level_in_force() -> LogLevel:
+    """Return `logging_config.level` of the file in force; INFO where it is wrong, as its reader will say."""
+    try:
+        data, _ = read_yaml(default_config_path())
+        return LoggingConfig.model_validate(data["logging_config"]).level
+    except (OSError, BadYamlError, ValidationError, LookupError, TypeError):
+        return "INFO"
 
 
 def validate_config(data: Any, origin: str, lines: dict[Location, str] | None = None) -> Config:

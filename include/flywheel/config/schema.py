@@ -18,6 +18,7 @@ from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.icl import IclConfig
 from flywheel.config.judge import JudgeConfig
 from flywheel.config.kubernetes import KubernetesConfig
+from flywheel.config.logs import LoggingConfig
 from flywheel.config.metrics import MetricName
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.retention import RetentionConfig
@@ -104,14 +105,6 @@ class MlflowConfig(BlueprintSection):
     experiment_name_prefix: str = Field("flywheel", description="The experiment is PREFIX-WORKLOAD.")
     artifact_location: str | None = Field(None, description="Where MLflow keeps files; null: state/.")
     enabled: bool | None = None
-
-
-class LoggingConfig(BlueprintSection):
-    """How much is logged."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
-        "INFO", description="Of the logs."
-    )
 
 
 class PromotionConfig(Section):

@@ -9,12 +9,13 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.config.logs import use_level
 from flywheel.orchestration.seal import is_sealed, sealed
 from flywheel.redaction import install
 from flywheel.runs import Run
 
 # Under this XCom key `plan` leaves where the run's folder is and the SHA-256 of its plan.json:
-# {"root", "run_id", "dag_id", "plan", "seal"}.
+# {"root", "run_id", "dag_id", "plan", "log_level", "seal"}.
 RUN_KEY = "run"
 
 
@@ -38,13 +39,15 @@ def is_backfill(context: Mapping[str, Any]) -> bool:
 
 
 def share_run(context: Mapping[str, Any], run: Run, root: str) -> None:
-    """Tell the later tasks where the run's folder is."""
+    """Tell the later tasks where the run's folder is; from here on this one logs as much as they."""
     told = {"root": root, "run_id": run.run_id, "dag_id": run.dag_id, "plan": run.plan_digest}
-    context["ti"].xcom_push(key=RUN_KEY, value=sealed(RUN_KEY, told))
+    level = run.plan.config.logging_config.level
+    use_level(level)
+    context["ti"].xcom_push(key=RUN_KEY, value=sealed(RUN_KEY, {**told, "log_level": level}))
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
-    """Return the run that `plan` made; from here on this task's logs hold no secret.
+    """Return the run that `plan` made; from here on this task logs as its config says, and no secret.
 
     Raises:
         AirflowFailException: `plan` has not told of it, or somebody else has.
@@ -56,6 +59,7 @@ def run_of(context: Mapping[str, Any]) -> Run:
             "where this run's folder is was not told by its task plan, or by that of an older flywheel; "
             "clear plan with what follows it, which does only what is missing"
         )
+    use_level(where.get("log_level", "INFO"))
     return Run(ArtifactRoot(where["root"]), where["run_id"], where["dag_id"], where["plan"])
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -28,6 +27,7 @@ from starlette.requests import ClientDisconnect
 
 from flywheel.artifacts import ArtifactRoot
 from flywheel.config.evaluation import WorkloadType
+from flywheel.config.logs import LogLevel, log_to_stderr
 from flywheel.config.store import StoreConfig
 from flywheel.connections import as_variable, find_connection
 from flywheel.errors import FlywheelError, StoreError
@@ -48,6 +48,7 @@ class Task(BaseModel):
         workload: of the configuration: a file, or the name of one that comes with flywheel.
         workload_type, parse_arguments: of the configuration; see `Record.from_json`.
         students: of the configuration, whose answers are set aside.
+        log_level: of the configuration.
     """
 
     store: StoreConfig
@@ -59,6 +60,7 @@ class Task(BaseModel):
     client_id: str | None = None
     tell_accepted: bool = True
     students: tuple[str, ...] = ()
+    log_level: LogLevel = "INFO"
 
 
 class PipedBody:
@@ -149,9 +151,9 @@ def main(arguments: list[str]) -> None:
     """Be that process."""
     answers_to, whole = map(int, arguments)
     install()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     with open(0, "rb", buffering=_READ_BYTES) as file:
         task = Task.model_validate_json(file.readline())
+        log_to_stderr(task.log_level)
         answers = Answers(open(answers_to, "wb", buffering=1 << 20))  # noqa: SIM115  closed below
         try:
             taken = take(

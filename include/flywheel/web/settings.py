@@ -10,6 +10,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.config import Config, load_config
 from flywheel.config.api import ApiConfig
 from flywheel.config.loading import default_config_path
+from flywheel.config.logs import use_level
 from flywheel.errors import ConfigError
 from flywheel.workload import Workload
 
@@ -35,6 +36,7 @@ def config() -> Config:
         if _read is None or _read[0] != version:
             _read = (version, load_config(path))
             _limits = _read[1].api
+            use_level(_read[1].logging_config.level)
         return _read[1]
 
 

@@ -94,6 +94,7 @@ async def post_records(
         client_id=client_id,
         tell_accepted=answers == "all",
         students=tuple(sorted(config.student_names)),
+        log_level=config.logging_config.level,
     )
     if _places.locked():
         said = "Other records are being taken; try again."
