@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from flywheel.config.section import Section
 
@@ -10,8 +12,24 @@ from flywheel.config.section import Section
 class ServingKey(Section):
     """Who may ask the endpoint: the hash of a key stands here, the key itself nowhere."""
 
-    name: str = Field(min_length=1, max_length=64, description="Whose key it is; logged with each request.")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the key: `flywheel serve --new-key NAME`.")
+    name: str = Field(min_length=1, max_length=64, description="Whose key it is; kept with each request.")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="Of the key: `flywheel serve --new-key NAME`."
+    )
+    connection: str | None = Field(
+        None, description="In place of sha256: the Airflow connection whose password is the key."
+    )
+    models: tuple[str, ...] = Field(
+        (), description="Names that it may ask for, with `*` for any characters; none: all."
+    )
+    per_minute: int | None = Field(None, ge=1, description="Requests a minute; null: any number.")
+    at_once: int | None = Field(None, ge=1, description="Requests on their way at once; null: any number.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.sha256 is None) == (self.connection is None):
+            raise ValueError("expected sha256 or connection, one of them")
+        return self
 
 
 class CascadeConfig(Section):
@@ -36,6 +54,9 @@ class ServingConfig(Section):
     )
     most_waiting: int = Field(
         1024, ge=1, description="Requests in the queue; beyond that they are told to come again (429)."
+    )
+    timeout_seconds: float = Field(
+        30.0, gt=0, description="Until a body must have come, and until a student must have answered."
     )
     follow_seconds: float = Field(2.0, gt=0, description="Seconds between looks for a new champion.")
     cascade: CascadeConfig | None = Field(

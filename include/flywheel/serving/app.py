@@ -1,18 +1,17 @@
 """The endpoint's routes, its door, and its bounds; the passes themselves run in threads.
 
 POST /v1/chat/completions    GET /v1/models, /v1/models/{name}    GET /health/live, /health/ready
+GET /metrics
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 import orjson
@@ -24,6 +23,8 @@ from starlette.routing import Route
 from flywheel.config import Config
 from flywheel.serving.answered import TEACHER, Answered, Completion, Listener
 from flywheel.serving.batches import BusyError
+from flywheel.serving.door import Caller, Door
+from flywheel.serving.metrics import CONTENT_TYPE, Metrics, Passing
 from flywheel.serving.models import Models, NotYetError, UnknownModelError
 from flywheel.serving.openai import ApiError, Reply, read_request
 from flywheel.serving.student import Answer, Question, RefusedError
@@ -47,7 +48,8 @@ class Serving:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._keys = {key.sha256: key.name for key in config.serving.keys}
+        self._door = Door(config.serving.keys)
+        self.metrics = Metrics()
         self.models = Models(config)
         self.teacher = Teacher(config.teacher)
         # Each gets every answer before it is sent, in this order: see `flywheel.serving.answered`.
@@ -61,10 +63,11 @@ class Serving:
                 Route("/v1/chat/completions", self._complete, methods=["POST"]),
                 Route("/v1/models", self._list),
                 Route("/v1/models/{name:path}", self._describe),
+                Route("/metrics", self._metrics),
                 Route("/health/live", self._live),
                 Route("/health/ready", self._ready),
             ],
-            exception_handlers={ApiError: _said, 404: _no_route, 405: _no_route, Exception: _broken},
+            exception_handlers={ApiError: _refused, 404: _no_route, 405: _no_route, Exception: _broken},
             lifespan=self._lifespan,
         )
 
@@ -89,30 +92,49 @@ class Serving:
     # -- routes ----------------------------------------------------------------------------------------
 
     async def _complete(self, request: Request) -> Response:
+        with self.metrics.request() as passing:
+            try:
+                response = await self._completed(request, passing)
+            except ApiError as error:
+                response = _said(error)
+            passing.status = response.status_code
+            return response
+
+    async def _completed(self, request: Request, passing: Passing) -> Response:
         began, at = time.monotonic(), time.time()
         caller = self._admit(request)
-        asked = read_request(await _body(request))
-        trace = trace_of(request.headers)
-        by, adapter, answer, completion = await self._answer(asked, trace)
-        answered = Answered(
-            id=f"chatcmpl-{uuid.uuid4().hex}",
-            at=at,
-            seconds=time.monotonic() - began,
-            caller=caller,
-            trace=trace.get(TRACE_HEADER),
-            asked=asked,
-            by=by,
-            adapter=adapter,
-            answer=answer,
-            completion=completion,
-        )
-        for listener in self.listeners:
-            answered = await listener(answered)
+        with caller.request() if caller else nullcontext():
+            asked = read_request(await _body(request, self._config.serving.timeout_seconds))
+            if caller and not caller.may_ask(asked.model):
+                raise _unknown(asked.model)
+            passing.model = self._series(asked.model)
+            trace = trace_of(request.headers)
+            by, adapter, answer, completion = await self._answer(asked, trace)
+            answered = Answered(
+                id=f"chatcmpl-{uuid.uuid4().hex}",
+                at=at,
+                seconds=time.monotonic() - began,
+                caller=caller.name if caller else None,
+                trace=trace.get(TRACE_HEADER),
+                asked=asked,
+                by=by,
+                adapter=adapter,
+                answer=answer,
+                completion=completion,
+            )
+            for listener in self.listeners:
+                answered = await listener(answered)
         headers = {ADAPTER_HEADER: answered.adapter or TEACHER}
         reply = Reply(answered)
         if asked.stream:
             return StreamingResponse(reply.chunks(), media_type="text/event-stream", headers=headers)
         return _json(reply.whole(), headers=headers)
+
+    def _series(self, model: str) -> str:
+        """Return a model's name as the metrics have it."""
+        if model in self.teacher.names:
+            return TEACHER
+        return model if self.models.names_champion(model) else "candidate" if "@" in model else "unknown"
 
     async def _answer(
         self, asked: Completion, trace: Mapping[str, str]
@@ -126,9 +148,13 @@ class Serving:
             completion = await self.teacher.complete(asked, trace)
             return TEACHER, None, Answer(completion["choices"][0]["message"].get("content") or ""), completion
         try:
-            served = await self.models.get(asked.model)
-            most = asked.max_completion_tokens or asked.max_tokens or 256
-            answer = await served.batches.ask(Question(asked.messages, asked.tools, most))
+            async with asyncio.timeout(self._config.serving.timeout_seconds):
+                served = await self.models.get(asked.model)
+                most = asked.max_completion_tokens or asked.max_tokens or 256
+                answer = await served.batches.ask(Question(asked.messages, asked.tools, most))
+        except TimeoutError:
+            said = "no answer within serving.timeout_seconds"
+            raise ApiError(503, said, kind="server_error", code="timeout", retry_after=1) from None
         except UnknownModelError:
             raise _unknown(asked.model) from None
         except NotYetError as error:
@@ -146,13 +172,16 @@ class Serving:
         return served.student.source.name, served.adapter, answer, None
 
     async def _list(self, request: Request) -> Response:
-        self._admit(request)
+        caller = self._admit(request)
         models = [*self.models.champions, *self.teacher.names]
+        models = [name for name in models if caller is None or caller.may_ask(name)]
         return _json({"object": "list", "data": [_model(name) for name in models]})
 
     async def _describe(self, request: Request) -> Response:
-        self._admit(request)
+        caller = self._admit(request)
         name = request.path_params["name"]
+        if caller and not caller.may_ask(name):
+            raise _unknown(name)
         if name in self.teacher.names:
             return _json(_model(name))
         try:
@@ -180,34 +209,24 @@ class Serving:
         body = {"ready": ready, "champions": champions, "reasons": self.models.reasons}
         return _json(body, status=200 if ready else 503)
 
-    def _admit(self, request: Request) -> str | None:
-        """Let a request in whose key is known; without keys all are, for only this machine is listened to.
+    async def _metrics(self, _: Request) -> Response:
+        champions = {name: served.adapter for name, served in self.models.champions.items()}
+        return Response(self.metrics.exposition(champions), media_type=CONTENT_TYPE)
 
-        Returns:
-            The key's name; None without keys.
-
-        Raises:
-            ApiError: its key is missing or unknown.
-        """
-        if not self._keys:
-            return None
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        given = hashlib.sha256(key.strip().encode()).hexdigest()
-        known = [name for digest, name in self._keys.items() if hmac.compare_digest(digest, given)]
-        if scheme.lower() != "bearer" or not known:
-            raise ApiError(
-                401, "this endpoint asks for a key: Authorization: Bearer KEY", code="invalid_api_key"
-            )
-        return known[0]
+    def _admit(self, request: Request) -> Caller | None:
+        return self._door.admit(request.headers.get("authorization", ""))
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, seconds: float) -> bytes:
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise ApiError(413, f"the body is longer than {MOST_BYTES:,} bytes", code="too_large")
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise ApiError(413, f"the body is longer than {MOST_BYTES:,} bytes", code="too_large")
+    except TimeoutError:
+        raise ApiError(408, f"the body has not come within {seconds:g} seconds", code="timeout") from None
     except ClientDisconnect:
         raise ApiError(400, "the request broke off") from None
     return bytes(body)
@@ -229,10 +248,14 @@ def _json(body: object, *, status: int = 200, headers: dict[str, str] | None = N
     return Response(orjson.dumps(body), status, headers, "application/json")
 
 
-async def _said(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
+def _said(error: ApiError) -> Response:
     retry = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
     return _json(error.body, status=error.status, headers=retry)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _said(error)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

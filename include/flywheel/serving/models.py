@@ -74,6 +74,10 @@ class Models:
         """The champions that answer, by name."""
         return dict(self._champions)
 
+    def names_champion(self, name: str) -> bool:
+        """Whether a name is a champion's, also of one that does not answer yet."""
+        return name in self._champions or name in self._reasons or name == self._workload.id
+
     @property
     def reasons(self) -> dict[str, str]:
         """Why the newest champion of a name does not answer, by name."""
