@@ -1,7 +1,8 @@
 """In-context learning: prompts with examples, the teacher's answers to training records, before the question.
 
-An example is a turn of its own: what its prompt has of its own, without the instructions that all prompts
-share, and the teacher's answer. The more similar an example is to the question, the nearer to it it stands.
+An example is a turn of its own: the line of its prompt that it has of its own, as `Headline: Acme beats`,
+without the instructions that all prompts share, and the teacher's answer. The more similar an example is to
+the question, the nearer to it it stands.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from flywheel.config.icl import IclConfig
 from flywheel.students.common_text import common_text
 from flywheel.students.similarity import Similarity
+from flywheel.workload import own_line
 
 Record = Mapping[str, Any]
 Messages = list[dict[str, Any]]
@@ -52,7 +54,8 @@ def with_examples(
         answer_tokens: room for the answer.
     """
     train = train[:MOST_RECORDS]
-    texts = own_texts([record["messages"][:-1] for record in (*train, *records)])
+    requests = [record["messages"][:-1] for record in (*train, *records)]
+    texts, lines = own_texts(requests), own_texts(requests, with_line=True)
     known, questions = texts[: len(train)], texts[len(train) :]
     if config.example_selection == "uniform_distribution":
         chosen = [_evenly(train, config.max_examples)] * len(records)
@@ -67,7 +70,7 @@ def with_examples(
     waiting = {index: list(chosen[index]) for index in range(len(records))}
     while waiting:
         tried = {
-            index: _with(plain[index], [_turn(known[at], train[at]) for at in reversed(places)])
+            index: _with(plain[index], [_turn(lines[at], train[at]) for at in reversed(places)])
             for index, places in waiting.items()
             if len(places) >= max(1, config.min_examples)
         }
@@ -80,8 +83,12 @@ def with_examples(
     return prompts, sum(counts) / max(1, len(counts))
 
 
-def own_texts(requests: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
-    """Return of each request what its last user message has of its own: without what all share around it."""
+def own_texts(requests: Sequence[Sequence[dict[str, Any]]], *, with_line: bool = False) -> list[str]:
+    """Return of each request what its last user message has of its own: without what all share around it.
+
+    Args:
+        with_line: with what they share in the same line, such as `Headline: `.
+    """
     texts = [
         next((message["content"] or "" for message in reversed(request) if message["role"] == "user"), "")
         for request in requests
@@ -90,6 +97,9 @@ def own_texts(requests: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
         return texts
     head = len(common_text(texts))
     tail = len(common_text([text[head:][::-1] for text in texts]))
+    if with_line:
+        before, after = own_line(texts[0][:head], texts[0][len(texts[0]) - tail :])
+        head, tail = head - len(before), tail - len(after)
     return [text[head : len(text) - tail].strip() for text in texts]
 
 

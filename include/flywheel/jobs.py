@@ -26,6 +26,7 @@ from flywheel.students.weights import weights_hash
 CUSTOMIZE_VERSION = 2
 EVALUATE_VERSION = 7
 SHORT_PROMPT_VERSION = "text 1"
+ICL_VERSION = "own line 1"  # of how examples stand in prompts
 # What a customization gave, beside the adapter that it made.
 RESULT = "result.json"
 
@@ -194,7 +195,7 @@ class EvaluateSpec(_Model):
         labels: list[Any] = [list(self.classes), self.aliases]
         if self.answers is not None:
             labels.append(list(self.answers))
-        icl = [self.icl.model_dump(mode="json")] if self.icl else []
+        icl = [ICL_VERSION, self.icl.model_dump(mode="json")] if self.icl else []
         parts = [base, self.dataset, self.adapter, labels, evaluation, *icl]
         return key_of("evaluation", EVALUATE_VERSION, *parts)
 

@@ -33,6 +33,8 @@ _KEYS = sorted({*_REQUIRED, "system", "aliases", "examples", "labels_hold_from"}
 VERSION_DIGITS = 12  # of a version's hash, as people are shown it
 # With these a workload is one that applications log, and that the teacher is not asked for.
 _LOGGED_KEYS = frozenset({"workload_id"})
+# Characters of a line beside the text, as in `Headline: `.
+_MOST_OF_A_LINE = 40
 _PLACEHOLDERS = re.compile(r"\{(classes|examples)\}")
 
 
@@ -111,6 +113,20 @@ class Workload:
         return parse_label(answer, self.classes, self.aliases)
 
 
+def own_line(before: str, after: str) -> tuple[str, str]:
+    """Return what stands before and after the text of a prompt in its own line, as `Headline: ` and nothing.
+
+    Examples show their texts as the prompt does. A line that is longer than a label is instructions: of it,
+    nothing.
+
+    Args:
+        before: what stands before the text in the prompt, with all the lines above.
+        after: what stands after it, with all the lines below.
+    """
+    head, tail = before.rpartition("\n")[2], after.partition("\n")[0]
+    return (head, tail) if len(head) + len(tail) <= _MOST_OF_A_LINE else ("", "")
+
+
 def place_of(path: str | os.PathLike[str], *at: str | int) -> str:
     """Return file, line and key of a place in a workload file, for messages."""
     return _Reader(Path(resolve_path(os.fspath(path)))).where(at)
@@ -147,10 +163,11 @@ class _Reader:
             self._fail(("template",), f"{PLACEHOLDER} exactly once, where the text goes", wrong)
         if examples and "{examples}" not in template:
             self._fail(("template",), "{examples}, where the examples go, or no key `examples`", "none")
+        head, tail = own_line(*_PLACEHOLDERS.sub("\n", template).split(PLACEHOLDER))
         filled = {
             "classes": "\n".join(f"- {name.lower()}: {when}" for name, when in classes.items()),
             "examples": "\n\n".join(
-                f"Headline: {text}\nClass: {answer_form(label)}" for text, label in examples
+                f"{head}{text}{tail}\nClass: {answer_form(label)}" for text, label in examples
             ),
         }
         # Split at the text before filling in: an example may itself contain {text}.

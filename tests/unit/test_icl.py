@@ -116,3 +116,24 @@ def test_more_at_least_than_at_most_is_a_wrong_config() -> None:
         validate_config(
             {"nims": [{"model_name": "a/b"}], "icl_config": {"min_examples": 4, "max_examples": 3}}, "test"
         )
+
+
+def test_an_example_shows_its_text_in_the_line_of_its_prompt() -> None:
+    rules = "Sort by these rules.\n" * 5
+    train, asked = (
+        [
+            {
+                "label": label,
+                "messages": [
+                    {"role": "user", "content": f"{rules}Ticket: '{text}'\nClass:"},
+                    {"role": "assistant", "content": label},
+                ],
+            }
+            for text, label in texts
+        ]
+        for texts in ([("It broke", "Bug"), ("It is slow", "Bug")], [("It hangs", "?"), ("It is late", "?")])
+    )
+    (prompt, _), _ = with_examples(
+        asked, train, IclConfig(reserved_tokens=0), context_length=9999, answer_tokens=1, measure=estimate
+    )
+    assert {message["content"] for message in prompt[:-1:2]} == {"Ticket: 'It broke'", "Ticket: 'It is slow'"}

@@ -50,6 +50,18 @@ def test_the_shipped_prompt_shows_an_example_of_every_class() -> None:
         assert f"Class: {SHIPPED.answer_for(label)}" in SHIPPED.before
 
 
+def test_examples_show_their_texts_as_the_prompt_does(tmp_path: Path) -> None:
+    assert "\nTicket: It crashes {text}\nClass: [[[bug]]]\n" in load(tmp_path, GOOD).before
+    quoted = load(tmp_path, GOOD.replace("Ticket: {text}", '"{text}" is what they say'))
+    assert '\n"It crashes {text}" is what they say\nClass: [[[bug]]]\n' in quoted.before
+    asked = load(tmp_path, GOOD.replace("Ticket: {text}", "Say which of these classes it is, please: {text}"))
+    assert "\nIt crashes {text}\nClass: [[[bug]]]\n" in asked.before  # without the instructions in its line
+
+
+def test_the_version_of_the_shipped_prompt_is_what_labels_and_demo_students_were_made_with() -> None:
+    assert SHIPPED.version == "578ae5a507cf"
+
+
 def test_the_shipped_aliases_are_read_as_their_classes() -> None:
     assert SHIPPED.label_of("Management changes") == "Labour Issues"
     for alias, label in SHIPPED.aliases.items():

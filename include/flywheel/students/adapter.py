@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,7 @@ def add_adapter(
         target_modules=linear_names(model),
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        # peft asks for a property that transformers renamed.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+    with _unwarned():
         adapted: Any = get_peft_model(model, settings)
     adapted.peft_config["default"].base_model_name_or_path = base_name
     adapted.peft_config["default"].revision = revision
@@ -79,7 +79,16 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     try:
-        adapted: Any = PeftModel.from_pretrained(model, str(folder))
+        with _unwarned():
+            adapted: Any = PeftModel.from_pretrained(model, str(folder))
     except Exception as error:  # the libraries raise many kinds
         raise StudentError(f"{folder}: the adapter cannot be loaded onto this student: {error}") from error
     return adapted
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Hold back what transformers says of a name that it has changed, and that peft still asks for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
