@@ -38,9 +38,9 @@ from flywheel.curation.splits import split
 from flywheel.curation.words import words_of
 from flywheel.jobs import CustomizeSpec, EvaluateSpec
 from flywheel.promotion.statistics import f1_with_interval, paired_difference
-from flywheel.report.baseline import predict
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
+from flywheel.students.linear.model import fit
 from flywheel.workload import Workload
 
 PROJECT = Path(__file__).parents[1]
@@ -168,7 +168,7 @@ def tfidf(root: str, dataset: str, size: int) -> list[str]:
         lines = [orjson.loads(line) for line in (folder / f"{part}.jsonl").read_bytes().splitlines()]
         texts[part] = [str(workload.text_of(line["messages"][:-1])) for line in lines]
         labels[part] = [line["label"] for line in lines]
-    return predict(texts["train"][:size], labels["train"][:size], texts["eval"])
+    return fit(texts["train"][:size], labels["train"][:size]).predict(texts["eval"])
 
 
 @cache

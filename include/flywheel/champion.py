@@ -28,6 +28,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flywheel.artifacts import ArtifactRoot
+from flywheel.config.student import FamilyName, Student
 from flywheel.errors import ArtifactError
 from flywheel.promotion.cascade import Cascade
 from flywheel.promotion.holds import Hold
@@ -84,6 +85,7 @@ class Champion(BaseModel):
     """A candidate in production, with all that is needed to load it and to judge the next one against it.
 
     Attributes:
+        family: of the student.
         model_name: the student's Hugging Face name; `weights` is where its weights are read from.
         adapter: key of the LoRA adapter; `adapter_path` is its path in the artifact root.
         metric: the name of the metric that it was chosen by; `score` against the teacher, on the eval set of
@@ -104,6 +106,7 @@ class Champion(BaseModel):
     workload_id: str
     client_id: str
     student: str
+    family: FamilyName = "causal_lm"
     model_name: str
     weights: str
     size: int
@@ -137,6 +140,17 @@ class Champion(BaseModel):
     def name(self) -> str:
         """The name in texts: `1b @ 5000`."""
         return f"{self.student} @ {self.size}"
+
+    @property
+    def as_student(self) -> Student:
+        """The student that it was trained from, with the default context: the config may have it no more."""
+        return Student(
+            model_name=self.model_name,
+            name=self.student,
+            family=self.family,
+            weights=self.weights,
+            gpus=0 if self.family == "linear" else 1,
+        )
 
 
 def champion_folder(workload_id: str, client_id: str) -> str:

@@ -251,12 +251,12 @@ def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
     from flywheel.promotion.timeline import compared_champion
 
     opened = _open(run, artifacts)
-    for student in opened.plan.students:
+    for student in opened.plan.untrained:
         _run_job(opened, "evaluate", wheel.write_spec(opened, "base_eval", student))
     if compared_champion(opened.root, opened.plan):
         _run_job(opened, "evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
     if opened.plan.config.icl_config is not None:
-        for student in opened.plan.students:
+        for student in opened.plan.untrained:
             _run_job(opened, "evaluate", wheel.write_spec(opened, "icl_eval", student))
     for candidate in opened.candidates:
         _run_job(

@@ -206,7 +206,7 @@ def _students(config: Config) -> Iterator[Finding]:
         yield Finding("students", "error", f"{', '.join(missing)} not installed", "make install")
     if config.runtime.type == "nemo":  # there they are names of the catalogue
         return
-    for student in config.students:
+    for student in filter(lambda one: one.weights, config.students):
         yield _weights(student, is_here=config.runtime.type == "local")
 
 

@@ -16,8 +16,9 @@ from flywheel.artifacts import key_of
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
 from flywheel.config.logs import LogLevel
-from flywheel.config.student import Student
+from flywheel.config.student import FamilyName, Student
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
+from flywheel.students.families import FAMILIES
 from flywheel.students.settings import SETTINGS_VERSION
 from flywheel.students.short_prompts import ShortPrompt
 from flywheel.students.weights import weights_hash
@@ -63,6 +64,9 @@ class CustomizeSpec(_Model):
         Raises:
             StudentError: the base weights cannot be found.
         """
+        family = FAMILIES[self.student.family]
+        if family.name == "linear":  # it has no settings
+            return key_of("adapter", family.version, self.dataset, self.size)
         # How often a job saves its state has no part in the adapter.
         training = self.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
         limits = [self.student.context_length, self.student.customizer_configs.max_seq_length]
@@ -72,6 +76,8 @@ class CustomizeSpec(_Model):
         prompt = [] if self.student_prompt == "full" else [SHORT_PROMPT_VERSION]
         found = None in (self.training.epochs, self.training.learning_rate)
         settings = [SETTINGS_VERSION] if found else []
+        if family.room:  # it is asked the text alone, always
+            prompt, settings = [], [*settings, family.version]
         made_from = [base, limits, self.dataset, self.size, training, lora, self.seed, *prompt, *settings]
         return key_of("adapter", CUSTOMIZE_VERSION, *made_from)
 
@@ -90,6 +96,7 @@ class CustomizeResult(_Model):
     Attributes:
         adapter: key of the adapter.
         path: of the adapter, relative to the artifact root.
+        family: of the student; what an adapter is depends on it.
         parameters: of the student with its adapter; None where the runtime does not say.
         train_records: the records it learned from; `dropped` more were too long, or are refused by the chat
             template, with the reasons.
@@ -114,6 +121,7 @@ class CustomizeResult(_Model):
     adapter: str
     path: str
     student: str
+    family: FamilyName = "causal_lm"
     size: int
     parameters: int | None
     trainable_parameters: int | None
@@ -193,6 +201,8 @@ class EvaluateSpec(_Model):
         evaluation = typed.model_dump(mode="json", exclude={"decoding"})
         base = [weights_hash(self.student.weights), self.student.context_length]
         labels: list[Any] = [list(self.classes), self.aliases]
+        if FAMILIES[self.student.family].room:
+            labels.append(FAMILIES[self.student.family].version)
         if self.answers is not None:
             labels.append(list(self.answers))
         icl = [ICL_VERSION, self.icl.model_dump(mode="json")] if self.icl else []

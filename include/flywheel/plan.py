@@ -16,6 +16,7 @@ from flywheel.config.loading import project_home
 from flywheel.config.overrides import override_config
 from flywheel.config.sides import WORDS
 from flywheel.errors import ConfigError, StudentError
+from flywheel.students.families import FAMILIES
 from flywheel.students.weights import pinned
 from flywheel.workload import Workload
 from flywheel.workload_versions import resolve_held
@@ -95,6 +96,12 @@ class Plan(BaseModel):
             "The one who started the run changed how its candidates are examined "
             f"({', '.join(self.exam_changes)}), so it does not promote by itself."
         )
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """The students that are measured as they are, before any training."""
+        families = {name: FAMILIES[self.config.student(name).family] for name in self.students}
+        return tuple(name for name, family in families.items() if family.answers_untrained)
 
     @property
     def owns_sources(self) -> bool:
@@ -193,6 +200,12 @@ def _check_type(config: Config, workload: Workload) -> None:
     """Refuse a workload without classes where classes are needed."""
     if workload.classes:
         return
+    for student in config.students:
+        if student.family != "causal_lm":
+            raise ConfigError(
+                f"nims: {student.name} is of family {student.family}, which classifies, but "
+                f"{config.workload} has no classes; expected family causal_lm"
+            )
     if config.evaluation_config.workload_type == "classification":
         raise ConfigError(
             f"evaluation_config.workload_type: classification needs classes, but {config.workload} has none"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from flywheel.config import Student
-from flywheel.errors import ArtifactError, FlywheelError
+from flywheel.errors import ArtifactError, ConfigError, FlywheelError
 from flywheel.plan import Candidate, Plan
 from flywheel.runs import Run
 
@@ -79,10 +78,16 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
     from flywheel.jobs import CustomizeSpec
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
+    student = plan.config.student(candidate.student)
+    if student.family != "causal_lm" and curated.workload_type != "classification":
+        raise ConfigError(
+            f"nims: {student.name} is of family {student.family}, which classifies, but the records are of "
+            f"type {curated.workload_type}; expected family causal_lm"
+        )
     return CustomizeSpec(
         artifact_root=plan.config.artifacts.root,
         log_level=plan.config.logging_config.level,
-        student=plan.config.student(candidate.student),
+        student=student,
         dataset=curated.dataset,
         size=candidate.size,
         training=plan.config.training_config,
@@ -145,10 +150,14 @@ def champion_spec(run: Run) -> EvaluateSpec:
     # A champion stays one when its student is no longer in the config.
     known = {student.name: student for student in plan.config.students}
     student = known.get(champion.student)
-    if student is not None and hub_name(student.weights) == hub_name(champion.weights):
+    same = student is not None and (student.family, hub_name(student.weights)) == (
+        champion.family,
+        hub_name(champion.weights),
+    )
+    if student is not None and same:
         student = student.model_copy(update={"weights": champion.weights})  # at the commit it was trained on
     else:
-        student = Student(model_name=champion.model_name, name=champion.student, weights=champion.weights)
+        student = champion.as_student
     return EvaluateSpec(
         artifact_root=plan.config.artifacts.root,
         log_level=plan.config.logging_config.level,

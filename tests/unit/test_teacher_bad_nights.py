@@ -12,10 +12,10 @@ import pytest
 from flywheel.demo.headlines import generate
 from flywheel.plan import Plan
 from flywheel.report.baseline import lines_of as dataset_lines
-from flywheel.report.baseline import predict
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import ingest
 from flywheel.stages.label import LabelResult, label
+from flywheel.students.linear.model import fit
 from tests.unit.bad_teacher import MARKINGS, BadTeacher
 from tests.unit.teacher_servers import served, stand_in
 from tests.unit.test_stages_label import WORKLOAD, lines_of, make
@@ -136,7 +136,7 @@ def check_student(folder: Path, plan: Plan, result: LabelResult, labels: dict[st
 def _f1(found: dict[str, str], held_out: list[str], labels: dict[str, str]) -> float:
     from sklearn.metrics import f1_score
 
-    predicted = predict(list(found), list(found.values()), held_out)
+    predicted = fit(list(found), list(found.values())).predict(held_out)
     return float(f1_score([labels[text] for text in held_out], predicted, average="weighted"))
 
 

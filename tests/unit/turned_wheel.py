@@ -51,7 +51,7 @@ def turn(run: Run) -> Report:
     wheel.label(run)
     wheel.ingest(run)
     wheel.curate(run)
-    for student in plan.students:
+    for student in plan.untrained:
         run_job("evaluate", wheel.write_spec(run, "base_eval", student))
         if plan.config.icl_config is not None:
             run_job("evaluate", wheel.write_spec(run, "icl_eval", student))

@@ -316,8 +316,25 @@ class Config(Section):
                     raise ValueError(f"nmp_config.{name}, as runtime.type is nemo: its address")
             if self.evaluation_config.decoding != "free":
                 raise ValueError("evaluation_config.decoding: free, as runtime.type is nemo")
+            for student in self.nims:
+                if student.family != "causal_lm":
+                    raise ValueError(
+                        f"nims: students of family causal_lm, as runtime.type is nemo; {student.name} is of "
+                        f"family {student.family}"
+                    )
             if self.student_prompt != "full":
                 raise ValueError("student_prompt: full, as runtime.type is nemo: its NIMs get whole prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _families_fit_the_workload(self) -> Config:
+        kind = self.evaluation_config.workload_type
+        for student in self.nims:
+            if student.family != "causal_lm" and kind not in ("auto", "classification"):
+                raise ValueError(
+                    f"nims: students of family causal_lm, as evaluation_config.workload_type is {kind}; "
+                    f"{student.name} is of family {student.family}, which classifies only"
+                )
         return self
 
     @field_validator("source", mode="before")
@@ -368,7 +385,7 @@ class Config(Section):
         students = [student for student in self.nims if student.customization_enabled]
         names = {name for student in students for name in (student.model_name, student.name, student.weights)}
         names |= {student.weights.partition("@")[0] for student in students}  # a plan's have a commit
-        return frozenset(names - {self.teacher.model})
+        return frozenset(names - {self.teacher.model, ""})
 
     def student(self, name: str) -> Student:
         """Return the student of that short name.

@@ -45,7 +45,7 @@ _TABLE: dict[Side, dict[str, str]] = {
     "operator": {
         "": "client_id workload embedding_config celery_config",
         "nims": "model_name model_type context_length gpus pvc_size tag registry_base "
-        "customization_enabled name weights",
+        "customization_enabled name family weights",
         "nims.customizer_configs": "target gpus max_seq_length micro_batch_size training_precision "
         "num_nodes tensor_parallel_size data_parallel_size use_sequence_parallel",
         "serving": "port batch_size wait_ms most_waiting follow_seconds",

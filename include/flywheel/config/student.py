@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flywheel.config.section import BlueprintSection
 
+FamilyName = Literal["causal_lm", "linear"]
 Precision = Literal["int8", "bf16", "fp16", "fp32", "fp8-mixed", "bf16-mixed"]
 
 
@@ -31,7 +32,7 @@ class CustomizerConfig(BlueprintSection):
 
 
 class Student(BlueprintSection):
-    """One student: a Hugging Face causal LM that is fine-tuned with LoRA."""
+    """One student: a Hugging Face causal LM that is fine-tuned with LoRA, or a model of another family."""
 
     model_name: str = Field(min_length=1, description="The name of the model, as a NIM calls it.")
     model_type: Literal["llm"] = "llm"
@@ -46,6 +47,11 @@ class Student(BlueprintSection):
     customizer_configs: CustomizerConfig = CustomizerConfig()
     # flywheel's own
     name: str = Field("", description="Short name in tables and map indexes; derived from model_name.")
+    family: FamilyName = Field(
+        "causal_lm",
+        description="causal_lm: it writes its answer. linear: TF-IDF and logistic regression, which has no "
+        "weights, takes no GPU, and classifies only (docs/students.md).",
+    )
     weights: str = Field(
         "",
         description="Folder or Hugging Face id of the weights; default: model_name. A run takes the commit "
@@ -58,8 +64,23 @@ class Student(BlueprintSection):
         if isinstance(data, dict) and isinstance(data.get("model_name"), str):
             data = {**data}
             data["name"] = data.get("name") or short_name(data["model_name"])
-            data["weights"] = data.get("weights") or data["model_name"]
+            if data.get("family") == "linear":
+                data["gpus"] = data.get("gpus") or 0
+            else:
+                data["weights"] = data.get("weights") or data["model_name"]
         return data
+
+    @model_validator(mode="after")
+    def _family_has_what_it_needs(self) -> Student:
+        if self.family == "causal_lm":
+            return self
+        if not self.customization_enabled:
+            raise ValueError(
+                f"customization_enabled: true, as family is {self.family}: untrained it knows no class"
+            )
+        if self.family == "linear" and (self.weights or self.gpus):
+            raise ValueError("no weights and no gpus, as family is linear")
+        return self
 
     @field_validator("name")
     @classmethod

@@ -103,7 +103,7 @@ class JobOperator(BaseOperator):
             if config.runtime.type == "kubernetes":
                 self._defer_to_pod(context, run, config, student, spec)
             self._runtime = open_runtime(config)
-            from_hub = local_folder(student.weights) is None
+            from_hub = bool(student.weights) and local_folder(student.weights) is None
             job = Job(self._kind, spec, self.name, student.gpus, from_hub)
             self._runtime.run(job, partial(log_job_line, self.log))
             return self._result(run)

@@ -36,7 +36,8 @@ def plan() -> list[str]:
     """Freeze config, params and cutoff into the run's folder; every later task reads that copy.
 
     The log says how many answers will be asked of the teacher, and what they cost. A run that has planned
-    keeps its plan, also when this task is cleared; another's is refused. Returns the students.
+    keeps its plan, also when this task is cleared; another's is refused. Returns the students to be measured
+    as they are.
     """
     from flywheel import wheel
     from flywheel.errors import OtherPlanError
@@ -70,7 +71,7 @@ def plan() -> list[str]:
     planned = run.plan
     log.info("cutoff %s, candidates %s", cutoff_of(context), ", ".join(c.name for c in planned.candidates))
     wheel.forecast(run)
-    return list(planned.students)
+    return list(planned.untrained)
 
 
 # One at a time over all runs: a headline that two nights share is then labelled by the first, found by the

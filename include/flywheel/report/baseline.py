@@ -1,10 +1,7 @@
 """TF-IDF and logistic regression on the same split: what a student must beat to be worth its GPU.
 
-Words and word pairs with sublinear TF-IDF, multinomial logistic regression with C = 10 by SAGA. On 25,000
-demo headlines (34,000 features, one core, CPU seconds): SAGA 0.5 s and F1 0.986, Newton-CG 1.1 s and 0.980,
-L-BFGS with the same tolerance 0.2 s and 0.05, for it stops at once. Words that occur once help nobody: with
-them the features are three times as many and the F1 is 0.979. Three sizes take 2 s, importing scikit-learn
-1.5 s; the figures are kept as an artifact, so a split is fitted once.
+It is the model of the family `linear` (flywheel.students.linear). Three sizes take 2 s, importing
+scikit-learn 1.5 s; the figures are kept as an artifact, so a split is fitted once.
 """
 
 from __future__ import annotations
@@ -18,12 +15,12 @@ import orjson
 
 from flywheel.artifacts import ArtifactRoot, key_of
 from flywheel.report.model import BaselinePart
+from flywheel.students.linear.model import fit
 from flywheel.workload import Workload
 
 CODE_VERSION = 1
 # In an evaluation that no result names: the key of the data set that it was made from, with which it goes.
 MADE_OF = "of.json"
-RARE_FROM = 1000  # training records; from here on, words that occur once are left out
 
 
 def baseline(
@@ -60,33 +57,13 @@ def _fit(folder: Path, sizes: Sequence[int], workload: Workload | None) -> list[
         # One class alone, or no records, cannot be fitted.
         if size > len(texts) or len(set(labels[:size])) < 2 or not eval_texts:
             continue
-        predicted = predict(texts[:size], labels[:size], eval_texts)
+        predicted = fit(texts[:size], labels[:size]).predict(eval_texts)
         weighted, macro = (
             float(f1_score(eval_labels, predicted, average=average, zero_division=0))
             for average in ("weighted", "macro")
         )
         rows.append(BaselinePart(size=size, f1_weighted=weighted, f1_macro=macro))
     return rows
-
-
-def predict(texts: Sequence[str], labels: Sequence[str], eval_texts: Sequence[str]) -> list[str]:
-    """Return the labels that TF-IDF with logistic regression, fitted on texts, gives to others.
-
-    Args:
-        labels: of the texts, two classes at least.
-
-    Raises:
-        ValueError: no text has a word.
-    """
-    # Imported here: scikit-learn takes 1.5 to 2.5 s, and a split that was fitted before needs none of it.
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    rarest = 2 if len(texts) >= RARE_FROM else 1
-    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=rarest)
-    model = LogisticRegression(C=10, solver="saga", tol=1e-2, random_state=0)
-    model.fit(vectorizer.fit_transform(texts), labels)
-    return [str(label) for label in model.predict(vectorizer.transform(eval_texts))]
 
 
 def text_in(row: dict[str, Any], workload: Workload | None) -> str:

@@ -24,8 +24,9 @@ from flywheel.curation.samples import Samples
 from flywheel.curation.words import words_of
 from flywheel.promotion.statistics import f1_with_interval
 from flywheel.records import STRENGTH
-from flywheel.report.baseline import MADE_OF, lines_of, predict, text_in
+from flywheel.report.baseline import MADE_OF, lines_of, text_in
 from flywheel.report.checks import OtherSplitPart, SplitScore
+from flywheel.students.linear.model import fit
 from flywheel.workload import Workload
 
 CODE_VERSION = 1
@@ -131,6 +132,6 @@ def _score(
         return None
     right = [row["label"] for row in held]
     texts, eval_texts = ([text_in(row, workload) for row in part] for part in (train, held))
-    answers = predict(texts, labels, eval_texts)
+    answers = fit(texts, labels).predict(eval_texts)
     f1, interval = f1_with_interval(right, answers)
     return SplitScore(f1_weighted=f1, f1_weighted_ci95=interval, eval_records=len(held))

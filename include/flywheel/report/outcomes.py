@@ -83,7 +83,7 @@ def gather(run: Run) -> Outcomes:
                 icl=run.find(f"jobs/{student}/icl_eval", EvaluateResult),
                 icl_failure=_failure(run, student, "icl_failure.json") if plan.config.icl_config else None,
             )
-            for student in plan.students
+            for student in plan.untrained
         ],
         candidates=[
             JobOutcome(

@@ -17,7 +17,9 @@ from flywheel.jobs import RESULT, CustomizeResult, EvaluateResult
 from flywheel.promotion.whole import load_champion
 from flywheel.runs import Run
 from flywheel.serving.batches import Batches
+from flywheel.serving.classifier import ServedClassifier
 from flywheel.serving.student import Answer, Question, ServedStudent, Source
+from flywheel.students.families import family_of
 from flywheel.students.weights import known_revision
 from flywheel.workload import Workload
 
@@ -39,7 +41,7 @@ class NotYetError(Exception):
 class Served:
     """A student with its queue."""
 
-    student: ServedStudent
+    student: ServedStudent | ServedClassifier
     batches: Batches[Question, Answer]
 
     @property
@@ -136,7 +138,7 @@ class Models:
     async def _load(self, source: Source) -> Served:
         loop = asyncio.get_running_loop()
         # In a thread of its own: the students that answer go on.
-        student = await loop.run_in_executor(None, ServedStudent, source)
+        student = await loop.run_in_executor(None, family_of(source.student).serve, source)
         settings = self._config.serving
         batches: Batches[Question, Answer] = Batches(
             student.answer,
@@ -182,7 +184,7 @@ class Models:
             )
         return Source(
             name=champion.name,
-            student=self._student(champion.student, champion.model_name, champion.weights),
+            student=self._student(champion),
             adapter=champion.adapter,
             folder=loaded.adapter,
             workload=loaded.workload,
@@ -234,11 +236,13 @@ class Models:
             and self._config.evaluation_config.workload_type in ("auto", "classification"),
         )
 
-    def _student(self, name: str, model_name: str, weights: str) -> Student:
+    def _student(self, champion: Champion) -> Student:
         """Return a champion's student; of one that the config no longer has, with the default context."""
-        known = next((one for one in self._config.nims if one.model_name == model_name), None)
-        changes: dict[str, Any] = {"name": name, "weights": weights}
-        return (known or Student(model_name=model_name)).model_copy(update=changes)
+        known = next((one for one in self._config.nims if one.model_name == champion.model_name), None)
+        if known is None or known.family != champion.family:
+            return champion.as_student
+        changes: dict[str, Any] = {"name": champion.student, "weights": champion.weights}
+        return known.model_copy(update=changes)
 
     def _temperature(self, evaluation: str | None) -> float | None:
         """Return the temperature that an evaluation found; None where it is gone or found none."""

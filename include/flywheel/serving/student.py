@@ -139,7 +139,7 @@ class ServedStudent:
         loaded = load_student(source.student, prepare_process())
         model = load_adapter(loaded.model, source.folder)
         self._chat = loaded.chat
-        self._form = Form(source.workload, source.asked_text, _left_out(source.folder))
+        self._form = Form(source.workload, source.asked_text, left_out(source.folder))
         self._longest = source.student.context_length
         self._chooser: Chooser | None = None
         if source.classifies:
@@ -226,7 +226,8 @@ class ServedStudent:
         ]
 
 
-def _left_out(folder: Path) -> ShortPrompt | None:
+def left_out(folder: Path) -> ShortPrompt | None:
+    """Return what the prompts of the student in a folder leave out; None: it is asked whole ones."""
     result = folder / RESULT
     return CustomizeResult.model_validate_json(result.read_bytes()).short_prompt if result.exists() else None
 

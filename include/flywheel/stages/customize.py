@@ -13,6 +13,7 @@ from flywheel.artifacts import ArtifactRoot
 from flywheel.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.jobs import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
 from flywheel.parts import Parts
+from flywheel.students.families import family_of
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 from flywheel.students.weights import base_name, files_hash
 
@@ -48,7 +49,7 @@ def customize(spec: CustomizeSpec, progress: ProgressCallback | None = None) -> 
         found = _find(root, key)  # made by the job that this one waited for
         if found is not None:
             return found
-        result = _train(root, key, spec, scratch, progress)
+        result: CustomizeResult = family_of(spec.student).train(root, key, spec, scratch, progress)
         root.discard_scratch("adapters", key)
     return result
 
@@ -98,9 +99,10 @@ def _find(root: ArtifactRoot, key: str) -> CustomizeResult | None:
     return result.model_copy(update={"found": True, "steps_run": 0, "resumed_from_step": None})
 
 
-def _train(
+def train(
     root: ArtifactRoot, key: str, spec: CustomizeSpec, scratch: Path, progress: ProgressCallback | None
 ) -> CustomizeResult:
+    """Fine-tune a causal LM, and keep its adapter."""
     from flywheel.students.adapter import add_adapter, save_adapter
     from flywheel.students.compile_cache import compile_cache
     from flywheel.students.loading import count_parameters, load_student, prepare_process

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import orjson
@@ -29,6 +29,7 @@ from flywheel.jobs import (
 from flywheel.metrics import main_metric
 from flywheel.parts import Parts
 from flywheel.stages.customize import device_name, read_records
+from flywheel.students.families import family_of
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
@@ -64,6 +65,24 @@ class Speed:
     warmup_seconds: float | None = None
     alone: Sequence[float] = ()
 
+    @classmethod
+    def of(cls, answers: Answers[Any], seconds: float, batch_size: int) -> Speed:
+        """Return how fast answers were given.
+
+        Args:
+            seconds: all that it took.
+            batch_size: prompts answered at once, at most.
+        """
+        return cls(
+            seconds=seconds,
+            answered=len(answers.given),
+            steady_seconds=sum(answers.batch_seconds),
+            waits=[answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of],
+            batch_size=min(batch_size, len(answers.given)) or None,
+            warmup_seconds=answers.warmup_seconds,
+            alone=[second * 1e3 for second in answers.single_seconds],
+        )
+
 
 def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> EvaluateResult:
     """Evaluate a student with its adapter, or as it is, or find the evaluation made from the same input.
@@ -83,7 +102,8 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
         log.info("evaluation %s is there already", key)
         # The size is a name of the candidate and no part of the work.
         return result.model_copy(update={"found": True, "student": spec.student.name, "size": spec.size})
-    return _answer_and_score(root, key, spec, progress)
+    result = family_of(spec.student).examine(root, key, spec, progress)
+    return cast("EvaluateResult", result)
 
 
 def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers[Any]:
@@ -119,9 +139,10 @@ def _by_the_fastest(
     return answers if answers is not None else clear_path(decoder, *arguments, **settings)
 
 
-def _answer_and_score(
+def answer_and_score(
     root: ArtifactRoot, key: str, spec: EvaluateSpec, progress: ProgressCallback | None
 ) -> EvaluateResult:
+    """Have a causal LM answer the held-out prompts, and score and keep its answers."""
     from flywheel.students.adapter import load_adapter
     from flywheel.students.calibration import probabilities_of
     from flywheel.students.compile_cache import compile_cache
@@ -202,15 +223,7 @@ def _answer_and_score(
             texts[at] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
     parts.add("answer", seconds)
-    speed = Speed(
-        seconds=seconds,
-        answered=len(asked),
-        steady_seconds=sum(answers.batch_seconds),
-        waits=[answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of],
-        batch_size=min(spec.evaluation.batch_size, len(asked)) or None,
-        warmup_seconds=answers.warmup_seconds,
-        alone=[second * 1e3 for second in answers.single_seconds],
-    )
+    speed = Speed.of(answers, seconds, spec.evaluation.batch_size)
     with parts.time("score"):
         result = keep_evaluation(
             root,
@@ -250,7 +263,8 @@ def read_calibration_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dic
         ArtifactError: the dataset is missing or damaged.
     """
     path = root.fetch("datasets", spec.dataset) / "calibration.jsonl"
-    if spec.answers is None or spec.adapter is None or not path.exists():
+    chooses = spec.answers is not None or spec.student.family != "causal_lm"
+    if not chooses or spec.adapter is None or not path.exists():
         return []
     return read_records(path)
 

@@ -258,6 +258,7 @@ def champion_of(
         workload_id=plan.workload_id,
         client_id=plan.client_id,
         student=row.student,
+        family=student.family,
         model_name=student.model_name,
         weights=student.weights,
         size=row.size,

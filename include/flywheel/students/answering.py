@@ -7,14 +7,14 @@ answering. After the others a few prompts are answered one by one: what a reques
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from flywheel.students.rows import Tokens
-
 Answer = TypeVar("Answer")
+# Token ids, each [p], or texts.
+Prompt = TypeVar("Prompt", bound=Sized)
 
 # Prompts answered one by one, at most, and the seconds after which no further one is.
 SINGLES, SINGLE_SECONDS = 8, 1.0
@@ -48,8 +48,8 @@ class Answers(Generic[Answer]):
 
 
 def answer_in_batches(
-    prompts: Sequence[Tokens],
-    ask: Callable[[Sequence[Tokens]], list[Answer]],
+    prompts: Sequence[Prompt],
+    ask: Callable[[Sequence[Prompt]], list[Answer]],
     *,
     batch_size: int,
     device: str,
@@ -61,7 +61,7 @@ def answer_in_batches(
     """Answer prompts in batches of similar length, longest first, after a warm-up; then a few alone.
 
     Args:
-        prompts: each [p].
+        prompts: token ids, each [p], or texts.
         ask: gives the answers to a batch, longest prompt first; back only when they are computed.
         batch_size: prompts answered at once.
         device: type of the device, `cpu` or `cuda`.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaincinv, log_softmax
 
 from flywheel.jobs import Calibration, ConfidenceBin, ConfidenceLevel
-from flywheel.students.choosing import Choice
+
+if TYPE_CHECKING:
+    from flywheel.students.classifiers import Chosen
 
 Floats = NDArray[np.float64]
 
@@ -133,7 +135,7 @@ def probabilities_of(
     classes: tuple[str, ...],
     records: Sequence[Mapping[str, Any]],
     held: Sequence[Mapping[str, Any]],
-    choices: Sequence[Choice],
+    choices: Sequence[Chosen],
 ) -> Probabilities:
     """Fit a temperature on the calibration slice, and measure on the eval set what it gives.
 

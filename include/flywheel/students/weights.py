@@ -1,5 +1,7 @@
 """Where a student's weights are, and a hash that names them. No torch here: specs use it for their keys.
 
+A student without base weights (family linear) has the name "", whose hash is "", too.
+
 Weights of the Hugging Face Hub may change under their name. A plan names the commit (`owner/model@COMMIT`):
 that one is loaded by all jobs of the run, and later by whoever asks its champion.
 """
@@ -31,6 +33,8 @@ _HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
 
 def local_folder(weights: str) -> Path | None:
     """Return the folder with the weights where `weights` is one, else None."""
+    if not weights:
+        return None
     folder = Path(resolve_path(weights))
     return folder if folder.is_dir() else None
 
@@ -64,6 +68,8 @@ def weights_hash(weights: str) -> str:
     Raises:
         StudentError: the folder holds no weights, or the Hub id is not known here.
     """
+    if not weights:
+        return ""
     folder = local_folder(weights)
     if folder is None:
         name, revision = hub_name(weights), _parts(weights)[1]
@@ -77,7 +83,7 @@ def pinned(weights: str) -> str:
     Raises:
         StudentError: the Hub id is not known here.
     """
-    if local_folder(weights) is not None:
+    if not weights or local_folder(weights) is not None:
         return weights
     return f"{_parts(weights)[0]}@{weights_hash(weights).rpartition('@')[2]}"
 
@@ -88,6 +94,8 @@ def files_hash(weights: str) -> str:
     Raises:
         StudentError: they are not there.
     """
+    if not weights:
+        return ""
     folder = local_folder(weights)
     if folder is None:
         from huggingface_hub import hf_hub_download
@@ -115,6 +123,8 @@ def _folder_hash(folder: Path) -> str:
 
 def known_revision(weights: str) -> str:
     """Return `weights_hash` as far as this machine knows it, without asking the Hub; empty: it does not."""
+    if not weights:
+        return ""
     if _COMMIT.fullmatch(_parts(weights)[1]):
         return weights_hash(weights)
     if local_folder(weights) is not None:

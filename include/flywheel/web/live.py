@@ -134,9 +134,9 @@ def jobs_of(run: Run, plan: Plan, tasks: list[AirflowTask], *, cancelled: bool) 
     )
     found = {(task.task_id.rsplit(".", 1)[-1], task.map_index): task for task in tasks}
     reader = _Reader(run.run_id, files, found, cancelled)
-    rows = [reader.base(student, index) for index, student in enumerate(plan.students)]
+    rows = [reader.base(student, index) for index, student in enumerate(plan.untrained)]
     if plan.config.icl_config is not None:
-        rows += [reader.icl(student, index) for index, student in enumerate(plan.students)]
+        rows += [reader.icl(student, index) for index, student in enumerate(plan.untrained)]
     index_of = {candidate: index for index, candidate in enumerate(decided)}
     rows += [reader.candidate(candidate, index_of[candidate]) for candidate in candidates]
     champion = reader.champion()
@@ -171,7 +171,7 @@ def stages_of(run: Run, tasks: list[AirflowTask], *, cancelled: bool) -> list[St
 def _file_names(plan: Plan, candidates: list[Candidate]) -> list[str]:
     folders: list[tuple[str, tuple[str, ...]]] = [(CHAMPION, ("champion_eval",))]
     before = ("base_eval", "icl_eval") if plan.config.icl_config else ("base_eval",)
-    folders += [(student, before) for student in plan.students]
+    folders += [(student, before) for student in plan.untrained]
     folders += [(candidate.folder, ("customize", "evaluate")) for candidate in candidates]
     names = []
     for folder, stages in folders:

@@ -1,0 +1,206 @@
+"""Customize and evaluate for the families that classify only: texts in, the probability of each class out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flywheel.artifacts import ArtifactRoot
+from flywheel.errors import NotEnoughRecordsError, StudentError
+from flywheel.injections import injected
+from flywheel.jobs import (
+    RESULT,
+    CustomizeResult,
+    CustomizeSpec,
+    EvaluateResult,
+    EvaluateSpec,
+    Progress,
+    ProgressCallback,
+)
+from flywheel.labels import answer_form
+from flywheel.parts import Parts
+from flywheel.stages.customize import read_records, watched_records
+from flywheel.stages.evaluate import (
+    Speed,
+    keep_evaluation,
+    read_calibration_records,
+    read_eval_records,
+    read_training_records,
+)
+from flywheel.students.answering import answer_in_batches
+from flywheel.students.calibration import probabilities_of
+from flywheel.students.classifiers import Examples, Trained, Work, ask, text_of
+from flywheel.students.families import family_of
+from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
+from flywheel.students.weights import files_hash
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    root: ArtifactRoot, key: str, spec: CustomizeSpec, scratch: Path, progress: ProgressCallback | None
+) -> CustomizeResult:
+    """Train a classifier on the first records of a dataset, on their own texts, and keep it.
+
+    Raises:
+        NotEnoughRecordsError: fewer records than the size asks for, or all of one class.
+        StudentError: the student cannot be loaded or trained.
+    """
+    parts, family = Parts(), family_of(spec.student)
+    with parts.time("load"):
+        dataset = root.fetch("datasets", spec.dataset)
+        records = read_records(dataset / "train.jsonl", max(spec.size, LOOKED_AT))
+        short = ShortPrompt.of(records)
+        train = _examples(records[: spec.size], short)
+        if len(train.texts) < spec.size:
+            raise NotEnoughRecordsError(
+                f"dataset {spec.dataset} has {len(train.texts)} training records, fewer than the {spec.size} "
+                f"of size {spec.size}; lower `sizes` or wait for more records"
+            )
+        if len(set(train.labels)) < 2:
+            raise NotEnoughRecordsError(
+                f"the first {spec.size} training records are all of one class; raise `sizes`"
+            )
+        watched = watched_records(spec.size) if spec.training.validations else 0
+        val = _examples(read_records(dataset / "val.jsonl", watched), short)
+        room = family.classifier
+    work = Work(spec, train, val, scratch, lambda: root.save_scratch("adapters", key), progress)
+    with parts.time("train"):
+        made = room.train(work)
+    for note in made.notes:
+        log.warning("%s", note)
+    result = CustomizeResult(
+        adapter=key,
+        path=f"adapters/{key}",
+        student=spec.student.name,
+        family=family.name,
+        size=spec.size,
+        parameters=made.parameters,
+        trainable_parameters=made.trainable_parameters,
+        train_records=spec.size,
+        short_prompt=short,
+        base_revision=made.base_revision,
+        base_sha256=files_hash(spec.student.weights),
+        notes=made.notes,
+        steps=made.steps,
+        steps_run=made.steps_run,
+        learning_rate=made.learning_rate,
+        epochs=made.epochs,
+        samples=made.samples,
+        train_seconds=made.seconds,
+        records_per_second=made.samples / max(made.seconds, 1e-9),
+        train_loss=made.train_loss,
+        val_loss=made.val_loss,
+        losses=made.losses,
+        stopped_early=made.stopped_early,
+        found=False,
+        resumed_from_step=made.resumed_from_step,
+        device=made.device,
+        parts=parts.seconds,
+    )
+    with parts.time("save"), root.build("adapters", key) as folder:
+        made.save(folder)
+        (folder / "README.md").write_text(_card(spec, result, made, family.title), encoding="utf-8")
+        (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
+    log.info("adapter %s: %d steps, %.0f records/s", key, result.steps, result.records_per_second)
+    return result.model_copy(update={"parts": parts.seconds})
+
+
+def examine(
+    root: ArtifactRoot, key: str, spec: EvaluateSpec, progress: ProgressCallback | None
+) -> EvaluateResult:
+    """Have a trained classifier answer the held-out texts, and score and keep its answers.
+
+    Raises:
+        StudentError: it is not trained, its files are damaged, or the workload is no classification.
+        ArtifactError: the dataset or the adapter is missing or damaged.
+    """
+    parts, family = Parts(), family_of(spec.student)
+    if spec.adapter is None or spec.workload_type != "classification":
+        raise StudentError(f"{spec.student.name}: {family.title} classifies, and only when it was trained")
+    with parts.time("load"):
+        records = read_eval_records(root, spec)
+        classifier = family.classifier.load(spec.student, root.fetch("adapters", spec.adapter))
+        short = ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
+    told, held = injected(spec, records), read_calibration_records(root, spec)
+    requests = [record["messages"][:-1] for record in records]
+    beside = [*(one.request for one in told), *(record["messages"][:-1] for record in held)]
+    texts = [text_of(short.shorten(one) if short else one) for one in (*requests, *beside)]
+    started = time.perf_counter()
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            progress(Progress(done, len(texts), None, None, rate, (len(texts) - done) / rate))
+
+    answers = answer_in_batches(
+        texts,
+        lambda batch: ask(classifier, spec.classes, batch),
+        batch_size=spec.evaluation.batch_size,
+        device="cpu" if classifier.device == "cpu" else "cuda",
+        progress=tell,
+    )
+    seconds = time.perf_counter() - started
+    parts.add("answer", seconds)
+    count, given = len(records), answers.given
+    probabilities = probabilities_of(
+        spec.classes, records, held, [*given[:count], *given[count + len(told) :]]
+    )
+    forms = spec.answers or tuple(answer_form(name) for name in spec.classes)
+    written = [forms[one.answer] for one in given[: count + len(told)]]
+    with parts.time("score"):
+        result = keep_evaluation(
+            root,
+            key,
+            spec,
+            records,
+            written[:count],
+            instructed=written[count:],
+            speed=Speed.of(answers, seconds, spec.evaluation.batch_size),
+            parameters=classifier.parameters,
+            device=classifier.device,
+            probabilities=probabilities,
+            fitting=range(count),
+        )
+    return result.model_copy(update={"parts": parts.seconds})
+
+
+def _examples(records: Sequence[dict[str, Any]], short: ShortPrompt | None) -> Examples:
+    requests = [record["messages"][:-1] for record in records]
+    return Examples(
+        [text_of(short.shorten(one) if short else one) for one in requests],
+        [str(record["label"]) for record in records],
+    )
+
+
+def _card(spec: CustomizeSpec, result: CustomizeResult, made: Trained, title: str) -> str:
+    """Return README.md of the artifact, in the Hub's format for model cards."""
+    base = f"base_model: {spec.student.weights}\n" if spec.student.weights else ""
+    val = f"{result.val_loss:.4f} nats a record" if result.val_loss is not None else "not computed"
+    about = {
+        "records": f"{result.train_records}",
+        **made.about,
+        "parameters": f"{made.parameters:,}, of which trained {made.trainable_parameters:,}",
+        "training loss": f"{result.train_loss:.4f} nats a record",
+        "validation loss": val,
+        "device": result.device,
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in about.items())
+    return f"""---
+{base}tags: [text-classification, flywheel]
+---
+# {spec.student.name} @ {spec.size}
+
+{title[0].upper()}{title[1:]} that answers as its teacher did: it reads a record's own text, without
+instructions, and gives each class a probability. Made by flywheel from the first {spec.size} training
+records of dataset `{spec.dataset}`.
+
+| | |
+|---|---|
+{rows}
+
+{made.usage}
+"""
