@@ -59,7 +59,15 @@ def is_done(kind: str, spec: str) -> bool:
     asked = folder.read_json(name)
     try:
         if kind == "customize":
-            key, made = CustomizeSpec.model_validate(asked).key, "adapters"
+            job = CustomizeSpec.model_validate(asked)
+            if job.is_open:
+                from flywheel.stages.prompt_choice import chosen_form
+
+                form = chosen_form(job)
+                if form is None:
+                    return False
+                job = job.with_prompt(form)
+            key, made = job.key, "adapters"
         else:
             key, made = EvaluateSpec.model_validate(asked).key, "evaluations"
     except StudentError:

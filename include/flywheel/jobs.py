@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -28,6 +28,10 @@ CUSTOMIZE_VERSION = 2
 EVALUATE_VERSION = 7
 SHORT_PROMPT_VERSION = "text 1"
 ICL_VERSION = "own line 1"  # of how examples stand in prompts
+PROMPT_CHOICE_VERSION = 1
+# Records that a choice between the forms of a prompt is made with, at most: more of them cost, and what the
+# whole prompt is worth falls with their number (docs/training.md).
+MOST_CHOSEN_WITH = 1000
 # What a customization gave, beside the adapter that it made.
 RESULT = "result.json"
 
@@ -42,7 +46,11 @@ class CustomizeSpec(_Model):
     Attributes:
         artifact_root: URL of the artifact root.
         dataset: key of the curated dataset.
-        student_prompt: what the student sees of a record: its own text, or the whole prompt.
+        student_prompt: what the student sees of a record: its own text, the whole prompt, or (`auto`) what
+            validation says.
+        chosen_with: training records that `auto` is decided with, the same for all sizes of a student.
+        answers: the classes' answers as the teacher writes them; None where there are no classes, and then
+            `auto` is `full`.
         seed: fixes the order of the records, the adapter's first weights and the dropout.
         log_level: how much the job logs.
     """
@@ -52,6 +60,8 @@ class CustomizeSpec(_Model):
     dataset: str
     size: int = Field(ge=1)
     student_prompt: StudentPrompt = "full"
+    chosen_with: int = Field(MOST_CHOSEN_WITH, ge=1)
+    answers: tuple[str, ...] | None = None
     training: TrainingConfig = TrainingConfig()
     lora: LoraConfig = LoraConfig()
     seed: int = Field(42, ge=0)
@@ -63,7 +73,10 @@ class CustomizeSpec(_Model):
 
         Raises:
             StudentError: the base weights cannot be found.
+            ValueError: which form of prompt it takes is not decided.
         """
+        if self.is_open:
+            raise ValueError("student_prompt: auto has no adapter of its own, see `trainings`")
         family = FAMILIES[self.student.family]
         if family.name == "linear":  # it has no settings
             return key_of("adapter", family.version, self.dataset, self.size)
@@ -73,13 +86,31 @@ class CustomizeSpec(_Model):
         lora = self.lora.model_dump(mode="json")
         base = weights_hash(self.student.weights)
         # Adapters of whole prompts are found by the key that they had before there were others.
-        prompt = [] if self.student_prompt == "full" else [SHORT_PROMPT_VERSION]
+        prompt = [SHORT_PROMPT_VERSION] if self.student_prompt == "text" else []
         found = None in (self.training.epochs, self.training.learning_rate)
         settings = [SETTINGS_VERSION] if found else []
         if family.room:  # it is asked the text alone, always
             prompt, settings = [], [*settings, family.version]
         made_from = [base, limits, self.dataset, self.size, training, lora, self.seed, *prompt, *settings]
         return key_of("adapter", CUSTOMIZE_VERSION, *made_from)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the form of the prompt is still to be decided."""
+        is_causal = self.student.family == "causal_lm"  # the others are asked the text alone, always
+        return self.student_prompt == "auto" and self.answers is not None and is_causal
+
+    def with_prompt(self, form: StudentPrompt, size: int | None = None) -> CustomizeSpec:
+        """Return the same job with a form of prompt, and with another number of records if one is given."""
+        return self.model_copy(update={"student_prompt": form, "size": size or self.size})
+
+    @property
+    def trainings(self) -> tuple[CustomizeSpec, ...]:
+        """The trainings that the job may consist of: itself, or those of which `auto` takes one."""
+        if not self.is_open:
+            return (self,)
+        sizes = dict.fromkeys((self.size, self.chosen_with))
+        return tuple(self.with_prompt(form, size) for size in sizes for form in ("text", "full"))
 
 
 class LossPoint(_Model):
@@ -88,6 +119,33 @@ class LossPoint(_Model):
     step: int
     loss: float
     val_loss: float | None = None
+
+
+class PromptChoice(_Model):
+    """Which form of prompt a student takes, and what the validation slice said of it.
+
+    Attributes:
+        form: what it takes.
+        trained_on: training records of both adapters that were compared.
+        asked: validation records that both answered; 0: whole prompts were not tried.
+        text_right, full_right: of these, the answers that agree with the teacher.
+        p_value: of full prompts being no better, by McNemar's exact test; None where they were not tried.
+        reason: in a sentence.
+        compared: keys of the adapters.
+        dataset: key of the data set whose validation slice it is.
+        seconds: what the choice cost beside the adapter with short prompts.
+    """
+
+    form: Literal["text", "full"]
+    trained_on: int
+    asked: int = 0
+    text_right: int = 0
+    full_right: int = 0
+    p_value: float | None = None
+    reason: str
+    compared: tuple[str, ...] = ()
+    dataset: str
+    seconds: float = 0.0
 
 
 class CustomizeResult(_Model):
@@ -101,6 +159,7 @@ class CustomizeResult(_Model):
         train_records: the records it learned from; `dropped` more were too long, or are refused by the chat
             template, with the reasons.
         short_prompt: what its prompts leave out; None: it is asked whole ones.
+        prompt_choice: how that was decided, where it was left open.
         base_revision: commit of the base weights on the Hub that were loaded; None of a folder.
         base_sha256: hash of their files; empty where the runtime does not say.
         notes: in sentences, what became of records that were left out, what the template passes over, and
@@ -129,6 +188,7 @@ class CustomizeResult(_Model):
     dropped: int = 0
     dropped_reasons: dict[str, int] = Field(default_factory=dict)
     short_prompt: ShortPrompt | None = None
+    prompt_choice: PromptChoice | None = None
     base_revision: str | None = None
     base_sha256: str = ""
     notes: tuple[str, ...] = ()

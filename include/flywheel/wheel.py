@@ -75,7 +75,7 @@ def curate(run: Run) -> CurateResult:
 def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
     """Return what the customization job of a candidate is asked to do."""
     from flywheel.curation.result import CurateResult
-    from flywheel.jobs import CustomizeSpec
+    from flywheel.jobs import MOST_CHOSEN_WITH, CustomizeSpec
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     student = plan.config.student(candidate.student)
@@ -84,6 +84,7 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
             f"nims: {student.name} is of family {student.family}, which classifies, but the records are of "
             f"type {curated.workload_type}; expected family causal_lm"
         )
+    there = curated.candidates or plan.candidates
     return CustomizeSpec(
         artifact_root=plan.config.artifacts.root,
         log_level=plan.config.logging_config.level,
@@ -93,6 +94,9 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
         training=plan.config.training_config,
         lora=plan.config.lora_config,
         student_prompt=plan.config.student_prompt,
+        chosen_with=min([MOST_CHOSEN_WITH, *(one.size for one in there if one.student == candidate.student)]),
+        # NeMo's students are asked by applications themselves, as these ask the teacher.
+        answers=_answers(plan, curated) if plan.config.runtime.type != "nemo" else None,
         seed=plan.config.data_split_config.random_seed,
     )
 
@@ -174,7 +178,12 @@ def champion_spec(run: Run) -> EvaluateSpec:
 
 def _closed_answers(plan: Plan, curated: CurateResult) -> tuple[str, ...] | None:
     """Return the answers that a candidate chooses among; None where it answers freely."""
-    if plan.config.evaluation_config.decoding == "free" or curated.workload_type != "classification":
+    return None if plan.config.evaluation_config.decoding == "free" else _answers(plan, curated)
+
+
+def _answers(plan: Plan, curated: CurateResult) -> tuple[str, ...] | None:
+    """Return the classes' answers as the teacher writes them; None where there are no classes."""
+    if curated.workload_type != "classification":
         return None
     return tuple(plan.workload.answer_for(label) for label in plan.workload.classes)
 

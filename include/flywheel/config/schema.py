@@ -229,9 +229,11 @@ class Config(Section):
     teacher: TeacherConfig = TeacherConfig()
     data_split_config: DataSplitConfig = DataSplitConfig()
     student_prompt: StudentPrompt = Field(
-        "full",
-        description="What a fine-tuned student is asked: the whole prompt, or the record's own text alone, "
-        "which is faster and learned from fewer records. The adapter carries what was left out.",
+        "auto",
+        description="What a fine-tuned student is asked: `full`, the whole prompt; `text`, the record's own "
+        "text alone, which is faster and learned from fewer records (the adapter carries what was left out); "
+        "`auto`: `text`, unless validation shows that it costs accuracy. Tool calls, free texts and students "
+        "on NeMo have `full` then.",
     )
     training_config: TrainingConfig = TrainingConfig()
     lora_config: LoraConfig = LoraConfig()
@@ -322,8 +324,6 @@ class Config(Section):
                         f"nims: students of family causal_lm, as runtime.type is nemo; {student.name} is of "
                         f"family {student.family}"
                     )
-            if self.student_prompt != "full":
-                raise ValueError("student_prompt: full, as runtime.type is nemo: its NIMs get whole prompts")
         return self
 
     @model_validator(mode="after")

@@ -8,8 +8,8 @@ from pydantic import AliasChoices, Field, model_validator
 
 from flywheel.config.section import BlueprintSection
 
-# What a fine-tuned student sees of a record.
-StudentPrompt = Literal["full", "text"]
+# What a fine-tuned student sees of a record; `auto`: its text alone, unless that costs accuracy.
+StudentPrompt = Literal["auto", "full", "text"]
 
 
 class TrainingConfig(BlueprintSection):

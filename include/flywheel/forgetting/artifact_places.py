@@ -221,7 +221,8 @@ class Scratch(Place):
             for run in self.house.runs
             if there and whose.has(run.workload_id, run.client_id)
             for file in run.files
-            if file.path.endswith("/customize.spec.json") and (key := self._key(file))
+            if file.path.endswith("/customize.spec.json")
+            for key in self._keys(file)
         }
         return [self._item(path) for path in there if artifact_key(path) in keys]
 
@@ -251,12 +252,13 @@ class Scratch(Place):
         files = self._files(path)
         return Item(self.name, path, len(files), sum(file.bytes for file in files))
 
-    def _key(self, file: File) -> str:
+    def _keys(self, file: File) -> list[str]:
         try:
-            return CustomizeSpec.model_validate(orjson.loads(self.house.read(file.path))).key
+            spec = CustomizeSpec.model_validate(orjson.loads(self.house.read(file.path)))
+            return [training.key for training in spec.trainings]
         except (FlywheelError, ValidationError, ValueError) as error:
             log.info("%s: no specification whose checkpoints could be found: %s", file.path, error)
-            return ""
+            return []
 
 
 def artifacts(house: House) -> dict[str, str]:

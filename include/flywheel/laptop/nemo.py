@@ -31,7 +31,6 @@ def use_stand_in() -> list[str]:
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     data["runtime"] = {**data.get("runtime", {}), "type": "nemo"}
     data["runtime"]["nemo"] = {"poll_seconds": 1.0, **data["runtime"].get("nemo", {})}
-    data["student_prompt"] = "full"  # its NIMs get what an application asks
     data["nmp_config"] = {
         **data.get("nmp_config", {}),
         "nemo_base_url": f"{url}/nemo",

@@ -92,9 +92,8 @@ def keep_whole(
     content: dict[str, Any] = {
         "workload": asdict(plan.workload),
         "workload_version": plan.workload.sha256,
-        "student_prompt": plan.config.student_prompt,
         "base": hub_name(champion.model_name),
-        **_base_of(adapter, champion, base_revision),
+        **_said_by(adapter, champion, base_revision),
         "adapter": champion.adapter,
         "adapter_digest": root.digest("adapters", champion.adapter),
     }
@@ -159,13 +158,14 @@ def make_whole_again(root: ArtifactRoot, champion: Champion, plan: Plan) -> Cham
     return made
 
 
-def _base_of(adapter: Path, champion: Champion, otherwise: str | None) -> dict[str, str]:
-    """Return which base weights an adapter was trained on, as its training wrote it down."""
+def _said_by(adapter: Path, champion: Champion, otherwise: str | None) -> dict[str, str]:
+    """Return how an adapter is asked, and on which base weights it was trained, as its result says."""
     said: dict[str, Any] = {}
     if (adapter / RESULT).exists():
         said = orjson.loads((adapter / RESULT).read_bytes())
     revision = said.get("base_revision") or said.get("base_sha256") or otherwise
     return {
+        "student_prompt": "text" if said.get("short_prompt") else "full",
         "base_revision": known_revision(champion.weights) if revision is None else revision,
         "base_sha256": said.get("base_sha256") or "",
     }

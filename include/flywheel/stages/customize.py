@@ -30,6 +30,7 @@ def customize(spec: CustomizeSpec, progress: ProgressCallback | None = None) -> 
     """Fine-tune a student, or find the adapter that an earlier job made from the same input.
 
     A job that was killed goes on from its last checkpoint. Two jobs with the same spec wait for each other.
+    Where the form of its prompts is open, it is decided here: see `flywheel.stages.prompt_choice`.
 
     Args:
         spec: the job.
@@ -41,6 +42,10 @@ def customize(spec: CustomizeSpec, progress: ProgressCallback | None = None) -> 
         ArtifactError: the dataset is missing or damaged.
         JobError: SIGTERM ended the job after a checkpoint.
     """
+    if spec.is_open:
+        from flywheel.stages.prompt_choice import customize_open
+
+        return customize_open(spec, progress)
     root, key = ArtifactRoot(spec.artifact_root), spec.key
     found = _find(root, key)
     if found is not None:
@@ -72,6 +77,13 @@ def read_records(path: Path, most: int | None = None) -> list[dict[str, Any]]:
                 ) from None
             records.append(record)
     return records
+
+
+def short_prompt_for(spec: CustomizeSpec, dataset: Path) -> ShortPrompt | None:
+    """Return what the prompts of a training leave out; None: it is of whole ones."""
+    if spec.student_prompt != "text":
+        return None
+    return ShortPrompt.of(read_records(dataset / "train.jsonl", LOOKED_AT))
 
 
 def _chats(
@@ -111,9 +123,8 @@ def train(
     parts = Parts()
     with parts.time("load"):
         dataset = root.fetch("datasets", spec.dataset)
-        train = read_records(dataset / "train.jsonl", max(spec.size, LOOKED_AT))
-        short = ShortPrompt.of(train) if spec.student_prompt == "text" else None
-        train = train[: spec.size]
+        train = read_records(dataset / "train.jsonl", spec.size)
+        short = short_prompt_for(spec, dataset)
         if len(train) < spec.size:
             raise NotEnoughRecordsError(
                 f"dataset {spec.dataset} has {len(train)} training records, fewer than the {spec.size} of "

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -106,7 +105,7 @@ def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> Ev
     return cast("EvaluateResult", result)
 
 
-def _choose(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers[Any]:
+def choose_among(model: Any, prompts: Sequence[Any], trie: LabelTrie, **settings: Any) -> Answers[Any]:
     """Return the answers to prompts out of a closed set."""
     from flywheel.students.choosing import choose
     from flywheel.students.gpu.backend import gpu_choices
@@ -157,11 +156,8 @@ def answer_and_score(
         student = load_student(spec.student, device)
         model = student.model
         if spec.adapter is not None:
-            adapter = root.fetch("adapters", spec.adapter)
-            model = load_adapter(model, adapter)
-            if is_asked_short(adapter):
-                # By what tonight's prompts share: a champion may have been trained under another prompt.
-                short = ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
+            model = load_adapter(model, root.fetch("adapters", spec.adapter))
+            short = short_prompt_of(root, spec)
     # Asked besides: texts with instructions in them, and the slice that probabilities are calibrated on.
     told, held = injected(spec, records), read_calibration_records(root, spec)
     requests = [record["messages"][:-1] for record in records]
@@ -207,7 +203,7 @@ def answer_and_score(
             given = answers.given
         else:
             trie = LabelTrie(student.chat.answers(requests[fitting[0] if fitting else 0], spec.answers))
-            answers = _choose(model, asked, trie, **settings)
+            answers = choose_among(model, asked, trie, **settings)
             given = [choice.tokens for choice in answers.given]
             if spec.adapter is not None and fitting:
                 of_slice = [at for at in asked_of if at >= count + len(told)]
@@ -269,12 +265,20 @@ def read_calibration_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dic
     return read_records(path)
 
 
-def is_asked_short(adapter: Path) -> bool:
-    """Return whether the student of an adapter's folder is asked the text alone."""
-    result = adapter / RESULT
-    if not result.exists():
-        return False
-    return CustomizeResult.model_validate_json(result.read_bytes()).short_prompt is not None
+def short_prompt_of(root: ArtifactRoot, spec: EvaluateSpec) -> ShortPrompt | None:
+    """Return what the prompts of an evaluation leave out; None: the student is asked whole ones.
+
+    By what tonight's prompts share: a champion may have been trained under another prompt.
+
+    Raises:
+        ArtifactError: the dataset or the adapter is missing or damaged.
+    """
+    if spec.adapter is None:
+        return None
+    result = root.fetch("adapters", spec.adapter) / RESULT
+    if not result.exists() or CustomizeResult.model_validate_json(result.read_bytes()).short_prompt is None:
+        return None
+    return ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
 
 
 def read_training_records(

@@ -59,6 +59,11 @@ class ShortPrompt(BaseModel):
         length = len(before) + len(after) + sum(len(str(message.get("content"))) for message in messages)
         return cls(messages=messages, before=before, after=after) if length >= LEAST else None
 
+    def shortened(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a line of a data set without what is left out."""
+        *request, answer = record["messages"]
+        return {**record, "messages": [*self.shorten(request), answer]}
+
     def shorten(self, messages: Messages) -> list[dict[str, Any]]:
         """Return a conversation without what is left out; one of another form as it is."""
         count = len(self.messages)

@@ -87,10 +87,11 @@ def _checkpoints(run: Run, path: str) -> set[tuple[str, str]]:
     if not kept:
         return set()
     try:
-        key = CustomizeSpec.model_validate(run_files.read_json(run, path)).key
+        spec = CustomizeSpec.model_validate(run_files.read_json(run, path))
+        keys = {training.key for training in spec.trainings}
     except (StudentError, ValueError):
         return set()
-    return {("scratch", key)} if key in kept else set()
+    return {("scratch", key) for key in keys & kept}
 
 
 def _used_by_others(run: Run, made: set[tuple[str, str]]) -> set[tuple[str, str]]:

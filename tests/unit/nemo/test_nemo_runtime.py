@@ -27,19 +27,21 @@ from tests.unit.nemo.nemo_server import NAMESPACE, SMALL
 # -- the work ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("prompt", ["full", "text"])
 def test_a_candidate_gets_the_scores_that_runtime_local_gives_it(
-    start: Start, tmp_path: Path, material: Path
+    start: Start, tmp_path: Path, material: Path, prompt: str
 ) -> None:
     flywheel = start()
-    made = flywheel.run(flywheel.customize_spec())
+    made = flywheel.run(flywheel.customize_spec(student_prompt=prompt))
     found = flywheel.run(flywheel.evaluate_spec(made.adapter))
     local = flywheel.config.students[0].model_copy(update={"weights": str(material / "student")})
-    here = customize(changed(flywheel.customize_spec(), student=local.model_dump()))
+    here = customize(changed(flywheel.customize_spec(student_prompt=prompt), student=local.model_dump()))
     there = evaluate(changed(flywheel.evaluate_spec(here.adapter), student=local.model_dump()))
     assert [point.loss for point in made.losses] == pytest.approx(
         [point.loss for point in here.losses], rel=1e-4
     )
     assert made.val_loss == pytest.approx(here.val_loss, rel=1e-4)
+    assert made.short_prompt == here.short_prompt and (made.short_prompt is None) == (prompt == "full")
     assert (found.f1_weighted, found.accuracy) == (there.f1_weighted, there.accuracy)
     assert found.injections is not None and found.injections == there.injections
     in_flight = min(flywheel.config.runtime.nemo.parallel_requests, found.records)

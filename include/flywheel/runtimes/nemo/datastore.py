@@ -35,7 +35,7 @@ from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RUN_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER
 from flywheel.runtimes.nemo.services import Say, address, auth_headers, explain, is_transient, reason
-from flywheel.stages.customize import read_records, watched_records
+from flywheel.stages.customize import read_records, short_prompt_for, watched_records
 from flywheel.stages.evaluate import read_eval_records
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,9 @@ class Datastore:
                 f"size {spec.size}; lower `sizes` or wait for more records"
             )
         val = read_records(folder / "val.jsonl", watched_records(spec.size))
+        short = short_prompt_for(spec, folder)
+        if short is not None:
+            train, val = ([short.shortened(record) for record in part] for part in (train, val))
         files = {TRAINING: b"".join(_lines(train))}
         if val:
             files[VALIDATION] = b"".join(_lines(val))

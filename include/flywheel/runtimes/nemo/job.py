@@ -19,7 +19,13 @@ from flywheel.config import Config, Student
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.student import CustomizerConfig
-from flywheel.jobs import CUSTOMIZE_VERSION, EVALUATE_VERSION, CustomizeSpec, EvaluateSpec
+from flywheel.jobs import (
+    CUSTOMIZE_VERSION,
+    EVALUATE_VERSION,
+    SHORT_PROMPT_VERSION,
+    CustomizeSpec,
+    EvaluateSpec,
+)
 from flywheel.students.settings import settle
 
 SPEC_SUFFIX = ".spec.json"
@@ -156,7 +162,8 @@ def adapter_key(spec: CustomizeSpec) -> str:
     base = [spec.student.model_name, spec.student.customizer_configs.target]
     limit = [spec.student.context_length, spec.student.customizer_configs.max_seq_length]
     precision = spec.student.customizer_configs.training_precision
-    asked = [hyperparameters(spec), *([precision] if precision else [])]
+    prompt = [SHORT_PROMPT_VERSION] if spec.student_prompt == "text" else []
+    asked = [hyperparameters(spec), *([precision] if precision else []), *prompt]
     return key_of("nemo-adapter", CUSTOMIZE_VERSION, base, limit, spec.dataset, spec.size, *asked)
 
 

@@ -22,6 +22,7 @@ from flywheel.icl import estimate, with_examples
 from flywheel.jobs import RESULT, CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
+from flywheel.stages.customize import short_prompt_for
 from flywheel.stages.evaluate import Speed, keep_evaluation, read_eval_records, read_training_records
 from flywheel.students.comparing import compare, teacher_calls
 from flywheel.students.settings import settle
@@ -186,7 +187,8 @@ def _adapter(
         return found.model_copy(update={"found": True, "steps_run": 0})
     if trained is None:
         raise JobError(f"{job.name}: ended on NeMo, but what it gave is not in {job.state_url}")
-    result = _trained(job, spec, trained)
+    short = short_prompt_for(spec, root.fetch("datasets", spec.dataset))
+    result = _trained(job, spec, trained).model_copy(update={"short_prompt": short})
     pointer = {
         "output_model": trained.output_model,
         "job": trained.job,

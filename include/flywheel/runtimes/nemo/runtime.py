@@ -24,7 +24,7 @@ from flywheel.runtimes.nemo.models import find_adapter
 from flywheel.runtimes.nemo.nims import Nims
 from flywheel.runtimes.nemo.results import Answered, Trained, read_state, split, write_state
 from flywheel.runtimes.nemo.services import Say, Services
-from flywheel.stages.evaluate import read_eval_records
+from flywheel.stages.evaluate import read_eval_records, short_prompt_of
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +164,9 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
         requests, examples = await asyncio.to_thread(results.requests_of, spec, records)
         told = injected(spec, records)
         asked = [*requests, *(one.request for one in told)]
+        short = await asyncio.to_thread(short_prompt_of, root, spec)
+        if short is not None:
+            asked = [short.shorten(one) for one in asked]
         tools = [record.get("tools") for record in [*records, *(records[one.place] for one in told)]]
         answers = await _answers(services, job, spec, asked, tools)
         parameters = await parameters_of(services, job)
