@@ -55,6 +55,9 @@ lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/deptry include dags plugins
+	$(BIN)/deptry tests benchmarks scripts --ignore DEP002,DEP004
+	$(BIN)/python scripts/dead_code.py
 
 test-unit: install-dev
 	$(BIN)/pytest tests/unit -n 2

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flywheel.artifacts import ArtifactRoot
-from flywheel.config import Config, Student
+from flywheel.config import Config
 from flywheel.config.loading import project_home
 from flywheel.config.overrides import override_config
 from flywheel.config.sides import WORDS
@@ -234,8 +234,3 @@ def with_pinned_weights(plan: Plan) -> Plan:
             log.warning("%s: its weights are not pinned: %s", student.name, error)
         students.append(student)
     return plan.model_copy(update={"config": plan.config.model_copy(update={"nims": tuple(students)})})
-
-
-def student_of(plan: Plan, name: str) -> Student:
-    """Return the configuration of a student of the plan."""
-    return plan.config.student(name)

@@ -53,13 +53,13 @@ def test_a_reader_goes_on_where_it_was_when_the_node_restarts(
         seen = [next(reading).id for _ in range(10)]
         # Documents get other places in their shard, as merges do it too: the last ones of the first pages.
         client, index = store._cluster.client, f"{config.index}-records"
-        for number, id in enumerate(list(store.read_ids(*SCOPE, ALWAYS)), 1):
+        for number, id in enumerate([id for id, _ in store.read_known(*SCOPE, ALWAYS)], 1):
             if number % 200 == 0:
                 client.index(index=index, id=id, document=client.get(index=index, id=id)["_source"])
         node.kill()
         node.start()
         seen += [record.id for record in reading]
-        assert seen == list(store.read_ids(*SCOPE, ALWAYS))
+        assert seen == [id for id, _ in store.read_known(*SCOPE, ALWAYS)]
         assert len(seen) == 5_000
 
 
@@ -124,7 +124,7 @@ def test_a_newer_schema_brings_the_documents_along_and_an_older_flywheel_is_told
 ) -> None:
     monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", window)
     store.write(records(700))
-    ids = list(store.read_ids(*SCOPE, ALWAYS))
+    ids = [id for id, _ in store.read_known(*SCOPE, ALWAYS)]
     reading = store.read(*SCOPE, ALWAYS)
     first = next(reading)
     indexes = Indexes(store._cluster, store.config.index, 1, 0)

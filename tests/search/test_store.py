@@ -47,9 +47,9 @@ def test_windows_of_time_lie_side_by_side_wherever_the_records_are(
     ordered = [record.id for record in sorted(made, key=lambda record: (record.timestamp, record.id))]
     for window in (7, 50, 400, 10_000):
         monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", window)
-        assert list(store.read_ids(*SCOPE, ALWAYS)) == ordered
+        assert [id for id, _ in store.read_known(*SCOPE, ALWAYS)] == ordered
         assert [record.id for record in store.read(*SCOPE, ALWAYS)] == ordered
-        assert list(store.read_ids(*SCOPE, 1_700_000_000)) == ordered[:1]
+        assert [id for id, _ in store.read_known(*SCOPE, 1_700_000_000)] == ordered[:1]
 
 
 def test_answers_are_read_in_windows_too(store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_records_that_were_read_are_not_asked_for_again(
     with ElasticsearchStore(store.config, rereads=True) as reader:
         read = list(reader.read(*SCOPE, ALWAYS))
         store.write([news_record("written since")])
-        (later,) = set(store.read_ids(*SCOPE, ALWAYS)) - {record.id for record in read}
+        (later,) = {id for id, _ in store.read_known(*SCOPE, ALWAYS)} - {record.id for record in read}
         by_id = {record.id: record for record in [*read, news_record("written since")]}
         wanted = [record.id for record in read[::-2]]
         wanted.insert(1200, later)

@@ -308,7 +308,7 @@ def test_what_is_wrong_in_the_second_process_is_said_here(tmp_path: Path, monkey
     plan = news_plan(tmp_path)
     monkeypatch.setattr(reading, "APART_FROM", 1)
     with SqliteStore(tmp_path / "records.sqlite") as opened:
-        ids = [*opened.read_ids(plan.workload_id, plan.client_id, plan.cutoff), "f" * 32]
+        ids = [*(id for id, _ in opened.read_known(plan.workload_id, plan.client_id, plan.cutoff)), "f" * 32]
         with pytest.raises(StoreError, match=r"record f{32} is gone from the store"):
             list(reading.reduced(plan, opened, ids, Sift(None)))
         monkeypatch.setattr(reading.sys, "executable", "/bin/false")

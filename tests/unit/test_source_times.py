@@ -17,7 +17,7 @@ from flywheel.config.source import SourceConfig
 from flywheel.errors import SourceError
 from flywheel.quarantine import Quarantine
 from flywheel.sources import Headline, read_headlines, read_log_records
-from flywheel.sources.timestamps import TimeReader, parse_time, parse_timestamp
+from flywheel.sources.timestamps import TimeReader
 from flywheel.workload import Workload
 
 HALF_PAST_ONE = 1717162200  # 2024-05-31T13:30:00Z
@@ -131,7 +131,7 @@ def test_numbers_are_read_by_their_size(value: Any) -> None:
     "value", [20240531, 20240531.0, "20240531", 45443, 45443.0, "2024-05-31", "May 31, 2024"]
 )
 def test_a_day_is_known_when_it_ends(value: Any) -> None:
-    assert parse_time(value, UTC) == (MIDNIGHT, MIDNIGHT + 86399)
+    assert TimeReader(UTC).read(value) == (MIDNIGHT, MIDNIGHT + 86399)
 
 
 def test_a_day_of_a_spreadsheet_is_one_of_the_sources_zone() -> None:
@@ -232,7 +232,7 @@ def test_a_moment_is_the_same_in_every_form(moment: int) -> None:
 )
 def test_anything_is_a_time_of_a_time_that_is_meant_or_refused(value: Any) -> None:
     try:
-        timestamp, known_at = parse_time(value, UTC)
+        timestamp, known_at = TimeReader(UTC).read(value)
     except ValueError as error:
         assert str(error)
     else:
@@ -337,4 +337,4 @@ def test_a_log_of_times_that_cannot_be_read_stops_its_source(tmp_path: Path) -> 
 
 
 def test_dates_of_other_years_than_mail_has_are_read() -> None:
-    assert parse_timestamp(date(2024, 5, 31), UTC) == MIDNIGHT
+    assert TimeReader(UTC).read(date(2024, 5, 31)).timestamp == MIDNIGHT

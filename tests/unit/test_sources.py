@@ -24,7 +24,7 @@ from flywheel.config.source import SourceConfig
 from flywheel.errors import SourceError
 from flywheel.quarantine import Quarantine
 from flywheel.sources import Headline, read_headlines, read_log_records
-from flywheel.sources.timestamps import parse_time, parse_timestamp
+from flywheel.sources.timestamps import TimeReader
 from flywheel.workload import Workload
 
 MARCH_1 = 1709251200  # 2024-03-01T00:00:00Z
@@ -198,8 +198,8 @@ def test_a_slow_feed_is_known_later_than_its_time(tmp_path: Path) -> None:
 def test_only_a_value_without_a_time_of_day_waits_for_its_end(
     value: Any, zone: str, known_after: int
 ) -> None:
-    timestamp, known_at = parse_time(value, ZoneInfo(zone))
-    assert timestamp == parse_timestamp(value, ZoneInfo(zone))
+    timestamp, known_at = TimeReader(ZoneInfo(zone)).read(value)
+    assert timestamp == TimeReader(ZoneInfo(zone)).read(value).timestamp
     assert known_at - timestamp == known_after
 
 
@@ -407,12 +407,12 @@ def test_a_path_without_files_is_an_error_with_its_key(tmp_path: Path, path: str
     ],
 )
 def test_times_are_read_in_all_usual_forms(value: object, expected: int) -> None:
-    assert parse_timestamp(value, UTC) == expected
+    assert TimeReader(UTC).read(value).timestamp == expected
 
 
 def test_a_time_without_a_zone_is_in_the_zone_of_the_source(tmp_path: Path) -> None:
-    assert parse_timestamp("2024-03-01", ZoneInfo("America/New_York")) == MARCH_1 + 5 * 3600
-    assert parse_timestamp("2024-03-01T00:00:00Z", ZoneInfo("America/New_York")) == MARCH_1
+    assert TimeReader(ZoneInfo("America/New_York")).read("2024-03-01").timestamp == MARCH_1 + 5 * 3600
+    assert TimeReader(ZoneInfo("America/New_York")).read("2024-03-01T00:00:00Z").timestamp == MARCH_1
     headlines, _ = read_bytes(tmp_path, HEADER + GOOD_ROW, time_zone="Asia/Tokyo")
     assert headlines[0].timestamp == MARCH_1 - 9 * 3600
 

@@ -255,7 +255,7 @@ def test_nothing_of_a_forgotten_client_is_left_in_the_bytes_of_the_file(tmp_path
             [(f"key-gone-{i}", Answer(f"gone-{i} says", "m", 1)) for i in range(300)],
             ("news_classifier", "gone"),
         )
-        ids = [bytes.fromhex(name) for name in store.read_ids("news_classifier", "gone", ALWAYS)]
+        ids = [bytes.fromhex(name) for name, _ in store.read_known("news_classifier", "gone", ALWAYS)]
         assert len(ids) == 600
         store.forget([("news_classifier", "gone")])
         files = b"".join(file.read_bytes() for file in tmp_path.iterdir())  # the log is still there

@@ -81,7 +81,7 @@ def _turn(config: Config, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (made / "of.json").write_bytes(orjson.dumps({"dataset": dataset}))
         (made / "answers.txt").write_text(word)
     with open_store(config.store) as store:
-        record_id = next(store.read_ids(WORKLOAD, client, 1 << 40))
+        record_id = next(store.read_known(WORKLOAD, client, 1 << 40))[0]
     half = Path(root.url) / "datasets" / f".{key_of('half', client)}.12ab34cd"
     half.mkdir()
     (half / "train.jsonl").write_bytes(orjson.dumps({"id": record_id, "text": word}) + b"\n")

@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, tzinfo
 from decimal import Decimal
-from functools import lru_cache
 from typing import NamedTuple
 
 from flywheel.sources.time_formats import NUMBER, PARTS, Found, Number, day_of, reader_of, seconds_of
@@ -184,18 +183,3 @@ def _compact(day: str, clock: str | None, fraction: str | None) -> datetime | da
     if fraction:
         return None
     raise ValueError("it could be a date with its time, or unix time")
-
-
-def parse_time(value: object, zone: tzinfo) -> Time:
-    """Return a point in time, and from when it counts as known; see `TimeReader.read`."""
-    return _reader(zone).read(value)
-
-
-def parse_timestamp(value: object, zone: tzinfo) -> int:
-    """Return unix seconds; see `TimeReader.read`."""
-    return _reader(zone).read(value).timestamp
-
-
-@lru_cache(64)
-def _reader(zone: tzinfo) -> TimeReader:
-    return TimeReader(zone)

@@ -111,12 +111,11 @@ class RecordStore(Protocol):
         """
         ...
 
-    def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
-        """Stream the ids of the records that `read` would give, in its order; much cheaper than `read`."""
-        ...
-
     def read_known(self, workload_id: str, client_id: str, before: int) -> Iterator[tuple[str, int]]:
-        """Stream the ids with their `known_at`, as `read_ids` does."""
+        """Stream the ids of the records that `read` would give, in its order, each with its `known_at`.
+
+        That is much cheaper than `read`.
+        """
         ...
 
     def get(self, ids: Iterable[str]) -> Iterator[Record]:
@@ -129,10 +128,6 @@ class RecordStore(Protocol):
 
     def count(self, workload_id: str, client_id: str, before: int) -> int:
         """Return the number of records with known_at < before."""
-        ...
-
-    def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
-        """Return the number of records with known_at < before of each label, the labels sorted."""
         ...
 
     def counts_by_labeller(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:

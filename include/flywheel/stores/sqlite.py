@@ -139,12 +139,8 @@ class SqliteStore(SqliteAnswers):
                 return
             after = (rows[-1][10], rows[-1][2], rows[-1][0])
 
-    def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
-        """Stream the ids of the records that `read` would give, in its order."""
-        return (record_id for record_id, _ in self.read_known(workload_id, client_id, before))
-
     def read_known(self, workload_id: str, client_id: str, before: int) -> Iterator[tuple[str, int]]:
-        """Stream the ids with their `known_at`, as `read_ids` does."""
+        """Stream the ids of the records that `read` would give, in its order, each with its `known_at`."""
         after = (-1, -1, b"")
         while True:
             rows = self._file.select(
@@ -178,15 +174,6 @@ class SqliteStore(SqliteAnswers):
             (self._scope(workload_id, client_id), before),
         )
         return int(rows[0][0])
-
-    def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
-        """Return the number of records with known_at < before of each label, the labels sorted."""
-        rows = self._file.select(
-            "SELECT label, count(*) FROM records WHERE scope = ? AND known_at < ? "
-            "GROUP BY label ORDER BY label",
-            (self._scope(workload_id, client_id), before),
-        )
-        return dict(rows)
 
     def counts_by_labeller(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
         """Return the number of records with known_at < before by who labelled them."""

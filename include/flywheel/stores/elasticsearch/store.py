@@ -43,8 +43,6 @@ from flywheel.stores.prompts import (
 
 # Of documents on a `Shelf`: some five million.
 SHELF_BYTES = 2 << 30
-# Labels of a workload: far more than any has.
-MAX_LABELS = 10_000
 
 
 class ElasticsearchStore(ElasticsearchAnswers):
@@ -125,12 +123,8 @@ class ElasticsearchStore(ElasticsearchAnswers):
             self._shelf.put(documents)
             yield from map(self._record, documents)
 
-    def read_ids(self, workload_id: str, client_id: str, before: int) -> Iterator[str]:
-        """Stream the ids of the records that `read` would give, in its order."""
-        return (record_id for record_id, _ in self.read_known(workload_id, client_id, before))
-
     def read_known(self, workload_id: str, client_id: str, before: int) -> Iterator[tuple[str, int]]:
-        """Stream the ids with their `known_at`, as `read_ids` does."""
+        """Stream the ids of the records that `read` would give, in its order, each with its `known_at`."""
         for page in self._pages(workload_id, client_id, before, source=False):
             for hit in page:
                 yield hit["sort"][2], hit["sort"][0] // 1000
@@ -156,21 +150,6 @@ class ElasticsearchStore(ElasticsearchAnswers):
             query=records_before(workload_id, client_id, before),
         )
         return int(answer["count"])
-
-    def counts_by_label(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
-        """Return the number of records with known_at < before of each label, the labels sorted."""
-        self._refresh(RECORDS)
-        answer = self._cluster.call(
-            "count records",
-            self._cluster.client.search,
-            index=self._alias(RECORDS),
-            size=0,
-            query=records_before(workload_id, client_id, before),
-            aggregations={
-                "labels": {"terms": {"field": "label", "size": MAX_LABELS, "order": {"_key": "asc"}}}
-            },
-        )
-        return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["labels"]["buckets"]}
 
     def counts_by_labeller(self, workload_id: str, client_id: str, before: int) -> dict[str, int]:
         """Return the number of records with known_at < before by who labelled them."""
