@@ -30,9 +30,9 @@ from typing import Any
 from benchmarks.demo_records import CLIENT, log_records
 from benchmarks.settings import changed_config
 from flywheel.demo.headlines import generate
-from flywheel.plan import Plan, make_plan
+from flywheel.runs.plan import Plan, make_plan
 from flywheel.stores.sqlite import SqliteStore
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 SIZES = (5000, 10000, 25000)
 EVAL_SIZE = 1000

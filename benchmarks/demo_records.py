@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from flywheel.demo.headlines import DemoHeadline
-from flywheel.records import Record, make_record
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record, make_record
+from flywheel.workloads.workload import Workload
 
 CLIENT = "benchmark"
 

@@ -38,8 +38,8 @@ from benchmarks.demo_records import CLIENT, log_records
 from benchmarks.settings import changed_config
 from flywheel.config.store import ElasticsearchConfig
 from flywheel.demo.headlines import generate
-from flywheel.plan import make_plan
-from flywheel.records import Record
+from flywheel.runs.plan import make_plan
+from flywheel.workloads.records import Record
 from tests.search.node import SearchNode
 
 VARIABLE = "AIRFLOW_CONN_FLYWHEEL_ELASTICSEARCH"

@@ -26,15 +26,15 @@ from typing import Any
 import orjson
 
 from benchmarks import gpu_common as common
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Student, resolve_path
 from flywheel.config.schema import EvaluationConfig, RuntimeConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.demo.headlines import generate as make_headlines
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import Job, JobKind
 from flywheel.runtimes.local import LocalRuntime
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 DATASET = "benchmark"
 
@@ -167,7 +167,7 @@ def run_job(
     if runtime is not None:
         runtime.run(Job(kind, str(file), path.name), lambda line: print(line, file=sys.stderr))
     else:
-        command = [sys.executable, "-m", "flywheel.cli", kind, str(file)]
+        command = [sys.executable, "-m", "flywheel.cli.main", kind, str(file)]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=sys.stderr)
     wall = time.perf_counter() - started
     answer = json.loads(path.with_suffix(".json").read_text())

@@ -32,15 +32,15 @@ from typing import Any
 
 import yaml
 
-from flywheel.artifacts import key_of
-from flywheel.champion import Champion, RegistryEntry, champion_folder, decisions, read_state
-from flywheel.errors import FlywheelError
-from flywheel.plan import Plan
+from flywheel.artifacts.root import key_of
+from flywheel.common.errors import FlywheelError
 from flywheel.promotion import transitions
+from flywheel.promotion.champion import Champion, RegistryEntry, champion_folder, decisions, read_state
 from flywheel.promotion.timeline import Timeline
 from flywheel.promotion.whole import load_champion
 from flywheel.report.model import Report
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
 from flywheel.stages import promote as stage
 from flywheel.stages import score as score_stage
 from flywheel.stages.score import ScoreResult, score

@@ -132,7 +132,7 @@ def _write_headlines(path: Path, rows: int) -> None:
 
 def _plan(folder: Path) -> Any:
     from flywheel.config.loading import validate_config
-    from flywheel.plan import make_plan
+    from flywheel.runs.plan import make_plan
 
     data = {
         "nims": [{"model_name": "test/1b"}],

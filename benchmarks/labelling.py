@@ -38,9 +38,9 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.config.loading import validate_config
-from flywheel.plan import Plan, make_plan
+from flywheel.runs.plan import Plan, make_plan
 from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 CAPACITY = 64
 MEDIAN_MS = 300

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from flywheel.config.schema import PromotionConfig
-from flywheel.promotion.choice import reaching
-from flywheel.promotion.statistics import (
+from flywheel.evaluation.choice import reaching
+from flywheel.evaluation.statistics import (
     bound_of_difference,
     paired_difference,
     standard_error,

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.integration.web_server import WebServer, make_project
 from tests.unit.finished_run import WORKLOAD
 
@@ -189,8 +189,8 @@ def _run_peer(file: Path, folder: Path) -> dict[str, Any]:
 
 def _peer(file: Path, folder: Path) -> dict[str, Any]:
     from flywheel.config.source import SourceConfig
-    from flywheel.quarantine import Quarantine
     from flywheel.sources import read_log_records
+    from flywheel.sources.quarantine import Quarantine
     from flywheel.stores.sqlite import SqliteStore
 
     store_file = folder / "peer.sqlite"

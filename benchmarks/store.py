@@ -29,7 +29,7 @@ from benchmarks.ingest import VARIABLE, report
 from benchmarks.settings import changed_config
 from flywheel.config.store import ElasticsearchConfig, StoreConfig
 from flywheel.demo.headlines import generate
-from flywheel.plan import make_plan
+from flywheel.runs.plan import make_plan
 from flywheel.stages.curate import curate
 from flywheel.stores import open_store
 from tests.search.node import SearchNode

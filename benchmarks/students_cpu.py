@@ -39,7 +39,7 @@ from flywheel.students.generation import generate
 from flywheel.students.loading import LoadedStudent, load_student
 from flywheel.students.rows import Sample, build_row, common_prefix
 from flywheel.students.training import fine_tune
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 CPU = torch.device("cpu")
 BATCH = 64

@@ -28,7 +28,7 @@ from typing import Any
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.schema import DataSplitConfig, Student
 from flywheel.config.training import LoraConfig, TrainingConfig
@@ -36,12 +36,12 @@ from flywheel.curation.reading import Reduced
 from flywheel.curation.samples import collect
 from flywheel.curation.splits import split
 from flywheel.curation.words import words_of
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
-from flywheel.promotion.statistics import f1_with_interval, paired_difference
+from flywheel.evaluation.statistics import f1_with_interval, paired_difference
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
 from flywheel.students.linear.model import fit
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 PROJECT = Path(__file__).parents[1]
 EVAL_SIZE = 8000

@@ -27,7 +27,7 @@ RUN set -eu; \
     uv venv --quiet --python python3 /opt/venv; \
     uv pip install --no-deps --require-hashes -r /opt/locks/requirements-cluster.txt; \
     rm -rf /tmp/uv; \
-    printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
+    printf '#!/opt/venv/bin/python\nfrom flywheel.cli.main import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
     chmod 755 /opt/venv/bin/flywheel
 
 FROM ${BASE} AS code

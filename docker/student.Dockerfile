@@ -38,7 +38,7 @@ RUN set -eu; \
     uv pip install --no-deps --require-hashes -r /opt/locks/requirements-serving.txt; \
     uv pip install --no-deps --require-hashes -r /opt/locks/requirements-s3.txt; \
     rm -rf /tmp/rest.txt /tmp/uv; \
-    printf '#!/opt/venv/bin/python\nfrom flywheel.cli import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
+    printf '#!/opt/venv/bin/python\nfrom flywheel.cli.main import main\n\nmain()\n' > /opt/venv/bin/flywheel; \
     chmod 755 /opt/venv/bin/flywheel
 
 # Compiled ahead: the root file system is read-only where the image runs.

@@ -121,7 +121,7 @@ class Airflow:
         subprocess.run(["chown", "-R", f"{USER_ID}:{USER_ID}", str(self.home)], check=True)
         self._start_postgres()
         self.run("airflow", "db", "migrate")
-        self.run("flywheel.cli", "headlines", "state/demo/headlines.csv", "--count", "1200")
+        self.run("flywheel.cli.main", "headlines", "state/demo/headlines.csv", "--count", "1200")
         self.start_teacher()
         for name in COMPONENTS:
             self.start_component(name)
@@ -167,7 +167,7 @@ class Airflow:
     def start_teacher(self) -> None:
         """Start the stand-in teacher."""
         port = str(self.ports["teacher"])
-        command = self._as_user("-m", "flywheel.cli", "stand-in-teacher", "--port", port)
+        command = self._as_user("-m", "flywheel.cli.main", "stand-in-teacher", "--port", port)
         command += ["--answers", str(self.home / "state/demo/headlines.csv")]
         self.processes.start("teacher", command, env=self.environment)
 

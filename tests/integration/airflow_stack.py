@@ -22,14 +22,14 @@ import httpx
 import psutil
 import yaml
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.demo.headlines import write_csv
 from flywheel.laptop import home
 from flywheel.laptop.api import DONE, AirflowApi, TaskState
 from flywheel.laptop.failures import describe, log_path
 from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 
 PROJECT = Path(__file__).parents[2]
 HEADLINES = 420
@@ -106,7 +106,7 @@ class Stack:
 
     def teacher(self, answers: Path, port: int, *options: str) -> list[str]:
         """Return the command of a stand-in teacher."""
-        command = [sys.executable, "-m", "flywheel.cli", "stand-in-teacher"]
+        command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-teacher"]
         return [*command, "--answers", str(answers), "--port", str(port), *options]
 
     def stop(self) -> None:

@@ -15,17 +15,17 @@ from typing import Any
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_folder
-from flywheel.plan import Plan
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.promotion.champion import Champion, champion_folder
 from flywheel.promotion.older import number_decisions
 from flywheel.report.build import build_report
 from flywheel.report.files import write_report
 from flywheel.report.outcomes import gather
 from flywheel.report.verdict import verdict_of
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
 from flywheel.stages.evaluate import PREDICTIONS
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.finished_run import EVAL_RECORDS, TABLE_1, WORKLOAD, config_of, finish, plan_of
 
 HEADLINES = (

@@ -22,7 +22,7 @@ from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
 
-from flywheel.orchestration.seal import sealed
+from flywheel.runtimes.seal import sealed
 
 DAG = "flywheel"
 

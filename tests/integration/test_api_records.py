@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from flywheel.config import load_config
-from flywheel.records import Record
 from flywheel.stores import open_store
+from flywheel.workloads.records import Record
 from tests.integration.web_server import WebServer, environment_of
 
 pytestmark = pytest.mark.slow

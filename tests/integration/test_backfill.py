@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.curation.result import CurateResult
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from flywheel.stages.label import LabelResult
 from tests.integration.airflow_stack import Stack, apart, report_of
 

@@ -12,7 +12,7 @@ import pytest
 from flywheel.forgetting.base import Whose
 from flywheel.forgetting.forget import ForgettingError, find, forget
 from flywheel.forgetting.machine_places import airflow_runs
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from tests.unit.finished_run import config_of, plan_of
 
 SEED = """

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import load_config
-from flywheel.jobs import CustomizeResult
+from flywheel.jobs.spec import CustomizeResult
 from flywheel.laptop.processes import free_port
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from flywheel.stores import open_store
 from tests.integration.airflow_stack import (
     HEADLINES,

@@ -20,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chat_endpoint import label_of
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.loading import validate_config
 from flywheel.laptop.processes import free_port
-from flywheel.plan import make_plan
-from flywheel.runs import Run, open_run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run, open_run
 from flywheel.stages.label import LabelResult
 
 HEADLINES = int(os.environ.get("FLYWHEEL_FAULT_HEADLINES", "3000"))
@@ -80,7 +80,7 @@ def start_endpoint(port: int, log: Path, seed: int) -> subprocess.Popen[str]:
 
 
 def start_labeller(root: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flywheel.cli", "label", "night", "--artifacts", str(root)]
+    command = [sys.executable, "-m", "flywheel.cli.main", "label", "night", "--artifacts", str(root)]
     with (root.parent / "labeller.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
 

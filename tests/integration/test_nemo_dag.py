@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.demo.headlines import write_csv
 from flywheel.laptop.processes import free_port
 from tests.integration.airflow_stack import PROJECT, wait_for, write_experiment
@@ -32,7 +32,7 @@ SIZE = 120
 
 @contextmanager
 def teaching(answers: Path, port: int, environment: dict[str, str]) -> Iterator[None]:
-    command = [sys.executable, "-m", "flywheel.cli", "stand-in-teacher", "--answers", str(answers)]
+    command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-teacher", "--answers", str(answers)]
     process = subprocess.Popen([*command, "--port", str(port)], env=environment)
 
     def is_up() -> bool:

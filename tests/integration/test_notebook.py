@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from flywheel.demo.headlines import generate
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.integration.airflow_stack import STUDENTS, Stack, make_home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -20,18 +20,18 @@ from typing import Any
 
 import pytest
 
-from flywheel import wheel
-from flywheel.champion import read_champion
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
-from flywheel.job_command import run_job
-from flywheel.plan import make_plan
+from flywheel.promotion.champion import read_champion
 from flywheel.promotion.timeline import Entry, Timeline, now
-from flywheel.records import Record, make_record
 from flywheel.report.model import Report
-from flywheel.runs import Run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
+from flywheel.runtimes.job_command import run_job
+from flywheel.stages import pipeline as wheel
 from flywheel.stores.sqlite import SqliteStore
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record, make_record
+from flywheel.workloads.workload import Workload
 from tests.unit.champions import place_hold, put_in_force
 from tests.unit.teacher_servers import stand_in
 

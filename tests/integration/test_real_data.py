@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.curation.result import CurateResult
 from flywheel.laptop.processes import free_port
 from flywheel.report import Report, render_markdown
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from flywheel.stages.label import LabelResult
 from tests.integration.airflow_stack import PROJECT, STUDENTS, Stack, apart
 

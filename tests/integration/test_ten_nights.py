@@ -25,23 +25,23 @@ from typing import Any
 import orjson
 import pytest
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import read_champion
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
 from flywheel.curation.result import CurateResult
-from flywheel.job_command import run_job
-from flywheel.plan import make_plan
-from flywheel.records import Record, make_record
+from flywheel.promotion.champion import read_champion
 from flywheel.report import read_report
-from flywheel.runs import Run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
+from flywheel.runtimes.job_command import run_job
 from flywheel.sources import clean_text
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.label import LabelResult
 from flywheel.stores import open_store
-from flywheel.teacher.stand_in import StandIn
 from flywheel.web import promotion
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record, make_record
+from flywheel.workloads.workload import Workload
+from flywheel_stand_ins.teacher import StandIn
 from tests.unit.teacher_servers import stand_in
 
 PROJECT = Path(__file__).parents[2]

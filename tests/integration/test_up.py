@@ -46,7 +46,7 @@ def environment(folder: Path, ci: bool) -> dict[str, str]:
 
 
 def command() -> list[str]:
-    return [sys.executable, "-m", "flywheel.cli", "up"]
+    return [sys.executable, "-m", "flywheel.cli.main", "up"]
 
 
 def run_up(folder: Path) -> subprocess.CompletedProcess[str]:

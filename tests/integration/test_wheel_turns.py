@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import read_champion
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.promotion.champion import read_champion
 from tests.integration.airflow_stack import Stack, apart, report_of, table_of, wait_for
 
 pytestmark = pytest.mark.slow

@@ -21,12 +21,12 @@ from unittest import mock
 import httpx
 import yaml
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import load_config
 from flywheel.laptop import home
 from flywheel.laptop.processes import free_port
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from tests.unit.finished_run import MEASURED, TABLE_1, WORKLOAD, finish, plan_of
 
 PROJECT = Path(__file__).parents[2]

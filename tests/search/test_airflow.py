@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.store import ElasticsearchConfig, StoreConfig
 from flywheel.curation.result import CurateResult
 from flywheel.laptop.home import airflow_home
 from flywheel.laptop.processes import free_port
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from flywheel.stages.label import LabelResult
 from flywheel.stores import open_store
 from flywheel.stores.elasticsearch.client import connect

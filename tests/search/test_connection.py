@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.common.errors import StoreError
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.errors import StoreError
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from flywheel.stores.elasticsearch.client import connect
 from tests.certificates import make_authority

@@ -8,12 +8,12 @@ from threading import Thread, Timer
 
 import pytest
 
+from flywheel.common.errors import StoreError
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.errors import StoreError
-from flywheel.records import Record
 from flywheel.stores import Answer, Rejected, WriteSummary
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from flywheel.stores.elasticsearch.indexes import RECORDS, Indexes, Schema
+from flywheel.workloads.records import Record
 from tests.search.node import SearchNode
 from tests.unit.news_records import news_record
 from tests.unit.store_contract import ALWAYS, SCOPE, records

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from flywheel.cli import app
+from flywheel.cli.main import app
 from flywheel.config.store import ElasticsearchConfig, StoreConfig
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import QUARANTINE_FILE, ingest

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import StoreError
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.errors import StoreError
 from flywheel.stores import Answer, RecordStore
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from tests.unit.news_records import news_record

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, Decision, champion_folder, decision_name, digest_of, read_state
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.promotion.champion import (
+    Champion,
+    Decision,
+    champion_folder,
+    decision_name,
+    digest_of,
+    read_state,
+)
 from flywheel.promotion.holds import Hold
 from flywheel.promotion.transitions import decide, lifted, promoted, rejected
 

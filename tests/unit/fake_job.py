@@ -1,4 +1,4 @@
-"""A stand-in for `flywheel.job_command`: a job that does what its SPEC says, for tests of the runtime."""
+"""A stand-in for `flywheel.runtimes.job_command`: a job that does what its SPEC says, for tests of the runtime."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from flywheel.job_command import hold_lifeline
+from flywheel.runtimes.job_command import hold_lifeline
 
 
 def start_environment() -> list[str]:

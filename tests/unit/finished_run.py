@@ -10,18 +10,18 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.champion import read_champion
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
 from flywheel.curation.result import CurateResult
-from flywheel.jobs import CustomizeResult, EvaluateResult
-from flywheel.plan import Candidate, Plan, make_plan
-from flywheel.runs import Run
+from flywheel.jobs.spec import CustomizeResult, EvaluateResult
+from flywheel.promotion.champion import read_champion
+from flywheel.runs.plan import Candidate, Plan, make_plan
+from flywheel.runs.run import Run
 from flywheel.stages.ingest import IngestResult
 from flywheel.stages.label import LabelResult
+from flywheel.stages.pipeline import CHAMPION
 from flywheel.teacher.agreement import Agreement, Disagreement, HumanConfusion
-from flywheel.wheel import CHAMPION
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 WORKLOAD = "include/workloads/news_classifier.yaml"
 PARAMETERS = {"1b": 1_240_000_000, "3b": 3_210_000_000, "8b": 8_030_000_000}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.config.loading import validate_config
-from flywheel.plan import Plan, make_plan
-from flywheel.records import LabelledBy, Record, make_record
-from flywheel.workload import Workload
+from flywheel.runs.plan import Plan, make_plan
+from flywheel.workloads.records import LabelledBy, Record, make_record
+from flywheel.workloads.workload import Workload
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flywheel.errors import StoreError
-from flywheel.records import Record
+from flywheel.common.errors import StoreError
 from flywheel.stores import Answer, Holdings, RecordStore, WriteSummary
+from flywheel.workloads.records import Record
 from tests.unit.news_records import news_record
 
 ALWAYS = 1 << 40

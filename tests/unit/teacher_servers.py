@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import uvicorn
 
-from flywheel.teacher.stand_in import Behaviour, StandIn
+from flywheel_stand_ins.teacher import Behaviour, StandIn
 
 
 @contextmanager

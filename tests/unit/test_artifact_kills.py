@@ -7,14 +7,14 @@ from pathlib import Path
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 
 KILLS = 100
 
 # One process writes and is killed, then the next; each is forked, as a start of Python takes a second.
 DRIVER = """
 import os, random, select, signal, sys
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 
 url, kills = sys.argv[1], int(sys.argv[2])
 LONG = "x" * 3_000_000  # so that writing it takes as long as the rest

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.errors import ArtifactError
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -190,7 +190,7 @@ def test_a_damaged_artifact_counts_as_missing_and_is_made_again(
 def test_bytes_that_were_changed_in_place_with_their_times_put_back_are_found(
     tmp_path: Path, monkeypatch
 ) -> None:
-    from flywheel import manifests
+    from flywheel.artifacts import manifests
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(manifests, "_TICK", -(10**18))  # as if the files had been written long ago
@@ -207,7 +207,7 @@ def test_bytes_that_were_changed_in_place_with_their_times_put_back_are_found(
 
 
 def test_bytes_are_hashed_once_a_machine_and_again_after_a_write(tmp_path: Path, monkeypatch) -> None:
-    from flywheel import manifests
+    from flywheel.artifacts import manifests
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(manifests, "_TICK", -(10**18))  # as if the files had been written long ago
@@ -229,7 +229,7 @@ def test_bytes_are_hashed_once_a_machine_and_again_after_a_write(tmp_path: Path,
 
 def test_a_file_that_was_written_in_this_moment_is_hashed_again(tmp_path: Path, monkeypatch) -> None:
     """Within one tick of the clock a second write leaves the times as they are."""
-    from flywheel import manifests
+    from flywheel.artifacts import manifests
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(manifests, "_TICK", 10**18)
@@ -363,8 +363,8 @@ def test_all_files_and_folders_of_an_artifact_are_synced_before_it_has_its_name(
 
 
 def test_what_a_stage_puts_in_place_is_synced_around_the_rename(tmp_path: Path, monkeypatch) -> None:
-    from flywheel.durable import put_in_place
-    from flywheel.quarantine import Quarantine
+    from flywheel.common.durable import put_in_place
+    from flywheel.sources.quarantine import Quarantine
 
     seen = spied(monkeypatch, tmp_path)
     (tmp_path / "aside").write_text("x")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from tests.s3_server import S3Server, s3_server
 
 s3fs = pytest.importorskip("s3fs")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.report import baseline as module
 from flywheel.report.baseline import baseline
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.finished_run import WORKLOAD, write_dataset
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flywheel.common.errors import ConfigError
 from flywheel.config import Config, load_config
 from flywheel.config.loading import validate_config
 from flywheel.config.student import CustomizerConfig
-from flywheel.errors import ConfigError
 from flywheel.runtimes.nemo.job import training_options
 
 # The addresses and the student that a whole file has.

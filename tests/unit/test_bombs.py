@@ -13,15 +13,15 @@ from types import SimpleNamespace
 import pytest
 import zstandard
 
-from flywheel import labels, quarantine, tool_calls
+from flywheel.common.errors import RecordError, SourceError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import RecordError, SourceError
-from flywheel.labels import parse_label
-from flywheel.quarantine import Quarantine
-from flywheel.records import Record
-from flywheel.sources import read_headlines
+from flywheel.sources import quarantine, read_headlines
 from flywheel.sources.preflight import check_sources
-from flywheel.tool_calls import parse_calls
+from flywheel.sources.quarantine import Quarantine
+from flywheel.workloads import labels, tool_calls
+from flywheel.workloads.labels import parse_label
+from flywheel.workloads.records import Record
+from flywheel.workloads.tool_calls import parse_calls
 
 CLASSES = ("Earnings", "OTHER")
 ZEROS = b"headline,date\n" + b"a,2024-05-31\n" + b"\n" * 70_000_000

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import (
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.promotion.champion import (
     Champion,
     champion_folder,
     champion_history,
@@ -14,7 +15,6 @@ from flywheel.champion import (
     read_champion,
     read_state,
 )
-from flywheel.errors import ArtifactError
 from flywheel.promotion.restore import restore
 from flywheel.promotion.timeline import Timeline
 from flywheel.promotion.transitions import complete

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flywheel import create_once as room
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import champion_folder, champion_history, decisions, read_champion
-from flywheel.create_once import create_once
-from flywheel.errors import ArtifactError
+from flywheel.artifacts import create_once as room
+from flywheel.artifacts.create_once import create_once
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.promotion.champion import champion_folder, champion_history, decisions, read_champion
 from tests.s3_server import S3Server, s3_server
 from tests.unit.champions import put_in_force
 from tests.unit.test_champion import OWN, champion
@@ -83,7 +83,7 @@ def test_a_store_that_passes_over_the_condition_is_refused(root: ArtifactRoot, s
 DECIDE = """
 import sys
 sys.path[:0] = ["include", "."]
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from tests.unit.champions import put_in_force
 from tests.unit.test_champion import champion
 root = ArtifactRoot("s3://bucket/flywheel")

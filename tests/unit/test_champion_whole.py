@@ -9,18 +9,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, RegistryEntry, champion_history, read_champion
-from flywheel.cli import app
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.cli.main import app
+from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
-from flywheel.errors import ArtifactError
-from flywheel.mlflow_client import TrackingError
+from flywheel.promotion.champion import Champion, RegistryEntry, champion_history, read_champion
+from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.promotion.restore import restore
 from flywheel.promotion.whole import load_champion
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from flywheel.web import deletion, promotion
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.champions import edit_last
 from tests.unit.finished_run import WORKLOAD, config_of, finish, plan_of
 

@@ -8,7 +8,7 @@ import pytest
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.students.comparing import Compared, bootstrap_mean, compare
 from flywheel.students.similarity import Similarity
-from flywheel.tool_calls import NO_CALL
+from flywheel.workloads.tool_calls import NO_CALL
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:

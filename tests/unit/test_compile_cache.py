@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.students.compile_cache import ARCHIVE, VARIABLE, compile_cache
 
 

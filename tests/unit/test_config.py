@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.common.errors import ConfigError
 from flywheel.config import load_config
 from flywheel.config.overrides import override_config
 from flywheel.demo.tasks import write_missing
-from flywheel.errors import ConfigError
-from flywheel.plan import make_plan
-from flywheel.records import Record
+from flywheel.runs.plan import make_plan
+from flywheel.workloads.records import Record
 
 BLUEPRINT = """\
 nims:

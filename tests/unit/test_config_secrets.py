@@ -10,12 +10,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from flywheel.common.errors import ConfigError
 from flywheel.config import load_config
 from flywheel.config.loading import validate_config
 from flywheel.config.schema import Config, section_in
-from flywheel.errors import ConfigError
 from flywheel.orchestration.notifier_arguments import resolved
-from flywheel.plan import override_config
+from flywheel.runs.plan import override_config
 
 MINIMAL: dict[str, Any] = {"nims": [{"model_name": "meta/llama-3.2-1b-instruct"}]}
 PASSWORD = "Tr0ub4dor-and-3"

@@ -10,18 +10,18 @@ from typing import Any
 import orjson
 import pytest
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.champion import read_champion
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
 from flywheel.config.schema import PromotionConfig
-from flywheel.metrics import METRICS
-from flywheel.plan import Plan
+from flywheel.promotion.champion import read_champion
 from flywheel.report import Report, read_report, render_markdown
 from flywheel.report.constant import constant_of
 from flywheel.report.model import CandidatePart
 from flywheel.report.selection import choose
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
+from flywheel.workloads.metrics import METRICS
 from tests.unit.finished_run import config_of, curated, customized, evaluated, plan_of, publish_adapter
 
 RECORDS = 1000

@@ -12,9 +12,9 @@ import pytest
 from flywheel.curation import reading
 from flywheel.curation.conversation import around
 from flywheel.curation.result import CurateResult
-from flywheel.records import Record
 from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
+from flywheel.workloads.records import Record
 from tests.unit.news_records import news_plan
 
 CLASSES = ("OTHER", "Earnings")

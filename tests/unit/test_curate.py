@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import NotEnoughRecordsError, StoreError
 from flywheel.curation import reading
 from flywheel.curation.prompts import Sift
 from flywheel.curation.result import CurateResult
 from flywheel.curation.samples import text_number
 from flywheel.curation.words import words_of
-from flywheel.errors import NotEnoughRecordsError, StoreError
-from flywheel.labels import without_thinking
-from flywheel.records import Record, make_record
 from flywheel.stages import curate as stage
 from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
+from flywheel.workloads.labels import without_thinking
+from flywheel.workloads.records import Record, make_record
 from tests.unit.news_records import WORKLOAD, news_plan, news_record
 
 LABELS = ["Regulatory"] * 8 + ["OTHER"] * 6 + ["Earnings"] * 4 + ["Dividends"] * 2

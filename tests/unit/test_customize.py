@@ -13,12 +13,12 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from tiny_students import save_dataset, save_student
 from transformers import AutoModelForCausalLM
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, JobError, NotEnoughRecordsError, StudentError
 from flywheel.config import Student
 from flywheel.config.student import CustomizerConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.errors import ArtifactError, JobError, NotEnoughRecordsError, StudentError
-from flywheel.jobs import CustomizeSpec, Progress
+from flywheel.jobs.spec import CustomizeSpec, Progress
 from flywheel.stages import customize as stage
 from flywheel.stages.customize import customize
 from flywheel.students.adapter import load_adapter

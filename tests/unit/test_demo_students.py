@@ -13,7 +13,7 @@ import pytest
 from flywheel.demo.grammar import kinds
 from flywheel.demo.headlines import generate
 from flywheel.demo.lessons import TAXONOMIES, Lessons, misnamed, wrong_class
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

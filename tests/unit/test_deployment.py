@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from flywheel.common.redaction import is_secret_name
 from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.secrets import has_userinfo
-from flywheel.redaction import is_secret_name
 
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"

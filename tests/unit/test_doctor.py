@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from flywheel.cli.doctor import Finding, _sources, _students
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
-from flywheel.doctor import Finding, _sources, _students
 from flywheel.students.whole import missing_in
 
 DEMO = Path("include/flywheel/demo/students").resolve()
@@ -170,7 +170,7 @@ Team.metadata.create_all(settings.engine, tables=[Team.__table__, Connection.__t
 session = settings.Session()
 session.add(Connection("flywheel_teacher", conn_type="http", host="http://127.0.0.1:9/v1", password="k"))
 session.commit()
-from flywheel.doctor import findings
+from flywheel.cli.doctor import findings
 for finding in findings():
     if finding.what.startswith("teacher"):
         print("FOUND", finding.state, finding.detail)

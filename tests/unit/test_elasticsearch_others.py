@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from flywheel.common.errors import StoreError
 from flywheel.config.store import StoreConfig
-from flywheel.errors import StoreError
 from flywheel.stores import open_store
 from tests.unit.teacher_servers import served
 

@@ -11,11 +11,11 @@ from peft import PeftModel
 from tiny_students import CLASSES, save_dataset, save_student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from flywheel.common.errors import StudentError
 from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.errors import StudentError
-from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, Progress
+from flywheel.jobs.spec import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, Progress
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate, own_texts
 from flywheel.students import answering, generation

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.made_events import make_reports
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.events import event_words
 from flywheel.curation.reading import Reduced

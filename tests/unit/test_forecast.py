@@ -12,21 +12,23 @@ from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskAwaitingInput
 from typer.testing import CliRunner
 
-from flywheel import cli, confirmation, wheel
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.cli import main as cli
+from flywheel.common.errors import UnconfirmedError
 from flywheel.config.teacher import ConfirmAbove
-from flywheel.errors import UnconfirmedError
 from flywheel.orchestration import ConfirmOperator
-from flywheel.orchestration.context import share_run
-from flywheel.plan import Plan
 from flywheel.report import html
 from flywheel.report.build import build_report
 from flywheel.report.outcomes import gather
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
+from flywheel.runtimes.context import share_run
+from flywheel.stages import confirmation
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.forecast import Forecast, forecast
 from flywheel.stages.label import label
-from flywheel.workload import Workload
-from flywheel.workload_versions import remember_version
+from flywheel.workloads.versions import remember_version
+from flywheel.workloads.workload import Workload
 from tests.unit import finished_run
 from tests.unit.teacher_servers import stand_in
 from tests.unit.test_stages_label import WORKLOAD, lines_of, make, write_headlines

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.cli import app
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.cli.main import app
 from flywheel.forgetting.base import Whose
 from flywheel.forgetting.forget import ForgettingError, find, forget
-from flywheel.jobs import CustomizeSpec
-from flywheel.runs import Run
+from flywheel.jobs.spec import CustomizeSpec
+from flywheel.runs.run import Run
 from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
 from tests.unit.two_clients import GONE, STAYS, WORDS, bytes_of, left_of, rows_of, two_clients
 

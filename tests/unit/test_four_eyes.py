@@ -12,11 +12,11 @@ from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import TaskAwaitingInput
 
 from flywheel.orchestration import ReviewOperator
-from flywheel.orchestration.context import share_run
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.runtimes.context import share_run
+from flywheel.stages.pipeline import score
 from flywheel.web.access import LocalUser, check_four_eyes, check_starter
 from flywheel.web.problems import Problem
-from flywheel.wheel import score
 from tests.unit.finished_run import config_of, finish, plan_of
 from tests.unit.test_orchestration import NOON, TaskInstance
 

@@ -9,15 +9,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import RegistryEntry, champion_history, read_champion, read_state
-from flywheel.cli import app
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.cli.main import app
 from flywheel.config import Config
-from flywheel.mlflow_client import TrackingError
+from flywheel.promotion.champion import RegistryEntry, champion_history, read_champion, read_state
 from flywheel.promotion.holds import NOBODY, Hold, holds_back
+from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.report import read_report
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import promotion
 from tests.unit.champions import edit_last, lift_hold, place_hold, read_hold

@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ConfigError, FlywheelError, SourceError, WorkloadError
 from flywheel.config.loading import load_config
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.config.teacher import TeacherConfig
-from flywheel.errors import ConfigError, FlywheelError, SourceError, WorkloadError
-from flywheel.quarantine import Quarantine
-from flywheel.run_names import folder_name
-from flywheel.runs import Run
+from flywheel.runs.names import folder_name
+from flywheel.runs.run import Run
 from flywheel.sources import read_headlines, read_log_records
 from flywheel.sources.preflight import look_at
+from flywheel.sources.quarantine import Quarantine
 from flywheel.stores import open_store
 from flywheel.teacher.request import Requests
 from flywheel.web.record_stream import Answers, take
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests import hostile
 
 NEWS = Workload.load("include/workloads/news_classifier.yaml")

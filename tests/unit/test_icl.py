@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.icl import IclConfig
 from flywheel.config.loading import validate_config
-from flywheel.errors import ConfigError
-from flywheel.icl import estimate, with_examples
+from flywheel.evaluation.icl import estimate, with_examples
 
 RULES = "Sort the headline by these rules, please, and be brief about it. " * 3
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.errors import SourceError
+from flywheel.common.errors import SourceError
 from flywheel.stages.ingest import QUARANTINE_FILE, IngestResult, ingest
 from flywheel.stages.label import LabelResult
 from flywheel.stores.sqlite import SqliteStore

@@ -11,14 +11,14 @@ from tiny_students import CLASSES, save_dataset, save_student
 
 from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.injections import CASES, injected, outcome
-from flywheel.jobs import EvaluateSpec
-from flywheel.labels import parse_label
+from flywheel.evaluation.injections import CASES, injected, outcome
+from flywheel.jobs.spec import EvaluateSpec
 from flywheel.report.build import injections_part
 from flywheel.report.model import CandidatePart, ChampionPart, DecisionPart, Remeasured, Report
 from flywheel.report.parts import InjectionsPart, TeacherPart
 from flywheel.report.verdict import verdict_of
 from flywheel.stages.evaluate import evaluate, read_eval_records
+from flywheel.workloads.labels import parse_label
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def rows_of(folder: Path, key: str) -> list[dict[str, Any]]:
 
 
 def read_eval_records_of(folder: Path) -> list[dict[str, Any]]:
-    from flywheel.artifacts import ArtifactRoot
+    from flywheel.artifacts.root import ArtifactRoot
 
     return read_eval_records(ArtifactRoot(str(folder / "artifacts")), spec_of(folder))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError, OutsideError
-from flywheel.runs import Run
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, OutsideError
+from flywheel.runs.run import Run
 from flywheel.web import archive, predictions, run_files
 
 SECRET = "root:x:0:0"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flywheel import job_command
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError, JobError, StudentError
-from flywheel.jobs import CustomizeSpec, Progress, ProgressCallback
-from flywheel.progress import ProgressFile
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, JobError, StudentError
+from flywheel.jobs.progress import ProgressFile
+from flywheel.jobs.spec import CustomizeSpec, Progress, ProgressCallback
+from flywheel.runtimes import job_command
 from flywheel.runtimes.base import CRASHED, REFUSED
 from flywheel.stages import customize as customize_stage
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.runs import Run
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.runs.run import Run
 from flywheel.web import job_view
 from flywheel.web.contract import NIMResponse
 from tests.unit.finished_run import config_of, finish, plan_of

@@ -11,12 +11,12 @@ import fsspec
 import pytest
 from tiny_students import CLASSES, save_dataset, save_student
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.job_command import run_job
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
+from flywheel.runtimes.job_command import run_job
 
 PAGE = Path(__file__).parents[2] / "docs/kubernetes.md"
 

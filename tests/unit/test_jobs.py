@@ -14,7 +14,7 @@ from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.student import CustomizerConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_specs_survive_json(student: Student) -> None:
 
 def test_jobs_and_stages_are_imported_without_torch() -> None:
     code = (
-        "import sys, flywheel.jobs, flywheel.stages.customize, flywheel.stages.evaluate; "
+        "import sys, flywheel.jobs.spec, flywheel.stages.customize, flywheel.stages.evaluate; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -97,7 +97,7 @@ def test_jobs_and_stages_are_imported_without_torch() -> None:
 def test_importing_the_students_starts_no_thread_and_no_gpu() -> None:
     code = (
         "import os, sys, threading\n"
-        "import flywheel.students.training, flywheel.students.generation, flywheel.students.scoring\n"
+        "import flywheel.students.training, flywheel.students.generation, flywheel.workloads.scoring\n"
         "import flywheel.students.adapter, flywheel.students.loading, torch\n"
         "sys.exit(f'{threading.enumerate()}' if threading.active_count() > 1 or torch.cuda.is_initialized() else 0)"
     )

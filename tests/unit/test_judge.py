@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import ConfigError, JudgeError
 from flywheel.config.loading import validate_config
-from flywheel.errors import ConfigError, JudgeError
-from flywheel.judge.rating import Judge, Pair
-from flywheel.judge.rubric import CALLS, TEXTS
-from flywheel.judge.stand_in import JudgeBehaviour, StandInJudge
+from flywheel.evaluation.rating import Judge, Pair
+from flywheel.evaluation.rubric import CALLS, TEXTS
 from flywheel.stores import open_store
+from flywheel_stand_ins.judge import JudgeBehaviour, StandInJudge
 from tests.unit.teacher_servers import Script, completion, served
 
 REQUEST = "user: What happened to Acme?"

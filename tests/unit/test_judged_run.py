@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flywheel import wheel
-from flywheel.champion import read_champion
-from flywheel.judge.stand_in import JudgeBehaviour, StandInJudge
+from flywheel.promotion.champion import read_champion
 from flywheel.report.html import render_html
 from flywheel.report.model import Report
 from flywheel.report.table import render_markdown
+from flywheel.stages import pipeline as wheel
+from flywheel_stand_ins.judge import JudgeBehaviour, StandInJudge
 from tests.unit.teacher_servers import served
 from tests.unit.test_workload_types import student
 from tests.unit.turned_wheel import planned, turn

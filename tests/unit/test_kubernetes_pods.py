@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import ConfigError
 from flywheel.config import load_config
 from flywheel.config.loading import validate_config
-from flywheel.errors import ConfigError
 from flywheel.runtimes.kubernetes import explain
 from flywheel.runtimes.kubernetes.job import PodJob
 from flywheel.runtimes.kubernetes.job_trigger import JobTrigger

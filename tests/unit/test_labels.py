@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.labels import normalize, parse_label
+from flywheel.workloads.labels import normalize, parse_label
 
 CLASSES = (
     "Analyst Rating",

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flywheel import job_command
-from flywheel.artifacts import ArtifactRoot
-from flywheel.cli import app
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.cli.main import app
 from flywheel.config import loading
 from flywheel.config.logs import use_level
-from flywheel.jobs import CustomizeSpec
-from flywheel.orchestration.context import run_of, share_run
-from flywheel.runs import Run
+from flywheel.jobs.spec import CustomizeSpec
+from flywheel.runs.run import Run
+from flywheel.runtimes import job_command
+from flywheel.runtimes.context import run_of, share_run
 from flywheel.stages import customize as customize_stage
 from flywheel.web import settings
 from tests.unit.finished_run import config_of, plan_of
@@ -115,8 +115,8 @@ def test_each_task_of_a_run_logs_as_the_runs_config_says(
         if process == "of a later task":
             use_level("INFO")
             run_of({"ti": task, "run_id": run.run_id})
-        logging.getLogger("flywheel.wheel").warning("not told")
-        logging.getLogger("flywheel.wheel").error("told %s", process)
+        logging.getLogger("flywheel.stages.pipeline").warning("not told")
+        logging.getLogger("flywheel.stages.pipeline").error("told %s", process)
     assert caplog.messages == ["told of the task plan", "told of a later task"]
 
 

@@ -10,8 +10,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from flywheel.config.teacher import TeacherConfig
-from flywheel.labels import parse_label
-from flywheel.markers import (
+from flywheel.stages.curate import line_of
+from flywheel.students.chat import Chat
+from flywheel.teacher.request import Requests
+from flywheel.workloads.labels import parse_label
+from flywheel.workloads.markers import (
     ANSWER_MARKS,
     LAST_LINE,
     SPECIAL_TOKENS,
@@ -20,11 +23,8 @@ from flywheel.markers import (
     marks_in,
     without_tokens,
 )
-from flywheel.records import Record, make_record
-from flywheel.stages.curate import line_of
-from flywheel.students.chat import Chat
-from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record, make_record
+from flywheel.workloads.workload import Workload
 from tests.unit.tiny_students import make_tokenizer
 
 DEMO = Path(__file__).parents[2] / "include/flywheel/demo/students"

@@ -16,17 +16,17 @@ from airflow.sdk.exceptions import (
 )
 from airflow.utils.types import DagRunType
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import JobError
-from flywheel.jobs import CustomizeResult, EvaluateResult
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import JobError
+from flywheel.jobs.spec import CustomizeResult, EvaluateResult
 from flywheel.orchestration import JobOperator, ReviewOperator, jobs, notifications, review
-from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
 from flywheel.orchestration.notifications import announce
 from flywheel.orchestration.tasks import champion_uri
 from flywheel.report import read_report
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from flywheel.runtimes import Job, RefusedJobError
-from flywheel.wheel import promote, score
+from flywheel.runtimes.context import cutoff_of, facts, is_backfill, run_of, share_run
+from flywheel.stages.pipeline import promote, score
 from tests.unit import finished_run
 from tests.unit.champions import place_hold
 from tests.unit.finished_run import change_plan, config_of, finish, plan_of

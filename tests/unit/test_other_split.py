@@ -9,14 +9,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.result import CurateResult
-from flywheel.records import Record
 from flywheel.report import other_split as module
 from flywheel.report.checks import OtherSplitPart
 from flywheel.report.other_split import other_split
 from flywheel.report.verdict import verdict_of
+from flywheel.workloads.records import Record
 from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
 from tests.unit.news_records import WORKLOAD, news_record
 from tests.unit.test_curate import LABELS, WORDS, run

@@ -12,17 +12,17 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import ParamValidationError
 from typer.testing import CliRunner
 
-from flywheel import cli
+from flywheel.cli import main as cli
+from flywheel.common.errors import ConfigError
 from flywheel.config import Config, load_config
 from flywheel.config.loading import validate_config
 from flywheel.config.overrides import override_config
 from flywheel.config.sides import MOST, SIDES, is_open, leaves, side_of
-from flywheel.errors import ConfigError
 from flywheel.orchestration import dag_params
 from flywheel.orchestration.notifications import notify
 from flywheel.orchestration.settings import config_of, read_config, unchanged_as_none
-from flywheel.plan import Plan, make_plan
-from flywheel.runs import open_run
+from flywheel.runs.plan import Plan, make_plan
+from flywheel.runs.run import open_run
 
 NIMS = [{"model_name": "meta/llama-3.2-1b-instruct"}, {"model_name": "meta/llama-3.1-8b-instruct"}]
 # Sections of which no key is a run's.

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import OtherPlanError
 from flywheel.config import Config
-from flywheel.errors import OtherPlanError
 from flywheel.orchestration import settings, tasks
-from flywheel.orchestration.context import run_of
-from flywheel.plan import make_plan
-from flywheel.runs import Run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
+from flywheel.runtimes.context import run_of
+from flywheel.stages import pipeline as wheel
 from tests.unit.finished_run import config_of
 
 TONIGHT = "scheduled__2026-11-25T02:00:00+00:00"

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from flywheel.config import Config
+from flywheel.config.private import private_file, private_folder
 from flywheel.laptop import home
-from flywheel.mlflow_client import open_client
-from flywheel.plan import make_plan
-from flywheel.private import private_file, private_folder
-from flywheel.runs import Run
+from flywheel.promotion.mlflow_client import open_client
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
 from flywheel.runtimes.slots import take_slot
 from flywheel.stores.sqlite import SqliteStore
 
@@ -107,7 +107,7 @@ def test_what_a_command_writes_is_private_but_a_pod_s_job_writes_as_its_volume_w
     program = (
         "import os, sys\n"
         "os.umask(0o22)\n"
-        "from flywheel import cli\n"
+        "from flywheel.cli import main as cli\n"
         "cli.app = lambda: print(oct(os.umask(0)))\n"
         f"sys.argv = ['flywheel', *{command!r}]\n"
         "cli.main()\n"

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import RegistryEntry, champion_history, read_champion
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
-from flywheel.errors import ArtifactError
-from flywheel.mlflow_client import TrackingError
+from flywheel.promotion.champion import RegistryEntry, champion_history, read_champion
+from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.report import read_report
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.promote import PromoteResult
 from tests.unit.finished_run import TABLE_1, change_plan, config_of, finish, plan_of
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.champion import champion_folder, read_champion
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
+from flywheel.promotion.champion import champion_folder, read_champion
 from flywheel.report.model import Report
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.promote import PromoteResult
 from tests.unit.champions import edit_last
 from tests.unit.finished_run import config_of, finish, plan_of, write_dataset

@@ -8,13 +8,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.report.model import Report
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.label import label
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.finished_run import WORKLOAD, config_of, evaluated, finish, plan_of
 from tests.unit.teacher_servers import stand_in
 from tests.unit.test_stages_label import make

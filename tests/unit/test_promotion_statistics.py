@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from flywheel.promotion.choice import margin_left
-from flywheel.promotion.statistics import (
+from flywheel.evaluation.choice import margin_left
+from flywheel.evaluation.statistics import (
     bound_of_difference,
     lower_bound,
     paired_difference,
     standard_error,
     weighted_f1,
 )
-from flywheel.students.scoring import bootstrap_f1, confusion_of
+from flywheel.workloads.scoring import bootstrap_f1, confusion_of
 
 
 def answers(records: int, right: float, seed: int) -> tuple[list[str], list[str]]:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tiny_students import CLASSES, save_dataset, save_student
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Student
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.job_command import is_done
-from flywheel.jobs import CustomizeSpec
+from flywheel.jobs.spec import CustomizeSpec
+from flywheel.runtimes.job_command import is_done
 from flywheel.stages import prompt_choice as stage
 from flywheel.stages.customize import customize
 

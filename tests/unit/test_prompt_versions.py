@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import NotEnoughRecordsError, WorkloadError
 from flywheel.curation import reading
 from flywheel.curation.result import CurateResult
-from flywheel.errors import NotEnoughRecordsError, WorkloadError
-from flywheel.plan import Plan
-from flywheel.records import Record
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
 from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
-from flywheel.workload import Workload
-from flywheel.workload_versions import Recognizer, remember_version, versions_of
+from flywheel.workloads.records import Record
+from flywheel.workloads.versions import Recognizer, remember_version, versions_of
+from flywheel.workloads.workload import Workload
 from tests.unit.news_records import WORKLOAD, news_plan, news_record
 
 # Words that no two of the texts share: none is a near-duplicate.
@@ -172,7 +172,7 @@ def plan_with(folder: Path, path: Path, run_id: str) -> Plan:
     from datetime import UTC, datetime
 
     from flywheel.config.loading import validate_config
-    from flywheel.plan import make_plan
+    from flywheel.runs.plan import make_plan
 
     data = {
         "nims": [{"model_name": "test/1b"}],

@@ -13,15 +13,15 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.champion import Champion
-from flywheel.cli import app
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.cli.main import app
+from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
 from flywheel.config.schema import ArtifactsConfig
-from flywheel.errors import ArtifactError
 from flywheel.forgetting.everywhere import configs
 from flywheel.forgetting.prune import PruneError, prune
-from flywheel.runs import Run
+from flywheel.promotion.champion import Champion
+from flywheel.runs.run import Run
 from tests.unit.champions import place_hold, put_in_force
 from tests.unit.finished_run import adapter_key, config_of, finish, plan_of, write_dataset
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.errors import RecordError
-from flywheel.quarantine import Quarantine
-from flywheel.records import Record, make_record
+from flywheel.common.errors import RecordError
+from flywheel.sources.quarantine import Quarantine
+from flywheel.workloads.records import Record, make_record
 
 CLASSES = ("Earnings", "Guidance", "OTHER")
 GOOD = {

@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 import pytest
 
-from flywheel import redaction
-from flywheel.connections import find_connection
-from flywheel.errors import ConfigError, FlywheelError, TeacherError
-from flywheel.quarantine import Quarantine
-from flywheel.redaction import clean, cleaned, is_secret_name, register, register_environment
+from flywheel.common import redaction
+from flywheel.common.connections import find_connection
+from flywheel.common.errors import ConfigError, FlywheelError, TeacherError
+from flywheel.common.redaction import clean, cleaned, is_secret_name, register, register_environment
 from flywheel.runtimes.base import log_job_line
+from flywheel.sources.quarantine import Quarantine
 
 SECRET = 'nv+ap/i "q1" \u00fc%20&=s3cret'
 PLAIN = "plain-secret-0123456789"
@@ -69,7 +69,7 @@ def log_of(write: str) -> str:
     """Run a program that logs as ours do, with the secret in its environment; return all it printed."""
     program = (
         "import logging, os, sys\n"
-        "from flywheel.redaction import install\n"
+        "from flywheel.common.redaction import install\n"
         "install()\n"
         "logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)\n"
         "secret = os.environ['DESK_API_KEY']\n"
@@ -192,7 +192,7 @@ def test_what_airflow_s_own_loggers_write_is_clean() -> None:
         "configure_logging(json_output=True, output=sys.stdout.buffer, sending_to_supervisor=True)\n"
         "log = structlog.get_logger('a')\n"
         "log.info('before')\n"
-        "from flywheel.redaction import install, register\n"
+        "from flywheel.common.redaction import install, register\n"
         f"register({PLAIN!r})\n"
         "install(); install()\n"
         f"log.error('said: %s', ValueError('\\x1b[31m{PLAIN}'))\n"

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.loading import validate_config
 from flywheel.config.schema import PromotionConfig
-from flywheel.errors import ConfigError
-from flywheel.metrics import METRICS, main_metric, metrics_of
-from flywheel.plan import Plan, make_plan
 from flywheel.report import figures
 from flywheel.report.build import metric_of
 from flywheel.report.model import CandidatePart
 from flywheel.report.selection import best_of, choose
+from flywheel.runs.plan import Plan, make_plan
+from flywheel.workloads.metrics import METRICS, main_metric, metrics_of
 
 PARAMETERS = {"1b": 1_000_000_000, "3b": 3_000_000_000}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flywheel import wheel
-from flywheel.promotion.choice import FIRST_SHARE
+from flywheel.evaluation.choice import FIRST_SHARE
 from flywheel.report.checks import ComparisonPart
 from flywheel.report.model import Report
 from flywheel.report.tested import how_tested
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from tests.unit.finished_run import config_of, finish, plan_of
 from tests.unit.test_score import UNREACHABLE, no_tracking  # noqa: F401  # a fixture that is used by itself
 

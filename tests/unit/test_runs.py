@@ -8,13 +8,13 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from flywheel import cli
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.cli import main as cli
+from flywheel.common.errors import ArtifactError, ConfigError, OtherPlanError
 from flywheel.config import Config
-from flywheel.errors import ArtifactError, ConfigError, OtherPlanError
-from flywheel.plan import Plan, make_plan
-from flywheel.run_names import folder_name, former_folder_name
-from flywheel.runs import Run, open_run, seconds_of
+from flywheel.runs.names import folder_name, former_folder_name
+from flywheel.runs.plan import Plan, make_plan
+from flywheel.runs.run import Run, open_run, seconds_of
 
 CUTOFF = datetime(2019, 3, 2, tzinfo=UTC)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flywheel.common.errors import JobError
 from flywheel.config.schema import RuntimeConfig
-from flywheel.errors import JobError
 from flywheel.runtimes import Job, RefusedJobError, fork_client
 from flywheel.runtimes.environment import needed_environment, without_secrets
 from flywheel.runtimes.fork_client import stop_servers

@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError
-from flywheel.plan import Candidate
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
 from flywheel.report import Report, print_report, read_report, render_markdown, render_table
 from flywheel.report.files import mark_latest
 from flywheel.report.html import render_html
-from flywheel.runs import Run
+from flywheel.runs.plan import Candidate
+from flywheel.runs.run import Run
 from flywheel.sources import SourceSpan
+from flywheel.stages import pipeline as wheel
 from tests.unit import finished_run
 from tests.unit.finished_run import EVAL_RECORDS, TABLE_1, config_of, finish, plan_of
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def no_tracking(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Without MLflow, which has its own tests."""
-    from flywheel.mlflow_client import TrackingError
+    from flywheel.promotion.mlflow_client import TrackingError
 
     def unreachable(*_: object) -> None:
         raise TrackingError("MLflow at nowhere: not asked for")

@@ -18,16 +18,16 @@ import httpx
 import orjson
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import champion_history, read_champion
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
-from flywheel.plan import make_plan
+from flywheel.promotion.champion import champion_history, read_champion
 from flywheel.promotion.transitions import decide, promoted
 from flywheel.promotion.whole import keep_whole
 from flywheel.report.model import Report
-from flywheel.runs import Run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
 from flywheel.serving.answered import TEACHER, Answered
 from flywheel.serving.app import MOST_BYTES, Serving
 from flywheel.serving.batches import Batches, BusyError
@@ -35,7 +35,7 @@ from flywheel.serving.openai import ApiError
 from flywheel.serving.student import Form, RefusedError
 from flywheel.stages.promote import champion_of
 from flywheel.students.short_prompts import ShortPrompt
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.teacher_servers import Script, completion, served, stand_in
 from tests.unit.turned_wheel import turn
 

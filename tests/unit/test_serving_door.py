@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.serving import ServingKey
-from flywheel.errors import ConfigError
 from flywheel.serving.app import Serving
 from flywheel.serving.door import Caller, Door
 from flywheel.serving.openai import ApiError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flywheel.students.short_prompts import ShortPrompt
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
 RULES = "You sort what customers write. Answer with one word, and with none but those that you were given. "

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from flywheel.common.errors import SourceError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import SourceError
-from flywheel.quarantine import Quarantine
 from flywheel.sources import read_headlines
 from flywheel.sources.files import files_of
+from flywheel.sources.quarantine import Quarantine
 
 HEADER = "headline,date\n"
 CASE = Path(__file__).parents[3] / "shared/cases/zip_of_several_files/months.csv.zip"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import SourceError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import SourceError
 from flywheel.sources import look_at
 from flywheel.sources.preflight import FIRST_ROWS
 from flywheel.stages.label import label

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import NotEnoughRecordsError
-from flywheel.quarantine import Quarantine
 from flywheel.sources import SourceSpan, Spans, read_headlines
+from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.spans import doubts_of
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import IngestResult, ingest

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flywheel.common.errors import SourceError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import SourceError
-from flywheel.quarantine import Quarantine
 from flywheel.sources import Headline, read_headlines, read_log_records
+from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.timestamps import TimeReader
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 HALF_PAST_ONE = 1717162200  # 2024-05-31T13:30:00Z
 MIDNIGHT = 1717113600

@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flywheel.common.errors import SourceError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import SourceError
-from flywheel.quarantine import Quarantine
 from flywheel.sources import Headline, read_headlines, read_log_records
+from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.timestamps import TimeReader
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 MARCH_1 = 1709251200  # 2024-03-01T00:00:00Z
 END_OF_DAY = 86399

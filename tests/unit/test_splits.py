@@ -148,7 +148,7 @@ def test_one_class_alone_is_split() -> None:
 def test_the_plan_names_the_keys_of_the_split_that_its_params_change(tmp_path) -> None:
     from datetime import UTC, datetime
 
-    from flywheel.plan import make_plan
+    from flywheel.runs.plan import make_plan
     from tests.unit.finished_run import config_of
 
     config = config_of(str(tmp_path), "nowhere")

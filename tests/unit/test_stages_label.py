@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import SourceError, TeacherError
 from flywheel.config.loading import validate_config
-from flywheel.errors import SourceError, TeacherError
-from flywheel.plan import Plan, make_plan
-from flywheel.records import Record
+from flywheel.runs.plan import Plan, make_plan
 from flywheel.stages.label import LabelResult, label
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import AgreementCounter
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record
+from flywheel.workloads.workload import Workload
 from tests.unit.teacher_servers import Script, completion, served, stand_in
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.common.errors import StoreError
 from flywheel.config.store import StoreConfig
-from flywheel.errors import StoreError
-from flywheel.records import Record
 from flywheel.stores import Answer, RecordStore, open_store
 from flywheel.stores.sqlite import SCHEMA_VERSION, SqliteStore
+from flywheel.workloads.records import Record
 from tests.unit.news_records import WORKLOAD, news_record
 from tests.unit.store_contract import ALWAYS, SCOPE, StoreContract, records
 

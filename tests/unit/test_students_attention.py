@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 from flywheel.students.decoder import Decoder
 from flywheel.students.engine import row_loss
 from flywheel.students.kernels import CpuKernel, Kernel, PlainKernel

@@ -10,7 +10,7 @@ from tiny_students import TEMPLATE, conversation, conversations, make_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 from flywheel.students.chat import Chat, common_text
 
 STOP = frozenset({4})

@@ -10,7 +10,7 @@ import torch
 from test_students_generation import make_prompts
 from tiny_students import make_model, with_adapter
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 from flywheel.students.choosing import choose
 from flywheel.students.decoder import Decoder
 from flywheel.students.gpu.backend import gpu_choices

@@ -15,23 +15,23 @@ import orjson
 import pytest
 from tiny_students import CLASSES, save_dataset
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import read_champion
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ConfigError, NotEnoughRecordsError, StudentError
 from flywheel.config import Config, Student
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
-from flywheel.errors import ConfigError, NotEnoughRecordsError, StudentError
-from flywheel.jobs import CustomizeSpec, EvaluateResult, EvaluateSpec
-from flywheel.plan import make_plan
+from flywheel.jobs.spec import CustomizeSpec, EvaluateResult, EvaluateSpec
+from flywheel.promotion.champion import read_champion
 from flywheel.report.model import Report
-from flywheel.runs import Run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
 from flywheel.serving.app import Serving
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
 from flywheel.students.classifiers import ask
 from flywheel.students.linear.model import ARRAYS, LinearModel, fit
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.teacher_servers import served
 from tests.unit.turned_wheel import turn
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from flywheel.students.scoring import bootstrap_f1_weighted, score_labels
+from flywheel.workloads.scoring import bootstrap_f1_weighted, score_labels
 
 CLASSES = ("a", "b", "c", "unused")
 

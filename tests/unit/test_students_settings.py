@@ -8,7 +8,7 @@ import pytest
 
 from flywheel.config.student import Student
 from flywheel.config.training import TrainingConfig
-from flywheel.jobs import CustomizeSpec
+from flywheel.jobs.spec import CustomizeSpec
 from flywheel.students.settings import settle
 
 

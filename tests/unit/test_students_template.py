@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tiny_students import CLASSES, TEMPLATE, conversation, make_model, make_tokenizer
 
+from flywheel.common.errors import StudentError
 from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.errors import StudentError
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
 from flywheel.students.chat import Chat

@@ -17,9 +17,9 @@ import pytest
 import torch
 from tiny_students import make_model, make_samples, with_adapter
 
+from flywheel.common.errors import JobError, StudentError
 from flywheel.config.training import TrainingConfig
-from flywheel.errors import JobError, StudentError
-from flywheel.jobs import Progress
+from flywheel.jobs.spec import Progress
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import FILE, load_checkpoint, save_checkpoint
 from flywheel.students.outcome import TrainingOutcome

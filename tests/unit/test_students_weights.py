@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_students import save_student
 
+from flywheel.common.errors import StudentError
 from flywheel.config import Student
-from flywheel.errors import StudentError
 from flywheel.students import weights
 from flywheel.students.loading import load_student, prepare_process
 from flywheel.students.weights import hub_name, weights_hash

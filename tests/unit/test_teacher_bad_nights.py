@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flywheel.demo.headlines import generate
-from flywheel.plan import Plan
 from flywheel.report.baseline import lines_of as dataset_lines
+from flywheel.runs.plan import Plan
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import ingest
 from flywheel.stages.label import LabelResult, label

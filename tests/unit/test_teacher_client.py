@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
+from flywheel.common.errors import TeacherError
 from flywheel.config.teacher import TeacherConfig
-from flywheel.errors import TeacherError
 from flywheel.teacher.answers import Reply, read_reply
 from flywheel.teacher.client import TEXT_STATUSES, CallError, TeacherClient
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoint
 from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.teacher_servers import Script, completion, served
 
 GOOD = (200, {}, completion("[[[earnings]]]"))
@@ -370,7 +370,7 @@ def test_a_key_with_a_line_end_is_refused_unseen(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_any_address_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flywheel.connections._airflow_connection", lambda *_: None)
+    monkeypatch.setattr("flywheel.common.connections._airflow_connection", lambda *_: None)
     with pytest.raises(TeacherError, match=r"flywheel_teacher.*FLYWHEEL_TEACHER_BASE_URL"):
         endpoint(monkeypatch)
 

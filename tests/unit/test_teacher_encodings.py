@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.errors import TeacherError
+from flywheel.common.errors import TeacherError
 from flywheel.teacher import decoding
 from flywheel.teacher.decoding import EncodingError, decoded
 from tests.unit.teacher_servers import Script, completion, served

@@ -15,9 +15,9 @@ import hypercorn.asyncio
 import orjson
 import pytest
 
+from flywheel.common.errors import ConfigError, TeacherError
 from flywheel.config.loading import validate_config
 from flywheel.config.teacher import RateLimits, TeacherConfig
-from flywheel.errors import ConfigError, TeacherError
 from flywheel.teacher import Endpoint, TeacherClient, resolve_endpoints
 from flywheel.teacher.answers import Reply, read_reply
 from flywheel.teacher.client import CallError

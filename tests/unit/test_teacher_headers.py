@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import ConfigError, TeacherError
 from flywheel.config.loading import load_config, validate_config
 from flywheel.config.teacher import TeacherConfig
-from flywheel.errors import ConfigError, TeacherError
 from flywheel.teacher.endpoint import resolve_endpoint, resolve_endpoints
 from tests.unit.teacher_servers import Script, completion, served
 from tests.unit.test_stages_label import label, make, write_headlines

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from flywheel.common.errors import ConfigError, TeacherError
 from flywheel.config.loading import validate_config
 from flywheel.config.teacher import TeacherConfig
-from flywheel.errors import ConfigError, TeacherError
 from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.teacher_servers import Script, completion, served
 from tests.unit.test_stages_label import figures, label, make, write_headlines
 

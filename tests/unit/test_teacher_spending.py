@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
+from flywheel.common.errors import BudgetError, TeacherError
 from flywheel.config.teacher import Budget, Gate, Prices, RateLimits
-from flywheel.errors import BudgetError, TeacherError
 from flywheel.stages.label import LabelResult, label
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import AgreementCounter, check_gate

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from flywheel.errors import TeacherError
-from flywheel.plan import Plan
+from flywheel.common.errors import TeacherError
+from flywheel.runs.plan import Plan
 from flywheel.stages.forecast import forecast
 from flywheel.stores import open_store
 from flywheel.teacher.without_label import WithoutLabel

@@ -22,7 +22,7 @@ from flywheel.config import Config
 from flywheel.config.loading import load_config
 from flywheel.teacher.endpoint import resolve_endpoints
 from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 from tests.unit.teacher_servers import Script, completion, served
 from tests.unit.test_stages_label import label, make, write_headlines
 

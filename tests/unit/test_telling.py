@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.loading import validate_config
 from flywheel.curation.result import CurateResult
-from flywheel.errors import NotEnoughRecordsError
-from flywheel.plan import make_plan
-from flywheel.records import Record
+from flywheel.runs.plan import make_plan
 from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
+from flywheel.workloads.records import Record
 
 WORDS = [f"word{i}" for i in range(300)]
 TOOL = {"type": "function", "function": {"name": "get_quote", "parameters": {"type": "object"}}}

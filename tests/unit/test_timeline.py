@@ -8,22 +8,22 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import (
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.cli.main import app
+from flywheel.common.errors import ArtifactError
+from flywheel.config import Config
+from flywheel.promotion.champion import (
     RegistryEntry,
     champion_adapters,
     champion_folder,
     champion_history,
     read_champion,
 )
-from flywheel.cli import app
-from flywheel.config import Config
-from flywheel.errors import ArtifactError
-from flywheel.mlflow_client import TrackingError
+from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.promotion.timeline import Entry, Timeline, compared_champion
 from flywheel.report import read_report
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import deletion, promotion
 from tests.unit.finished_run import (

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from flywheel.errors import RecordError
-from flywheel.tool_calls import (
+from flywheel.common.errors import RecordError
+from flywheel.workloads.tool_calls import (
     NO_CALL,
     ToolCall,
     calls_text,

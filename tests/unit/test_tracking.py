@@ -11,13 +11,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from flywheel import tracking, wheel
+from flywheel.common.redaction import register_environment
 from flywheel.config.schema import MlflowConfig
-from flywheel.mlflow_client import TrackingError, open_client, tracking_uri
-from flywheel.plan import Plan
-from flywheel.redaction import register_environment
+from flywheel.promotion import tracking
+from flywheel.promotion.mlflow_client import TrackingError, open_client, tracking_uri
+from flywheel.promotion.tracking import model_name, register
 from flywheel.report import read_report
-from flywheel.tracking import model_name, register
+from flywheel.runs.plan import Plan
+from flywheel.stages import pipeline as wheel
 from tests.unit.finished_run import TABLE_1, config_of, finish, plan_of
 
 

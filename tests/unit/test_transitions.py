@@ -11,8 +11,11 @@ import fsspec
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import (
+from flywheel.artifacts.create_once import create_once
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.promotion import transitions
+from flywheel.promotion.champion import (
     Champion,
     champion_folder,
     champion_history,
@@ -20,9 +23,6 @@ from flywheel.champion import (
     read_champion,
     read_state,
 )
-from flywheel.create_once import create_once
-from flywheel.errors import ArtifactError
-from flywheel.promotion import transitions
 from flywheel.promotion.timeline import Timeline
 from tests.unit.champions import lift_hold, place_hold, put_in_force
 from tests.unit.test_champion import OWN, champion

@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history, decisions, read_champion
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
 from flywheel.curation.result import CurateResult
-from flywheel.errors import ArtifactError
-from flywheel.jobs import EvaluateResult
+from flywheel.jobs.spec import EvaluateResult
+from flywheel.promotion.champion import Champion, champion_history, decisions, read_champion
 from flywheel.promotion.restore import restore
 from flywheel.promotion.timeline import Timeline
+from flywheel.promotion.upgrade import VERSION, bring_up, refuse_newer, upgrade
 from flywheel.report import read_report
-from flywheel.runs import Run, open_run
+from flywheel.runs.run import Run, open_run
 from flywheel.stages.promote import PromoteResult
 from flywheel.stores import open_store
 from flywheel.stores.sqlite import SCHEMA_VERSION
-from flywheel.upgrade import VERSION, bring_up, refuse_newer, upgrade
 from tests.unit.finished_run import config_of, plan_of
 
 # As the flywheel wrote them that knew no versions: two nights, each with a champion, and a store.
@@ -118,8 +118,8 @@ def test_an_upgrade_that_was_done_does_nothing(home: Path, config: Config) -> No
 
 KILLED = """
 import os, stat, sys
-from flywheel.artifacts import ArtifactRoot
-from flywheel.upgrade import bring_up
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.promotion.upgrade import bring_up
 
 left, fsync = int(sys.argv[1]), os.fsync
 def sync_or_die(file):
@@ -217,7 +217,7 @@ def test_flywheel_upgrade_says_what_it_did(home: Path) -> None:
     environment = {
         **os.environ, "PYTHONPATH": str(PROJECT / "include"), "FLYWHEEL_CONFIG": str(home / "config.yaml")
     }  # fmt: skip
-    command = [sys.executable, "-m", "flywheel.cli", "upgrade"]
+    command = [sys.executable, "-m", "flywheel.cli.main", "upgrade"]
     said = [
         subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
         for _ in range(2)

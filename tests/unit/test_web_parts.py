@@ -12,12 +12,12 @@ import yaml
 from fastapi import Response
 from pydantic import BaseModel
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history, read_champion
-from flywheel.errors import ArtifactError
-from flywheel.run_names import folder_name, former_folder_name
-from flywheel.runs import Run
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.promotion.champion import Champion, champion_history, read_champion
+from flywheel.runs.names import folder_name, former_folder_name
+from flywheel.runs.run import Run
+from flywheel.stages import pipeline as wheel
 from flywheel.web import archive, deletion, idempotency, promotion, summaries
 from flywheel.web.problems import Problem
 from tests.unit.finished_run import config_of, finish, plan_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.stages.evaluate import PREDICTIONS
 from flywheel.web.predictions import disagreements, labels_of
 

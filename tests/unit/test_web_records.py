@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.connections import as_variable, find_connection
+from flywheel.common.errors import StoreError
 from flywheel.config.schema import StoreConfig
-from flywheel.connections import as_variable, find_connection
-from flywheel.errors import StoreError
 from flywheel.stores import open_store
 from flywheel.web import record_process, record_stream
 from flywheel.web.record_process import Task, take_apart
 from flywheel.web.record_stream import Answers, Body, take
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 WORKLOAD_FILE = str(Path("include/workloads/news_classifier.yaml").absolute())
 WORKLOAD = Workload.load(WORKLOAD_FILE)

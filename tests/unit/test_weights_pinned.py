@@ -12,12 +12,12 @@ import pytest
 import torch
 from tiny_students import save_dataset, save_student
 
+from flywheel.common.errors import StudentError
 from flywheel.config import Config, Student
 from flywheel.config.loading import validate_config
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.errors import StudentError
-from flywheel.jobs import CustomizeSpec
-from flywheel.plan import make_plan, with_pinned_weights
+from flywheel.jobs.spec import CustomizeSpec
+from flywheel.runs.plan import make_plan, with_pinned_weights
 from flywheel.stages.customize import customize
 from flywheel.students.loading import load_student
 from flywheel.students.weights import files_hash, hub_name, known_revision, pinned, weights_hash

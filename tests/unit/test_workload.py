@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.errors import WorkloadError
-from flywheel.workload import Workload
+from flywheel.common.errors import WorkloadError
+from flywheel.workloads.workload import Workload
 
 SHIPPED = Workload.load("include/workloads/news_classifier.yaml")
 GOOD = """\

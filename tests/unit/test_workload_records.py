@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
+from flywheel.common.errors import ConfigError, RecordError, WorkloadError
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.loading import validate_config
 from flywheel.curation.result import CurateResult
 from flywheel.demo.tasks import records, tools
-from flywheel.errors import ConfigError, RecordError, WorkloadError
-from flywheel.jobs import EvaluateSpec
-from flywheel.plan import make_plan
-from flywheel.records import Record
+from flywheel.jobs.spec import EvaluateSpec
+from flywheel.runs.plan import make_plan
 from flywheel.stages.curate import curate, line_of
 from flywheel.stores.sqlite import SqliteStore
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record
+from flywheel.workloads.workload import Workload
 from tests.unit.news_records import news_plan, news_record
 
 CLASSES = ("Earnings", "OTHER")

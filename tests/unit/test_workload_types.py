@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.champion import read_champion
+from flywheel.promotion.champion import read_champion
 from flywheel.report.html import render_html
 from flywheel.report.table import render_markdown
 from tests.unit.turned_wheel import STUDENTS, planned, turn

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flywheel import wheel
 from flywheel.config.loading import validate_config
 from flywheel.demo.tasks import Task, write_jsonl
-from flywheel.job_command import run_job
-from flywheel.plan import make_plan
 from flywheel.report.model import Report
-from flywheel.runs import Run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
+from flywheel.runtimes.job_command import run_job
+from flywheel.stages import pipeline as wheel
 
 STUDENTS = Path("include/flywheel/demo/students")
 

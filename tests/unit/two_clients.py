@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
-from flywheel import wheel
-from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
 from flywheel.config.source import SourceConfig
-from flywheel.quarantine import Quarantine
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.spans import SourceSpan, doubts_of
+from flywheel.stages import pipeline as wheel
 from flywheel.stores import Answer, open_store
 from tests.unit import finished_run
 from tests.unit.champions import place_hold

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.schema import Config, section_in
-from flywheel.errors import ConfigError
 
 FOLDER = "experiments"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"

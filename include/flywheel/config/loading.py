@@ -13,12 +13,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.experiments import experiment_path, laid_over
 from flywheel.config.logs import LoggingConfig, LogLevel
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
 from flywheel.config.secrets import secrets_in
 from flywheel.config.yaml_text import BadYamlError, read_yaml
-from flywheel.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

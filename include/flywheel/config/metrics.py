@@ -1,4 +1,4 @@
-"""The names of the metrics; flywheel.metrics says what they are."""
+"""The names of the metrics; flywheel.workloads.metrics says what they are."""
 
 from __future__ import annotations
 

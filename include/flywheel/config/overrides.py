@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.loading import validate_config
 from flywheel.config.schema import Config, section_in
 from flywheel.config.sides import (
@@ -19,7 +20,6 @@ from flywheel.config.sides import (
     side_of,
     value_of,
 )
-from flywheel.errors import ConfigError
 
 ORIGIN = "run parameters"
 

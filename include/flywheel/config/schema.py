@@ -378,7 +378,7 @@ class Config(Section):
 
     @property
     def student_names(self) -> frozenset[str]:
-        """The names by which an answer says that a student gave it: see `flywheel.records.check_no_student`.
+        """The names that say that a student gave an answer (`flywheel.workloads.records.check_no_student`).
 
         A student that is never customized may be the model that applications call as their teacher.
         """

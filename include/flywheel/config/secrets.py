@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flywheel.redaction import is_secret_name
+from flywheel.common.redaction import is_secret_name
 
 Location = tuple[str | int, ...]
 

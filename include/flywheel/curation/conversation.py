@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from flywheel.curation.words import words_of
-from flywheel.records import Message, Record
+from flywheel.workloads.records import Message, Record
 
 # Words of earlier turns that are kept, the latest: they tell which texts report one event.
 MOST_EARLIER = 300

@@ -16,7 +16,7 @@ from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.result import Conflict
 from flywheel.curation.samples import Samples
 from flywheel.curation.splits import Split, split
-from flywheel.records import STRENGTH
+from flywheel.workloads.records import STRENGTH
 
 _POSTED = STRENGTH.index("posted")
 

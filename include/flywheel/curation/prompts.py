@@ -17,13 +17,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.curation.result import PromptCounts
-from flywheel.plan import Plan
-from flywheel.records import FREE_TEXT, Record
-from flywheel.tool_calls import NO_CALL, is_functions
-from flywheel.workload import VERSION_DIGITS, Workload
-from flywheel.workload_versions import Recognizer, versions_of
+from flywheel.runs.plan import Plan
+from flywheel.workloads.records import FREE_TEXT, Record
+from flywheel.workloads.tool_calls import NO_CALL, is_functions
+from flywheel.workloads.versions import Recognizer, versions_of
+from flywheel.workloads.workload import VERSION_DIGITS, Workload
 
 _WORKLOAD = TypeAdapter(Workload | None)
 _WORKLOADS = TypeAdapter(tuple[Workload, ...])

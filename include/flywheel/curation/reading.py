@@ -20,15 +20,15 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
+from flywheel.common.errors import FlywheelError, StoreError
 from flywheel.curation.conversation import ALONE
 from flywheel.curation.prompts import Sift
 from flywheel.curation.texts import own_texts
 from flywheel.curation.words import words_of
-from flywheel.errors import FlywheelError, StoreError
-from flywheel.plan import Plan
-from flywheel.records import STRENGTH, Record
+from flywheel.runs.plan import Plan
 from flywheel.stores import RecordStore, open_store
-from flywheel.workload import Workload
+from flywheel.workloads.records import STRENGTH, Record
+from flywheel.workloads.workload import Workload
 
 
 class Reduced(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.config.evaluation import WorkloadType
-from flywheel.plan import Candidate
-from flywheel.records import LabelledBy
+from flywheel.runs.plan import Candidate
+from flywheel.workloads.records import LabelledBy
 
 
 class ClassCounts(BaseModel):

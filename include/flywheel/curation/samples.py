@@ -28,7 +28,7 @@ MOST_CONTINUATIONS = 5
 class Pair:
     """Two records of one text with different labels: the one that stays, and the one that is left out.
 
-    `kept` and `other` are record ids; `*_by` places in `flywheel.records.STRENGTH`.
+    `kept` and `other` are record ids; `*_by` places in `flywheel.workloads.records.STRENGTH`.
     """
 
     kept: str
@@ -52,7 +52,7 @@ class Samples:
         events: (n,) the first record of the event that each reports, or of its dialogue, as a place.
         words: the words of all, as numbers; record i has words[starts[i] : starts[i + 1]].
         starts: (n + 1,) rising from 0.
-        labelled_by: (n,) who gave the label, as a place in `flywheel.records.STRENGTH`.
+        labelled_by: (n,) who gave the label, as a place in `flywheel.workloads.records.STRENGTH`.
         duplicates: records left out because another one has the same words in the same order.
         near_duplicates: records left out because another one has nearly the same words.
         conflicts: of the duplicates, those whose label is another than that of the record that stays;

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 
 # One line for each event of two records or more: their ids, those that the dataset leaves out too.
 EVENTS_FILE = "events.jsonl"

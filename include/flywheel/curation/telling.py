@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
+from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.evaluation import WorkloadType
-from flywheel.errors import NotEnoughRecordsError
-from flywheel.tool_calls import NO_CALL, normal_text, read_calls
+from flywheel.workloads.tool_calls import NO_CALL, normal_text, read_calls
 
 
 def check_can_tell(

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from flywheel.curation.conversation import ALONE, Around, around, digest, instructions
-from flywheel.records import Record
 from flywheel.stores.prompts import shared_start
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record
+from flywheel.workloads.workload import Workload
 
 # Texts that begin with the same so many characters may be prompts with the same instructions ...
 _SAME_START = 64

@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.stores import open_store
-from flywheel.workload import Workload
-from flywheel.workload_versions import Recognizer, resolve_held, versions_of
+from flywheel.workloads.versions import Recognizer, resolve_held, versions_of
+from flywheel.workloads.workload import Workload
 
 
 def lines(config: Config, client_id: str = "") -> Iterator[str]:

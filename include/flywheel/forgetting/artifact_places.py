@@ -14,13 +14,13 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from flywheel.champion import VIEW
-from flywheel.errors import ArtifactError, FlywheelError, StoreError
+from flywheel.common.errors import ArtifactError, FlywheelError, StoreError
 from flywheel.forgetting.base import Item, Place, Whose, place
 from flywheel.forgetting.house import KEY, File, House, RunFolder
-from flywheel.jobs import CustomizeSpec
+from flywheel.jobs.spec import CustomizeSpec
+from flywheel.promotion.champion import VIEW
 from flywheel.report.files import LATEST, latest_path, mark_latest
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 
 log = logging.getLogger(__name__)
 

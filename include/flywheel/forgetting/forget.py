@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 
 import orjson
 
-from flywheel.artifacts import key_of
+from flywheel.artifacts.root import key_of
+from flywheel.common.errors import FlywheelError
 from flywheel.config import Config
-from flywheel.errors import FlywheelError
 from flywheel.forgetting.base import Item, Place, Whose, places
 from flywheel.forgetting.house import House
 from flywheel.forgetting.machine_places import airflow_of

@@ -13,15 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import champion_folder
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, StoreError
 from flywheel.config import Config, resolve_path
-from flywheel.errors import ArtifactError, StoreError
-from flywheel.records import Record
-from flywheel.runs import CANCELLED_FILE
+from flywheel.promotion.champion import champion_folder
+from flywheel.runs.run import CANCELLED_FILE
 from flywheel.stores import RecordStore, open_store
+from flywheel.workloads.records import Record
 
-# As flywheel.artifacts.key_of makes them; longer digests are none.
+# As flywheel.artifacts.root.key_of makes them; longer digests are none.
 KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{20}(?![0-9a-f])")
 # A run without a result in whose folder nothing has changed for so long is no longer under way.
 SILENT_SECONDS = 3600.0

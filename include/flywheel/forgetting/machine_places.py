@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
+from flywheel.common.errors import FlywheelError
 from flywheel.config import resolve_path
-from flywheel.errors import FlywheelError
 from flywheel.forgetting.base import Item, Place, Whose, place
 from flywheel.forgetting.house import House, RunFolder
 from flywheel.stages.label import sums_file

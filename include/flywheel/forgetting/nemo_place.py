@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from flywheel.artifacts import key_of
+from flywheel.artifacts.root import key_of
+from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
-from flywheel.errors import ArtifactError
 from flywheel.forgetting.base import Item, Place, Whose, place
-from flywheel.plan import Plan
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
+from flywheel.common.errors import FlywheelError
 from flywheel.config import Config
-from flywheel.errors import FlywheelError
 from flywheel.forgetting.base import Item, places
 from flywheel.forgetting.house import House, RunFolder
 

@@ -11,13 +11,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flywheel.artifacts import key_of
+from flywheel.artifacts.root import key_of
 from flywheel.config import Config
 from flywheel.config.schema import MlflowConfig
 from flywheel.forgetting.base import Item, Place, Whose, place
 from flywheel.forgetting.house import RunFolder
-from flywheel.mlflow_client import TrackingError, open_client, public, tracking_uri
-from flywheel.tracking import KEY_TAG, RUN_TAG, registered_name
+from flywheel.promotion.mlflow_client import TrackingError, open_client, public, tracking_uri
+from flywheel.promotion.tracking import KEY_TAG, RUN_TAG, registered_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

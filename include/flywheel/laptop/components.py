@@ -29,9 +29,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flywheel.config.private import UMASK
 from flywheel.laptop.home import airflow_home
 from flywheel.laptop.processes import end_sessions, end_stale, started_at
-from flywheel.private import UMASK
 from flywheel.runtimes.fork_client import stop_servers
 from flywheel.runtimes.local import jobs_folder
 

@@ -11,7 +11,7 @@ NAME = "endpoint"
 
 def command(port: int) -> list[str]:
     """Return the command that starts it."""
-    return [sys.executable, "-m", "flywheel.cli", "serve", "--port", str(port)]
+    return [sys.executable, "-m", "flywheel.cli.main", "serve", "--port", str(port)]
 
 
 def answers(port: int) -> bool:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from flywheel.common.redaction import clean
 from flywheel.laptop.api import DAG, TaskState
 from flywheel.laptop.home import airflow_home
-from flywheel.redaction import clean
 
 TAIL_LINES = 15
 

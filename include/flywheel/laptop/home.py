@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flywheel.config.loading import default_config_path, project_home, resolve_path
-from flywheel.private import private_folder
+from flywheel.config.private import private_folder
 
 USER = "admin"
 LOCAL_SETTINGS = "from flywheel.laptop.database import create_metadata_engine\n"

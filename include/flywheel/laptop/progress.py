@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flywheel.errors import ArtifactError
-from flywheel.jobs import EvaluateResult
+from flywheel.common.errors import ArtifactError
+from flywheel.common.redaction import clean
+from flywheel.jobs.spec import EvaluateResult
 from flywheel.laptop.api import TaskState
-from flywheel.metrics import main_metric
-from flywheel.plan import Plan
-from flywheel.redaction import clean
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
+from flywheel.workloads.metrics import main_metric
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -19,11 +19,11 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, load_config
 from flywheel.config.loading import resolve_path
 from flywheel.demo.tasks import write_missing
-from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.laptop import endpoint, home
 from flywheel.laptop.api import DAG, DONE, AirflowApi, wait_until_it_answers
 from flywheel.laptop.failures import describe
@@ -31,11 +31,11 @@ from flywheel.laptop.interrupts import Interrupts
 from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
 from flywheel.laptop.progress import Progress
-from flywheel.runs import Run, seconds_of
+from flywheel.promotion.upgrade import upgrade
+from flywheel.runs.run import Run, seconds_of
 from flywheel.runtimes.local import LocalRuntime
 from flywheel.teacher.endpoint import URL_VARIABLE
-from flywheel.upgrade import upgrade
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 POLL_SECONDS = 0.25
 TASKS_POLL_SECONDS = 1.0
@@ -209,7 +209,7 @@ class _Wheel:
             write_csv(aside, DEMO_HEADLINES)
             os.replace(aside, answers)
         port = free_port()
-        command = [sys.executable, "-m", "flywheel.cli", "stand-in-teacher"]
+        command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-teacher"]
         command += ["--answers", str(answers), "--port", str(port)]
         return command, {variable: f"http://127.0.0.1:{port}/v1"}
 

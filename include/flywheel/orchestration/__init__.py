@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flywheel.common.redaction import install
 from flywheel.orchestration.confirm import ConfirmOperator
 from flywheel.orchestration.jobs import JobOperator
 from flywheel.orchestration.notifications import notify_failure
@@ -30,8 +31,7 @@ from flywheel.orchestration.tasks import (
     serve,
     sweep,
 )
-from flywheel.redaction import install
-from flywheel.wheel import CHAMPION
+from flywheel.stages.pipeline import CHAMPION
 
 # Whatever loads the DAG runs the tasks: their logs hold no secret.
 install()

@@ -9,7 +9,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOper
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
 from flywheel.orchestration import four_eyes
-from flywheel.orchestration.context import run_of
+from flywheel.runtimes.context import run_of
 
 # Between two looks at whether another run's question is answered; such a run holds no slot, and needs no
 # triggerer, which a laptop does not run.
@@ -19,9 +19,9 @@ LOOK_AGAIN = timedelta(seconds=30)
 class ConfirmOperator(ApprovalOperator):
     """Asks whether the teacher shall be asked so much, where it is above `teacher.confirm_above`.
 
-    Below, it passes at once. A 'yes' is remembered (flywheel.confirmation), so that a backfill asks once: the
-    other nights wait for the answer to the first one's question. After a 'no', or without an answer in
-    `promotion.approval_timeout_hours`, the run fails before anything is asked.
+    Below, it passes at once. A 'yes' is remembered (flywheel.stages.confirmation), so that a backfill asks
+    once: the other nights wait for the answer to the first one's question. After a 'no', or without an answer
+    in `promotion.approval_timeout_hours`, the run fails before anything is asked.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -35,8 +35,8 @@ class ConfirmOperator(ApprovalOperator):
 
     def execute(self, context: Any) -> Any:
         """Pass at once, or write the question and wait for its answer."""
-        from flywheel import confirmation
         from flywheel.config import load_config
+        from flywheel.stages import confirmation
 
         run = run_of(context)
         refusal = confirmation.refusal_of(run)
@@ -64,7 +64,7 @@ class ConfirmOperator(ApprovalOperator):
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Take the answer; ask again where it is a yes that does not count (promotion.four_eyes)."""
-        from flywheel import confirmation
+        from flywheel.stages import confirmation
         from flywheel.stages.forecast import forecast
 
         answer = HITLOperator.execute_complete(self, context, event)

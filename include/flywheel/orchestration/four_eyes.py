@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flywheel.orchestration.context import run_of
+from flywheel.runtimes.context import run_of
 
 
 def starter_of(context: Any) -> str:

@@ -11,16 +11,16 @@ from typing import Any, Literal, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from flywheel import wheel
+from flywheel.common.errors import JobError
 from flywheel.config import Config, Student
-from flywheel.errors import JobError
-from flywheel.job_command import SPEC_SUFFIX, is_done, run_job
-from flywheel.jobs import CustomizeResult, EvaluateResult
-from flywheel.orchestration.context import facts, run_of
-from flywheel.plan import Candidate
-from flywheel.runs import Run
+from flywheel.jobs.spec import CustomizeResult, EvaluateResult
+from flywheel.runs.plan import Candidate
+from flywheel.runs.run import Run
 from flywheel.runtimes import Job, RefusedJobError, open_runtime
 from flywheel.runtimes.base import JobKind, log_job_line
+from flywheel.runtimes.context import facts, run_of
+from flywheel.runtimes.job_command import SPEC_SUFFIX, is_done, run_job
+from flywheel.stages import pipeline as wheel
 from flywheel.students.weights import local_folder
 
 Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]

@@ -10,13 +10,13 @@ from airflow.sdk import Asset
 from airflow.sdk.bases.notifier import BaseNotifier
 from pydantic import ImportString, TypeAdapter, ValidationError
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ConfigError
+from flywheel.common.redaction import install
 from flywheel.config import Config
 from flywheel.config.schema import Notifier
-from flywheel.errors import ConfigError
 from flywheel.orchestration.notifier_arguments import resolved
-from flywheel.redaction import install
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 
 log = logging.getLogger(__name__)
 

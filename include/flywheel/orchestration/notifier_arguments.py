@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flywheel.connections import Connection, find_connection
-from flywheel.errors import ConfigError
+from flywheel.common.connections import Connection, find_connection
+from flywheel.common.errors import ConfigError
 
 _REFERENCE = {"connection", "field"}
 _FIELDS = ("password", "login", "host")

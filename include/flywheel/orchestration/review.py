@@ -10,9 +10,9 @@ from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.orchestration import four_eyes
-from flywheel.orchestration.context import run_of
-from flywheel.orchestration.seal import is_sealed, sealed
-from flywheel.runs import Run
+from flywheel.runs.run import Run
+from flywheel.runtimes.context import run_of
+from flywheel.runtimes.seal import is_sealed, sealed
 
 
 class ReviewOperator(ApprovalOperator):
@@ -44,7 +44,7 @@ class ReviewOperator(ApprovalOperator):
 
     def execute(self, context: Any) -> Any:
         """Decide at once, or write the request and wait for its answer."""
-        from flywheel.champion import read_state
+        from flywheel.promotion.champion import read_state
         from flywheel.report import read_report, render_markdown
         from flywheel.stages.night import hold_on, night_of
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, get_parsing_context
 
+from flywheel.common.errors import ConfigError
 from flywheel.config import Config, load_config
 from flywheel.config.experiments import NAME as EXPERIMENT_NAME
 from flywheel.config.experiments import experiment_names
@@ -15,7 +16,6 @@ from flywheel.config.loading import project_home
 from flywheel.config.overrides import overrides_schema
 from flywheel.config.schema import ScheduleConfig
 from flywheel.config.sides import MOST, MOST_SIZES, WORDS
-from flywheel.errors import ConfigError
 from flywheel.orchestration.notifications import check_notifiers
 
 _APPROVALS = WORDS["promotion.approval"]

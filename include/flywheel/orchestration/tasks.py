@@ -13,11 +13,11 @@ from urllib.parse import quote
 from airflow.sdk import AssetAlias, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from flywheel.common.redaction import install
 from flywheel.config import Config
-from flywheel.orchestration.context import cutoff_of, facts, is_backfill, run_of, share_run
 from flywheel.orchestration.notifications import announce, warn
 from flywheel.orchestration.review import answer_of
-from flywheel.redaction import install
+from flywheel.runtimes.context import cutoff_of, facts, is_backfill, run_of, share_run
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +39,11 @@ def plan() -> list[str]:
     keeps its plan, also when this task is cleared; another's is refused. Returns the students to be measured
     as they are.
     """
-    from flywheel import wheel
-    from flywheel.errors import OtherPlanError
+    from flywheel.common.errors import OtherPlanError
     from flywheel.orchestration.settings import config_of, unchanged_as_none
-    from flywheel.plan import make_plan, with_pinned_weights
-    from flywheel.runs import Run
+    from flywheel.runs.plan import make_plan, with_pinned_weights
+    from flywheel.runs.run import Run
+    from flywheel.stages import pipeline as wheel
 
     install()  # the other tasks do so where they find the run
     context = get_current_context()
@@ -79,8 +79,8 @@ def plan() -> list[str]:
 @task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=24))
 def label() -> dict[str, Any]:
     """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
-    from flywheel import wheel
-    from flywheel.errors import BudgetError
+    from flywheel.common.errors import BudgetError
+    from flywheel.stages import pipeline as wheel
 
     try:
         context = get_current_context()
@@ -95,7 +95,7 @@ def label() -> dict[str, Any]:
 @task(execution_timeout=timedelta(hours=6))
 def ingest() -> dict[str, Any]:
     """Write labelled headlines, and log records of applications, into the store."""
-    from flywheel import wheel
+    from flywheel.stages import pipeline as wheel
 
     context = get_current_context()
     run = run_of(context)
@@ -110,7 +110,7 @@ def curate() -> list[dict[str, Any]]:
 
     Returns the candidates.
     """
-    from flywheel import wheel
+    from flywheel.stages import pipeline as wheel
 
     run = run_of(get_current_context())
     wheel.curate(run)
@@ -121,8 +121,8 @@ def curate() -> list[dict[str, Any]]:
 @task(trigger_rule="all_done", execution_timeout=timedelta(hours=2))
 def score() -> dict[str, Any]:
     """Put all candidates into the table, the learning curve, the report and MLflow."""
-    from flywheel import wheel
     from flywheel.report.outcomes import gather
+    from flywheel.stages import pipeline as wheel
 
     run = run_of(get_current_context())
     if not run.root.exists(f"{run.path}/stages/curate.json"):
@@ -141,7 +141,7 @@ def score() -> dict[str, Any]:
 @task(outlets=[CHAMPION], max_active_tis_per_dag=1, execution_timeout=timedelta(hours=1))
 def promote() -> dict[str, Any]:
     """Put the chosen candidate into production, or keep the champion that is there and say why."""
-    from flywheel import wheel
+    from flywheel.stages import pipeline as wheel
 
     context = get_current_context()
     run = run_of(context)

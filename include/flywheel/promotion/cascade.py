@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict
 from scipy.special import betainc, betaincinv
 
-from flywheel.jobs import Calibration
+from flywheel.jobs.spec import Calibration
 
 # One-sided: the bound holds in 95 of 100 promotions.
 ERROR_RATE = 0.05

@@ -20,9 +20,9 @@ ClientOption = Annotated[str, typer.Option("--client", help="Its id; default: th
 @hold_commands.command("show")
 def show_hold(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     """Show the hold: who decided what, when and why; and adapters that stay turned down without one."""
-    from flywheel.artifacts import ArtifactRoot
-    from flywheel.champion import read_state
+    from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
+    from flywheel.promotion.champion import read_state
 
     config = load_config()
     whose = _whose(workload, client)
@@ -40,7 +40,7 @@ def show_hold(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 @hold_commands.command()
 def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     """Lift the hold, so that nights promote by themselves again; what is in production stays."""
-    from flywheel.artifacts import ArtifactRoot
+    from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, lifted
 
@@ -54,7 +54,7 @@ def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 @champion_commands.command()
 def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     """Show what is in production, once its copy is verified: prompt, adapter and base weights."""
-    from flywheel.artifacts import ArtifactRoot
+    from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.promotion.whole import load_champion
 
@@ -84,7 +84,7 @@ def restore(
     ] = False,
 ) -> None:
     """Put damaged or missing decisions on the champion back from their copies."""
-    from flywheel.artifacts import ArtifactRoot
+    from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.promotion import restore as restoring
 
@@ -101,7 +101,7 @@ def timeline(
     last: Annotated[int, typer.Option(min=1, help="So many entries, the latest.")] = 30,
 ) -> None:
     """Show who was, or would have been, in production after each night, and why."""
-    from flywheel.artifacts import ArtifactRoot
+    from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.promotion.timeline import Timeline
 
@@ -123,7 +123,7 @@ def _me() -> str:
 
 def _whose(workload: str, client: str) -> tuple[str, str]:
     from flywheel.config import load_config
-    from flywheel.workload import Workload
+    from flywheel.workloads.workload import Workload
 
     config = load_config()
     return workload or Workload.load(config.workload).id, client or config.client_id

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
 from flywheel.curation.seen import seen_ids, seen_in_eval
-from flywheel.errors import ArtifactError
-from flywheel.jobs import EvaluateResult
-from flywheel.metrics import METRICS, main_metric
-from flywheel.plan import Plan
-from flywheel.promotion.answers import difference, read_answers
-from flywheel.promotion.choice import EPSILON, cost_of, margin_left
-from flywheel.promotion.statistics import bound_of_difference
+from flywheel.evaluation.answers import difference, read_answers
+from flywheel.evaluation.choice import EPSILON, cost_of, margin_left
+from flywheel.evaluation.statistics import bound_of_difference
+from flywheel.jobs.spec import EvaluateResult
+from flywheel.promotion.champion import Champion
 from flywheel.promotion.timeline import Timeline
 from flywheel.report import figures
 from flywheel.report.checks import ComparisonPart
 from flywheel.report.model import CandidatePart, Report
+from flywheel.runs.plan import Plan
+from flywheel.workloads.metrics import METRICS, main_metric
 
 # How long a champion is remembered in the margin, in seconds.
 REMEMBERED = 90 * 86400

@@ -16,10 +16,10 @@ from typing import TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.champion import VIEW, Champion, Decision, decision_name, seconds
-from flywheel.create_once import create_once
-from flywheel.errors import ArtifactError
+from flywheel.artifacts.create_once import create_once
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError
+from flywheel.promotion.champion import VIEW, Champion, Decision, decision_name, seconds
 from flywheel.promotion.holds import Hold
 from flywheel.promotion.transitions import complete
 

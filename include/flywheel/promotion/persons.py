@@ -16,16 +16,16 @@ from pathlib import Path
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
 from flywheel.curation.words import words_of
-from flywheel.errors import ArtifactError
-from flywheel.plan import Plan
-from flywheel.promotion.statistics import bound_of_difference, f1_with_interval, paired_difference
+from flywheel.evaluation.statistics import bound_of_difference, f1_with_interval, paired_difference
 from flywheel.report.baseline import lines_of, text_in
 from flywheel.report.checks import PersonsPart
 from flywheel.report.model import Report
+from flywheel.runs.plan import Plan
 from flywheel.teacher.persons import FILE
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 # With fewer eval records that a person labelled, nothing is said: the test's error is a normal one.
 LEAST = 30

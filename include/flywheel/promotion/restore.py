@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import (
+from flywheel.artifacts.create_once import create_once
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, FlywheelError
+from flywheel.promotion.champion import (
     VIEW,
     Decision,
     champion_folder,
@@ -20,13 +22,11 @@ from flywheel.champion import (
     read_decision,
     read_state,
 )
-from flywheel.create_once import create_once
-from flywheel.errors import ArtifactError, FlywheelError
 from flywheel.promotion.older import number_decisions
 from flywheel.promotion.timeline import enter_person
 from flywheel.promotion.transitions import Draft, complete, decide, registered, sealed
 from flywheel.promotion.whole import load_champion, make_whole_again
-from flywheel.runs import open_run
+from flywheel.runs.run import open_run
 
 
 def restore(

@@ -27,10 +27,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, Decision, champion_folder, read_champion, seconds
-from flywheel.errors import ArtifactError
-from flywheel.plan import Plan
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.promotion.champion import Champion, Decision, champion_folder, read_champion, seconds
+from flywheel.runs.plan import Plan
 
 # Which entry of two at the same time counts: the later one here.
 KINDS = ("backfill", "night", "person")
@@ -53,8 +53,8 @@ class Entry(BaseModel):
         compared_with: name of the entry that said so; None where what was in force did.
         by: the person who decided; empty where the rules did.
         written_at: ISO 8601, UTC.
-        sequence: of a person's decision its number among all (flywheel.champion); it gives the order of two
-            at the same time.
+        sequence: of a person's decision its number among all (flywheel.promotion.champion); it gives the
+            order of two at the same time.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

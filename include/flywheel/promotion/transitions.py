@@ -1,8 +1,8 @@
 """The state machine of the champion of a workload and client: who may follow whom.
 
 The state is (champion, hold, words that turn an adapter down); each transition is one decision with the next
-number, created under a name that must be free (flywheel.create_once). So of two that decide at once one is
-first, and the other finds that the state has moved, reads it, and decides anew:
+number, created under a name that must be free (flywheel.artifacts.create_once). So of two that decide at once
+one is first, and the other finds that the state has moved, reads it, and decides anew:
 
 | decision    | by                           | champion after | hold after | turned down after |
 |-------------|------------------------------|----------------|------------|-------------------|
@@ -40,8 +40,10 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import (
+from flywheel.artifacts.create_once import create_once, sweep_asides
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.promotion.champion import (
     RESTORE,
     VIEW,
     Champion,
@@ -51,8 +53,6 @@ from flywheel.champion import (
     read_decision,
     read_state,
 )
-from flywheel.create_once import create_once, sweep_asides
-from flywheel.errors import ArtifactError
 from flywheel.promotion.holds import Hold
 from flywheel.promotion.timeline import enter_person
 

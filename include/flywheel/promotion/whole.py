@@ -1,6 +1,6 @@
 """A champion whole: all that is needed to ask it as on the day it was promoted, in one place of its own.
 
-    champions/<workload>/<client>/whole/<key>/      an artifact (flywheel.artifacts), kept by its digest
+    champions/<workload>/<client>/whole/<key>/      an artifact (flywheel.artifacts.root), kept by its digest
         whole.json      the prompt and classes of its day, their aliases and version, how a student is asked,
                         and the base weights by name, revision and hash
         adapter/        the adapter's files, a copy
@@ -23,13 +23,13 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
-from flywheel.artifacts import MANIFEST, ArtifactRoot, key_of
-from flywheel.champion import Champion, Whole, champion_folder, read_champion
-from flywheel.errors import ArtifactError
-from flywheel.jobs import RESULT
-from flywheel.plan import Plan
+from flywheel.artifacts.root import MANIFEST, ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError
+from flywheel.jobs.spec import RESULT
+from flywheel.promotion.champion import Champion, Whole, champion_folder, read_champion
+from flywheel.runs.plan import Plan
 from flywheel.students.weights import hub_name, known_revision
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
 

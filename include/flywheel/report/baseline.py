@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.report.model import BaselinePart
 from flywheel.students.linear.model import fit
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 CODE_VERSION = 1
 # In an evaluation that no result names: the key of the data set that it was made from, with which it goes.

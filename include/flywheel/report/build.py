@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.result import PromptCounts
-from flywheel.errors import ConfigError
-from flywheel.jobs import EvaluateResult
-from flywheel.metrics import METRICS, Metric, main_metric, metrics_of
-from flywheel.plan import Plan
-from flywheel.promotion.choice import low_of
-from flywheel.promotion.statistics import standard_error
+from flywheel.evaluation.choice import low_of
+from flywheel.evaluation.statistics import standard_error
+from flywheel.jobs.spec import EvaluateResult
 from flywheel.report.constant import Constant
 from flywheel.report.model import (
     BasePart,
@@ -39,9 +37,11 @@ from flywheel.report.parts import (
     TeacherPart,
 )
 from flywheel.report.selection import best_of, choose
+from flywheel.runs.plan import Plan
 from flywheel.sources.spans import SourceSpan
-from flywheel.students.scoring import bootstrap_f1
 from flywheel.teacher.agreement import Agreement
+from flywheel.workloads.metrics import METRICS, Metric, main_metric, metrics_of
+from flywheel.workloads.scoring import bootstrap_f1
 
 # How answers that name no class are headed in the confusion matrix.
 UNPARSABLE = "no class"

@@ -17,20 +17,20 @@ from typing import Any
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError
 from flywheel.config.evaluation import WorkloadType
-from flywheel.errors import ArtifactError
-from flywheel.jobs import EvaluateResult
-from flywheel.metrics import Metric, main_metric
-from flywheel.plan import Plan
-from flywheel.promotion.answers import difference, read_answers
-from flywheel.promotion.choice import EPSILON
-from flywheel.promotion.statistics import bound_of_difference
+from flywheel.evaluation.answers import difference, read_answers
+from flywheel.evaluation.choice import EPSILON
+from flywheel.evaluation.statistics import bound_of_difference
+from flywheel.jobs.spec import EvaluateResult
 from flywheel.report.baseline import MADE_OF
 from flywheel.report.checks import ConstantPart
 from flywheel.report.model import CandidatePart
+from flywheel.runs.plan import Plan
 from flywheel.students.comparing import compare, teacher_calls
-from flywheel.tool_calls import calls_text, normal_text
+from flywheel.workloads.metrics import Metric, main_metric
+from flywheel.workloads.tool_calls import calls_text, normal_text
 
 CODE_VERSION = 1
 

@@ -7,13 +7,13 @@ import os
 import uuid
 from pathlib import Path
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.durable import put_in_place
-from flywheel.errors import ArtifactError
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.durable import put_in_place
+from flywheel.common.errors import ArtifactError
 from flywheel.report.html import render_html
 from flywheel.report.model import REPORT_FILE, Report
 from flywheel.report.table import render_table
-from flywheel.runs import Run, find_run
+from flywheel.runs.run import Run, find_run
 
 log = logging.getLogger(__name__)
 

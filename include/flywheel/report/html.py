@@ -7,13 +7,13 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from flywheel.metrics import METRICS, Metric
-from flywheel.promotion.choice import cost_of
+from flywheel.evaluation.choice import cost_of
 from flywheel.report import figures
 from flywheel.report.curve_svg import draw_svg
 from flywheel.report.model import CandidatePart, Report
 from flywheel.report.parts import ConfusionPart
 from flywheel.report.reliability_svg import draw_reliability
+from flywheel.workloads.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -14,7 +14,7 @@ import orjson
 from pydantic import Field, model_validator
 
 from flywheel.config.evaluation import WorkloadType
-from flywheel.jobs import Calibration
+from flywheel.jobs.spec import Calibration
 from flywheel.report.checks import ComparisonPart, ConstantPart, OtherSplitPart, PersonsPart
 from flywheel.report.parts import ConfusionPart, MetricPart, ReportPart, ScoredPart, TeacherPart
 from flywheel.report.speed import SpeedPart

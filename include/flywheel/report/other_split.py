@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import orjson
 
-from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config.schema import DataSplitConfig
 from flywheel.curation.posted import split_samples
 from flywheel.curation.samples import Samples
 from flywheel.curation.words import words_of
-from flywheel.promotion.statistics import f1_with_interval
-from flywheel.records import STRENGTH
+from flywheel.evaluation.statistics import f1_with_interval
 from flywheel.report.baseline import MADE_OF, lines_of, text_in
 from flywheel.report.checks import OtherSplitPart, SplitScore
 from flywheel.students.linear.model import fit
-from flywheel.workload import Workload
+from flywheel.workloads.records import STRENGTH
+from flywheel.workloads.workload import Workload
 
 CODE_VERSION = 1
 # Training records that are read at most; the first ones of a dataset are a sample of all.

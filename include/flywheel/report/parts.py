@@ -14,7 +14,7 @@ class ReportPart(BaseModel):
 
 
 class MetricPart(ReportPart):
-    """The metric that candidates are compared by; see `flywheel.metrics`."""
+    """The metric that candidates are compared by; see `flywheel.workloads.metrics`."""
 
     name: str = "f1_weighted"
     title: str = "Weighted F1"
@@ -22,7 +22,7 @@ class MetricPart(ReportPart):
 
 
 class InjectionsPart(ReportPart):
-    """Texts with an instruction in them, and how many of those were followed; see `flywheel.injections`."""
+    """Texts with an instruction in them, and how many were followed; see `flywheel.evaluation.injections`."""
 
     followed: int
     of: int

@@ -1,7 +1,7 @@
 """Which candidate is to go into production, and why, in words.
 
 The rule: of the candidates that are shown to be within the configured distance of the teacher (or of the
-best; see flywheel.promotion.choice), the one with the fewest parameters, for parameters are what serving
+best; see flywheel.evaluation.choice), the one with the fewest parameters, for parameters are what serving
 costs every day; among equals the one trained on the fewest records, for labels and training cost money too.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flywheel.config.schema import PromotionConfig
-from flywheel.promotion.choice import cost_of, levels, low_of, near_best
+from flywheel.evaluation.choice import cost_of, levels, low_of, near_best
 from flywheel.report import figures
 from flywheel.report.constant import beats_constant
 from flywheel.report.model import CandidatePart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flywheel.promotion.choice import cost_of
+from flywheel.evaluation.choice import cost_of
 from flywheel.report import figures
 from flywheel.report.html import headline
 from flywheel.report.model import BasePart, CandidatePart, Report

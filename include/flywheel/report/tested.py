@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from flywheel.config.schema import PromotionConfig
-from flywheel.metrics import METRICS
-from flywheel.promotion.statistics import bound_of_difference
+from flywheel.evaluation.statistics import bound_of_difference
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, Report
+from flywheel.workloads.metrics import METRICS
 
 
 def how_tested(report: Report, promotion: PromotionConfig) -> list[str]:

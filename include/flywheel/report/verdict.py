@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flywheel.metrics import METRICS
 from flywheel.report import figures
 from flywheel.report.constant import beats_constant
 from flywheel.report.model import Report
 from flywheel.report.parts import InjectionsPart
 from flywheel.report.selection import score_of
+from flywheel.workloads.metrics import METRICS
 
 
 def verdict_of(report: Report) -> list[str]:

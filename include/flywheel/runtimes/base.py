@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from flywheel.errors import JobError
-from flywheel.redaction import clean
+from flywheel.common.errors import JobError
+from flywheel.common.redaction import clean
 
 JobKind = Literal["customize", "evaluate"]
 
@@ -20,7 +20,7 @@ CRASHED = 3
 # A job that has to end is asked to (SIGTERM), so that it can save its state, and ended after so long.
 GRACE_SECONDS = 5.0
 
-# How a line of a job begins (see flywheel.job_command), and the level it has in the task's log.
+# How a line of a job begins (see flywheel.runtimes.job_command), and the level it has in the task's log.
 _LEVELS = {
     "INFO ": logging.INFO,
     "DEBUG ": logging.DEBUG,

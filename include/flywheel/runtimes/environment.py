@@ -11,8 +11,8 @@ import os
 import re
 from collections.abc import Collection, Mapping
 
+from flywheel.common.redaction import is_secret_name
 from flywheel.config.secrets import has_userinfo
-from flywheel.redaction import is_secret_name
 
 # Where things are, how libraries behave.
 _HARMLESS = re.compile(

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import flywheel
-from flywheel.errors import JobError
-from flywheel.private import private_folder
+from flywheel.common.errors import JobError
+from flywheel.config.private import private_folder
 from flywheel.runtimes.environment import without_secrets
 
 START_SECONDS = 20.0
@@ -30,8 +30,8 @@ PRELOAD = (
     "transformers.models.llama.modeling_llama",
     "peft",
     "safetensors.torch",
-    "flywheel.job_command",
-    "flywheel.jobs",
+    "flywheel.runtimes.job_command",
+    "flywheel.jobs.spec",
     "flywheel.stages.customize",
     "flywheel.stages.evaluate",
 )

@@ -20,13 +20,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from flywheel.common.errors import JobError
 from flywheel.config.loading import project_home, resolve_path
 from flywheel.config.schema import RuntimeConfig
-from flywheel.errors import JobError
-from flywheel.job_command import LIFELINE_VARIABLE
 from flywheel.runtimes.base import GRACE_SECONDS, REFUSED, Job, RefusedJobError
 from flywheel.runtimes.environment import needed_environment
 from flywheel.runtimes.fork_client import NoForkError, start_forked, warm_up
+from flywheel.runtimes.job_command import LIFELINE_VARIABLE
 from flywheel.runtimes.slots import cpu_cores, gpus, take_slot
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class LocalRuntime:
         module: what a job runs, `main(arguments)` of it.
     """
 
-    def __init__(self, config: RuntimeConfig, module: str = "flywheel.job_command") -> None:
+    def __init__(self, config: RuntimeConfig, module: str = "flywheel.runtimes.job_command") -> None:
         self.config = config
         self.module = module
         self.devices = gpus()

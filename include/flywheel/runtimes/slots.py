@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flywheel.private import private_folder
+from flywheel.config.private import private_folder
 
 POLL_SECONDS = 0.1
 

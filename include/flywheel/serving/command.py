@@ -32,9 +32,9 @@ def serve(
         return
     import uvicorn
 
+    from flywheel.common.errors import ConfigError
+    from flywheel.common.listening import listen
     from flywheel.config import load_config
-    from flywheel.errors import ConfigError
-    from flywheel.listening import listen
     from flywheel.serving.app import Serving
 
     config = load_config()

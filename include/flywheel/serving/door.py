@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
+from flywheel.common.connections import find_connection
+from flywheel.common.errors import ConfigError
 from flywheel.config.serving import ServingKey
-from flywheel.connections import find_connection
-from flywheel.errors import ConfigError
 from flywheel.serving.openai import ApiError
 
 

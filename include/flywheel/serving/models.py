@@ -9,19 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import VIEW, Champion, read_champion
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, Student
-from flywheel.errors import ArtifactError, FlywheelError
-from flywheel.jobs import RESULT, CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import RESULT, CustomizeResult, EvaluateResult
+from flywheel.promotion.champion import VIEW, Champion, read_champion
 from flywheel.promotion.whole import load_champion
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from flywheel.serving.batches import Batches
 from flywheel.serving.classifier import ServedClassifier
 from flywheel.serving.student import Answer, Question, ServedStudent, Source
 from flywheel.students.families import family_of
 from flywheel.students.weights import known_revision
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from flywheel.labels import answer_form
 from flywheel.serving.answered import TEACHER, Answered, Completion
+from flywheel.workloads.labels import answer_form
 
 # No probability is so small that its logarithm is not a number of JSON.
 _SMALLEST = 1e-12
@@ -133,7 +133,7 @@ class Reply:
         return b"data: " + orjson.dumps(event) + b"\n\n"
 
     def _message(self) -> tuple[dict[str, Any], str | None]:
-        from flywheel.tool_calls import parse_calls
+        from flywheel.workloads.tool_calls import parse_calls
 
         if self._teachers is not None:
             choice = self._teachers["choices"][0]

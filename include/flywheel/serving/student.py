@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.errors import StudentError
-from flywheel.jobs import RESULT, CustomizeResult
-from flywheel.markers import in_conversation, in_tools
+from flywheel.jobs.spec import RESULT, CustomizeResult
 from flywheel.students.short_prompts import ShortPrompt
-from flywheel.workload import Workload
+from flywheel.workloads.markers import in_conversation, in_tools
+from flywheel.workloads.workload import Workload
 
 Messages = list[dict[str, Any]]
 # Texts that no prompt's own part shares a beginning with: what their prompts share is the form's.

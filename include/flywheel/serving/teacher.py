@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import orjson
 
+from flywheel.common.errors import TeacherError
 from flywheel.config.teacher import TeacherConfig
-from flywheel.errors import TeacherError
 from flywheel.serving.answered import TEACHER, Completion
 from flywheel.serving.openai import ApiError
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoint

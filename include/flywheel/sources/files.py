@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Literal, cast
 
 from fsspec.core import url_to_fs
 
+from flywheel.common.errors import SourceError
 from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
-from flywheel.errors import SourceError
 from flywheel.sources.archives import (
     ARCHIVES,
     COMPRESSIONS,

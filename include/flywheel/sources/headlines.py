@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from flywheel.common.errors import SourceError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import SourceError
-from flywheel.quarantine import Quarantine
 from flywheel.sources.files import files_of
+from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.rows import Row, rows_of
 from flywheel.sources.spans import Span
 from flywheel.sources.time_column import TimeColumn

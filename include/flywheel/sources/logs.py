@@ -18,18 +18,18 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from flywheel import exact_json
+from flywheel.common import exact_json
+from flywheel.common.errors import RecordError
 from flywheel.config.evaluation import WorkloadType
 from flywheel.config.source import SourceConfig
-from flywheel.errors import RecordError
-from flywheel.quarantine import Quarantine
-from flywheel.records import Record, check_no_student
 from flywheel.sources.files import SourceFile, files_of
+from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.rows import Row, json_rows, parquet_rows
 from flywheel.sources.spans import Span
 from flywheel.sources.time_column import TimeColumn
 from flywheel.sources.timestamps import TimeReader
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record, check_no_student
+from flywheel.workloads.workload import Workload
 
 COLUMNS = ("request", "response", "workload_id", "client_id", "timestamp")
 _OBJECTS = ("request", "response")

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from flywheel import exact_json
-from flywheel.errors import SourceError
+from flywheel.common import exact_json
+from flywheel.common.errors import SourceError
 from flywheel.sources.files import Line, SourceFile, lines_of, missing_column
 
 # A CSV row with more lines or characters than this has lost a closing quote.
@@ -78,7 +78,7 @@ def json_rows(opened: BinaryIO, columns: Collection[str] | None = None) -> Itera
 
     Args:
         columns: the keys that are wanted; what others hold does not matter. None: all must be held exactly,
-            at any depth (see `flywheel.exact_json`).
+            at any depth (see `flywheel.common.exact_json`).
     """
     for line in lines_of(opened):
         if line.problem:

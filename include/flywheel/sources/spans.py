@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config.source import SourceConfig
 
 log = logging.getLogger(__name__)

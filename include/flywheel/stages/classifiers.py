@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import NotEnoughRecordsError, StudentError
-from flywheel.injections import injected
-from flywheel.jobs import (
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import NotEnoughRecordsError, StudentError
+from flywheel.common.parts import Parts
+from flywheel.evaluation.injections import injected
+from flywheel.jobs.spec import (
     RESULT,
     CustomizeResult,
     CustomizeSpec,
@@ -20,8 +21,6 @@ from flywheel.jobs import (
     Progress,
     ProgressCallback,
 )
-from flywheel.labels import answer_form
-from flywheel.parts import Parts
 from flywheel.stages.customize import read_records, watched_records
 from flywheel.stages.evaluate import (
     Speed,
@@ -36,6 +35,7 @@ from flywheel.students.classifiers import Examples, Trained, Work, ask, text_of
 from flywheel.students.families import family_of
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 from flywheel.students.weights import files_hash
+from flywheel.workloads.labels import answer_form
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.posted import conflict_notes, conflicts_of, examinable, split_samples
 from flywheel.curation.prompts import Sift, notes_of, renamed
@@ -48,14 +49,13 @@ from flywheel.curation.samples import Samples, collect
 from flywheel.curation.seen import EVENTS_FILE, write_events
 from flywheel.curation.splits import Split
 from flywheel.curation.telling import check_can_tell
-from flywheel.errors import NotEnoughRecordsError
-from flywheel.labels import without_thinking
-from flywheel.markers import in_conversation, in_tools
-from flywheel.plan import Candidate, Plan
-from flywheel.records import STRENGTH, Record
+from flywheel.runs.plan import Candidate, Plan
 from flywheel.stores import RecordStore, open_store
-from flywheel.tool_calls import is_functions, with_arguments
-from flywheel.workload import Workload
+from flywheel.workloads.labels import without_thinking
+from flywheel.workloads.markers import in_conversation, in_tools
+from flywheel.workloads.records import STRENGTH, Record
+from flywheel.workloads.tool_calls import is_functions, with_arguments
+from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
 

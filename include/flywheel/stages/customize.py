@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError, NotEnoughRecordsError
-from flywheel.jobs import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
-from flywheel.parts import Parts
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, NotEnoughRecordsError
+from flywheel.common.parts import Parts
+from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
 from flywheel.students.families import family_of
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
 from flywheel.students.weights import base_name, files_hash

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError
-from flywheel.icl import MOST_RECORDS, own_texts, with_examples
-from flywheel.injections import injected, outcome
-from flywheel.jobs import (
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.common.parts import Parts
+from flywheel.evaluation.icl import MOST_RECORDS, own_texts, with_examples
+from flywheel.evaluation.injections import injected, outcome
+from flywheel.jobs.spec import (
     RESULT,
     Confusion,
     CustomizeResult,
@@ -25,11 +26,10 @@ from flywheel.jobs import (
     Progress,
     ProgressCallback,
 )
-from flywheel.metrics import main_metric
-from flywheel.parts import Parts
 from flywheel.stages.customize import device_name, read_records
 from flywheel.students.families import family_of
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
+from flywheel.workloads.metrics import main_metric
 
 if TYPE_CHECKING:
     from flywheel.students.answering import Answers
@@ -322,8 +322,8 @@ def keep_evaluation(
     Args:
         records: of the eval set, with the teacher's labels.
         texts: the answers, in the same order; "" for none.
-        instructed: the answers to `flywheel.injections.injected`; empty where those were not asked.
-        speed: how fast it answered.
+        instructed: the answers to `flywheel.evaluation.injections.injected`; empty where those were not
+        asked. speed: how fast it answered.
         parameters: of the student with its adapter.
         examples: in a prompt on average; None where none were asked for.
         unanswered: prompts that were not asked.

@@ -16,18 +16,18 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.plan import Plan
-from flywheel.quarantine import Quarantine
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.runs.plan import Plan
 from flywheel.sources import Headline, read_headlines
+from flywheel.sources.quarantine import Quarantine
 from flywheel.stores import Answer, RecordStore, open_store
 from flywheel.teacher.answers import tokens_of
 from flywheel.teacher.held import HeldAnswers
 from flywheel.teacher.known import FAULT, known_answers
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
-from flywheel.workload import Workload
-from flywheel.workload_versions import versions_of
+from flywheel.workloads.versions import versions_of
+from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.source import SourceConfig
-from flywheel.plan import Plan
-from flywheel.quarantine import Quarantine
-from flywheel.records import Record
+from flywheel.runs.plan import Plan
 from flywheel.sources import SourceSpan, Spans, read_log_records
+from flywheel.sources.quarantine import Quarantine
 from flywheel.stages.label import LabelResult
 from flywheel.stores import Rejected, open_store
+from flywheel.workloads.records import Record
 
 log = logging.getLogger(__name__)
 

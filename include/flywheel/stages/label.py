@@ -30,17 +30,15 @@ import orjson
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.durable import put_in_place
+from flywheel.common.errors import BudgetError, TeacherError
 from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
-from flywheel.durable import put_in_place
-from flywheel.errors import BudgetError, TeacherError
-from flywheel.markers import marks_in
-from flywheel.plan import Plan
-from flywheel.quarantine import Quarantine
-from flywheel.records import make_record
+from flywheel.runs.plan import Plan
 from flywheel.sources import Headline, SourceSpan, Spans, check_sources, read_headlines
+from flywheel.sources.quarantine import Quarantine
 from flywheel.stages.forecast import held_answers
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import Agreement, AgreementCounter, check_gate
@@ -54,7 +52,9 @@ from flywheel.teacher.progress import Progress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
 from flywheel.teacher.without_label import WithoutLabel
-from flywheel.workload_versions import versions_of
+from flywheel.workloads.markers import marks_in
+from flywheel.workloads.records import make_record
+from flywheel.workloads.versions import versions_of
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class LabelResult(BaseModel):
         later: headlines that are known at or after the cutoff, left for later runs.
         passed_over: rows with neither a time nor a person's label, which serve nothing and are not asked.
         left: headlines without an answer, for the budget was spent; another run goes on with them.
-        marked: headlines that hold what could speak in a prompt (`flywheel.markers`), by what it is; it is
-            broken up where they are asked.
+        marked: headlines that hold what could speak in a prompt (`flywheel.workloads.markers`), by what it
+            is; it is broken up where they are asked.
         records_file: name of the JSONL file of log records in the run's folder, compressed with gzip.
         disagreements_file: name of the CSV file of the headlines that people and the teacher label
             differently; empty without any.

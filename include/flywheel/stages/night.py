@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, Decision, champion_history, decisions, read_state
-from flywheel.plan import Plan
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.promotion.champion import Champion, Decision, champion_history, decisions, read_state
 from flywheel.promotion.holds import Hold, holds_back
 from flywheel.promotion.timeline import Entry, Timeline, now
 from flywheel.report.model import CandidatePart, Report
+from flywheel.runs.plan import Plan
 
 Outcome = Literal["promoted", "kept", "none", "held", "rejected", "refused"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from flywheel.champion import Champion
-from flywheel.plan import Plan
+from flywheel.promotion.champion import Champion
 from flywheel.promotion.holds import Hold
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, Report
 from flywheel.report.selection import overlap, score_of
+from flywheel.runs.plan import Plan
 
 
 def words(

@@ -17,25 +17,25 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, Decision, RegistryEntry
-from flywheel.errors import ArtifactError
-from flywheel.jobs import EvaluateResult
-from flywheel.mlflow_client import TrackingError
-from flywheel.plan import Plan
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
+from flywheel.jobs.spec import EvaluateResult
 from flywheel.promotion.cascade import Cascade, cascade_of
+from flywheel.promotion.champion import Champion, Decision, RegistryEntry
 from flywheel.promotion.holds import NOBODY, Hold
+from flywheel.promotion.mlflow_client import TrackingError
+from flywheel.promotion.tracking import point_alias, register, track_files
 from flywheel.promotion.transitions import Draft, decide, lifted, promoted, registered, rejected
 from flywheel.promotion.whole import keep_whole
 from flywheel.report.files import HTML_FILE, write_report
 from flywheel.report.model import REPORT_FILE, CandidatePart, Report
 from flywheel.report.selection import score_of
 from flywheel.report.verdict import verdict_of
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
 from flywheel.stages.night import Night, enter, hold_on, moment, night_of, overtaken_by
 from flywheel.stages.outcome import is_worse, words
 from flywheel.stages.score import ScoreResult, production_part
-from flywheel.tracking import point_alias, register, track_files
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.jobs import (
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.jobs.spec import (
     PROMPT_CHOICE_VERSION,
     CustomizeResult,
     CustomizeSpec,

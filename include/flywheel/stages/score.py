@@ -13,15 +13,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, read_state
-from flywheel.errors import ArtifactError, FlywheelError
-from flywheel.judge.outcomes import judged
-from flywheel.mlflow_client import TrackingError
-from flywheel.plan import Plan
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, FlywheelError
+from flywheel.promotion.champion import Champion, read_state
 from flywheel.promotion.doubts import add_doubts
+from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.promotion.persons import check_by_persons
 from flywheel.promotion.timeline import compared_champion
+from flywheel.promotion.tracking import track, track_files
 from flywheel.report.baseline import baseline
 from flywheel.report.build import build_report, injections_part, measured_by
 from flywheel.report.constant import Constant, constant_of
@@ -32,8 +31,9 @@ from flywheel.report.other_split import other_split
 from flywheel.report.outcomes import Outcomes, gather
 from flywheel.report.tested import how_tested
 from flywheel.report.verdict import told_by, verdict_of
-from flywheel.runs import Run
-from flywheel.tracking import track, track_files
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
+from flywheel.stages.judging import judged
 
 __all__ = ["Outcomes", "ScoreResult", "gather", "production_part", "score"]
 

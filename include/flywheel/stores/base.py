@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from flywheel.records import Record
+from flywheel.workloads.records import Record
 
 
 @dataclass(frozen=True, slots=True)

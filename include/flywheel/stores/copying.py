@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from flywheel.common.errors import StoreError
 from flywheel.config.store import StoreConfig
-from flywheel.errors import StoreError
 from flywheel.stores.base import Owner, RecordStore
 
 log = logging.getLogger(__name__)

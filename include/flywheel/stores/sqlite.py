@@ -19,8 +19,7 @@ from typing import Any, Self
 
 import orjson
 
-from flywheel.errors import StoreError
-from flywheel.records import STRENGTH, Record
+from flywheel.common.errors import StoreError
 from flywheel.stores.base import Holdings, Owner, Rejected, WriteSummary
 from flywheel.stores.prompts import (
     MAX_REFERENCES,
@@ -33,6 +32,7 @@ from flywheel.stores.prompts import (
 from flywheel.stores.sqlite_answers import READ_BATCH, SqliteAnswers
 from flywheel.stores.sqlite_file import SqliteFile
 from flywheel.stores.sqlite_forgetting import forget, holdings
+from flywheel.workloads.records import STRENGTH, Record
 
 SCHEMA_VERSION = 3
 # Records in a transaction. A killed writer loses at most these; other writers wait for so many.
@@ -308,7 +308,7 @@ class SqliteStore(SqliteAnswers):
             return bytes.fromhex(record_id)
         except ValueError:
             raise StoreError(
-                f"record id {record_id!r:.80}: expected hex digits, as flywheel.records makes them"
+                f"record id {record_id!r:.80}: expected hex digits, as flywheel.workloads.records makes them"
             ) from None
 
 

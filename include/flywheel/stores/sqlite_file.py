@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flywheel.errors import StoreError
-from flywheel.private import private_file, private_folder
+from flywheel.common.errors import StoreError
+from flywheel.config.private import private_file, private_folder
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flywheel.errors import StoreError
+from flywheel.common.errors import StoreError
 from flywheel.stores.base import Holdings, Owner
 from flywheel.stores.prompts import Reference, difference, digest
 from flywheel.stores.sqlite_file import SqliteFile

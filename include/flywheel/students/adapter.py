@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flywheel.common.errors import StudentError
 from flywheel.config.training import LoraConfig
-from flywheel.errors import StudentError
 
 
 def add_adapter(

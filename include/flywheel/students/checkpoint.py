@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flywheel.durable import put_in_place
+from flywheel.common.durable import put_in_place
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.errors import StudentError
-from flywheel.jobs import CustomizeSpec, LossPoint, ProgressCallback
+from flywheel.jobs.spec import CustomizeSpec, LossPoint, ProgressCallback
 
 Floats = NDArray[np.float64]
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.labels import parse_label, without_thinking
-from flywheel.students.scoring import Scores, interval95, score_labels
 from flywheel.students.similarity import Similarity
-from flywheel.tool_calls import (
+from flywheel.workloads.labels import parse_label, without_thinking
+from flywheel.workloads.scoring import Scores, interval95, score_labels
+from flywheel.workloads.tool_calls import (
     NO_CALL,
     ToolCall,
     calls_text,
@@ -40,7 +40,7 @@ class Compared:
 
     Attributes:
         teacher, student: of each record, what is shown beside each other: classes, calls or texts.
-        scores: by metric (see `flywheel.metrics`).
+        scores: by metric (see `flywheel.workloads.metrics`).
         intervals: 95 % percentile bootstrap, of those metrics that have one.
         labels: F1 and confusion by class or function; None of free texts.
         unparsable: answers that name no class, or hold a call that is not whole.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 from flywheel.students import lora
 from flywheel.students.lora import Dropout, Linear
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
+from flywheel.common.errors import StudentError
 from flywheel.config.student import FamilyName, Student
-from flywheel.errors import StudentError
 
 if TYPE_CHECKING:
     from flywheel.students.classifiers import Room

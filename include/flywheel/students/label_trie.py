@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 from flywheel.students.rows import Row, Sample, Tokens, build_row
 
 # A key that all later queries of its sample see.

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.errors import StudentError
 from flywheel.students.chat import Chat
 from flywheel.students.weights import base_name, explain_missing, local_folder, weights_hash
 

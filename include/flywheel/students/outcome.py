@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from flywheel.jobs import LossPoint
+from flywheel.jobs.spec import LossPoint
 from flywheel.students.settings import Settings
 
 

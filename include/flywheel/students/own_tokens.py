@@ -1,8 +1,8 @@
 """The special tokens of a student's own tokenizer, broken up wherever a conversation's texts hold them.
 
-`flywheel.markers` knows the forms of well-known models; a tokenizer may have others. Here all of its tokens
-are known, and the texts of a conversation are broken up before the chat template writes its own around them.
-"""
+`flywheel.workloads.markers` knows the forms of well-known models; a tokenizer may have others. Here all of
+its tokens are known, and the texts of a conversation are broken up before the chat template writes its own
+around them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from flywheel.markers import Message, changed
+from flywheel.workloads.markers import Message, changed
 
 # A token of fewer signs, or of letters alone, is a word or a sign of any text.
 _SHORTEST = 3

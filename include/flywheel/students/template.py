@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 from flywheel.students.own_tokens import OwnTokens
-from flywheel.tool_calls import with_arguments
+from flywheel.workloads.tool_calls import with_arguments
 
 Message = dict[str, Any]
 Messages = Sequence[Message]

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flywheel.common.errors import JobError, StudentError
 from flywheel.config.training import TrainingConfig
-from flywheel.errors import JobError, StudentError
-from flywheel.jobs import Progress, ProgressCallback
+from flywheel.jobs.spec import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
 from flywheel.students.engine import engine_for

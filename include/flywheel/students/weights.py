@@ -16,8 +16,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from flywheel.common.errors import StudentError
 from flywheel.config.loading import resolve_path
-from flywheel.errors import StudentError
 
 # The NIM catalogue's names, which blueprint files use, and the same weights on the Hugging Face Hub.
 HUB_NAMES = {

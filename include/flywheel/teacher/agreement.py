@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from flywheel.common.errors import TeacherError
 from flywheel.config.teacher import Gate
-from flywheel.errors import TeacherError
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,7 +122,7 @@ class AgreementCounter:
         # Imported here: it takes a second, which a DAG file that imports this package must not wait for.
         from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-        from flywheel.students.scoring import bootstrap_f1, interval95
+        from flywheel.workloads.scoring import bootstrap_f1, interval95
 
         pairs = sorted(self._pairs)
         human, teacher = [pair[0] for pair in pairs], [pair[1] for pair in pairs]

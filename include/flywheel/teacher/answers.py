@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from flywheel.contents import REFUSAL, PartError, text_of_parts
 from flywheel.teacher.known import OWN_NOTES
+from flywheel.workloads.contents import REFUSAL, PartError, text_of_parts
 
 # What an answer without a class suffers from, and what mends it.
 CUT_OFF = (

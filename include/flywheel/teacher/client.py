@@ -25,9 +25,9 @@ from typing import Self
 
 import httpcore
 
+from flywheel.common.errors import TeacherError
+from flywheel.common.redaction import clean
 from flywheel.config.teacher import RateLimits
-from flywheel.errors import TeacherError
-from flywheel.redaction import clean
 from flywheel.teacher.answers import (
     CUT_OFF,
     ErrorInAnswerError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from flywheel.aside import AsideFile
+from flywheel.common.aside import AsideFile
 from flywheel.sources import Headline
 from flywheel.teacher.agreement import Disagreement
 

@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from flywheel.common.connections import Connection, find_connection
+from flywheel.common.errors import TeacherError
+from flywheel.common.redaction import HIDDEN, SHORTEST, clean, register
 from flywheel.config.endpoint import Header
 from flywheel.config.teacher import TeacherConfig
-from flywheel.connections import Connection, find_connection
-from flywheel.errors import TeacherError
-from flywheel.redaction import HIDDEN, SHORTEST, clean, register
 
 URL_VARIABLE = "FLYWHEEL_TEACHER_BASE_URL"
 KEY_VARIABLE = "FLYWHEEL_TEACHER_API_KEY"

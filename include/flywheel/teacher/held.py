@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from flywheel.stores import Answer, Owner, RecordStore
 from flywheel.teacher.known import known_answers
 from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 
 class HeldAnswers:

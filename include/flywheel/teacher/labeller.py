@@ -31,8 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from flywheel.errors import BudgetError, TeacherError
-from flywheel.labels import without_thinking
+from flywheel.common.errors import BudgetError, TeacherError
 from flywheel.sources import Headline
 from flywheel.stores import Answer, Owner, RecordStore
 from flywheel.teacher.answers import CUT_OFF, EMPTY, Reply
@@ -40,7 +39,8 @@ from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.held import HeldAnswers
 from flywheel.teacher.known import CONFIDENCE, FAULT, NIGHT, NIGHTS, Known, key_of_night, known_answers
 from flywheel.teacher.request import Requests
-from flywheel.workload import Workload
+from flywheel.workloads.labels import without_thinking
+from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
 

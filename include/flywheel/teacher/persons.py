@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from flywheel.aside import AsideFile
+from flywheel.common.aside import AsideFile
 
 FILE = "label.human.jsonl"
 

@@ -8,8 +8,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from flywheel.common.errors import FlywheelError
 from flywheel.config.source import SourceConfig
-from flywheel.errors import FlywheelError
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.teacher.client import TeacherClient
 from flywheel.teacher.labeller import Counts

@@ -19,8 +19,8 @@ import orjson
 
 from flywheel.config.endpoint import DEFAULT_FIELDS
 from flywheel.config.teacher import TeacherConfig
-from flywheel.markers import for_teacher
-from flywheel.workload import Workload
+from flywheel.workloads.markers import for_teacher
+from flywheel.workloads.workload import Workload
 
 # Stands for the text while the request around it is serialized; no prompt contains it.
 _MARK = "\x00text\x00"

@@ -12,8 +12,8 @@ import math
 import random
 import time
 
+from flywheel.common.errors import TeacherError
 from flywheel.config.teacher import RateLimits
-from flywheel.errors import TeacherError
 from flywheel.teacher.connections import Connections
 from flywheel.teacher.endpoint import Endpoint
 from flywheel.teacher.limiter import Limiter, Pace

@@ -21,8 +21,8 @@ from typing import Any
 
 import orjson
 
+from flywheel.common.errors import BudgetError
 from flywheel.config.teacher import Budget, Prices
-from flywheel.errors import BudgetError
 from flywheel.teacher.answers import tokens_of
 
 # A text has about so many tokens a byte: 4 bytes a token is what is said of English.

@@ -33,7 +33,7 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from flywheel.plan import Plan
+from flywheel.runs.plan import Plan
 from flywheel.web import settings
 from flywheel.web.airflow_runs import DAG_ID
 from flywheel.web.limits import Rates

@@ -32,8 +32,8 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from flywheel.champion import Champion
 from flywheel.orchestration.tasks import CHAMPION, champion_uri
+from flywheel.promotion.champion import Champion
 from flywheel.web.airflow_runs import DAG_ID, session
 from flywheel.web.problems import Problem
 

@@ -21,7 +21,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import String, cast, select
 from sqlalchemy.orm import Session
 
-from flywheel.orchestration.seal import is_sealed
+from flywheel.runtimes.seal import is_sealed
 
 DAG_ID = "flywheel"
 DONE = frozenset({"success", "failed"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 
-from flywheel.redaction import install
+from flywheel.common.redaction import install
 from flywheel.web.headers import SafeHeaders
 from flywheel.web.limits import BodyLimit
 from flywheel.web.problems import Guard, install_handlers

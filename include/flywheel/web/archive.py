@@ -5,9 +5,9 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 
-from flywheel.artifacts import MANIFEST, ArtifactRoot
-from flywheel.errors import ArtifactError
-from flywheel.manifests import Manifest
+from flywheel.artifacts.manifests import Manifest
+from flywheel.artifacts.root import MANIFEST, ArtifactRoot
+from flywheel.common.errors import ArtifactError
 
 _BLOCK = 512
 _END = b"\0" * (2 * _BLOCK)

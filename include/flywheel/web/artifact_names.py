@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from flywheel.plan import Plan
 from flywheel.report.files import CURVE_FILE, HTML_FILE
 from flywheel.report.model import REPORT_FILE
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
 from flywheel.stages.evaluate import PREDICTIONS
 from flywheel.web import run_files
 

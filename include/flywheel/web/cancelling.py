@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from flywheel.runs import CANCELLED_FILE
+from flywheel.runs.run import CANCELLED_FILE
 from flywheel.web import airflow_actions, run_files, summaries
 from flywheel.web.airflow_runs import AirflowRun
 

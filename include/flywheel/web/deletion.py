@@ -13,18 +13,18 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError, FlywheelError, StudentError
-from flywheel.jobs import CustomizeSpec
-from flywheel.plan import Plan
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, FlywheelError, StudentError
+from flywheel.jobs.spec import CustomizeSpec
 from flywheel.report.files import LATEST
-from flywheel.runs import CANCELLED_FILE, Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import CANCELLED_FILE, Run
 from flywheel.web import airflow_actions, run_files, summaries
 from flywheel.web.airflow_runs import AirflowRun
 
 log = logging.getLogger(__name__)
 
-KEY = re.compile(r"[0-9a-f]{20}")  # as flywheel.artifacts.key_of makes them
+KEY = re.compile(r"[0-9a-f]{20}")  # as flywheel.artifacts.root.key_of makes them
 
 # One at a time: two runs that share an artifact must not each leave it to the other.
 _one_at_a_time = threading.Lock()
@@ -161,7 +161,7 @@ def _champion_files(root: ArtifactRoot) -> list[str]:
 
 
 def _untrack(plan: Plan) -> None:
-    from flywheel.tracking import forget_run
+    from flywheel.promotion.tracking import forget_run
 
     try:
         forget_run(plan)

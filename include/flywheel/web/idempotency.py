@@ -19,8 +19,8 @@ import orjson
 from fastapi import Header, Response
 from pydantic import BaseModel
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.errors import ArtifactError
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError
 from flywheel.web import settings
 from flywheel.web.problems import Problem
 

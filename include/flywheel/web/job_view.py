@@ -6,8 +6,8 @@ import math
 from datetime import UTC, datetime
 from typing import Literal
 
-from flywheel.plan import Plan
-from flywheel.runs import Run, seconds_of
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run, seconds_of
 from flywheel.web import airflow_runs, live, run_files, summaries
 from flywheel.web.airflow_runs import AirflowRun
 from flywheel.web.contract import (

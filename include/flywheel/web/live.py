@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from flywheel.jobs import EvaluateResult
-from flywheel.metrics import main_metric
-from flywheel.plan import Candidate, Plan
-from flywheel.runs import Run
+from flywheel.jobs.spec import EvaluateResult
+from flywheel.runs.plan import Candidate, Plan
+from flywheel.runs.run import Run
+from flywheel.stages.pipeline import CHAMPION
 from flywheel.web import run_files
 from flywheel.web.airflow_runs import AirflowTask
 from flywheel.web.summaries import utc
-from flywheel.wheel import CHAMPION
+from flywheel.workloads.metrics import main_metric
 
 JobState = Literal["waiting", "queued", "running", "retrying", "done", "failed", "skipped", "cancelled"]
 

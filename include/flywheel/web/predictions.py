@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, Field
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.stages.evaluate import PREDICTIONS
 from flywheel.web import settings
 

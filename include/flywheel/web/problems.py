@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flywheel.errors import ArtifactError, ConfigError, FlywheelError, StoreError, WorkloadError
+from flywheel.common.errors import ArtifactError, ConfigError, FlywheelError, StoreError, WorkloadError
 
 log = logging.getLogger(__name__)
 

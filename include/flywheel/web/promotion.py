@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, Decision, RegistryEntry, champion_history
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.schema import MlflowConfig
-from flywheel.mlflow_client import TrackingError
-from flywheel.plan import Plan
+from flywheel.promotion.champion import Champion, Decision, RegistryEntry, champion_history
 from flywheel.promotion.holds import Hold
+from flywheel.promotion.mlflow_client import TrackingError
+from flywheel.promotion.tracking import point_alias, register
 from flywheel.promotion.transitions import Draft, decide, promoted, rolled_back
 from flywheel.promotion.whole import bring_adapter_back, keep_whole
 from flywheel.report.model import CandidatePart, Report
+from flywheel.runs.plan import Plan
 from flywheel.stages.promote import champion_of
-from flywheel.tracking import point_alias, register
 from flywheel.web import airflow_actions, settings
 from flywheel.web.problems import Problem
 

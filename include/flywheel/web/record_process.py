@@ -25,16 +25,16 @@ from typing import BinaryIO
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.connections import as_variable, find_connection
+from flywheel.common.errors import FlywheelError, StoreError
+from flywheel.common.redaction import install
 from flywheel.config.evaluation import WorkloadType
 from flywheel.config.logs import LogLevel, log_to_stderr
 from flywheel.config.store import StoreConfig
-from flywheel.connections import as_variable, find_connection
-from flywheel.errors import FlywheelError, StoreError
-from flywheel.redaction import install
 from flywheel.runtimes.environment import needed_environment
 from flywheel.web.record_stream import Answers, Taken, take
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 _WHOLE = b"whole"
 _READ_BYTES = 1 << 18

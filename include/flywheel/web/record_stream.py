@@ -19,16 +19,16 @@ from uuid import uuid4
 
 import orjson
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import RecordError, StoreError
 from flywheel.config.evaluation import WorkloadType
 from flywheel.config.loading import resolve_path
 from flywheel.config.store import StoreConfig
-from flywheel.errors import RecordError, StoreError
-from flywheel.quarantine import Quarantine
-from flywheel.records import Record, check_no_student
+from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.rows import json_rows
 from flywheel.stores import open_store
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record, check_no_student
+from flywheel.workloads.workload import Workload
 
 BATCH = 2000
 MOST_BAD_LINES = 100_000

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from flywheel.errors import ArtifactError, OutsideError
-from flywheel.plan import Plan
+from flywheel.common.errors import ArtifactError, OutsideError
 from flywheel.report.model import REPORT_FILE, Report
-from flywheel.runs import CANCELLED_FILE, Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import CANCELLED_FILE, Run
 from flywheel.web import settings
 from flywheel.web.airflow_runs import AirflowRun
 

@@ -6,13 +6,13 @@ import os
 import threading
 from functools import lru_cache
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ConfigError
 from flywheel.config import Config, load_config
 from flywheel.config.api import ApiConfig
 from flywheel.config.loading import default_config_path
 from flywheel.config.logs import use_level
-from flywheel.errors import ConfigError
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 _lock = threading.Lock()
 _read: tuple[tuple[str, int, int], Config] | None = None

@@ -18,8 +18,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from flywheel.champion import with_score
-from flywheel.errors import FlywheelError
+from flywheel.common.errors import FlywheelError
+from flywheel.promotion.champion import with_score
 from flywheel.web import airflow_runs, run_files
 from flywheel.web.airflow_runs import AirflowRun
 

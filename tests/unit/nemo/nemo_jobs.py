@@ -10,11 +10,11 @@ from typing import Any
 
 from tiny_students import CLASSES
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.jobs import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec
+from flywheel.jobs.spec import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec
 from flywheel.runtimes import Job, open_runtime
 from flywheel.runtimes.nemo.job import NemoJob
 from flywheel.runtimes.nemo.runtime import describe

@@ -15,8 +15,8 @@ from nemo_microservices import NeMoMicroservices
 
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
-from flywheel.nemo_stand_in.app import NemoStandIn
-from flywheel.nemo_stand_in.state import Behaviour
+from flywheel_stand_ins.nemo.app import NemoStandIn
+from flywheel_stand_ins.nemo.state import Behaviour
 
 NAMESPACE = "mdfd"
 SMALL = "meta/llama-3.2-1b-instruct"

@@ -12,7 +12,7 @@ from nemo_microservices import ConflictError, NotFoundError, UnprocessableEntity
 from nemo_microservices.types import CustomizationTarget
 from nemo_microservices.types.customization import config_create_params, job_create_params
 
-from flywheel.nemo_stand_in.checks import BadAnswerError, BadRequestError, check_answer, check_request
+from flywheel_stand_ins.nemo.checks import BadAnswerError, BadRequestError, check_answer, check_request
 from tests.unit.nemo.nemo_server import SMALL, Server, running
 
 JOB: dict[str, Any] = {

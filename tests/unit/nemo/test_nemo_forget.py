@@ -8,8 +8,8 @@ import pytest
 
 from flywheel.forgetting.base import Whose
 from flywheel.forgetting.forget import find, forget
-from flywheel.plan import make_plan
-from flywheel.runs import Run
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
 from tests.unit.nemo.nemo_jobs import Start
 from tests.unit.nemo.test_nemo_serving import make_champion, models_of, serve_it
 

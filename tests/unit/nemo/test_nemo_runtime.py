@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from nemo_microservices import NeMoMicroservices
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ConfigError, JobError, NotEnoughRecordsError
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.errors import ConfigError, JobError, NotEnoughRecordsError
-from flywheel.jobs import CustomizeSpec
-from flywheel.nemo_stand_in.state import Behaviour, Fault
+from flywheel.jobs.spec import CustomizeSpec
 from flywheel.runtimes import RefusedJobError, open_runtime
 from flywheel.runtimes.nemo.holds import Holds
 from flywheel.runtimes.nemo.job import hyperparameters
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
+from flywheel_stand_ins.nemo.state import Behaviour, Fault
 from tests.unit.nemo.nemo_jobs import Flywheel, Start, changed, wait_until
 from tests.unit.nemo.nemo_server import NAMESPACE, SMALL
 

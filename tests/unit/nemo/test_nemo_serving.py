@@ -11,16 +11,16 @@ import httpx
 import orjson
 import pytest
 
-from flywheel.champion import Champion
-from flywheel.errors import JobError
-from flywheel.jobs import CustomizeResult
-from flywheel.nemo_stand_in.state import Behaviour, Fault
-from flywheel.plan import make_plan
-from flywheel.runs import Run
+from flywheel.common.errors import JobError
+from flywheel.jobs.spec import CustomizeResult
+from flywheel.promotion.champion import Champion
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
 from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.nemo.models import alias_name
 from flywheel.runtimes.nemo.serving import ServingOrder, let_go, serve
 from flywheel.runtimes.nemo.sweep import clean_up, sweep
+from flywheel_stand_ins.nemo.state import Behaviour, Fault
 from tests.unit.champions import put_in_force
 from tests.unit.nemo.nemo_jobs import Flywheel, Start
 from tests.unit.nemo.nemo_server import MEDIUM, NAMESPACE, SMALL, nim

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from flywheel.errors import JobError
-from flywheel.nemo_stand_in.state import Behaviour
-from flywheel.plan import make_plan
-from flywheel.runs import Run
+from flywheel.common.errors import JobError
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
 from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.nemo.holds import Holds
 from flywheel.runtimes.nemo.nims import Nims
@@ -21,6 +20,7 @@ from flywheel.runtimes.nemo.runtime import prepare
 from flywheel.runtimes.nemo.services import Services
 from flywheel.runtimes.nemo.sweep import sweep
 from flywheel.runtimes.nemo.trigger import NemoTrigger, check
+from flywheel_stand_ins.nemo.state import Behaviour
 from tests.unit.nemo.nemo_jobs import Flywheel, Start, changed
 
 
@@ -189,8 +189,8 @@ def test_datasets_go_with_the_run_where_they_are_not_to_be_kept(start: Start, ke
 
 
 def test_a_task_defers_to_nemo_and_takes_the_result(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flywheel import wheel
     from flywheel.orchestration import JobOperator, jobs
+    from flywheel.stages import pipeline as wheel
 
     flywheel = start()
     run = run_of(flywheel)

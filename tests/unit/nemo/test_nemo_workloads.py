@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.demo.tasks import Task, records
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
-from flywheel.records import Record
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.nemo.runtime import prepare
 from flywheel.stages.curate import line_of
 from flywheel.stages.evaluate import evaluate
+from flywheel.workloads.records import Record
 from tests.unit.nemo.nemo_jobs import Flywheel
 from tests.unit.nemo.nemo_server import SMALL, running
 

@@ -7,15 +7,15 @@ import orjson
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from flywheel import exact_json
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common import exact_json
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.jobs import RESULT, EvaluateResult, EvaluateSpec, Student
-from flywheel.labels import parse_label
+from flywheel.jobs.spec import RESULT, EvaluateResult, EvaluateSpec, Student
 from flywheel.stages.curate import in_own_form, line_of
 from flywheel.stages.evaluate import PREDICTIONS, Speed, keep_evaluation
 from flywheel.students.comparing import Compared, compare, teacher_calls
-from flywheel.tool_calls import calls_text, parse_calls
+from flywheel.workloads.labels import parse_label
+from flywheel.workloads.tool_calls import calls_text, parse_calls
 from tests.unit.news_records import WORKLOAD
 from tests.unit.properties.conversations import CLASSIFIED, GOOD_RECORDS, TEXTS
 from tests.unit.properties.inputs import JSON_TEXTS, bounded

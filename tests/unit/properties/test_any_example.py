@@ -10,13 +10,13 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from tiny_students import TEMPLATE, make_tokenizer
 
-from flywheel import exact_json
-from flywheel.errors import RecordError
-from flywheel.labels import without_thinking
-from flywheel.markers import in_conversation, in_tools, without_tokens
-from flywheel.records import Record
+from flywheel.common import exact_json
+from flywheel.common.errors import RecordError
 from flywheel.stages.curate import line_of
 from flywheel.students.chat import Chat
+from flywheel.workloads.labels import without_thinking
+from flywheel.workloads.markers import in_conversation, in_tools, without_tokens
+from flywheel.workloads.records import Record
 from tests.unit.news_records import WORKLOAD
 from tests.unit.properties.conversations import RECORDS
 from tests.unit.properties.inputs import bounded

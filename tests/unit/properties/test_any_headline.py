@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from flywheel.common.errors import SourceError
 from flywheel.config.schema import SourceConfig
-from flywheel.errors import SourceError
-from flywheel.quarantine import Quarantine
 from flywheel.sources import Headline, clean_text, read_headlines
+from flywheel.sources.quarantine import Quarantine
 from tests.unit.properties.inputs import JSON_VALUES, bounded
 
 END_OF_DAY = 86399

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from flywheel import exact_json
-from flywheel.errors import SourceError
+from flywheel.common import exact_json
+from flywheel.common.errors import SourceError
 from flywheel.sources import clean_text
 from flywheel.stages.ingest import ingest
 from flywheel.stages.label import QUARANTINE_FILE, label

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 
-from flywheel import exact_json
+from flywheel.common import exact_json
 from tests.unit.properties.inputs import JSON_TEXTS, bounded
 
 

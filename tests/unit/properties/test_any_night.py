@@ -8,14 +8,14 @@ from typing import Any
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from flywheel import exact_json
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import NotEnoughRecordsError
-from flywheel.markers import without_tokens
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common import exact_json
+from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import QUARANTINE_FILE, ingest
 from flywheel.stages.label import LabelResult
 from flywheel.stores import open_store
+from flywheel.workloads.markers import without_tokens
 from tests.unit.news_records import news_plan, news_record
 from tests.unit.properties.conversations import CLASSIFIED, GOOD_RECORDS, RECORDS
 from tests.unit.properties.inputs import JSON_TEXTS, bounded

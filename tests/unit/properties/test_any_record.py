@@ -11,11 +11,11 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from flywheel.config.schema import SourceConfig
-from flywheel.quarantine import Quarantine
-from flywheel.records import Record
 from flywheel.sources import read_log_records
+from flywheel.sources.quarantine import Quarantine
 from flywheel.stores.sqlite import SqliteStore
-from flywheel.workload import Workload
+from flywheel.workloads.records import Record
+from flywheel.workloads.workload import Workload
 from tests.unit.news_records import WORKLOAD
 from tests.unit.properties.conversations import RECORDS, texts_of
 from tests.unit.properties.inputs import JSON_TEXTS, bounded

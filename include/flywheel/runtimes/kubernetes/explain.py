@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from flywheel.redaction import clean
+from flywheel.common.redaction import clean
 from flywheel.runtimes.base import REFUSED
 from flywheel.runtimes.kubernetes.others import (
     MANY_FAILURES,

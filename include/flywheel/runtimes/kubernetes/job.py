@@ -9,10 +9,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from flywheel.common.errors import JobError
 from flywheel.config import Student
-from flywheel.errors import JobError
-from flywheel.job_command import SPEC_SUFFIX
 from flywheel.runtimes.base import JobKind, RefusedJobError
+from flywheel.runtimes.job_command import SPEC_SUFFIX
 
 # By this label flywheel's pods are told from others in the namespace.
 MANAGED_BY = {"app.kubernetes.io/managed-by": "flywheel"}

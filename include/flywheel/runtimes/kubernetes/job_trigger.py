@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import FlywheelError
+from flywheel.common.redaction import install
 from flywheel.config import Config
-from flywheel.errors import FlywheelError
-from flywheel.redaction import install
 from flywheel.runtimes.kubernetes.job import PodJob
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class JobTrigger(BaseTrigger):
         return found
 
     def _read(self) -> dict[str, Any] | None:
-        from flywheel.orchestration.context import facts
+        from flywheel.runtimes.context import facts
 
         job = PodJob.load(self.job)
         try:

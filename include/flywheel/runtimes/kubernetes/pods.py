@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 from kubernetes.client import models as k8s
 
+from flywheel.common.errors import ConfigError
+from flywheel.common.redaction import is_secret_name
 from flywheel.config import Config, Student
 from flywheel.config.kubernetes import KubernetesConfig, Toleration
 from flywheel.config.loading import resolve_path
 from flywheel.config.secrets import has_userinfo
-from flywheel.errors import ConfigError
-from flywheel.redaction import is_secret_name
 from flywheel.runtimes.kubernetes.job import MANAGED_BY, RUN_ID, PodJob, root_label
 
 # Where docker/student.Dockerfile puts the project and the user's home.

@@ -45,7 +45,7 @@ class SweepOperator(BaseOperator):
         return list(event["deleted"])
 
     def _config(self, context: Any) -> KubernetesConfig | None:
-        from flywheel.orchestration.context import run_of
+        from flywheel.runtimes.context import run_of
 
         runtime = run_of(context).plan.config.runtime
         return runtime.kubernetes if runtime.type == "kubernetes" else None
@@ -53,7 +53,7 @@ class SweepOperator(BaseOperator):
     def _trigger(
         self, context: Any, config: KubernetesConfig, delete: list[str] | None = None
     ) -> SweepTrigger:
-        from flywheel.orchestration.context import run_of
+        from flywheel.runtimes.context import run_of
 
         selector = f"{SELECTOR},flywheel/root={root_label(run_of(context).root.url)}"
         return SweepTrigger(config.connection, config.namespace, selector, delete)

@@ -20,7 +20,7 @@ import aiohttp
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio.client import ApiException
 
-from flywheel.redaction import install
+from flywheel.common.redaction import install
 from flywheel.runtimes.base import log_job_line
 from flywheel.runtimes.kubernetes import explain
 from flywheel.runtimes.kubernetes.explain import Ending, Pod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from flywheel.errors import ConfigError
+from flywheel.common.errors import ConfigError
 
 for _name in ("nemo_microservices", "huggingface_hub"):
     if find_spec(_name) is None:

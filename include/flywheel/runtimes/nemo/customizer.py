@@ -15,9 +15,9 @@ from nemo_microservices.types.customization import (
 )
 from nemo_microservices.types.shared import JobStatus
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.errors import JobError
-from flywheel.jobs import CustomizeSpec, LossPoint
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import JobError
+from flywheel.jobs.spec import CustomizeSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER, NemoJob, hyperparameters, slug, training_options

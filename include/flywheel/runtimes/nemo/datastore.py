@@ -26,11 +26,11 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from nemo_microservices import APIError, ConflictError, NeMoMicroservices, NotFoundError
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import JobError, NotEnoughRecordsError
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
-from flywheel.errors import JobError, NotEnoughRecordsError
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RUN_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER

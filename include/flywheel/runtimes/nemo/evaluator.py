@@ -14,14 +14,14 @@ from typing import Any
 from nemo_microservices import NotFoundError
 from nemo_microservices.types.evaluation import EvaluationJob, EvaluationJobFilterParam
 
-from flywheel.errors import JobError
-from flywheel.jobs import EvaluateSpec
+from flywheel.common.errors import JobError
+from flywheel.jobs.spec import EvaluateSpec
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS
 from flywheel.runtimes.nemo.job import OWNER, NemoJob
 from flywheel.runtimes.nemo.nims import Nims
 from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
-from flywheel.tool_calls import calls_text, read_calls, with_arguments
+from flywheel.workloads.tool_calls import calls_text, read_calls, with_arguments
 
 SERVICE = "Evaluator"
 TASK, METRIC = "agreement", "accuracy"

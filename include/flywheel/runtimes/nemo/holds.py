@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.errors import ArtifactError
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError
 
 HOLD_SECONDS = 600.0
 RENEW_SECONDS = 60.0

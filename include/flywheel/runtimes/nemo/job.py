@@ -14,12 +14,12 @@ from nemo_microservices.types import CustomizationTrainingOptionParam
 from nemo_microservices.types.customization import HyperparametersParam
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import key_of
+from flywheel.artifacts.root import key_of
 from flywheel.config import Config, Student
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.student import CustomizerConfig
-from flywheel.jobs import (
+from flywheel.jobs.spec import (
     CUSTOMIZE_VERSION,
     EVALUATE_VERSION,
     SHORT_PROMPT_VERSION,

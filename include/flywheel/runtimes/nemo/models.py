@@ -14,7 +14,7 @@ from nemo_microservices import ConflictError, NotFoundError
 from nemo_microservices.types import Model
 from nemo_microservices.types.shared_params import APIEndpointData
 
-from flywheel.artifacts import key_of
+from flywheel.artifacts.root import key_of
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import OWNER, slug
 from flywheel.runtimes.nemo.services import Services, address

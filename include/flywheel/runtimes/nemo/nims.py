@@ -17,8 +17,8 @@ from nemo_microservices.lib.custom_types.inference.model_list_response import Mo
 from nemo_microservices.types import NIMDeploymentConfigParam
 from nemo_microservices.types.deployment import ModelDeployment
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import JobError
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import JobError
 from flywheel.runtimes.nemo.holds import Holds
 from flywheel.runtimes.nemo.job import OWNER, Claim
 from flywheel.runtimes.nemo.models import serving_deployments

@@ -51,7 +51,7 @@ class NemoServeOperator(BaseOperator):
         events = context.get("triggering_asset_events") or {}
         uris = {asset.uri for asset in events if _CHAMPION in getattr(asset, "uri", "")}
         if context["dag"].dag_id == "flywheel":
-            from flywheel.orchestration.context import run_of
+            from flywheel.runtimes.context import run_of
 
             run = run_of(context)
             plan = run.plan
@@ -69,7 +69,7 @@ class NemoSweepOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Sweep, once all of the run's jobs have ended."""
-        from flywheel.orchestration.context import run_of
+        from flywheel.runtimes.context import run_of
 
         run = run_of(context)
         config = run.plan.config
@@ -82,7 +82,7 @@ class NemoCleanUpOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Clean up, once the run has ended otherwise."""
-        from flywheel.orchestration.context import run_of
+        from flywheel.runtimes.context import run_of
 
         run = run_of(context)
         config = run.plan.config

@@ -16,17 +16,17 @@ from nemo_microservices.types.customization import CustomizationStatusDetails
 from nemo_microservices.types.customization.customization_metric_value import CustomizationMetricValue
 from pydantic import BaseModel
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.errors import ArtifactError, JobError
-from flywheel.icl import estimate, with_examples
-from flywheel.jobs import RESULT, CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError, JobError
+from flywheel.evaluation.icl import estimate, with_examples
+from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
 from flywheel.stages.customize import short_prompt_for
 from flywheel.stages.evaluate import Speed, keep_evaluation, read_eval_records, read_training_records
 from flywheel.students.comparing import compare, teacher_calls
 from flywheel.students.settings import settle
-from flywheel.tool_calls import normal_text, parse_calls
+from flywheel.workloads.tool_calls import normal_text, parse_calls
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Answered(BaseModel):
         parameters: of the student; 0 where NeMo does not say.
         evaluator: the Evaluator's accuracy of the same answers; None where it was not asked.
         examples: in a prompt on average; None where none were asked for.
-        instructed: answers to texts with instructions in them (`flywheel.injections`).
+        instructed: answers to texts with instructions in them (`flywheel.evaluation.injections`).
         in_flight: prompts asked at once, at most; None where an earlier version asked.
     """
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from flywheel.artifacts import ArtifactRoot
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import JobError
 from flywheel.config import Config
-from flywheel.errors import JobError
-from flywheel.injections import injected
-from flywheel.jobs import CustomizeSpec, EvaluateSpec
+from flywheel.evaluation.injections import injected
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import Job
 from flywheel.runtimes.nemo import results
 from flywheel.runtimes.nemo.customizer import Customizer

@@ -24,10 +24,10 @@ from nemo_microservices import (
     NotFoundError,
 )
 
+from flywheel.common.errors import ConfigError, JobError
+from flywheel.common.redaction import register
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
-from flywheel.errors import ConfigError, JobError
-from flywheel.redaction import register
 from flywheel.runtimes.base import RefusedJobError
 
 log = logging.getLogger(__name__)

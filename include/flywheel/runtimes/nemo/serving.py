@@ -14,12 +14,12 @@ from contextlib import suppress
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.champion import Champion, read_champion
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError, JobError
 from flywheel.config import Config, Student
 from flywheel.config.nemo import NemoConfig, NmpConfig
-from flywheel.errors import ArtifactError, JobError
-from flywheel.runs import Run
+from flywheel.promotion.champion import Champion, read_champion
+from flywheel.runs.run import Run
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import Holds
 from flywheel.runtimes.nemo.job import Claim

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 
-from flywheel.artifacts import ArtifactRoot, key_of
-from flywheel.champion import champion_adapters
+from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
-from flywheel.jobs import CustomizeSpec
-from flywheel.runs import Run
+from flywheel.jobs.spec import CustomizeSpec
+from flywheel.promotion.champion import champion_adapters
+from flywheel.runs.run import Run
 from flywheel.runtimes.nemo.customizer import Customizer
 from flywheel.runtimes.nemo.datastore import Datastore
 from flywheel.runtimes.nemo.holds import Holds, run_holder

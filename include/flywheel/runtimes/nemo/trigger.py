@@ -11,8 +11,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from flywheel.errors import FlywheelError, JobError
-from flywheel.redaction import install
+from flywheel.common.errors import FlywheelError, JobError
+from flywheel.common.redaction import install
 from flywheel.runtimes.base import RefusedJobError, log_job_line
 from flywheel.runtimes.nemo.job import NemoJob
 from flywheel.runtimes.nemo.runtime import accompany, end

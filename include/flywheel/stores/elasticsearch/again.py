@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from flywheel.records import STRENGTH, LabelledBy
 from flywheel.stores.elasticsearch.bulk import Document
 from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience
 from flywheel.stores.elasticsearch.product import reason_of
+from flywheel.workloads.records import STRENGTH, LabelledBy
 
 Known = tuple[int | None, LabelledBy]
 _CONFLICT = 409

@@ -21,9 +21,9 @@ import elastic_transport
 from elasticsearch import ApiError, Elasticsearch
 from elasticsearch.serializer import OrjsonSerializer
 
+from flywheel.common.connections import Connection, find_connection, variable_of
+from flywheel.common.errors import StoreError
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.connections import Connection, find_connection, variable_of
-from flywheel.errors import StoreError
 from flywheel.stores.elasticsearch.product import is_other_server, reason_of, what_answers
 
 log = logging.getLogger(__name__)

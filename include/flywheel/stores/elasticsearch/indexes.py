@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 from elasticsearch import ApiError, NotFoundError
 
-from flywheel.errors import StoreError
+from flywheel.common.errors import StoreError
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
 from flywheel.stores.elasticsearch.client import Cluster
 from flywheel.stores.elasticsearch.paging import pages

@@ -19,9 +19,8 @@ from typing import Any, Self
 
 import orjson
 
+from flywheel.common.errors import StoreError
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.errors import StoreError
-from flywheel.records import Record
 from flywheel.stores.base import Holdings, Owner, Rejected, WriteSummary
 from flywheel.stores.elasticsearch.again import put_again
 from flywheel.stores.elasticsearch.answers import GET_BATCH, ElasticsearchAnswers
@@ -40,6 +39,7 @@ from flywheel.stores.prompts import (
     digest,
     skeleton_and_text,
 )
+from flywheel.workloads.records import Record
 
 # Of documents on a `Shelf`: some five million.
 SHELF_BYTES = 2 << 30

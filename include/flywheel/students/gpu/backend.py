@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 from flywheel.students.answering import Answers, answer_in_batches
 from flywheel.students.choosing import Choice, choose_by
 from flywheel.students.gpu.decoder import Decoder

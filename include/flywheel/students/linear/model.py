@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.special import log_softmax
 
-from flywheel.errors import StudentError
+from flywheel.common.errors import StudentError
 
 ARRAYS, WORDS = "linear.safetensors", "linear.json"
 RARE_FROM = 1000  # training records; from here on, words that occur once are left out

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.errors import StudentError
-from flywheel.jobs import LossPoint, Progress
+from flywheel.jobs.spec import LossPoint, Progress
 from flywheel.students.classifiers import Examples, Trained, Work
 from flywheel.students.linear.model import ARRAYS, WORDS, LinearModel, fit
 

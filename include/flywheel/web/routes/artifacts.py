@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 
-from flywheel.runs import Run
+from flywheel.runs.run import Run
 from flywheel.web import archive, run_files
 from flywheel.web.access import requires
 from flywheel.web.artifact_names import JSON, NDJSON, TAR, Artifact, Artifacts, artifacts_of, predictions_path

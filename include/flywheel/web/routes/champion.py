@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from flywheel.artifacts import ArtifactRoot
-from flywheel.champion import Champion, champion_history, read_champion, read_state
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.promotion.champion import Champion, champion_history, read_champion, read_state
 from flywheel.promotion.holds import Hold
 from flywheel.promotion.timeline import Placed, Timeline
 from flywheel.promotion.transitions import decide, lifted

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Request
 
+from flywheel.common.errors import ConfigError
 from flywheel.config.overrides import override_config
-from flywheel.errors import ConfigError
 from flywheel.web import (
     airflow_actions,
     airflow_runs,

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query
 
-from flywheel.plan import Plan
-from flywheel.runs import Run
+from flywheel.runs.plan import Plan
+from flywheel.runs.run import Run
 from flywheel.web import airflow_runs, run_files
 from flywheel.web.airflow_runs import AirflowRun
 from flywheel.web.problems import PROBLEM_JSON, Problem, ProblemDetails

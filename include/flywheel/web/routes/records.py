@@ -21,7 +21,7 @@ from flywheel.web.problems import Problem
 from flywheel.web.record_process import Task, take_apart
 from flywheel.web.record_stream import Answers, Body, Taken, take
 from flywheel.web.routes.parts import problems
-from flywheel.workload import Workload
+from flywheel.workloads.workload import Workload
 
 router = APIRouter(tags=["records"])
 

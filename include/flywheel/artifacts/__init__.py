@@ -1,0 +1,1 @@
+"""The artifact root: known by content, written whole, verified."""

@@ -1,0 +1,1 @@
+"""`flywheel ...`: one module a group of commands."""

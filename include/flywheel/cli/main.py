@@ -1,0 +1,494 @@
+"""The command line: what a person runs by hand, and what a pod runs. Each command parses and calls."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flywheel.common.errors import FlywheelError
+from flywheel.common.redaction import clean, install
+from flywheel.config.private import UMASK
+from flywheel.forgetting.commands import forget, prune
+from flywheel.promotion.commands import champion_commands, hold_commands, timeline
+from flywheel.serving.command import serve
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from flywheel.runs.run import Run
+    from flywheel.runtimes.base import JobKind
+
+app = typer.Typer(
+    help="Distil a teacher LLM into small students, measure each against the teacher, promote the cheapest "
+    "good one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+WHEEL = "The wheel"
+STAGES = "Stages by hand, in this order"
+JOBS = "Jobs, as a pod runs them"
+RESULTS = "Results"
+DEMO = "Demo and tests"
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+RootOption = Annotated[str, typer.Option("--artifacts", help="The artifact root; default: the config's.")]
+
+
+class DemoTask(StrEnum):
+    """A demo workload of an application's log records."""
+
+    calls = "calls"
+    briefs = "briefs"
+
+
+class Approval(StrEnum):
+    """Who decides about a promotion."""
+
+    automatic = "automatic"
+    human = "human"
+
+
+def main() -> None:
+    """Run the command line; a known error becomes one clear message and exit code 1."""
+    if not {"customize", "evaluate"} & set(sys.argv[1:3]):  # a pod's umask is its volume's matter
+        os.umask(UMASK)
+    try:
+        app()
+    except FlywheelError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    install()
+    if context.invoked_subcommand not in ("customize", "evaluate"):  # a pod has no config: its spec says
+        from flywheel.config.loading import log_level_in_force
+        from flywheel.config.logs import log_to_stderr
+
+        log_to_stderr("DEBUG" if verbose else log_level_in_force())
+    for chatty in ("httpx", "httpcore", "fsspec", "filelock", "matplotlib", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+app.command(rich_help_panel=WHEEL)(serve)
+
+
+# -- the wheel -----------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=WHEEL)
+def up(
+    nemo_stand_in: Annotated[
+        bool, typer.Option("--nemo-stand-in", help="Run the config's jobs on a stand-in for NeMo.")
+    ] = False,
+) -> None:
+    """Start Airflow on this machine, turn the wheel once, show the table and leave the UI up."""
+    from flywheel.laptop import up
+
+    raise typer.Exit(up(nemo_stand_in=nemo_stand_in))
+
+
+@app.command(rich_help_panel=WHEEL)
+def prepare() -> None:
+    """Make the databases that `up` needs; `make install` runs it."""
+    from flywheel.laptop import prepare
+
+    prepare()
+
+
+@app.command(rich_help_panel=WHEEL)
+def upgrade() -> None:
+    """Bring up the artifacts and records that an older flywheel left; repeat it as often as you like."""
+    from flywheel.config import load_config
+    from flywheel.promotion.upgrade import upgrade
+
+    for line in upgrade(load_config()) or ["Artifacts and records are of this version."]:
+        typer.echo(line)
+
+
+@app.command(rich_help_panel=WHEEL)
+def doctor() -> None:
+    """Check config, connections, disk and GPU: what is missing, and how to fix it."""
+    from flywheel.cli.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+@app.command(rich_help_panel=WHEEL)
+def workload(
+    client: Annotated[str, typer.Option(help="Whose records are counted; default: the config's.")] = "",
+) -> None:
+    """Show the versions of the workload's prompt: since when each is used, and how many records it has."""
+    from flywheel.config import load_config
+    from flywheel.curation.versions import lines
+
+    for line in lines(load_config(), client):
+        typer.echo(line)
+
+
+app.add_typer(champion_commands, name="champion", rich_help_panel=WHEEL)
+app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
+app.command(rich_help_panel=WHEEL)(timeline)
+app.command(rich_help_panel=WHEEL)(forget)
+app.command(rich_help_panel=WHEEL)(prune)
+
+store_commands = typer.Typer(help="The record store.", no_args_is_help=True)
+app.add_typer(store_commands, name="store", rich_help_panel=WHEEL)
+
+StoreArgument = Annotated[
+    str,
+    typer.Argument(help="sqlite or elasticsearch, as in the config, or sqlite:PATH, elasticsearch:INDEX."),
+]
+
+
+@store_commands.command("copy")
+def copy_between_stores(source: StoreArgument, target: StoreArgument) -> None:
+    """Copy all records and answers into another store; what is there already stays, and is not doubled."""
+    from dataclasses import asdict
+
+    from flywheel.config import load_config
+    from flywheel.stores import open_store
+    from flywheel.stores.copying import copy_store, store_named
+
+    config = load_config().store
+    with open_store(store_named(source, config)) as read, open_store(store_named(target, config)) as written:
+        summary = copy_store(read, written)
+    typer.echo(", ".join(f"{name} {count}" for name, count in asdict(summary).items()))
+
+
+# -- stages by hand ------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=STAGES)
+def plan(
+    run: RunArgument,
+    cutoff: Annotated[
+        datetime | None, typer.Option(help="Records before this UTC time are seen; default: now.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Default: include/config.yaml.")] = None,
+    experiment: Annotated[str, typer.Option(help="Name of experiments/NAME.yaml, laid over it.")] = "",
+    student: Annotated[list[str] | None, typer.Option(help="Only these students.")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Only these sizes.")] = None,
+    approval: Annotated[Approval | None, typer.Option(help="Default: the config's.")] = None,
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="Only show what would be in production.")
+    ] = False,
+) -> None:
+    """Freeze config, cutoff and candidates of a run."""
+    from flywheel.artifacts.root import ArtifactRoot
+    from flywheel.config import load_config
+    from flywheel.runs.plan import make_plan, with_pinned_weights
+    from flywheel.runs.plan_changes import keeps
+    from flywheel.runs.run import Run
+    from flywheel.stages import pipeline as wheel
+
+    asked = make_plan(
+        load_config(config, experiment),
+        run_id=run,
+        cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
+        students=student,
+        sizes=size,
+        approval=approval.value if approval else None,
+        experiment=experiment,
+        is_backfill=backfill,
+    )
+    new = with_pinned_weights(asked)
+    there = Run(ArtifactRoot(new.config.artifacts.root), run)
+    if there.is_planned:
+        typer.echo(keeps(there.plan, new, with_cutoff=cutoff is not None))
+    made = Run.create(new)
+    wheel.forecast(made)
+    typer.echo(f"{made.root.url}/{made.path}: {', '.join(c.name for c in made.plan.candidates)}")
+
+
+@app.command(rich_help_panel=STAGES)
+def label(
+    run: RunArgument,
+    artifacts: RootOption = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Ask more than teacher.confirm_above too.")] = False,
+) -> None:
+    """Have the teacher label the new headlines."""
+    from flywheel.stages import confirmation
+    from flywheel.stages import pipeline as wheel
+
+    opened = _open(run, artifacts)
+    confirmation.check(opened, opened.plan.config.teacher.confirm_above, yes=yes)
+    _print(wheel.label(opened))
+
+
+@app.command(rich_help_panel=STAGES)
+def ingest(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Write labelled headlines and log records into the store."""
+    from flywheel.stages import pipeline as wheel
+
+    _print(wheel.ingest(_open(run, artifacts)))
+
+
+@app.command(rich_help_panel=STAGES)
+def curate(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Split the records into nested training sets, validation and eval."""
+    from flywheel.stages import pipeline as wheel
+
+    _print(wheel.curate(_open(run, artifacts)))
+
+
+@app.command(rich_help_panel=STAGES)
+def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Customize and evaluate all students and candidates, one after another: in this process, or on NeMo."""
+    from flywheel.promotion.timeline import compared_champion
+    from flywheel.stages import pipeline as wheel
+
+    opened = _open(run, artifacts)
+    for student in opened.plan.untrained:
+        _run_job(opened, "evaluate", wheel.write_spec(opened, "base_eval", student))
+    if compared_champion(opened.root, opened.plan):
+        _run_job(opened, "evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
+    if opened.plan.config.icl_config is not None:
+        for student in opened.plan.untrained:
+            _run_job(opened, "evaluate", wheel.write_spec(opened, "icl_eval", student))
+    for candidate in opened.candidates:
+        _run_job(
+            opened, "customize", wheel.write_spec(opened, "customize", candidate.student, candidate.size)
+        )
+        _run_job(opened, "evaluate", wheel.write_spec(opened, "evaluate", candidate.student, candidate.size))
+
+
+@app.command(rich_help_panel=STAGES)
+def score(run: RunArgument, artifacts: RootOption = "") -> None:
+    """Put all candidates into the table, the learning curve, the report and MLflow."""
+    from flywheel.stages import pipeline as wheel
+
+    _print(wheel.score(_open(run, artifacts)))
+
+
+@app.command(rich_help_panel=STAGES)
+def promote(
+    run: RunArgument,
+    artifacts: RootOption = "",
+    reject: Annotated[bool, typer.Option("--reject", help="Keep the champion that is there.")] = False,
+    comment: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
+) -> None:
+    """Put the chosen candidate into production."""
+    from flywheel.stages import pipeline as wheel
+
+    opened = _open(run, artifacts)
+    result = wheel.promote(opened, approved=not reject, comment=comment)
+    if opened.plan.config.runtime.type == "nemo":
+        _serve(opened)
+    _print(result)
+
+
+# -- jobs ----------------------------------------------------------------------------------------------
+
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="Path or URL of the job's .spec.json.")]
+
+
+@app.command(rich_help_panel=JOBS)
+def customize(spec: SpecArgument) -> None:
+    """Fine-tune a student as SPEC says; the result is written beside it."""
+    _exit_as_job("customize", spec)
+
+
+@app.command(rich_help_panel=JOBS)
+def evaluate(spec: SpecArgument) -> None:
+    """Measure a student or candidate against the teacher as SPEC says; the result is written beside it."""
+    _exit_as_job("evaluate", spec)
+
+
+# -- results -------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=RESULTS)
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Default: the latest.")] = "latest",
+    artifacts: RootOption = "",
+) -> None:
+    """Print a run's table and verdict, and where its report lies."""
+    from flywheel.report import print_report
+
+    print_report(_root(artifacts), run)
+
+
+# -- demo ----------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=DEMO)
+def headlines(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The CSV file to write.")],
+    count: Annotated[int, typer.Option(min=1)] = 6000,
+    seed: Annotated[int, typer.Option()] = 42,
+) -> None:
+    """Write dated demo headlines of our own making, with the labels of the stand-in teacher."""
+    from flywheel.demo.headlines import write_csv
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(out, count, seed=seed)
+
+
+@app.command("demo-records", rich_help_panel=DEMO)
+def demo_records(
+    task: Annotated[DemoTask, typer.Argument(metavar="TASK", help="calls (tool calls) or briefs (texts).")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to write.")],
+    count: Annotated[int, typer.Option(min=1)] = 1500,
+    seed: Annotated[int, typer.Option()] = 42,
+) -> None:
+    """Write log records of our own making, of an application that calls functions or writes briefs."""
+    from flywheel.demo.tasks import write_jsonl
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out, task.value, count, seed=seed)
+
+
+@app.command("stand-in-judge", rich_help_panel=DEMO)
+def stand_in_judge(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8398,
+    position_bias: Annotated[int, typer.Option(help="Points for the place of the longer answer.")] = 0,
+    garbage_rate: Annotated[float, typer.Option(help="Share of answers without a rating.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of that share.")] = 0,
+) -> None:
+    """Serve ratings computed from the texts as an OpenAI-compatible judge named 'stand-in-judge'."""
+    from flywheel_stand_ins.judge import JudgeBehaviour, StandInJudge
+    from flywheel_stand_ins.teacher import announced
+
+    application = StandInJudge(JudgeBehaviour(position_bias, garbage_rate, seed)).app
+    announced(application, host, port, lambda url: f"stand-in judge: {url}")
+
+
+@app.command("stand-in-teacher", rich_help_panel=DEMO)
+def stand_in_teacher(
+    answers: Annotated[Path, typer.Option(help="CSV file of texts and labels, .gz or not.")],
+    text_column: Annotated[str, typer.Option(help="Its column of texts.")] = "headline",
+    label_column: Annotated[str, typer.Option(help="Its column of labels.")] = "teacher_label",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8399,
+    latency_ms: Annotated[float, typer.Option(help="Wait before each answer.")] = 0.0,
+    fail_rate: Annotated[float, typer.Option(help="Share of calls that get status 500.")] = 0.0,
+    busy_rate: Annotated[float, typer.Option(help="Share that get 429 with Retry-After.")] = 0.0,
+    retry_after: Annotated[float, typer.Option(help="Seconds that Retry-After says.")] = 1.0,
+    garbage_rate: Annotated[float, typer.Option(help="Share whose answer is no class.")] = 0.0,
+    malformed_rate: Annotated[float, typer.Option(help="Share whose body is cut off.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the shares.")] = 0,
+) -> None:
+    """Serve labels from a file as an OpenAI-compatible teacher named 'stand-in'."""
+    from flywheel_stand_ins.teacher import Behaviour, read_answers, serve
+
+    behaviour = Behaviour(
+        latency_seconds=latency_ms / 1000,
+        fail_rate=fail_rate,
+        busy_rate=busy_rate,
+        retry_after_seconds=retry_after,
+        garbage_rate=garbage_rate,
+        malformed_rate=malformed_rate,
+        seed=seed,
+    )
+    serve(read_answers(answers, text_column, label_column), host=host, port=port, behaviour=behaviour)
+
+
+@app.command("stand-in-nemo", rich_help_panel=DEMO)
+def stand_in_nemo(
+    folder: Annotated[
+        str, typer.Option(help="Where it keeps what it has and makes.")
+    ] = "state/nemo/stand-in",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER of a model; default: the demo students as Llama 1B, 3B and 8B."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8398,
+    latency_ms: Annotated[float, typer.Option(help="Wait before each answer.")] = 0.0,
+    pending_seconds: Annotated[float, typer.Option(help="Before a job runs or a NIM is ready.")] = 1.0,
+    running_jobs: Annotated[int, typer.Option(help="Customizations that run at once.")] = 2,
+    fail_rate: Annotated[float, typer.Option(help="Share of calls that get status 500.")] = 0.0,
+    busy_rate: Annotated[float, typer.Option(help="Share that get 429 with Retry-After.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the shares.")] = 0,
+) -> None:
+    """Serve the NeMo microservices' APIs, with flywheel's own training and generation behind them."""
+    from flywheel.config import resolve_path
+    from flywheel_stand_ins.nemo.app import serve
+    from flywheel_stand_ins.nemo.state import Behaviour, Fault
+
+    rates = ((fail_rate, 500, 0.0), (busy_rate, 429, 1.0))
+    faults = [Fault(share=rate, status=status, retry_after=wait) for rate, status, wait in rates if rate]
+    behaviour = Behaviour(
+        pending_seconds=pending_seconds,
+        latency_seconds=latency_ms / 1000,
+        running_jobs=running_jobs,
+        faults=faults,
+        seed=seed,
+    )
+    weights = dict(entry.partition("=")[::2] for entry in model or ())
+    serve(Path(resolve_path(folder)), weights=weights or None, host=host, port=port, behaviour=behaviour)
+
+
+# -- shared by the commands ----------------------------------------------------------------------------
+
+
+def _root(artifacts: str) -> str:
+    if artifacts:
+        return artifacts
+    from flywheel.config import load_config
+
+    return load_config().artifacts.root
+
+
+def _open(run_id: str, artifacts: str) -> Run:
+    from flywheel.runs.run import open_run
+
+    return open_run(_root(artifacts), run_id)
+
+
+def _exit_as_job(kind: str, spec: str) -> None:
+    """Run a job and end with the exit code that its runtime understands."""
+    from flywheel.runtimes.job_command import main
+
+    code = main([kind, spec])
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to take torch and transformers down module by module would be half a second
+
+
+def _run_job(run: Run, kind: JobKind, spec: str) -> None:
+    config = run.plan.config
+    if config.runtime.type == "nemo":
+        from flywheel.runtimes import Job, open_runtime
+
+        open_runtime(config).run(Job(kind, spec, kind), lambda line: typer.echo(clean(line)))
+        return
+    from flywheel.runtimes.job_command import run_job
+
+    run_job(kind, spec)
+
+
+def _serve(run: Run) -> None:
+    """Have the champion served on NeMo."""
+    import asyncio
+
+    from flywheel.runtimes.nemo.serving import ServingOrder, serve, serves_champions
+
+    plan = run.plan
+    if serves_champions(plan.config):
+        order = ServingOrder.of(plan.config, plan.workload_id, plan.client_id, run.run_id)
+        asyncio.run(serve(order, lambda line: typer.echo(clean(line), err=True)))
+
+
+def _print(result: BaseModel) -> None:
+    typer.echo(result.model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    main()

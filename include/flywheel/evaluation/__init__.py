@@ -1,0 +1,1 @@
+"""Scores of students with their intervals, the judge, and what is chosen among candidates."""

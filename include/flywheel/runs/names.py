@@ -1,0 +1,43 @@
+"""The name of a run's folder: no two runs have one, and people can read it.
+
+A run id that is a plain name is its own folder's name. In any other, what file systems, URLs and shells
+dislike becomes '-', and `~` follows with 20 hex digits of a hash, which no plain name has:
+
+    manual__2026-11-24T02:08:27+00:00      manual__2026-11-24T02-08-27-00-00~4d1a53bd98a19ec3c03f
+
+Airflow tells runs apart by DAG and id, so a run of a DAG other than `flywheel` has the DAG in its hash. Two
+projects that share an artifact root can still have a run of one DAG and id: their plans tell them apart
+(`flywheel.runs.run`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+# The DAG whose runs are named by their ids alone.
+DAG_ID = "flywheel"
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@=-][A-Za-z0-9._@=-]{0,149}")
+_HASH_DIGITS = 20  # 80 bits: another run id of the same name is not found by trying
+_MOST_READABLE = 120
+
+
+def folder_name(run_id: str, dag_id: str = "") -> str:
+    """Return the name of a run's folder.
+
+    Args:
+        dag_id: of the run; empty for one that was planned by hand, which is named as one of `flywheel`'s is.
+    """
+    other = dag_id if dag_id != DAG_ID else ""
+    if not other and _PLAIN.fullmatch(run_id):
+        return run_id
+    hashed = hashlib.sha256("\0".join([other, run_id]).encode("utf-8", "surrogatepass")).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9._@=-]", "-", "-".join(filter(None, [other, run_id])))[:_MOST_READABLE]
+    return f"{re.sub('^[.]', '-', slug)}~{hashed[:_HASH_DIGITS]}"
+
+
+def former_folder_name(run_id: str) -> str:
+    """Return the name that flywheel 0.1.0 gave a run's folder; different runs could have one."""
+    name = re.sub(r"[^A-Za-z0-9._@=-]", "-", run_id)
+    return name if name.strip(".") else name.replace(".", "-")
