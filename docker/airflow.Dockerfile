@@ -1,13 +1,13 @@
 # Airflow with flywheel's DAG and plugins, as scheduler, triggerer, dag-processor or api-server.
 #
 #   make pin-images images                                         (BUILDER=buildah for another builder)
-#   docker build -f docker/airflow.Dockerfile --build-arg BASE=IMAGE@sha256:... -t flywheel-airflow:0.1.0 .
+#   docker build -f docker/airflow.Dockerfile --build-arg BASE=IMAGE@sha256:... -t flywheel-airflow:0.2.0 .
 #
 #   BASE           any Debian-like image with Python 3.11 or newer and its venv module, by digest
 #   STUDENT_IMAGE  only for the target single-host, where jobs run beside Airflow and not in pods:
-#                  docker build --target single-host --build-arg STUDENT_IMAGE=flywheel-student:0.1.0 ...
+#                  docker build --target single-host --build-arg STUDENT_IMAGE=flywheel-student:0.2.0 ...
 ARG BASE
-ARG STUDENT_IMAGE=flywheel-student:0.1.0
+ARG STUDENT_IMAGE=flywheel-student:0.2.0
 
 # The installer is there while it works, and not in the image: no second stage has to copy gigabytes from this one,
 # nor mount another, which buildah 1.28 forgets where that comes from its cache.

@@ -1,7 +1,7 @@
 # What a customization or evaluation job needs, and the endpoint: torch, transformers, peft and flywheel. No Airflow in it.
 #
 #   make pin-images images                                         (BUILDER=buildah for another builder)
-#   docker build -f docker/student.Dockerfile --build-arg BASE=IMAGE@sha256:... -t flywheel-student:0.1.0 .
+#   docker build -f docker/student.Dockerfile --build-arg BASE=IMAGE@sha256:... -t flywheel-student:0.2.0 .
 #
 #   BASE         any Debian-like image with Python 3.11 or newer and its venv module, by digest
 #   TORCH_INDEX  take torch from that index, such as one with CPU-only builds (0.9 GB instead of 5.3 GB);

@@ -163,8 +163,8 @@ def test_images_are_built_on_a_digest_alone_and_tagged_with_the_version(checkout
     done = run_script(checkout, "scripts/images.sh", "build", "registry.example.com/")
     assert done.returncode == 0, done.stderr
     assert f"BASE=python@sha256:{'b' * 64}" in done.stdout
-    assert "-t registry.example.com/flywheel-student:0.1.0" in done.stdout
-    assert "-t registry.example.com/flywheel-airflow:0.1.0" in done.stdout
+    assert "-t registry.example.com/flywheel-student:0.2.0" in done.stdout
+    assert "-t registry.example.com/flywheel-airflow:0.2.0" in done.stdout
 
 
 def test_another_index_s_torch_is_installed_by_hash_or_not_at_all(checkout: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_template_adds_what_flywheel_does_not_know(tmp_path: Path) -> None:
     pod = manifest(config(pod_template=str(file)))
     assert pod["metadata"]["annotations"]["team"] == "desk"
     assert pod["spec"]["dnsPolicy"] == "None"
-    assert pod["spec"]["containers"][0]["image"] == "flywheel-student:0.1.0"
+    assert pod["spec"]["containers"][0]["image"] == "flywheel-student:0.2.0"
 
 
 def test_a_template_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class KubernetesConfig(Section):
     )
     namespace: DnsLabel = Field("flywheel", description="Where the pods run.")
     image: str = Field(
-        "flywheel-student:0.1.0",
+        "flywheel-student:0.2.0",
         min_length=1,
         description="Made by docker/student.Dockerfile; best by digest: NAME@sha256:...",
     )
