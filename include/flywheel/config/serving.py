@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -63,4 +63,19 @@ class ServingConfig(Section):
         None,
         description="null: the student answers all. Needs evaluation_config.decoding: labels, and "
         "data_split_config.calibration_ratio.",
+    )
+    log: Literal["all", "labels_only", "none"] = Field(
+        "none",
+        description="What is kept of each request before it is answered (docs/production.md). all: texts and "
+        "answers, so that the teacher's answers train. labels_only: no text. none: nothing.",
+    )
+    log_folder: str = Field(
+        "state/traffic", description="Where requests are until they are in the store: on a disk that stays."
+    )
+    audit: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of the students' answers, drawn at random, that the teacher is asked at night: "
+        "what agreement in production is known by. Needs log: all.",
     )

@@ -48,7 +48,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "customization_enabled name family weights",
         "nims.customizer_configs": "target gpus max_seq_length micro_batch_size training_precision "
         "num_nodes tensor_parallel_size data_parallel_size use_sequence_parallel",
-        "serving": "port batch_size wait_ms most_waiting follow_seconds",
+        "serving": "port batch_size wait_ms most_waiting follow_seconds log log_folder audit",
         "serving.keys": "name sha256",
         "serving.cascade": "agreement",
         "source": "path kind format time_zone time_format known_after stale_after max_unpacked_gb max_ratio",

@@ -18,6 +18,7 @@ from flywheel.config.overrides import override_config
 from flywheel.config.sides import WORDS
 from flywheel.students.families import FAMILIES
 from flywheel.students.weights import pinned
+from flywheel.workloads.records import TRAFFIC
 from flywheel.workloads.versions import resolve_held
 from flywheel.workloads.workload import Workload
 
@@ -150,6 +151,8 @@ def make_plan(
     """
     if cutoff.tzinfo is None:
         raise ConfigError(f"cutoff {cutoff}: expected a time with its zone")
+    if workload_id is not None and workload_id.startswith(TRAFFIC):
+        raise ConfigError(f"workload_id {workload_id!r}: what students answered in production never trains")
     given = {**(overrides or {}), **({"sizes": list(sizes)} if sizes else {})}
     config, exam_changes = override_config(config, given) if given else (config, ())
     words = WORDS["promotion.approval"]

@@ -11,7 +11,7 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,6 +62,29 @@ class Completion(_Asked):
 
 
 @dataclass(frozen=True)
+class Escalation:
+    """What became of an answer that a student was not sure enough of.
+
+    Attributes:
+        adapter, label, confidence: of the student, and what it would have answered; None: there is none yet.
+        is_answer: the teacher's answer is sent.
+        why: why it is not; empty where it is.
+        key: of the teacher's answer in the store; `usage` its tokens, `cost` by teacher.prices; `found`: it
+            was paid for before.
+    """
+
+    adapter: str | None = None
+    label: str | None = None
+    confidence: float | None = None
+    is_answer: bool = False
+    why: str = ""
+    key: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
+    cost: float = 0.0
+    found: bool = False
+
+
+@dataclass(frozen=True)
 class Answered:
     """A request with its answer.
 
@@ -76,6 +99,7 @@ class Answered:
         adapter: the key of its adapter; None: the teacher answered.
         answer: the answer; of the teacher's its text alone.
         completion: the teacher's whole completion, as it gave it; None: a student answered.
+        escalation: of an answer that a student was not sure enough of.
     """
 
     id: str
@@ -88,6 +112,7 @@ class Answered:
     adapter: str | None
     answer: Answer
     completion: dict[str, Any] | None = None
+    escalation: Escalation | None = None
 
 
 Listener = Callable[[Answered], Awaitable[Answered]]

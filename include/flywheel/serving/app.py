@@ -20,16 +20,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from flywheel.common.errors import TeacherError
 from flywheel.config import Config
-from flywheel.serving.answered import TEACHER, Answered, Completion, Listener
+from flywheel.serving.answered import TEACHER, Answered, Completion, Escalation, Listener
 from flywheel.serving.batches import BusyError
 from flywheel.serving.door import Caller, Door
 from flywheel.serving.metrics import CONTENT_TYPE, Metrics, Passing
 from flywheel.serving.models import Models, NotYetError, UnknownModelError
 from flywheel.serving.openai import ApiError, Reply, read_request
+from flywheel.serving.production import Production
 from flywheel.serving.student import Answer, Question, RefusedError
 from flywheel.serving.teacher import Teacher
 from flywheel.serving.tracing import TRACE_HEADER, trace_of
+from flywheel.teacher.client import CallError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,8 @@ class Serving:
         self.models = Models(config)
         self.teacher = Teacher(config.teacher)
         # Each gets every answer before it is sent, in this order: see `flywheel.serving.answered`.
-        self.listeners: list[Listener] = []
+        self._production = Production(config, self.models)
+        self.listeners: list[Listener] = self._production.listeners
         self._followed = False
 
     def app(self) -> Starlette:
@@ -73,12 +77,13 @@ class Serving:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(self._follow())
-        yield
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
-        await self.teacher.close()
+        async with self._production:
+            following = asyncio.create_task(self._follow())
+            yield
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            await self.teacher.close()
 
     async def _follow(self) -> None:
         while True:
@@ -109,7 +114,7 @@ class Serving:
                 raise _unknown(asked.model)
             passing.model = self._series(asked.model)
             trace = trace_of(request.headers)
-            by, adapter, answer, completion = await self._answer(asked, trace)
+            by, adapter, answer, completion, escalation = await self._answer(asked, trace)
             answered = Answered(
                 id=f"chatcmpl-{uuid.uuid4().hex}",
                 at=at,
@@ -121,6 +126,7 @@ class Serving:
                 adapter=adapter,
                 answer=answer,
                 completion=completion,
+                escalation=escalation,
             )
             for listener in self.listeners:
                 answered = await listener(answered)
@@ -138,15 +144,16 @@ class Serving:
 
     async def _answer(
         self, asked: Completion, trace: Mapping[str, str]
-    ) -> tuple[str, str | None, Answer, dict[str, Any] | None]:
-        """Return who answers, the key of its adapter, the answer, and a teacher's whole completion.
+    ) -> tuple[str, str | None, Answer, dict[str, Any] | None, Escalation | None]:
+        """Return who answers, the key of its adapter, the answer, a teacher's whole completion, and why it.
 
         Raises:
             ApiError: there is no answer.
         """
         if asked.model in self.teacher.names:
             completion = await self.teacher.complete(asked, trace)
-            return TEACHER, None, Answer(completion["choices"][0]["message"].get("content") or ""), completion
+            text = completion["choices"][0]["message"].get("content") or ""
+            return TEACHER, None, Answer(text), completion, None
         try:
             async with asyncio.timeout(self._config.serving.timeout_seconds):
                 served = await self.models.get(asked.model)
@@ -158,6 +165,14 @@ class Serving:
         except UnknownModelError:
             raise _unknown(asked.model) from None
         except NotYetError as error:
+            cascade = self._production.cascade
+            if cascade is not None and self.models.names_champion(asked.model):
+                try:
+                    answer, completion, why = await cascade.without_champion(asked)
+                    return TEACHER, None, answer, completion, why
+                except (TeacherError, CallError, RefusedError) as instead:
+                    said = f"{error}; and the teacher gives no answer: {instead}"
+                    raise ApiError(503, said, kind="server_error", code="not_ready", retry_after=5) from None
             raise ApiError(503, str(error), kind="server_error", code="not_ready", retry_after=5) from None
         except BusyError:
             raise ApiError(
@@ -169,7 +184,7 @@ class Serving:
             ) from None
         except RefusedError as error:
             raise ApiError(400, str(error), param="messages", code="invalid_value") from None
-        return served.student.source.name, served.adapter, answer, None
+        return served.student.source.name, served.adapter, answer, None, None
 
     async def _list(self, request: Request) -> Response:
         caller = self._admit(request)

@@ -12,7 +12,8 @@ from typing import Any
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, Student
-from flywheel.jobs.spec import RESULT, CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import RESULT, Calibration, CustomizeResult, EvaluateResult
+from flywheel.promotion.cascade import Cascade, cascade_of
 from flywheel.promotion.champion import VIEW, Champion, read_champion
 from flywheel.promotion.whole import load_champion
 from flywheel.runs.run import Run
@@ -191,6 +192,7 @@ class Models:
             asked_text=whole.student_prompt == "text",
             temperature=self._temperature(champion.evaluation),
             classifies=_classifies(champion.metric, loaded.workload),
+            cascade=self._cascade(champion),
         )
 
     def _candidate(self, name: str) -> Source:
@@ -246,11 +248,25 @@ class Models:
 
     def _temperature(self, evaluation: str | None) -> float | None:
         """Return the temperature that an evaluation found; None where it is gone or found none."""
+        found = self._calibration(evaluation)
+        return found.temperature if found else None
+
+    def _calibration(self, evaluation: str | None) -> Calibration | None:
         folder = self._root.lookup("evaluations", evaluation) if evaluation else None
         if folder is None:
             return None
-        found = EvaluateResult.model_validate_json((folder / RESULT).read_bytes()).calibration
-        return found.temperature if found else None
+        return EvaluateResult.model_validate_json((folder / RESULT).read_bytes()).calibration
+
+    def _cascade(self, champion: Champion) -> Cascade | None:
+        """Return a champion's threshold: as fixed at its promotion, else on the slice of its evaluation."""
+        asked = self._config.serving.cascade
+        if asked is None:
+            return None
+        found = champion.cascade
+        if found is None or found.target != asked.agreement:
+            found = cascade_of(self._calibration(champion.evaluation), asked.agreement)
+        log.info("%s: cascade: %s", champion.name, found.reason)
+        return found
 
 
 def _classifies(metric: str, workload: Workload) -> bool:

@@ -100,7 +100,11 @@ class Reply:
         self._flywheel: dict[str, Any] = {"student": answered.by, "adapter": answered.adapter}
         if self._answer.label is not None:
             self._flywheel["label"] = self._answer.label
-            self._flywheel["probability"] = round(self._answer.probabilities[self._answer.label], 6)
+            if self._answer.label in self._answer.probabilities:
+                self._flywheel["probability"] = round(self._answer.probabilities[self._answer.label], 6)
+        if (escalation := answered.escalation) is not None:
+            # Why the student did not answer by itself, or why the teacher did not in its place.
+            self._flywheel["unsure"] = {"teacher_answered": escalation.is_answer, "why": escalation.why}
 
     def whole(self) -> dict[str, Any]:
         """Return the completion."""

@@ -13,6 +13,7 @@ import numpy as np
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
 from flywheel.jobs.spec import RESULT, CustomizeResult
+from flywheel.promotion.cascade import Cascade
 from flywheel.students.short_prompts import ShortPrompt
 from flywheel.workloads.markers import in_conversation, in_tools
 from flywheel.workloads.workload import Workload
@@ -38,6 +39,7 @@ class Source:
         asked_text: it is asked the text alone.
         temperature: that its probabilities are calibrated by; None: they are as the student gives them.
         classifies: it chooses among the classes; else it writes freely.
+        cascade: from which probability on its answers are its own to give; None: all are.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Source:
     asked_text: bool
     temperature: float | None
     classifies: bool
+    cascade: Cascade | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,21 @@ class Answer:
     cut: bool = False
 
 
+def text_of(workload: Workload, messages: Messages) -> str:
+    """Return the text to label: what stands inside the workload's prompt, else the last message of a user.
+
+    Raises:
+        RefusedError: no message is a user's.
+    """
+    text = workload.text_of(messages)
+    if text is None:
+        users = [message.get("content") for message in messages if message.get("role") == "user"]
+        text = users[-1] if users else None
+        if not isinstance(text, str) or not text.strip():
+            raise RefusedError("messages: expected a message of role user with the text to label")
+    return text
+
+
 class Form:
     """How a student is asked, whatever prompt a caller wrote around the text.
 
@@ -106,12 +124,7 @@ class Form:
                 return short
         if not self._workload.has_prompt:
             return messages
-        text = self._workload.text_of(messages)
-        if text is None:
-            users = [message["content"] for message in messages if message.get("role") == "user"]
-            if not users or not isinstance(users[-1], str) or not users[-1].strip():
-                raise RefusedError("messages: expected a message of role user with the text to label")
-            text = users[-1]
+        text = text_of(self._workload, messages)
         if self._asked_text:
             return [{"role": "user", "content": text.strip()}]
         return self._workload.messages(text)

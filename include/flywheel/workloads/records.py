@@ -27,6 +27,8 @@ MAX_MESSAGES = 10_000
 # Unix seconds of the year 3000: beyond it, a log gave milliseconds or nonsense.
 _LATEST_TIMESTAMP = 32_503_680_000
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+# Before the workload of records that are production's requests with their answers, and train nothing.
+TRAFFIC = "production:"
 # The label of answers that are neither of a class nor of a function.
 FREE_TEXT = "text"
 
@@ -123,6 +125,10 @@ class Record:
         if not isinstance(data, dict):
             raise RecordError(f"expected a JSON object, got {type(data).__name__}")
         workload_id = _text(data, "workload_id")
+        if workload_id.startswith(TRAFFIC):
+            raise RecordError(
+                f"workload_id: expected none that begins with {TRAFFIC!r}: that is production's"
+            )
         client_id = _text(data, "client_id")
         timestamp = data.get("timestamp")
         if isinstance(timestamp, bool) or not isinstance(timestamp, int | float) or timestamp != timestamp:

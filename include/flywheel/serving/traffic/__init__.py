@@ -1,0 +1,10 @@
+"""What production was asked and what it answered: on the disk before the answer is sent, later in the store.
+
+entry -> segments (this machine, fsynced by groups) -> shipping (the record store, each once)
+"""
+
+from flywheel.serving.traffic.entry import Entry, traffic_scope
+from flywheel.serving.traffic.segments import Segments
+from flywheel.serving.traffic.shipping import ship
+
+__all__ = ["Entry", "Segments", "ship", "traffic_scope"]
