@@ -22,7 +22,6 @@ import math
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
-from scipy.special import betainc, betaincinv
 
 from flywheel.jobs.spec import Calibration
 
@@ -82,6 +81,8 @@ def least_records(target: float, rate: float = ERROR_RATE) -> int:
 
 def agreement_low(right: int, records: int, rate: float = ERROR_RATE) -> float:
     """Return what a share is at least, but for a chance of `rate` (Clopper and Pearson)."""
+    from scipy.special import betaincinv  # slow to import, and each worker reads champions
+
     return float(betaincinv(right, records - right + 1, rate)) if right else 0.0
 
 
@@ -100,6 +101,8 @@ def cascade_of(calibration: Calibration | None, target: float, rate: float = ERR
             "(data_split_config.calibration_ratio) or probabilities (evaluation_config.decoding: labels) "
             "nothing shows how sure the student may be",
         )
+    from scipy.special import betainc
+
     levels, total = calibration.levels, calibration.level_records
     starts = _starts(len(levels), total, target, rate)
     if not starts:
