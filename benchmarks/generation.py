@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from benchmarks import gpu_common as common
+from benchmarks.gpu_shapes import SHAPES
 from flywheel.students.gpu.backend import gpu_choices
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.layout import Adapter, Weights
-from flywheel.students.gpu.shapes import SHAPES
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Tokens
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu_shapes import SHAPES
 from flywheel.students.gpu.layout import Architecture
-from flywheel.students.gpu.shapes import SHAPES
 from flywheel.students.rows import Sample, Tokens
 
 PREFIX, OWN, ANSWER, RANK = 1150, 70, 6, 16

@@ -70,10 +70,10 @@ def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: 
     """Train and evaluate one shape at all sizes; return the seconds of each part."""
     import torch
 
+    from benchmarks.gpu_shapes import SHAPES
     from flywheel.config.training import LoraConfig, TrainingConfig
     from flywheel.students.adapter import add_adapter
     from flywheel.students.gpu.backend import gpu_answers
-    from flywheel.students.gpu.shapes import SHAPES
     from flywheel.students.training import fine_tune
 
     started = time.perf_counter()
@@ -134,8 +134,8 @@ def _peer(shape: str, sizes: Sequence[int], held_out: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.generation import generate, timed
+    from benchmarks.gpu_shapes import SHAPES
     from benchmarks.training import trl_steps
-    from flywheel.students.gpu.shapes import SHAPES
 
     setting = {"batch": TRL_BATCH[shape], "gradient_checkpointing": False, "use_liger_kernel": True}
     (run,) = trl_steps(shape, 2, [setting])

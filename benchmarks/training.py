@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import gpu_common as common
+from benchmarks.gpu_shapes import SHAPES, needed_flops, random_weights
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.graphs import GraphedEngine
 from flywheel.students.gpu.layout import Adapter
 from flywheel.students.gpu.plan import place_row
-from flywheel.students.gpu.shapes import SHAPES, needed_flops, random_weights
 from flywheel.students.rows import build_row
 
 log = logging.getLogger("benchmarks.training")

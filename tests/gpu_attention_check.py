@@ -1,6 +1,6 @@
 """Checks the attention kernels that a GPU uses against plain fp32 attention; exits 1 on a difference.
 
-`PYTHONPATH=include python tests/gpu_attention_check.py` on a machine with a GPU; needs torch and numpy alone.
+`PYTHONPATH=include:. python tests/gpu_attention_check.py` on a machine with a GPU; needs torch and numpy alone.
 """
 
 from __future__ import annotations

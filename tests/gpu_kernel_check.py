@@ -1,6 +1,6 @@
 """Checks every kernel of the GPU path against `reference`, on the device there is; exits 1 on a difference.
 
-`TRITON_INTERPRET=1 python tests/gpu_kernel_check.py` needs no GPU.
+`TRITON_INTERPRET=1 PYTHONPATH=. python tests/gpu_kernel_check.py` needs no GPU.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import sys
 import numpy as np
 import torch
 
+from benchmarks.gpu_shapes import random_weights
 from flywheel.students.gpu import kernels, reference
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.layout import Adapter, Architecture
-from flywheel.students.gpu.plan import join_rows, place_row
-from flywheel.students.gpu.shapes import random_weights
+from flywheel.students.gpu.plan import place_row
+from flywheel.students.gpu.prefilled import Prefilled
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Sample, build_row
 
@@ -108,7 +109,7 @@ def attention(
     ]
     row = place_row(build_row(shared, samples), DEVICE, bucket=64)
     tokens = len(row.tokens)
-    for name, plan in (("full", row.parts[0].full), ("last", row.parts[0].last)):
+    for name, plan in (("full", row.full), ("last", row.last)):
         q = strided(plan.queries, heads * d, dtype=dtype).view(plan.queries, heads, d)
         qkv = strided(tokens, 2 * kv_heads * d, dtype=dtype)
         k, v = (half.view(tokens, kv_heads, d) for half in qkv.split(kv_heads * d, 1))
@@ -138,7 +139,7 @@ def tree(dtype: torch.dtype, limit: float, prefix: int, heads: int, kv_heads: in
     ]
     trie = LabelTrie([np.array(answer) for answer in ([1, 2, 3], [1, 4, 5], [1, 4, 6], [7, 8], [7, 9])])
     row = place_row(trie.row(shared, prompts), DEVICE, bucket=64)
-    for name, plan in (("full", row.parts[0].full), ("last", row.parts[0].last)):
+    for name, plan in (("full", row.full), ("last", row.last)):
         q = strided(plan.queries, heads * d, dtype=dtype).view(plan.queries, heads, d)
         k, v = (strided(plan.keys, kv_heads * d, dtype=dtype).view(plan.keys, kv_heads, d) for _ in range(2))
         out, wanted = torch.full_like(q, torch.nan), torch.zeros_like(q, dtype=torch.float32)
@@ -147,31 +148,43 @@ def tree(dtype: torch.dtype, limit: float, prefix: int, heads: int, kv_heads: in
         compare(f"tree attention {name} {prefix} {d}", out, wanted, limit)
 
 
-def step(dtype: torch.dtype, limit: float, adapters: int, dropout: float) -> None:
-    """A whole training step, each adapter with a row of its own."""
+def step(dtype: torch.dtype, limit: float, prefix: int, dropout: float) -> None:
+    """A whole training step."""
     arch = Architecture(2, 64, 96, 4, 2, 16, 128, 1e-5, False)
-    rng = np.random.default_rng(adapters)
-    rows = []
-    for place in range(adapters):
-        shared = rng.integers(0, 9, 40 * place, dtype=np.int32)
-        samples = [
-            Sample(np.concatenate([shared, rng.integers(0, 9, length, dtype=np.int32)]), np.arange(3))
-            for length in (50, 20 + place)
-        ]
-        rows.append(place_row(build_row(shared, samples), DEVICE, bucket=64))
+    rng = np.random.default_rng(prefix)
+    shared = rng.integers(0, 9, prefix, dtype=np.int32)
+    samples = [
+        Sample(np.concatenate([shared, rng.integers(0, 9, length, dtype=np.int32)]), np.arange(3))
+        for length in (50, 21)
+    ]
+    row = place_row(build_row(shared, samples), DEVICE, bucket=64)
     gradients = []
     for ops in (kernels, reference):
         torch.manual_seed(0)
-        weights = random_weights(arch, 4, DEVICE, dtype, positions=256, adapters=adapters)
-        trained = [Adapter.zeros(arch, 4, 2.0, DEVICE) for _ in range(adapters)]
-        for place, adapter in enumerate(trained):
-            adapter.values.normal_(0, 0.1)
-            adapter.pack_into(weights, place)
-        Engine(weights, trained, dropout, ops).step(
-            join_rows(rows), [1 / row.answers for row in rows], list(range(adapters))
-        )
-        gradients.append(torch.cat([adapter.gradients for adapter in trained]))
-    compare(f"step of {adapters} adapters, dropout {dropout}", gradients[0], gradients[1], limit)
+        weights = random_weights(arch, 4, DEVICE, dtype, positions=256)
+        adapter = Adapter.zeros(arch, 4, 2.0, DEVICE)
+        adapter.values.normal_(0, 0.1)
+        adapter.pack_into(weights)
+        Engine(weights, adapter, dropout, ops).step(row, 1 / row.answers)
+        gradients.append(adapter.gradients)
+    compare(f"step after {prefix}, dropout {dropout}", gradients[0], gradients[1], limit)
+
+
+def after_prefix(dtype: torch.dtype, limit: float) -> None:
+    """The states of rows after a prefix that was computed before them."""
+    arch = Architecture(2, 64, 96, 4, 2, 16, 128, 1e-5, False)
+    rng = np.random.default_rng(3)
+    shared = rng.integers(0, 9, 70, dtype=np.int32)
+    prompts = [np.concatenate([shared, rng.integers(0, 9, n, dtype=np.int32)]) for n in (140, 30, 1)]
+    trie = LabelTrie([np.array(answer) for answer in ([1, 2, 3], [1, 4, 5], [7, 8])])
+    states = []
+    for ops in (kernels, reference):
+        torch.manual_seed(0)
+        weights, adapter = random_weights(arch, 4, DEVICE, dtype, 256), Adapter.zeros(arch, 4, 2.0, DEVICE)
+        prefilled, row = Prefilled(Engine(weights, adapter, ops=ops)), trie.row(shared, prompts)
+        prefilled(row)
+        states.append(prefilled(row)[: len(row.predicting)].clone())
+    compare("states after a prefix", states[0], states[1], limit)
 
 
 def main() -> None:
@@ -182,8 +195,9 @@ def main() -> None:
         print(dtype)
         rowwise(dtype, limit)
         lora(dtype, limit)
-        for adapters, dropout in ((1, 0.0), (2, 0.1)):
-            step(dtype, 2e-2 if dtype == torch.bfloat16 else limit, adapters, dropout)
+        for prefix, dropout in ((0, 0.0), (40, 0.1)):
+            step(dtype, 2e-2 if dtype == torch.bfloat16 else limit, prefix, dropout)
+        after_prefix(dtype, 2e-2 if dtype == torch.bfloat16 else limit)
         shapes = [(0, 4, 2, 16), (70, 4, 2, 16)]
         if DEVICE.type == "cuda":
             shapes = [(0, 4, 2, 64), (70, 8, 2, 64), (1150, 8, 2, 64), (70, 6, 2, 128), (1150, 8, 8, 128)]

@@ -18,7 +18,8 @@ from flywheel.students.gpu.backend import GpuEngine, gpu_answers, reason_against
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.layout import Adapter, Architecture, Weights, unsupported
-from flywheel.students.gpu.plan import join_rows, place_row
+from flywheel.students.gpu.plan import place_row
+from flywheel.students.gpu.prefilled import Prefilled
 from flywheel.students.rows import Sample, build_row
 
 CPU = torch.device("cpu")
@@ -118,35 +119,6 @@ def test_rows_of_one_step_add_up():
     assert error < 1e-5 * torch.linalg.norm(whole.adapter.gradients)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_adapters_trained_side_by_side_have_the_gradients_of_each_alone(kind: str, dropout: float):
-    pefts = [make_peft(kind) for _ in range(3)]  # one base and three adapters
-    for place, peft in enumerate(pefts):
-        torch.manual_seed(place)
-        for parameter in trainable(peft).values():
-            torch.nn.init.normal_(parameter, 0.0, 0.1)
-    weights = Weights.pack(pefts[0].get_base_model(), 4, 256, torch.float32, CPU, adapters=3)
-    rows, adapters, alone = [], [], []
-    for place, peft in enumerate(pefts):
-        shared, samples = make_samples(30 * place, count=4 + place)
-        rows.append(place_row(build_row(shared, samples), CPU, tile=16, bucket=32))
-        one = make_engine(peft, dropout)
-        loss = one.step(rows[-1], 1 / rows[-1].answers, place)
-        alone.append((loss, one.adapter.gradients.clone()))
-        adapter = Adapter.zeros(weights.arch, 4, 2.0, CPU)
-        adapter.bind(peft)
-        adapter.pack_into(weights, place)
-        adapter.gradients.zero_()
-        adapters.append(adapter)
-    engine = Engine(weights, adapters, dropout)
-    losses = engine.step(join_rows(rows), [1 / row.answers for row in rows], [0, 1, 2])
-    for adapter, loss, (loss_alone, gradient_alone) in zip(adapters, losses, alone, strict=True):
-        assert float(loss) == pytest.approx(float(loss_alone), rel=1e-5)
-        error = torch.linalg.norm(adapter.gradients - gradient_alone)
-        assert error < 1e-5 * torch.linalg.norm(gradient_alone)
-
-
 class FixedMask(torch.nn.Module):
     """Stands in for a LoRA layer's dropout: the mask that the engine draws, as a constant."""
 
@@ -167,7 +139,7 @@ def test_dropout_is_that_of_peft_with_a_mask_for_each_linear_layer():
     engine.step(placed, 1.0, seed=11)
     found = engine.adapter.gradients.clone()
 
-    plan, tokens = placed.parts[0].full, len(placed.tokens)
+    plan, tokens = placed.full, len(placed.tokens)
     modules = dict(peft.get_base_model().named_modules())
     for layer, group, index, path in engine.adapter.parts():
         seed = int(engine._seed) ^ (engine._mask(group.name, layer).place + index)
@@ -188,7 +160,9 @@ def test_dropout_is_that_of_peft_with_a_mask_for_each_linear_layer():
     logits = peft(
         placed.tokens[None], attention_mask=mask, position_ids=placed.positions[None].long()
     ).logits[0, placed.loss_rows[: placed.answers]]
-    torch.nn.functional.cross_entropy(logits, placed.targets[: placed.answers], reduction="sum").backward()
+    torch.nn.functional.cross_entropy(
+        logits, placed.targets[: placed.answers].long(), reduction="sum"
+    ).backward()
     for layer, group, index, path in engine.adapter.parts():
         rows = slice(index * 4, (index + 1) * 4)
         start = engine.adapter.a_gradients[group.name][layer, rows]
@@ -298,3 +272,23 @@ def test_answers_in_batches_are_those_of_the_reference_path():
     assert found.given == wanted.given
     assert found.batch_of == wanted.batch_of
     assert gpu_answers(make_peft(), prompts, stops, **settings) is None
+
+
+def test_a_prefix_is_computed_once_and_anew_where_another_follows():
+    engine = make_engine(make_peft().eval())
+    computed = []
+    whole, forward = Prefilled(make_engine(make_peft().eval())), engine.forward
+
+    def counted(row, space):
+        computed.append(len(row.tokens))
+        return forward(row, space)
+
+    engine.forward = counted
+    prefilled = Prefilled(engine)
+    for seed in (1, 1, 2, 1):
+        shared, samples = make_samples(60, seed=seed)
+        row = build_row(shared, samples)
+        found = prefilled(row)[: len(row.predicting)].clone()
+        alone = build_row(shared[:0], samples)  # the prefix again before each sample's own tokens
+        torch.testing.assert_close(found, whole(alone)[: len(row.predicting)], rtol=1e-4, atol=1e-5)
+    assert len(computed) == 7  # four rows, three times a prefix that was not that of the row before

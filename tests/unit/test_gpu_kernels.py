@@ -14,10 +14,16 @@ import pytest
 
 pytest.importorskip("triton")
 
-CHECK = Path(__file__).parents[1] / "gpu_kernel_check.py"
+PROJECT = Path(__file__).parents[2]
+CHECK = PROJECT / "tests/gpu_kernel_check.py"
 
 
 def test_kernels_compute_what_the_reference_computes():
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(PROJECT),
+    }
     done = subprocess.run([sys.executable, str(CHECK)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -98,14 +98,14 @@ class LabelTrie:
         row = build_row(prefix, [Sample(prompt, after) for prompt in prompts])
         if not len(self.tokens):
             return row
-        positions, until = row.positions.clone(), np.full(int(row.samples[-1]), NEVER, np.int64)
-        for end, length in zip(row.samples[1:], np.diff(row.samples), strict=True):
-            prompt = int(length) - len(self.tokens)
-            tree = slice(int(end) - len(self.tokens), int(end))
-            until[tree] = prompt + self.ends
-            places = torch.from_numpy(len(prefix) + prompt - 1 + self.depths)
-            positions[len(prefix) + tree.start : len(prefix) + tree.stop] = places
-        return replace(row, positions=positions, until=until)
+        until = np.full(int(row.samples[-1]), NEVER, np.int64)
+        count = len(self.tokens)
+        own = np.diff(row.samples)[:, None] - count  # of each prompt
+        tree = row.samples[1:, None] - count + np.arange(count)
+        until[tree] = own + self.ends
+        positions = row.positions.numpy().copy()
+        positions[len(prefix) + tree] = len(prefix) + own - 1 + self.depths
+        return replace(row, positions=torch.from_numpy(positions), until=until)
 
     def choose(self, logits: NDArray[np.float32]) -> list[int]:
         """Walk down the tree for each prompt.
@@ -116,18 +116,22 @@ class LabelTrie:
         Returns:
             The number of the answer, for each prompt.
         """
-        chosen = []
-        for states in logits:
-            node = self._root
-            while node.answer < 0:
-                if len(node.children) > 1:
-                    tokens = list(node.children)
-                    scores = states[node.state, [self._column[token] for token in tokens]]
-                    node = node.children[tokens[int(scores.argmax())]]
-                else:
-                    (node,) = node.children.values()
-            chosen.append(node.answer)
-        return chosen
+        chosen = np.empty(len(logits), np.int64)
+
+        def descend(node: _Node, here: NDArray[np.int64]) -> None:
+            if node.answer >= 0:
+                chosen[here] = node.answer
+            elif len(node.children) == 1:
+                (only,) = node.children.values()
+                descend(only, here)
+            elif len(here):
+                columns = [self._column[token] for token in node.children]
+                best = logits[here, node.state][:, columns].argmax(1)
+                for place, child in enumerate(node.children.values()):
+                    descend(child, here[best == place])
+
+        descend(self._root, np.arange(len(logits)))
+        return [int(answer) for answer in chosen]
 
     def log_probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return how likely each answer is, given that it is one of them.

@@ -234,23 +234,21 @@ def build_row(prefix: Tokens, samples: Sequence[Sample]) -> Row:
         ((sample.prompt[len(prefix) :], sample.answer) for sample in samples),
         key=lambda parts: -(len(parts[0]) + len(parts[1])),
     )
-    tokens = [prefix]
-    positions = [np.arange(len(prefix))]
-    predicting, place = [], len(prefix)
+    pieces = [prefix]
     for prompt, answer in own:
-        tokens += [prompt, answer[:-1]]
-        length = len(prompt) + len(answer) - 1
-        positions.append(np.arange(len(prefix), len(prefix) + length))
-        predicting.append(np.arange(place + len(prompt) - 1, place + length))
-        place += length
-    lengths = [len(prompt) + len(answer) - 1 for prompt, answer in own]
+        pieces += [prompt, answer[:-1]]
+    prompts = np.array([len(prompt) for prompt, _ in own])
+    answers = np.array([len(answer) for _, answer in own])
+    lengths, begin = prompts + answers - 1, len(prefix)
+    ends = np.cumsum(lengths)
+    places = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)  # each in its sample
     return Row(
-        tokens=torch.from_numpy(np.concatenate(tokens).astype(np.int64)),
-        positions=torch.from_numpy(np.concatenate(positions)),
-        prefix=len(prefix),
-        samples=np.cumsum([0, *lengths]),
-        predicting=torch.from_numpy(np.concatenate(predicting)),
-        predicted=np.cumsum([0, *(len(answer) for _, answer in own)]),
+        tokens=torch.from_numpy(np.concatenate(pieces).astype(np.int64)),
+        positions=torch.from_numpy(np.concatenate([np.arange(begin), begin + places])),
+        prefix=begin,
+        samples=np.concatenate([[0], ends]),
+        predicting=torch.from_numpy(begin + np.flatnonzero(places >= np.repeat(prompts - 1, lengths))),
+        predicted=np.cumsum([0, *answers]),
         targets=torch.from_numpy(np.concatenate([answer for _, answer in own]).astype(np.int64)),
     )
 

@@ -24,7 +24,7 @@ from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine, spread
 from flywheel.students.gpu.layout import TILE, Adapter, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
-from flywheel.students.gpu.workspace import Workspace
+from flywheel.students.gpu.prefilled import Prefilled
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Row, Tokens, common_prefix
 
@@ -101,14 +101,14 @@ class GpuEngine:
         drawn = 0
         for number in seed:
             drawn = spread(drawn ^ spread(number))
-        losses: Tensor = self._step.step(place_row(row, self.device), scale, drawn)
-        return losses[0] * scale
+        loss: Tensor = self._step.step(place_row(row, self.device), scale, drawn)
+        return loss * scale
 
     def loss(self, row: Row) -> Tensor:
         """Return the loss, summed over the answers' tokens, without dropout."""
         self._check(row)
         self.adapter.pack_into(self.weights)
-        return self._engine.loss(place_row(row, self.device))[0]
+        return self._engine.loss(place_row(row, self.device))
 
     def _check(self, row: Row) -> None:
         if int(row.positions.max()) >= len(self.weights.cos):
@@ -216,18 +216,4 @@ def gpu_states(model: Any, *, force: bool = False) -> tuple[Callable[[Row], Tens
         log.info("answers do not take the GPU path: %s", reason)
         return None
     weights, adapter = pack(model)
-    engine, device = Engine(weights, adapter), weights.embedding.device
-    space: Workspace | None = None
-
-    def states(row: Row) -> Tensor:
-        nonlocal space
-        placed = place_row(row, device)
-        tokens, asked = len(placed.tokens), len(placed.loss_rows)
-        if space is None or space.tokens < tokens or space.answers < asked:
-            space = None  # the old one goes before the new one comes
-            space = Workspace(
-                weights.arch, weights.rank, tokens, asked, weights.embedding.dtype, device, keep="nothing"
-            )
-        return engine.states(placed, space)
-
-    return states, weights.head
+    return Prefilled(Engine(weights, adapter)), weights.head

@@ -15,12 +15,9 @@ from torch import Tensor
 
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.layout import Adapter, Weights
-from flywheel.students.gpu.plan import DeviceRow, place_row
+from flywheel.students.gpu.prefilled import Prefilled
 from flywheel.students.gpu.workspace import Workspace
-from flywheel.students.rows import Sample, Tokens, build_row
-
-# The rows of the one adapter.
-ALL = (slice(None),)
+from flywheel.students.rows import Row, Sample, Tokens, build_row
 
 
 class Decoder:
@@ -43,13 +40,14 @@ class Decoder:
         graphs: bool | None = None,
     ) -> None:
         self.engine = Engine(weights, adapter)
+        self._prefill = Prefilled(self.engine, decodes=True)
         self.weights, self.arch = weights, weights.arch
         self.device = weights.embedding.device
         self.stop = torch.tensor(sorted(stop), dtype=torch.int64, device=self.device)
         self.most = most
         self.graphs = weights.embedding.is_cuda if graphs is None else graphs
+        # The graph with what it was captured for: the buffers among others, whose addresses it holds.
         self._graph: tuple[object, torch.cuda.CUDAGraph] | None = None
-        self._space: Workspace | None = None
         self._step_space: Workspace | None = None
         self._state: dict[str, Tensor] = {}
 
@@ -66,7 +64,7 @@ class Decoder:
         row = build_row(prefix, [Sample(prompts[index], nothing) for index in order])
         lengths = torch.from_numpy(np.diff(row.samples).astype(np.int32)).to(self.device)
         starts = torch.from_numpy((row.samples[:-1] + len(prefix)).astype(np.int32)).to(self.device)
-        made = self._generate(place_row(row, self.device), len(prefix), starts, lengths).tolist()
+        made = self._generate(row, starts, lengths).tolist()
         stops = set(self.stop.tolist())
         answers: list[list[int]] = [[] for _ in prompts]
         for index, tokens in zip(order, made, strict=True):
@@ -74,14 +72,17 @@ class Decoder:
             answers[index] = tokens[:end]
         return answers
 
-    def _generate(self, row: DeviceRow, prefix: int, starts: Tensor, lengths: Tensor) -> Tensor:
+    def _generate(self, row: Row, starts: Tensor, lengths: Tensor) -> Tensor:
         """Return the tokens made, [S, at most `most`]."""
-        samples, engine = len(starts), self.engine
-        tokens, asked = len(row.tokens), len(row.loss_rows)
-        space = self._prefill_space(tokens, asked)
-        engine._forward(row, space, tokens, asked)
+        samples, prefix = len(starts), row.prefix
+        before = self._prefill.space
+        hidden = self._prefill(row)
+        space = self._prefill.space
+        assert space is not None
+        if space is not before:
+            self._graph = None
         state = self._prepare(samples, prefix, starts, lengths)
-        state["tokens"].copy_(self._pick(space.final_normed[:samples]))
+        state["tokens"].copy_(self._pick(hidden[:samples]))
         made = torch.empty(samples, self.most, dtype=torch.int64, device=self.device)
         ended = torch.zeros(samples, dtype=torch.bool, device=self.device)
         for step in range(self.most):
@@ -91,18 +92,6 @@ class Decoder:
                 return made[:, : step + 1]
             self._run_step(space, prefix, samples)
         return made
-
-    def _prefill_space(self, tokens: int, asked: int) -> Workspace:
-        space, weights = self._space, self.weights
-        if space is None or space.tokens < tokens or space.answers < asked:
-            self._space, self._graph = None, None  # a graph holds the old buffers' addresses
-            if space is not None:
-                tokens, asked = max(tokens, space.tokens), max(asked, space.answers)
-            space = Workspace(
-                self.arch, weights.rank, tokens, asked, weights.embedding.dtype, self.device, keep="qkv"
-            )
-            self._space = space
-        return space
 
     def _prepare(self, samples: int, prefix: int, starts: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Set up the state of a batch in static tensors."""
@@ -155,13 +144,13 @@ class Decoder:
             head, tail = here.heads[layer], here.tails[layer]
             ops.add_norm(x, y, w.norm1[layer], arch.eps, head.x, head.normed[:, : arch.hidden], head.rstd)
             qkv = head.qkv[:, : engine.groups["qkv"].outputs]
-            engine._linear("qkv", layer, head.normed, qkv, ALL)
+            engine.linear("qkv", layer, head.normed, qkv)
             ops.rotate(
                 qkv[:, : arch.q_width + arch.kv_width], state["positions"], w.cos, w.sin, arch.head_dim, 1
             )
             q = qkv[:, : arch.q_width].view(-1, arch.heads, arch.head_dim)
             state["new"][layer].index_copy_(1, state["step"], qkv[:, None, arch.q_width :])
-            _, k, v = engine._split(space.heads[layer].qkv[:, : engine.groups["qkv"].outputs])
+            _, k, v = engine.split(space.heads[layer].qkv[:, : engine.groups["qkv"].outputs])
             scale = arch.head_dim**-0.5
             before = ops.prefix_attention(q, k[:prefix], v[:prefix], scale) if prefix else None
             out = tail.out[:, : arch.q_width].view(-1, arch.heads, arch.head_dim)
@@ -178,14 +167,14 @@ class Decoder:
                 out,
             )
             y = here.y
-            engine._linear("o", layer, tail.out, y, ALL)
+            engine.linear("o", layer, tail.out, y)
             ops.add_norm(
                 head.x, y, w.norm2[layer], arch.eps, tail.middle, tail.normed[:, : arch.hidden], tail.rstd
             )
             gate_up = tail.gate_up[:, : 2 * arch.intermediate]
-            engine._linear("gu", layer, tail.normed, gate_up, ALL)
-            engine._swiglu(layer, gate_up, tail.hidden, ALL)
-            engine._linear("down", layer, tail.hidden, y, ALL, has_u=True)
+            engine.linear("gu", layer, tail.normed, gate_up)
+            engine.swiglu(layer, gate_up, tail.hidden)
+            engine.linear("down", layer, tail.hidden, y, has_u=True)
             x = tail.middle
         ops.add_norm(x, y, w.norm, arch.eps, here.final, here.final_normed, here.final_rstd)
         state["tokens"].copy_(self._pick(here.final_normed))

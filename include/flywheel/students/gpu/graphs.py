@@ -8,7 +8,6 @@ graphs; a row whose shape has not been seen is run plainly and captured when it 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -39,7 +38,7 @@ class GraphedEngine:
         self._workspaces = 0
         self._pool: Any = None
 
-    def step(self, row: DeviceRow, scale: float | Sequence[float], seed: int | Sequence[int] = 0) -> Tensor:
+    def step(self, row: DeviceRow, scale: float, seed: int = 0) -> Tensor:
         """See `Engine.step`."""
         engine = self.engine
         engine.workspace(len(row.tokens), len(row.loss_rows))
@@ -51,7 +50,7 @@ class GraphedEngine:
         if captured is None and key not in self._seen:
             self._seen.add(key)
             return engine.step(row, scale, seed)
-        engine._prepare(scale, seed)
+        engine.prepare(scale, seed)
         if captured is None:
             captured = self._capture(row)
             self._captured[key] = captured
@@ -59,7 +58,7 @@ class GraphedEngine:
                 self._captured.popitem(last=False)
         else:
             self._captured.move_to_end(key)
-            copy_row(row, captured.row)
+            captured.row.flat.copy_(row.flat)
         captured.graph.replay()
         return captured.loss.clone()
 
@@ -70,47 +69,31 @@ class GraphedEngine:
             self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize()
         with torch.no_grad(), torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
-            loss = self.engine._compute(static)
+            loss = self.engine.compute(static)
         return _Captured(graph, static, loss)
 
 
 def shape_of(row: DeviceRow) -> tuple[Any, ...]:
     """Return what two rows must share to run by the same graph."""
-    key: list[Any] = []
-    for item in fields(row):
-        value = getattr(row, item.name)
-        if isinstance(value, Tensor):
-            key.append(tuple(value.shape))
-    for part in row.parts:
-        key += [part.tokens.stop, part.asked.stop]
-        for plan in (part.full, part.last):
-            # Samples of up to a tile take one kernel, longer ones two: their exact length does not matter.
-            key += [plan.prefix, plan.prefix_queries, plan.queries, plan.is_short]
-            key += [tuple(plan.query_tiles.shape), tuple(plan.key_tiles.shape)]
+    key: list[Any] = [len(row.tokens), len(row.loss_rows), row.before]
+    for plan in (row.full, row.last):
+        # Samples of up to a tile take one kernel, longer ones two: their exact length does not matter.
+        key += [plan.prefix, plan.prefix_queries, plan.queries, plan.is_short, plan.until is None]
+        key += [len(plan.query_tiles), len(plan.key_tiles)]
     return tuple(key)
 
 
 def clone_row(row: DeviceRow) -> DeviceRow:
-    """Return a copy of a row with tensors of its own."""
-    parts = tuple(replace(part, full=_cloned(part.full), last=_cloned(part.last)) for part in row.parts)
-    copied: DeviceRow = replace(_cloned(row), parts=parts)
+    """Return a copy of a row with a flat tensor of its own."""
+    flat = row.flat.clone()
+
+    def moved(item: Any) -> Any:
+        views = {
+            field.name: flat.as_strided(value.shape, value.stride(), value.storage_offset())
+            for field in fields(item)
+            if isinstance(value := getattr(item, field.name), Tensor)
+        }
+        return replace(item, **views)
+
+    copied: DeviceRow = replace(moved(row), flat=flat, full=moved(row.full), last=moved(row.last))
     return copied
-
-
-def copy_row(source: DeviceRow, target: DeviceRow) -> None:
-    """Copy a row into another of the same shape."""
-    pairs: list[tuple[Any, Any]] = [(source, target)]
-    for mine, others in zip(source.parts, target.parts, strict=True):
-        pairs += [(mine.full, others.full), (mine.last, others.last)]
-    for here, there in pairs:
-        for item in fields(here):
-            value = getattr(here, item.name)
-            if isinstance(value, Tensor):
-                getattr(there, item.name).copy_(value)
-
-
-def _cloned(item: Any) -> Any:
-    tensors = {
-        f.name: getattr(item, f.name) for f in fields(item) if isinstance(getattr(item, f.name), Tensor)
-    }
-    return replace(item, **{name: tensor.clone() for name, tensor in tensors.items()})

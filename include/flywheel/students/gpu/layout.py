@@ -8,8 +8,6 @@ nothing else:
     N rows   [     W       |  s*B, block-diagonal, then a bias column ]
     E rows   [  A, stacked |  0                                       ]
 
-Several adapters trained side by side each have such columns and rows, one adapter's after another's.
-
 forward    u = x A^T;  y  = [x, u] [W, s*B]^T          K + E columns in one matmul
 backward   v = dy s*B; dx = [dy, v] [W; A]             N + E columns in one matmul
 
@@ -151,7 +149,6 @@ class Weights:
         norm: The last RMSNorm's weight, [d].
         embedding, head: [vocabulary, d]; one tensor when the model ties them.
         cos, sin: RoPE tables, fp32 [positions, head_dim / 2].
-        adapters: Adapters that there is room for.
     """
 
     arch: Architecture
@@ -164,7 +161,6 @@ class Weights:
     head: Tensor
     cos: Tensor
     sin: Tensor
-    adapters: int = 1
 
     @classmethod
     def pack(
@@ -175,7 +171,6 @@ class Weights:
         dtype: torch.dtype,
         device: torch.device,
         release: bool = False,
-        adapters: int = 1,
     ) -> Weights:
         """Pack a transformers causal LM (not wrapped by PEFT, or `peft_model.get_base_model()`).
 
@@ -186,13 +181,12 @@ class Weights:
             dtype: bf16 or fp32.
             device: Where the packed weights go.
             release: Free each linear layer's own weight once it is packed (3B and 8B need the memory).
-            adapters: Of that rank, to be trained side by side.
         """
         arch = Architecture.of(model.config)
         decoder = model.model
         packed = {}
         for group in arch.groups:
-            extra = group.padding(rank * adapters)
+            extra = group.padding(rank)
             matrix = torch.zeros(
                 arch.layers, group.outputs + extra, group.columns + extra, dtype=dtype, device=device
             )
@@ -203,7 +197,7 @@ class Weights:
                     linear = getattr(linear, "base_layer", linear)
                     matrix[index, start : start + rows, : group.columns].copy_(linear.weight.data)
                     if group.bias:
-                        column = group.columns + len(group.modules) * rank * adapters
+                        column = group.columns + len(group.modules) * rank
                         matrix[index, start : start + rows, column].copy_(linear.bias.data)
                     if release:
                         linear.weight.data = torch.empty(0, dtype=dtype, device=device)
@@ -232,7 +226,6 @@ class Weights:
             head=embedding if tied else put(head_weight),
             cos=(angles.cos() * scaling).to(device),
             sin=(angles.sin() * scaling).to(device),
-            adapters=adapters,
         )
 
 
@@ -323,21 +316,16 @@ class Adapter:
             )
 
     @torch.no_grad()
-    def pack_into(self, weights: Weights, place: int = 0) -> None:
-        """Copy A and s*B into the packed matrices: 11 copies for all layers. Call it after each step.
-
-        Args:
-            weights: The packed weights.
-            place: Which of the adapters that there is room for this one is.
-        """
+    def pack_into(self, weights: Weights) -> None:
+        """Copy A and s*B into the packed matrices: 11 copies for all layers. Call it after each step."""
         rank = self.rank
         for group in self.arch.groups:
             matrix = weights.packed[group.name]
             count = len(group.modules) * rank
-            first = group.outputs + place * count
+            first = group.outputs
             matrix[:, first : first + count, : group.columns].copy_(self.a[group.name])
             start = 0
             for index, (rows, b) in enumerate(zip(group.rows, self.b[group.name], strict=True)):
-                column = group.columns + place * count + index * rank
+                column = group.columns + index * rank
                 matrix[:, start : start + rows, column : column + rank].copy_(b * self.scale)
                 start += rows

@@ -82,9 +82,9 @@ def swiglu_backward(gate_up: Tensor, grad: Tensor, b: Tensor, v: Tensor) -> None
 def cross_entropy(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
     """Return each row's loss and replace logits by scale * its gradient; rows with target -1 give 0.
 
-    logits: [N, V]; targets: int64 [N]; scale: fp32 [1]; returns fp32 [N].
+    logits: [N, V]; targets: [N]; scale: fp32 [1]; returns fp32 [N].
     """
-    wide = _wide(logits)
+    wide, targets = _wide(logits), targets.long()
     counts = targets >= 0
     log_sum = torch.logsumexp(wide, -1)
     picked = wide.gather(1, targets.clamp(min=0)[:, None])[:, 0]
@@ -279,9 +279,7 @@ def decode_attention(
 def _scores(q: Tensor, k: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
     """Return the masked scores [H, Tq, T]."""
     scores = torch.einsum("qhd,khd->hqk", _wide(q), _repeat(k, q.shape[1])) * scale
-    key_places = plan.places if plan.prefix_queries == plan.prefix and plan.queries == plan.keys else None
-    if key_places is None:  # the last layer's queries are few: places of the keys follow from their samples
-        key_places = places_of(plan.key_sample)
+    key_places = places_of(plan.key_sample)
     same = plan.query_sample[:, None] == plan.key_sample[None, :]
     causal = key_places[None, :] <= plan.places[:, None]
     seen = same & causal & (plan.query_sample >= 0)[:, None]

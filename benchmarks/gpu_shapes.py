@@ -21,12 +21,11 @@ def random_weights(
     device: torch.device,
     dtype: torch.dtype = torch.bfloat16,
     positions: int = 4096,
-    adapters: int = 1,
 ) -> Weights:
     """Make random weights of a shape, straight into the packed layout."""
     packed = {}
     for group in arch.groups:
-        extra = group.padding(rank * adapters)
+        extra = group.padding(rank)
         matrix = torch.zeros(
             arch.layers, group.outputs + extra, group.columns + extra, dtype=dtype, device=device
         )
@@ -41,7 +40,6 @@ def random_weights(
     return Weights(
         arch=arch, rank=rank, packed=packed, norm1=ones, norm2=ones.clone(), norm=ones[0].clone(),
         embedding=embedding, head=head, cos=angles.cos().to(device), sin=angles.sin().to(device),
-        adapters=adapters,
     )  # fmt: skip
 
 
