@@ -22,12 +22,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import orjson
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
+from flywheel.curation.lines import read_lines
 from flywheel.curation.result import CurateResult
 from flywheel.promotion.champion import read_champion
 from flywheel.report import read_report
@@ -218,8 +218,8 @@ def lines_of(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     for part in PARTS:
         path = folder / f"{part}.jsonl"
         if path.exists():
-            for line in path.read_bytes().splitlines():
-                yield part, orjson.loads(line)
+            for line in read_lines(path):
+                yield part, line
 
 
 def look_at(run: Run, oracle: Oracle) -> dict[str, int]:

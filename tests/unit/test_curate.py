@@ -16,6 +16,7 @@ import pytest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError, StoreError
 from flywheel.curation import reading
+from flywheel.curation.lines import read_lines
 from flywheel.curation.prompts import Sift
 from flywheel.curation.result import CurateResult
 from flywheel.curation.samples import text_number
@@ -53,7 +54,7 @@ def run(folder: Path, records: list[Record] | None = None, **named: Any) -> Cura
 
 def lines(folder: Path, result: CurateResult, part: str) -> list[dict[str, Any]]:
     path = folder / "artifacts/datasets" / result.dataset / f"{part}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(read_lines(path))
 
 
 def ids(folder: Path, result: CurateResult, part: str) -> list[str]:
@@ -322,8 +323,8 @@ from pathlib import Path
 from flywheel.stages import curate as stage
 from tests.unit.news_records import news_plan
 write = stage._write
-def slow(path, records, **settings):
-    write(path, records, **settings)
+def slow(path, records, writer, **settings):
+    write(path, records, writer, **settings)
     print("wrote", path, flush=True)
     time.sleep(60)
 stage._write = slow

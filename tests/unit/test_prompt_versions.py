@@ -1,6 +1,5 @@
 """One prompt, one data set: what an edit of the workload's prompt, or of its classes, leaves of old labels."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError, WorkloadError
 from flywheel.curation import reading
+from flywheel.curation.lines import read_lines
 from flywheel.curation.result import CurateResult
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run
@@ -56,8 +56,7 @@ def prompts_of(folder: Path, result: CurateResult) -> list[str]:
 
 def lines_of(folder: Path, result: CurateResult) -> list[dict[str, Any]]:
     at = folder / "artifacts/datasets" / result.dataset
-    parts = [(at / f"{part}.jsonl").read_text() for part in ("train", "val", "eval")]
-    return [json.loads(line) for text in parts for line in text.splitlines()]
+    return [line for part in ("train", "val", "eval") for line in read_lines(at / f"{part}.jsonl")]
 
 
 def test_after_an_edit_of_the_prompt_no_data_set_mixes_both(tmp_path: Path) -> None:

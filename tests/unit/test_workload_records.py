@@ -12,6 +12,7 @@ import pytest
 from flywheel.common.errors import ConfigError, RecordError, WorkloadError
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.loading import validate_config
+from flywheel.curation.lines import read_lines
 from flywheel.curation.result import CurateResult
 from flywheel.demo.tasks import records, tools
 from flywheel.jobs.spec import EvaluateSpec
@@ -216,7 +217,7 @@ def curated(folder: Path, made: list[Record], **sections: Any) -> tuple[CurateRe
     )
     result = curate(plan, folder)
     path = folder / "artifacts/datasets" / result.dataset / "train.jsonl"
-    return result, [json.loads(line) for line in path.read_text().splitlines()]
+    return result, list(read_lines(path))
 
 
 def test_the_type_is_told_from_the_records(tmp_path: Path) -> None:

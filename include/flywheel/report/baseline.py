@@ -7,13 +7,13 @@ scikit-learn 1.5 s; the figures are kept as an artifact, so a split is fitted on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.curation.lines import read_lines
 from flywheel.report.model import BaselinePart
 from flywheel.students.linear.model import fit
 from flywheel.workloads.workload import Workload
@@ -78,9 +78,7 @@ def text_in(row: dict[str, Any], workload: Workload | None) -> str:
 def lines_of(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
     """Yield the lines of a part of a dataset, all or the first so many; none where there is no such part."""
     if path.exists():
-        with path.open("rb") as file:
-            for line in islice(file, most):
-                yield orjson.loads(line)
+        yield from read_lines(path, most)
 
 
 def _read(path: Path, workload: Workload | None) -> tuple[list[str], list[str]]:

@@ -10,9 +10,8 @@ near it is to the teacher on records of which nearly all have one answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,7 +23,7 @@ from flywheel.evaluation.answers import difference, read_answers
 from flywheel.evaluation.choice import EPSILON
 from flywheel.evaluation.statistics import bound_of_difference
 from flywheel.jobs.spec import EvaluateResult
-from flywheel.report.baseline import MADE_OF
+from flywheel.report.baseline import MADE_OF, lines_of
 from flywheel.report.checks import ConstantPart
 from flywheel.report.model import CandidatePart
 from flywheel.runs.plan import Plan
@@ -85,8 +84,8 @@ def constant_of(
     key = key_of("constant", CODE_VERSION, dataset, *names)
     if root.lookup("evaluations", key) is None:
         folder = root.fetch("datasets", dataset)
-        answer, text = _most_frequent(_rows(folder / "train.jsonl"), workload_type)
-        records = list(_rows(folder / "eval.jsonl"))
+        answer, text = _most_frequent(lines_of(folder / "train.jsonl"), workload_type)
+        records = list(lines_of(folder / "eval.jsonl"))
         compared = compare(records, [text] * len(records), evaluation, classes, aliases)
         lines = [
             {
@@ -132,8 +131,3 @@ def _most_frequent(rows: Iterable[Mapping[str, Any]], workload_type: WorkloadTyp
         raise ArtifactError("there are no training records")
     label = labels.most_common(1)[0][0]
     return written[label, answers[label].most_common(1)[0][0]]
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        yield from map(orjson.loads, file)

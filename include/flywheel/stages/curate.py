@@ -2,7 +2,7 @@
 
     in    records of the plan's workload and client known before its cutoff
     out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, calibration.jsonl, eval.jsonl,
-          events.jsonl, summary.json
+          prompts.json (what lines share: flywheel.curation.lines), events.jsonl, summary.json
 
 A line is `{"id", "timestamp", "known_at", "event", "text", "label", "labelled_by", "messages"}`: the event by
 the id of its first record, the text by a number of its words, the messages those of the request and the
@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.evaluation import WorkloadType
+from flywheel.curation.lines import LineWriter
 from flywheel.curation.posted import conflict_notes, conflicts_of, examinable, split_samples
 from flywheel.curation.prompts import Sift, notes_of, renamed
 from flywheel.curation.reading import own_workload, rare_collections, reduced
@@ -60,7 +61,7 @@ from flywheel.workloads.workload import Workload
 log = logging.getLogger(__name__)
 
 # Raised when the code changes what comes out of the same input: datasets are then built anew.
-CODE_VERSION = 13
+CODE_VERSION = 14
 WRITE_BATCH = 500
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
@@ -203,6 +204,7 @@ def _build(
     }
     classifies = _workload_type(plan, samples.names) == "classification"
     with root.build("datasets", key) as made:
+        writer = LineWriter(made)
         for name, places in sides.items():
             records = store.get(samples.ids[place] for place in places.tolist())
             if sift.has_changed:
@@ -211,7 +213,8 @@ def _build(
                 records = (in_own_form(record, plan.workload) for record in records)
             events = (samples.ids[event] for event in samples.events[places].tolist())
             lines = zip(records, events, samples.texts[places].tolist(), strict=True)
-            _write(made / f"{name}.jsonl", lines, parse_arguments=config.parse_function_arguments)
+            _write(made / f"{name}.jsonl", lines, writer, parse_arguments=config.parse_function_arguments)
+        writer.close()
         write_events(made / EVENTS_FILE, _events(samples))
         (made / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
 
@@ -292,12 +295,14 @@ def _events(samples: Samples) -> Iterator[list[str]]:
         yield [samples.ids[place] if place < kept else samples.aside[place - kept] for place in places]
 
 
-def _write(path: Path, records: Iterator[tuple[Record, str, int]], *, parse_arguments: bool) -> None:
+def _write(
+    path: Path, records: Iterator[tuple[Record, str, int]], writer: LineWriter, *, parse_arguments: bool
+) -> None:
     """Write the lines; a thread hands them to the disk, which takes a third of the time, as they are made."""
     with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="curate-write") as disk:
         written: Future[int] | None = None
-        line = partial(line_of, parse_arguments=parse_arguments)
-        while lines := b"".join(line(*one) for one in islice(records, WRITE_BATCH)):
+        whole = partial(as_learned, parse_arguments=parse_arguments)
+        while lines := writer.lines([whole(*one) for one in islice(records, WRITE_BATCH)]):
             if written is not None:
                 written.result()  # one batch on its way at most: memory stays flat
             written = disk.submit(file.write, lines)
@@ -315,7 +320,13 @@ def in_own_form(record: Record, workload: Workload) -> Record:
 
 
 def line_of(record: Record, event: str, text: int = 0, *, parse_arguments: bool) -> bytes:
-    """Return a record as a line of a dataset.
+    """Return a record as a whole line of a dataset; see `as_learned`."""
+    line = as_learned(record, event, text, parse_arguments=parse_arguments)
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def as_learned(record: Record, event: str, text: int = 0, *, parse_arguments: bool) -> dict[str, Any]:
+    """Return a record as students learn it.
 
     Args:
         event: the id of the first record of its event.
@@ -340,7 +351,7 @@ def line_of(record: Record, event: str, text: int = 0, *, parse_arguments: bool)
     line["messages"].append(_as_learned(answer))
     if parse_arguments:  # earlier turns may have called functions whatever this request offers
         line["messages"] = with_arguments(line["messages"], as_text=False)
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return line
 
 
 def _as_learned(message: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.common.parts import Parts
+from flywheel.curation.lines import read_lines
 from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
 from flywheel.students.families import family_of
 from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
@@ -66,16 +64,14 @@ def read_records(path: Path, most: int | None = None) -> list[dict[str, Any]]:
         ArtifactError: a line is no record.
     """
     records = []
-    with path.open("rb") as file:
-        for number, line in enumerate(islice(file, most), 1):
-            try:
-                record = orjson.loads(line)
-                record["messages"][-1]["content"], record["id"], record["label"]
-            except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-                raise ArtifactError(
-                    f"{path}, line {number}: no record with id, label and messages: {error}"
-                ) from None
-            records.append(record)
+    for number, record in enumerate(read_lines(path, most), 1):
+        try:
+            record["messages"][-1]["content"], record["id"], record["label"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ArtifactError(
+                f"{path}, line {number}: no record with id, label and messages: {error}"
+            ) from None
+        records.append(record)
     return records
 
 

@@ -9,8 +9,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.common import exact_json
 from flywheel.common.errors import NotEnoughRecordsError
+from flywheel.curation.lines import read_lines
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import QUARANTINE_FILE, ingest
 from flywheel.stages.label import LabelResult
@@ -78,10 +78,7 @@ def test_each_line_of_a_night_is_in_the_dataset_or_counted(
         assert made.total == made.prompts.left_out + made.duplicates + made.near_duplicates + made.used
         assert made.used == sum(getattr(made, part) for part in PARTS) + made.left_out
         dataset = ArtifactRoot(plan.config.artifacts.root).fetch("datasets", made.dataset)
-        parts = {
-            part: [exact_json.loads(line) for line in (dataset / f"{part}.jsonl").read_bytes().splitlines()]
-            for part in PARTS
-        }
+        parts = {part: list(read_lines(dataset / f"{part}.jsonl")) for part in PARTS}
     assert {part: len(found) for part, found in parts.items()} == {
         part: getattr(made, part) for part in PARTS
     }
