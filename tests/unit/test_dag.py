@@ -57,6 +57,23 @@ def test_it_is_the_figure(dag: Any) -> None:
     }
 
 
+@pytest.mark.parametrize("runtime", ["local", "kubernetes"])
+def test_a_run_waits_for_the_endpoint_where_one_is_configured(
+    runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = (
+        {"kubernetes": {"image": "x@sha256:" + "0" * 64, "volume_claim": "artifacts"}}
+        if runtime == "kubernetes"
+        else {}
+    )
+    write_config(
+        tmp_path, monkeypatch, runtime={"type": runtime, **own}, serving={"url": "http://endpoint:8700/v1"}
+    )
+    bag = load()
+    assert not bag.import_errors
+    assert bag.dags["flywheel"].get_task("serve").upstream_task_ids == {"promote"}
+
+
 def test_a_person_is_asked_before_label_where_the_config_has_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,10 +20,12 @@ import orjson
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ServingError
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
-from flywheel.promotion.champion import champion_history, read_champion
+from flywheel.orchestration import endpoint
+from flywheel.promotion.champion import Champion, champion_history, read_champion
 from flywheel.promotion.transitions import decide, promoted
 from flywheel.promotion.whole import keep_whole
 from flywheel.report.model import Report
@@ -33,6 +36,7 @@ from flywheel.serving.app import MOST_BYTES, Serving
 from flywheel.serving.batches import Batches, BusyError
 from flywheel.serving.openai import ApiError
 from flywheel.serving.student import Form, RefusedError
+from flywheel.serving.switching import wait_until_served
 from flywheel.stages.promote import champion_of
 from flywheel.students.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload
@@ -389,17 +393,87 @@ class TestModels:
                 caller.join()
         assert {status for status, *_ in seen} == {200}
         assert all(fingerprint == f"fw_{adapter}" for _, adapter, fingerprint in seen)
-        assert len(champion_history(root, WORKLOAD.id, "desk")) == 3
+        assert len(champion_history(root, WORKLOAD.id, "desk")) >= 3
+
+
+class TestSwitching:
+    def test_who_waits_hears_when_the_endpoint_answers_with_the_new_champion(
+        self, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = Run(ArtifactRoot(str(folder / "artifacts")), "night")
+        first = champion_in(folder)
+        put_into_force(run, next(size for size in (300, 600) if size != first.size))
+        second = champion_in(folder)
+        with pytest.raises(ServingError, match=f"not yet with {'0' * 20}; what answered before still does"):
+            wait(url, "0" * 20, seconds=0.2)
+        assert wait(url, second.adapter)[-1].endswith("at 1 address(es)")
+        assert ask(url, of_user("x")).headers["x-flywheel-adapter"] == second.adapter
+        # The task of the DAG: the run's champion, at the address that its config has.
+        settings = run.plan.config.serving.model_copy(update={"url": f"{url}/v1"})
+        config = run.plan.config.model_copy(update={"serving": settings})
+        known = SimpleNamespace(root=run.root, plan=run.plan.model_copy(update={"config": config}))
+        monkeypatch.setattr(endpoint, "run_of", lambda context: known)
+        monkeypatch.setattr(endpoint, "get_current_context", dict)
+        assert endpoint.await_endpoint.function() == second.adapter
+        put_into_force(run, first.size)
+        assert endpoint.await_endpoint.function() == first.adapter
+
+    def test_a_champion_that_cannot_be_loaded_is_told_with_its_reason_and_the_old_one_answers(
+        self, folder: Path, url: str
+    ) -> None:
+        run = Run(ArtifactRoot(str(folder / "artifacts")), "night")
+        first = champion_in(folder)
+        wait(url, first.adapter)
+        whole = whole_of(run, next(size for size in (300, 600) if size != first.size))
+        assert whole.whole is not None
+        file = next((Path(run.root.url) / whole.whole.path).rglob("adapter_model.safetensors"))
+        kept = file.read_bytes()
+        file.chmod(0o644)
+        file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        try:
+            decide(run.root, WORKLOAD.id, "desk", lambda state: promoted(state, whole), by="pat")
+            with pytest.raises(ServingError, match=r"cannot answer with .*; what answered before still does"):
+                wait(url, whole.adapter)
+            assert ask(url, of_user("x")).headers["x-flywheel-adapter"] == first.adapter
+        finally:
+            file.write_bytes(kept)
+            put_into_force(run, first.size)
+        until(lambda: not httpx.get(f"{url}/health/ready").json()["reasons"])
+        wait(url, first.adapter)
+
+
+def wait(url: str, adapter: str, seconds: float = 60) -> list[str]:
+    said: list[str] = []
+    wait_until_served(
+        url,
+        workload=WORKLOAD.id,
+        client="desk",
+        adapter=adapter,
+        seconds=seconds,
+        say=said.append,
+        pause=0.02,
+    )
+    return said
+
+
+def champion_in(folder: Path) -> Champion:
+    champion = read_champion(ArtifactRoot(str(folder / "artifacts")), WORKLOAD.id, "desk")
+    assert champion is not None
+    return champion
 
 
 def put_into_force(run: Run, size: int) -> None:
     """Put a candidate into production, as a person does by API."""
+    whole = whole_of(run, size)
+    decide(run.root, WORKLOAD.id, "desk", lambda state: promoted(state, whole), by="pat")
+
+
+def whole_of(run: Run, size: int) -> Champion:
     report = Report.read(Path(run.root.url) / run.path)
     row = report.candidate("small", size)
     assert row is not None
     champion = champion_of(run.plan, report, row, reason="by hand", comment="", registry=None)
-    whole = keep_whole(run.root, run.plan, champion)
-    decide(run.root, WORKLOAD.id, "desk", lambda state: promoted(state, whole), by="pat")
+    return keep_whole(run.root, run.plan, champion)
 
 
 def until(condition: Any) -> None:

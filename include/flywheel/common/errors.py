@@ -69,5 +69,9 @@ class StudentError(FlywheelError):
     """A student's weights cannot be loaded, trained or run."""
 
 
+class ServingError(FlywheelError):
+    """The endpoint does not answer with the champion."""
+
+
 class JobError(FlywheelError):
     """A customization or evaluation job failed in its runtime."""

@@ -43,10 +43,32 @@ class CascadeConfig(Section):
     )
 
 
+class VllmServer(Section):
+    """A vLLM that has a student's base weights; adapters are loaded into it by its API."""
+
+    student: str = Field(min_length=1, description="Whose base weights it has: a name of `nims`.")
+    url: str = Field(pattern=r"^https?://", description="Its address, without `/v1`.")
+    connection: str | None = Field(
+        None, description="Airflow connection whose password is its key; null: it asks for none."
+    )
+    folder: str | None = Field(
+        None,
+        description="A folder that it and the endpoint share by the same path, where adapters are put for "
+        "it; null: it reads them where the endpoint does, on the same machine.",
+    )
+
+
 class ServingConfig(Section):
     """How `flywheel serve` answers; without keys it listens on this machine alone."""
 
     port: int = Field(8700, ge=0, le=65535, description="Where it listens; 0: any free port.")
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where the DAG asks the endpoint whether it answers with the new champion (task "
+        "`serve`); of several replicas a headless Service. null: nobody waits for it.",
+    )
+    switch_seconds: float = Field(300.0, gt=0, description="How long that task waits.")
     keys: tuple[ServingKey, ...] = Field((), description="Keys that may ask; none: nobody is asked for one.")
     batch_size: int = Field(64, ge=1, description="Requests answered in one pass at most.")
     wait_ms: float = Field(
@@ -55,6 +77,12 @@ class ServingConfig(Section):
     most_waiting: int = Field(
         1024, ge=1, description="Requests in the queue; beyond that they are told to come again (429)."
     )
+    engine: Literal["auto", "own", "vllm"] = Field(
+        "auto",
+        description="What answers for students that have a vLLM: own, vllm, or own for classifications and "
+        "vllm for all else (auto).",
+    )
+    vllm: tuple[VllmServer, ...] = Field((), description="vLLM servers, one for a student.")
     timeout_seconds: float = Field(
         30.0, gt=0, description="Until a body must have come, and until a student must have answered."
     )
@@ -79,3 +107,9 @@ class ServingConfig(Section):
         description="Share of the students' answers, drawn at random, that the teacher is asked at night: "
         "what agreement in production is known by. Needs log: all.",
     )
+
+    def server_for(self, student: str, *, classifies: bool) -> VllmServer | None:
+        """Return the vLLM that answers for a student; None: our own engine does."""
+        if self.engine == "own" or (self.engine == "auto" and classifies):
+            return None
+        return next((server for server in self.vllm if server.student == student), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flywheel.common.redaction import install
 from flywheel.orchestration.confirm import ConfirmOperator
+from flywheel.orchestration.endpoint import await_endpoint, has_endpoint
 from flywheel.orchestration.jobs import JobOperator
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
@@ -42,11 +43,13 @@ __all__ = [
     "ConfirmOperator",
     "JobOperator",
     "ReviewOperator",
+    "await_endpoint",
     "clean_up",
     "confirms_cost",
     "curate",
     "dag_params",
     "dag_schedule",
+    "has_endpoint",
     "ingest",
     "label",
     "notify_failure",

@@ -26,10 +26,10 @@ from flywheel.serving.answered import TEACHER, Answered, Completion, Escalation,
 from flywheel.serving.batches import BusyError
 from flywheel.serving.door import Caller, Door
 from flywheel.serving.metrics import CONTENT_TYPE, Metrics, Passing
-from flywheel.serving.models import Models, NotYetError, UnknownModelError
+from flywheel.serving.models import Models, UnknownModelError
 from flywheel.serving.openai import ApiError, Reply, read_request
 from flywheel.serving.production import Production
-from flywheel.serving.student import Answer, Question, RefusedError
+from flywheel.serving.student import Answer, NotYetError, Question, RefusedError
 from flywheel.serving.teacher import Teacher
 from flywheel.serving.tracing import TRACE_HEADER, trace_of
 from flywheel.teacher.client import CallError
@@ -83,6 +83,7 @@ class Serving:
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following
+            await self.models.close()
             await self.teacher.close()
 
     async def _follow(self) -> None:
@@ -158,7 +159,7 @@ class Serving:
             async with asyncio.timeout(self._config.serving.timeout_seconds):
                 served = await self.models.get(asked.model)
                 most = asked.max_completion_tokens or asked.max_tokens or 256
-                answer = await served.batches.ask(Question(asked.messages, asked.tools, most))
+                answer = await served.ask(Question(asked.messages, asked.tools, most, trace))
         except TimeoutError:
             said = "no answer within serving.timeout_seconds"
             raise ApiError(503, said, kind="server_error", code="timeout", retry_after=1) from None
@@ -184,7 +185,7 @@ class Serving:
             ) from None
         except RefusedError as error:
             raise ApiError(400, str(error), param="messages", code="invalid_value") from None
-        return served.student.source.name, served.adapter, answer, None, None
+        return served.source.name, served.adapter, answer, None, None
 
     async def _list(self, request: Request) -> Response:
         caller = self._admit(request)
@@ -205,7 +206,7 @@ class Serving:
             raise _unknown(name) from None
         except NotYetError as error:
             raise ApiError(503, str(error), kind="server_error", code="not_ready", retry_after=5) from None
-        source = served.student.source
+        source = served.source
         more = {
             "student": source.name,
             "adapter": source.adapter,
@@ -221,7 +222,14 @@ class Serving:
         """Say whether a champion answers; what is not as it should be is in `reasons`."""
         champions = {name: served.adapter for name, served in self.models.champions.items()}
         ready = self._followed and bool(champions)
-        body = {"ready": ready, "champions": champions, "reasons": self.models.reasons}
+        models = self.models
+        body = {
+            "ready": ready,
+            "champions": champions,
+            "reasons": models.reasons,
+            "answers": models.answers,
+            "refused": models.refused,
+        }
         return _json(body, status=200 if ready else 503)
 
     async def _metrics(self, _: Request) -> Response:

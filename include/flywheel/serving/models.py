@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,8 @@ from flywheel.promotion.champion import VIEW, Champion, read_champion
 from flywheel.promotion.whole import load_champion
 from flywheel.runs.run import Run
 from flywheel.serving.batches import Batches
-from flywheel.serving.classifier import ServedClassifier
-from flywheel.serving.student import Answer, Question, ServedStudent, Source
+from flywheel.serving.student import Answer, NotYetError, Question, Source
+from flywheel.serving.vllm import VllmStudent
 from flywheel.students.families import family_of
 from flywheel.students.weights import known_revision
 from flywheel.workloads.workload import Workload
@@ -34,21 +35,24 @@ class UnknownModelError(Exception):
     """There is no model of that name."""
 
 
-class NotYetError(Exception):
-    """The model exists and cannot answer now; the reason in words."""
-
-
 @dataclass(frozen=True)
 class Served:
-    """A student with its queue."""
+    """A student that answers.
 
-    student: ServedStudent | ServedClassifier
-    batches: Batches[Question, Answer]
+    Attributes:
+        source: what it is made of.
+        ask: gives the answer to a request.
+        stop: lets go of what it holds elsewhere, when no request of its is left.
+    """
+
+    source: Source
+    ask: Callable[[Question], Awaitable[Answer]]
+    stop: Callable[[], Awaitable[None]] | None = None
 
     @property
     def adapter(self) -> str:
         """The key of its adapter."""
-        return self.student.source.adapter
+        return self.source.adapter
 
 
 class Models:
@@ -68,14 +72,35 @@ class Models:
         self._workload = Workload.load(config.workload)
         self._champions: dict[str, Served] = {}
         self._reasons: dict[str, str] = {}
+        self._there: dict[str, Champion] = {}
+        self._failed: dict[str, str] = {}  # the adapters that the reasons are about
         self._candidates: OrderedDict[str, Served] = OrderedDict()
         self._loading = asyncio.Lock()
+        self._going: set[asyncio.Task[None]] = set()
         self._thread = ThreadPoolExecutor(1, "student")
 
     @property
     def champions(self) -> dict[str, Served]:
         """The champions that answer, by name."""
         return dict(self._champions)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The keys of the adapters that answer, by `workload/client`."""
+        return {
+            _whose(champion): self._champions[name].adapter
+            for name, champion in self._there.items()
+            if name in self._champions
+        }
+
+    @property
+    def refused(self) -> dict[str, dict[str, str]]:
+        """The adapters in force that cannot be loaded, and why, by `workload/client`."""
+        return {
+            _whose(champion): {"adapter": champion.adapter, "reason": self._reasons[name]}
+            for name, champion in self._there.items()
+            if name in self._reasons and self._failed.get(name) == champion.adapter
+        }
 
     def names_champion(self, name: str) -> bool:
         """Whether a name is a champion's, also of one that does not answer yet."""
@@ -107,7 +132,7 @@ class Models:
                 except FlywheelError as error:
                     raise NotYetError(str(error)) from None
                 while len(self._candidates) > MOST_CANDIDATES:
-                    self._candidates.popitem(last=False)
+                    self._let_go(self._candidates.popitem(last=False)[1])
             self._candidates.move_to_end(name)
             return self._candidates[name]
 
@@ -116,7 +141,7 @@ class Models:
 
         One that cannot be loaded leaves the one before it answering, and its reason is kept and logged.
         """
-        there = await asyncio.to_thread(self._champions_there)
+        there = self._there = await asyncio.to_thread(self._champions_there)
         for name, champion in there.items():
             served = self._champions.get(name)
             if served is not None and served.adapter == champion.adapter:
@@ -126,21 +151,34 @@ class Models:
                 try:
                     source = await asyncio.to_thread(self._champion, champion)
                     self._champions[name] = await self._load(source)
+                    if served is not None:
+                        self._let_go(served)
                     self._reasons.pop(name, None)
                     log.info("%s is answered by %s, adapter %s", name, source.name, source.adapter)
                 except (FlywheelError, OSError) as error:
                     if self._reasons.get(name) != str(error):
                         log.error("%s: %s cannot be served: %s", name, champion.name, error)
                     self._reasons[name] = str(error)
+                    self._failed[name] = champion.adapter
         for name in set(self._champions) - set(there):
-            del self._champions[name]
+            self._let_go(self._champions.pop(name))
             log.info("%s has no champion any more: the teacher is in production", name)
 
+    async def close(self) -> None:
+        """Let go of what is held for those that answered before; those that answer stay loaded."""
+        for task in self._going:
+            task.cancel()
+
     async def _load(self, source: Source) -> Served:
+        settings = self._config.serving
+        server = settings.server_for(source.student.name, classifies=source.classifies)
+        if server is not None:
+            at_vllm = VllmStudent(source, server, settings.timeout_seconds)
+            await at_vllm.start()
+            return Served(source, at_vllm.ask, at_vllm.stop)
         loop = asyncio.get_running_loop()
         # In a thread of its own: the students that answer go on.
         student = await loop.run_in_executor(None, family_of(source.student).serve, source)
-        settings = self._config.serving
         batches: Batches[Question, Answer] = Batches(
             student.answer,
             batch_size=settings.batch_size,
@@ -148,7 +186,21 @@ class Models:
             most_waiting=settings.most_waiting,
             thread=self._thread,
         )
-        return Served(student, batches)
+        return Served(source, batches.ask)
+
+    def _let_go(self, served: Served) -> None:
+        """Stop one that answered until now, when its last requests have ended: no name of it may be left."""
+        if served.stop is not None:
+            task = asyncio.create_task(self._stop(served))
+            self._going.add(task)
+            task.add_done_callback(self._going.discard)
+
+    async def _stop(self, served: Served) -> None:
+        await asyncio.sleep(self._config.serving.timeout_seconds)
+        in_use = [*self._champions.values(), *self._candidates.values()]
+        assert served.stop is not None
+        if all(one.adapter != served.adapter for one in in_use):
+            await served.stop()
 
     def _champions_there(self) -> dict[str, Champion]:
         """Return the champions in force by name; one whose decisions are damaged keeps its reason."""
@@ -267,6 +319,10 @@ class Models:
             found = cascade_of(self._calibration(champion.evaluation), asked.agreement)
         log.info("%s: cascade: %s", champion.name, found.reason)
         return found
+
+
+def _whose(champion: Champion) -> str:
+    return f"{champion.workload_id}/{champion.client_id}"
 
 
 def _classifies(metric: str, workload: Workload) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ _PROBES = ("0", "Z")
 
 class RefusedError(Exception):
     """A request that a student cannot answer, in words for whoever asked."""
+
+
+class NotYetError(Exception):
+    """The model exists and cannot answer now; the reason in words."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Question:
-    """A request, as a caller sent it: any prompt with the text to label, or the text alone."""
+    """A request, as a caller sent it: any prompt with the text to label, or the text alone.
+
+    Attributes:
+        trace: headers of its trace, which go on to another server that answers.
+    """
 
     messages: Messages
     tools: Sequence[Any] | None = None
     most_tokens: int = 256
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -240,6 +249,7 @@ class ServedStudent:
 
 
 def left_out(folder: Path) -> ShortPrompt | None:
+    """Return what an application's prompts shared, which the adapter of a folder was trained without."""
     """Return what the prompts of the student in a folder leave out; None: it is asked whole ones."""
     result = folder / RESULT
     return CustomizeResult.model_validate_json(result.read_bytes()).short_prompt if result.exists() else None
