@@ -204,7 +204,7 @@ class CascadeListener:
         answer = answered.answer
         if served is None or answered.adapter is None or answered.adapter != served.adapter:
             return answered  # a candidate's, the teacher's, or of a champion that has just been followed
-        cascade = served.student.source.cascade
+        cascade = served.source.cascade
         if cascade is None or answer.label is None:
             return answered
         confidence = answer.probabilities[answer.label]
