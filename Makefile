@@ -62,6 +62,7 @@ lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/deptry include dags plugins
 	$(BIN)/deptry tests benchmarks scripts --ignore DEP002,DEP004
 	$(BIN)/python scripts/dead_code.py

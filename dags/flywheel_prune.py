@@ -11,7 +11,8 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from flywheel.orchestration import notify_failure, prune, prune_schedule, read_config
+from flywheel.forgetting.tasks import prune
+from flywheel.orchestration import notify_failure, prune_schedule, read_config
 
 config = read_config()
 

@@ -3,7 +3,7 @@
     POST /v1/chat/completions   a rating of the two answers in the question, by the words that they share
     GET  /v1/models             the one model, `stand-in-judge`
 
-It serves demos and tests: `flywheel stand-in-judge`. As real judges do, it can favour a
+It serves demos and tests: `python -m flywheel_stand_ins judge`. As real judges do, it can favour a
 place (where the longer answer stands) and answer without a rating.
 """
 

@@ -5,9 +5,9 @@
     GET  /health                200 once it serves
     GET  /stats                 calls, and what became of them
 
-It serves demos and tests: `flywheel stand-in-teacher --answers FILE`. A text that the file does not have gets
-status 422, not an invented answer. For tests it can be slow, fail, ask to be left alone (429 with
-Retry-After) and talk nonsense, by shares that a seed makes repeatable.
+It serves demos and tests: `python -m flywheel_stand_ins teacher --answers FILE`. A text that the file does
+not have gets status 422, not an invented answer. For tests it can be slow, fail, ask to be left alone (429
+with Retry-After) and talk nonsense, by shares that a seed makes repeatable.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class Airflow:
     def start_teacher(self) -> None:
         """Start the stand-in teacher."""
         port = str(self.ports["teacher"])
-        command = self._as_user("-m", "flywheel.cli.main", "stand-in-teacher", "--port", port)
+        command = self._as_user("-m", "flywheel_stand_ins", "teacher", "--port", port)
         command += ["--answers", str(self.home / "state/demo/headlines.csv")]
         self.processes.start("teacher", command, env=self.environment)
 

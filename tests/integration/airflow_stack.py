@@ -106,7 +106,7 @@ class Stack:
 
     def teacher(self, answers: Path, port: int, *options: str) -> list[str]:
         """Return the command of a stand-in teacher."""
-        command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-teacher"]
+        command = [sys.executable, "-m", "flywheel_stand_ins", "teacher"]
         return [*command, "--answers", str(answers), "--port", str(port), *options]
 
     def stop(self) -> None:

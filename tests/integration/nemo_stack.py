@@ -66,7 +66,7 @@ class NemoServer:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-nemo", "--port", str(self._port)]
+        command = [sys.executable, "-m", "flywheel_stand_ins", "nemo", "--port", str(self._port)]
         self._process = subprocess.Popen(
             [*command, "--folder", str(self._folder), *self._options], env=self._environment
         )

@@ -32,7 +32,7 @@ SIZE = 120
 
 @contextmanager
 def teaching(answers: Path, port: int, environment: dict[str, str]) -> Iterator[None]:
-    command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-teacher", "--answers", str(answers)]
+    command = [sys.executable, "-m", "flywheel_stand_ins", "teacher", "--answers", str(answers)]
     process = subprocess.Popen([*command, "--port", str(port)], env=environment)
 
     def is_up() -> bool:

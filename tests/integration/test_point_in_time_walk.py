@@ -22,6 +22,7 @@ import pytest
 
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
+from flywheel.jobs.spec import CHAMPION
 from flywheel.promotion.champion import read_champion
 from flywheel.promotion.timeline import Entry, Timeline, now
 from flywheel.report.model import Report
@@ -185,7 +186,7 @@ def night(config: dict[str, Any], run_id: str, cutoff: datetime, spy: Spy, **mor
         run_job("evaluate", wheel.write_spec(run, "base_eval", "small"))
         run_job("evaluate", wheel.write_spec(run, "evaluate", "small", run.candidates[0].size))
         if has_champion:
-            run_job("evaluate", wheel.write_spec(run, "champion_eval", wheel.CHAMPION))
+            run_job("evaluate", wheel.write_spec(run, "champion_eval", CHAMPION))
     for stage in ("score", "promote"):
         with spy.during(stage):
             getattr(wheel, stage)(run)

@@ -27,8 +27,8 @@ import pytest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
-from flywheel.curation.lines import read_lines
 from flywheel.curation.result import CurateResult
+from flywheel.jobs.spec import CHAMPION
 from flywheel.promotion.champion import read_champion
 from flywheel.report import read_report
 from flywheel.runs.plan import make_plan
@@ -39,6 +39,7 @@ from flywheel.stages import pipeline as wheel
 from flywheel.stages.label import LabelResult
 from flywheel.stores import open_store
 from flywheel.web import promotion
+from flywheel.workloads.lines import read_lines
 from flywheel.workloads.records import Record, make_record
 from flywheel.workloads.workload import Workload
 from flywheel_stand_ins.teacher import StandIn
@@ -169,7 +170,7 @@ class Desk:
         wheel.ingest(run)
         wheel.curate(run)
         if read_champion(self.root, run.plan.workload_id, CLIENT) is not None:
-            run_job("evaluate", wheel.write_spec(run, "champion_eval", wheel.CHAMPION))
+            run_job("evaluate", wheel.write_spec(run, "champion_eval", CHAMPION))
         run_job("customize", wheel.write_spec(run, "customize", STUDENT, SIZE))
         run_job("evaluate", wheel.write_spec(run, "evaluate", STUDENT, SIZE))
         wheel.score(run)

@@ -13,13 +13,12 @@ from pydantic import BaseModel
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
 from flywheel.curation.result import CurateResult
-from flywheel.jobs.spec import CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import CHAMPION, CustomizeResult, EvaluateResult
 from flywheel.promotion.champion import read_champion
 from flywheel.runs.plan import Candidate, Plan, make_plan
 from flywheel.runs.run import Run
 from flywheel.stages.ingest import IngestResult
 from flywheel.stages.label import LabelResult
-from flywheel.stages.pipeline import CHAMPION
 from flywheel.teacher.agreement import Agreement, Disagreement, HumanConfusion
 from flywheel.workloads.workload import Workload
 

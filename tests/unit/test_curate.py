@@ -16,7 +16,6 @@ import pytest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError, StoreError
 from flywheel.curation import reading
-from flywheel.curation.lines import read_lines
 from flywheel.curation.prompts import Sift
 from flywheel.curation.result import CurateResult
 from flywheel.curation.samples import text_number
@@ -25,6 +24,7 @@ from flywheel.stages import curate as stage
 from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.workloads.labels import without_thinking
+from flywheel.workloads.lines import read_lines
 from flywheel.workloads.records import Record, make_record
 from tests.unit.news_records import WORKLOAD, news_plan, news_record
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from flywheel.common.errors import ArtifactError
-from flywheel.curation.lines import PROMPTS_FILE, LineWriter, read_lines
+from flywheel.workloads.lines import PROMPTS_FILE, LineWriter, read_lines
 from flywheel.workloads.workload import Workload
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")

@@ -10,12 +10,12 @@ import pytest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError, WorkloadError
 from flywheel.curation import reading
-from flywheel.curation.lines import read_lines
 from flywheel.curation.result import CurateResult
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run
 from flywheel.stages.curate import curate
 from flywheel.stores.sqlite import SqliteStore
+from flywheel.workloads.lines import read_lines
 from flywheel.workloads.records import Record
 from flywheel.workloads.versions import Recognizer, remember_version, versions_of
 from flywheel.workloads.workload import Workload

@@ -38,7 +38,7 @@ from flywheel.serving.openai import ApiError
 from flywheel.serving.student import Form, RefusedError
 from flywheel.serving.switching import wait_until_served
 from flywheel.stages.promote import champion_of
-from flywheel.students.short_prompts import ShortPrompt
+from flywheel.workloads.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload
 from tests.unit.teacher_servers import Script, completion, served, stand_in
 from tests.unit.turned_wheel import turn

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flywheel.students.short_prompts import ShortPrompt
+from flywheel.workloads.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")

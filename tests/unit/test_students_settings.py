@@ -8,8 +8,8 @@ import pytest
 
 from flywheel.config.student import Student
 from flywheel.config.training import TrainingConfig
+from flywheel.jobs.settings import settle
 from flywheel.jobs.spec import CustomizeSpec
-from flywheel.students.settings import settle
 
 
 @pytest.mark.parametrize(

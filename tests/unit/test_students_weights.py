@@ -11,9 +11,9 @@ from tiny_students import save_student
 
 from flywheel.common.errors import StudentError
 from flywheel.config import Student
-from flywheel.students import weights
+from flywheel.jobs import weights
+from flywheel.jobs.weights import hub_name, weights_hash
 from flywheel.students.loading import load_student, prepare_process
-from flywheel.students.weights import hub_name, weights_hash
 
 
 def make_folder(folder: Path, content: bytes = b"weights") -> Path:

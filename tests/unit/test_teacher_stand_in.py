@@ -79,7 +79,7 @@ def test_a_file_without_answers_is_an_error(tmp_path: Path, data: bytes, message
 def test_its_command_says_its_address_once_it_serves(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nAcme beats,Earnings\n")
     options = ["--answers", str(tmp_path / "a.csv"), "--text-column", "text", "--label-column", "label"]
-    arguments = [sys.executable, "-m", "flywheel.cli.main", "stand-in-teacher", *options, "--port", "0"]
+    arguments = [sys.executable, "-m", "flywheel_stand_ins", "teacher", *options, "--port", "0"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

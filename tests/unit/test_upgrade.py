@@ -22,10 +22,11 @@ from flywheel.jobs.spec import EvaluateResult
 from flywheel.promotion.champion import Champion, champion_history, decisions, read_champion
 from flywheel.promotion.restore import restore
 from flywheel.promotion.timeline import Timeline
-from flywheel.promotion.upgrade import VERSION, bring_up, refuse_newer, upgrade
 from flywheel.report import read_report
-from flywheel.runs.run import Run, open_run
+from flywheel.runs.run import open_run
+from flywheel.stages.pipeline import begin
 from flywheel.stages.promote import PromoteResult
+from flywheel.stages.upgrade import VERSION, bring_up, refuse_newer, upgrade
 from flywheel.stores import open_store
 from flywheel.stores.sqlite import SCHEMA_VERSION
 from tests.unit.finished_run import config_of, plan_of
@@ -119,7 +120,7 @@ def test_an_upgrade_that_was_done_does_nothing(home: Path, config: Config) -> No
 KILLED = """
 import os, stat, sys
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.promotion.upgrade import bring_up
+from flywheel.stages.upgrade import bring_up
 
 left, fsync = int(sys.argv[1]), os.fsync
 def sync_or_die(file):
@@ -172,7 +173,7 @@ def test_manifests_of_sizes_alone_get_hashes_and_what_is_damaged_stays_so(home: 
 
 
 def test_a_run_brings_the_root_up_that_it_is_planned_in(home: Path, config: Config) -> None:
-    Run.create(plan_of(config, "night-3", 4))
+    begin(plan_of(config, "night-3", 4))
     root = ArtifactRoot(config.artifacts.root)
     assert refuse_newer(root) == VERSION
     assert len(champion_history(root, *SCOPE)) == 2
@@ -187,7 +188,7 @@ def test_a_new_root_begins_with_the_version_of_today_and_without_a_word(memory_r
 def test_what_a_newer_flywheel_wrote_is_refused_with_what_to_do(home: Path, config: Config) -> None:
     (home / "artifacts/version.json").write_text('{"version": 99}')
     before = contents(home)
-    for opened in (lambda: upgrade(config), lambda: Run.create(plan_of(config, "night-3", 4))):
+    for opened in (lambda: upgrade(config), lambda: begin(plan_of(config, "night-3", 4))):
         with pytest.raises(ArtifactError, match=r"of version 99, .* up to \d+: install the flywheel"):
             opened()
     assert contents(home) == before

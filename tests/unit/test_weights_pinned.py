@@ -17,10 +17,10 @@ from flywheel.config import Config, Student
 from flywheel.config.loading import validate_config
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.jobs.spec import CustomizeSpec
+from flywheel.jobs.weights import files_hash, hub_name, known_revision, pinned, weights_hash
 from flywheel.runs.plan import make_plan, with_pinned_weights
 from flywheel.stages.customize import customize
 from flywheel.students.loading import load_student
-from flywheel.students.weights import files_hash, hub_name, known_revision, pinned, weights_hash
 
 OLD, NEW = "a" * 40, "b" * 40
 

@@ -12,13 +12,13 @@ import pytest
 from flywheel.common.errors import ConfigError, RecordError, WorkloadError
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.loading import validate_config
-from flywheel.curation.lines import read_lines
 from flywheel.curation.result import CurateResult
 from flywheel.demo.tasks import records, tools
 from flywheel.jobs.spec import EvaluateSpec
 from flywheel.runs.plan import make_plan
 from flywheel.stages.curate import curate, line_of
 from flywheel.stores.sqlite import SqliteStore
+from flywheel.workloads.lines import read_lines
 from flywheel.workloads.records import Record
 from flywheel.workloads.workload import Workload
 from tests.unit.news_records import news_plan, news_record

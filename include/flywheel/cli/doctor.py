@@ -17,9 +17,9 @@ from flywheel.common.errors import FlywheelError, SourceError
 from flywheel.common.redaction import clean
 from flywheel.config import Config, Student, load_config, resolve_path
 from flywheel.config.loading import default_config_path
+from flywheel.jobs.weights import hub_name, local_folder
 from flywheel.laptop.home import airflow_home
 from flywheel.sources import look_at
-from flywheel.students.weights import hub_name, local_folder
 from flywheel.students.whole import missing_in
 from flywheel.workloads.workload import Workload
 

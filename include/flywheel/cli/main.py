@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flywheel.cli.demo import demo_records, headlines
 from flywheel.common.errors import FlywheelError
 from flywheel.common.redaction import clean, install
 from flywheel.config.private import UMASK
@@ -41,13 +42,6 @@ DEMO = "Demo and tests"
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 RootOption = Annotated[str, typer.Option("--artifacts", help="The artifact root; default: the config's.")]
-
-
-class DemoTask(StrEnum):
-    """A demo workload of an application's log records."""
-
-    calls = "calls"
-    briefs = "briefs"
 
 
 class Approval(StrEnum):
@@ -113,7 +107,7 @@ def prepare() -> None:
 def upgrade() -> None:
     """Bring up the artifacts and records that an older flywheel left; repeat it as often as you like."""
     from flywheel.config import load_config
-    from flywheel.promotion.upgrade import upgrade
+    from flywheel.stages.upgrade import upgrade
 
     for line in upgrade(load_config()) or ["Artifacts and records are of this version."]:
         typer.echo(line)
@@ -144,6 +138,8 @@ app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
 app.command(rich_help_panel=WHEEL)(timeline)
 app.command(rich_help_panel=WHEEL)(forget)
 app.command(rich_help_panel=WHEEL)(prune)
+app.command(rich_help_panel=DEMO)(headlines)
+app.command("demo-records", rich_help_panel=DEMO)(demo_records)
 
 store_commands = typer.Typer(help="The record store.", no_args_is_help=True)
 app.add_typer(store_commands, name="store", rich_help_panel=WHEEL)
@@ -209,7 +205,7 @@ def plan(
     there = Run(ArtifactRoot(new.config.artifacts.root), run)
     if there.is_planned:
         typer.echo(keeps(there.plan, new, with_cutoff=cutoff is not None))
-    made = Run.create(new)
+    made = wheel.begin(new)
     wheel.forecast(made)
     typer.echo(f"{made.root.url}/{made.path}: {', '.join(c.name for c in made.plan.candidates)}")
 
@@ -248,6 +244,7 @@ def curate(run: RunArgument, artifacts: RootOption = "") -> None:
 @app.command(rich_help_panel=STAGES)
 def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
     """Customize and evaluate all students and candidates, one after another: in this process, or on NeMo."""
+    from flywheel.jobs.spec import CHAMPION
     from flywheel.promotion.timeline import compared_champion
     from flywheel.stages import pipeline as wheel
 
@@ -255,7 +252,7 @@ def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
     for student in opened.plan.untrained:
         _run_job(opened, "evaluate", wheel.write_spec(opened, "base_eval", student))
     if compared_champion(opened.root, opened.plan):
-        _run_job(opened, "evaluate", wheel.write_spec(opened, "champion_eval", wheel.CHAMPION))
+        _run_job(opened, "evaluate", wheel.write_spec(opened, "champion_eval", CHAMPION))
     if opened.plan.config.icl_config is not None:
         for student in opened.plan.untrained:
             _run_job(opened, "evaluate", wheel.write_spec(opened, "icl_eval", student))
@@ -320,118 +317,6 @@ def report(
     from flywheel.report import print_report
 
     print_report(_root(artifacts), run)
-
-
-# -- demo ----------------------------------------------------------------------------------------------
-
-
-@app.command(rich_help_panel=DEMO)
-def headlines(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The CSV file to write.")],
-    count: Annotated[int, typer.Option(min=1)] = 6000,
-    seed: Annotated[int, typer.Option()] = 42,
-) -> None:
-    """Write dated demo headlines of our own making, with the labels of the stand-in teacher."""
-    from flywheel.demo.headlines import write_csv
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(out, count, seed=seed)
-
-
-@app.command("demo-records", rich_help_panel=DEMO)
-def demo_records(
-    task: Annotated[DemoTask, typer.Argument(metavar="TASK", help="calls (tool calls) or briefs (texts).")],
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The JSONL file to write.")],
-    count: Annotated[int, typer.Option(min=1)] = 1500,
-    seed: Annotated[int, typer.Option()] = 42,
-) -> None:
-    """Write log records of our own making, of an application that calls functions or writes briefs."""
-    from flywheel.demo.tasks import write_jsonl
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(out, task.value, count, seed=seed)
-
-
-@app.command("stand-in-judge", rich_help_panel=DEMO)
-def stand_in_judge(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8398,
-    position_bias: Annotated[int, typer.Option(help="Points for the place of the longer answer.")] = 0,
-    garbage_rate: Annotated[float, typer.Option(help="Share of answers without a rating.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of that share.")] = 0,
-) -> None:
-    """Serve ratings computed from the texts as an OpenAI-compatible judge named 'stand-in-judge'."""
-    from flywheel_stand_ins.judge import JudgeBehaviour, StandInJudge
-    from flywheel_stand_ins.teacher import announced
-
-    application = StandInJudge(JudgeBehaviour(position_bias, garbage_rate, seed)).app
-    announced(application, host, port, lambda url: f"stand-in judge: {url}")
-
-
-@app.command("stand-in-teacher", rich_help_panel=DEMO)
-def stand_in_teacher(
-    answers: Annotated[Path, typer.Option(help="CSV file of texts and labels, .gz or not.")],
-    text_column: Annotated[str, typer.Option(help="Its column of texts.")] = "headline",
-    label_column: Annotated[str, typer.Option(help="Its column of labels.")] = "teacher_label",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8399,
-    latency_ms: Annotated[float, typer.Option(help="Wait before each answer.")] = 0.0,
-    fail_rate: Annotated[float, typer.Option(help="Share of calls that get status 500.")] = 0.0,
-    busy_rate: Annotated[float, typer.Option(help="Share that get 429 with Retry-After.")] = 0.0,
-    retry_after: Annotated[float, typer.Option(help="Seconds that Retry-After says.")] = 1.0,
-    garbage_rate: Annotated[float, typer.Option(help="Share whose answer is no class.")] = 0.0,
-    malformed_rate: Annotated[float, typer.Option(help="Share whose body is cut off.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the shares.")] = 0,
-) -> None:
-    """Serve labels from a file as an OpenAI-compatible teacher named 'stand-in'."""
-    from flywheel_stand_ins.teacher import Behaviour, read_answers, serve
-
-    behaviour = Behaviour(
-        latency_seconds=latency_ms / 1000,
-        fail_rate=fail_rate,
-        busy_rate=busy_rate,
-        retry_after_seconds=retry_after,
-        garbage_rate=garbage_rate,
-        malformed_rate=malformed_rate,
-        seed=seed,
-    )
-    serve(read_answers(answers, text_column, label_column), host=host, port=port, behaviour=behaviour)
-
-
-@app.command("stand-in-nemo", rich_help_panel=DEMO)
-def stand_in_nemo(
-    folder: Annotated[
-        str, typer.Option(help="Where it keeps what it has and makes.")
-    ] = "state/nemo/stand-in",
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FOLDER of a model; default: the demo students as Llama 1B, 3B and 8B."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8398,
-    latency_ms: Annotated[float, typer.Option(help="Wait before each answer.")] = 0.0,
-    pending_seconds: Annotated[float, typer.Option(help="Before a job runs or a NIM is ready.")] = 1.0,
-    running_jobs: Annotated[int, typer.Option(help="Customizations that run at once.")] = 2,
-    fail_rate: Annotated[float, typer.Option(help="Share of calls that get status 500.")] = 0.0,
-    busy_rate: Annotated[float, typer.Option(help="Share that get 429 with Retry-After.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the shares.")] = 0,
-) -> None:
-    """Serve the NeMo microservices' APIs, with flywheel's own training and generation behind them."""
-    from flywheel.config import resolve_path
-    from flywheel_stand_ins.nemo.app import serve
-    from flywheel_stand_ins.nemo.state import Behaviour, Fault
-
-    rates = ((fail_rate, 500, 0.0), (busy_rate, 429, 1.0))
-    faults = [Fault(share=rate, status=status, retry_after=wait) for rate, status, wait in rates if rate]
-    behaviour = Behaviour(
-        pending_seconds=pending_seconds,
-        latency_seconds=latency_ms / 1000,
-        running_jobs=running_jobs,
-        faults=faults,
-        seed=seed,
-    )
-    weights = dict(entry.partition("=")[::2] for entry in model or ())
-    serve(Path(resolve_path(folder)), weights=weights or None, host=host, port=port, behaviour=behaviour)
 
 
 # -- shared by the commands ----------------------------------------------------------------------------

@@ -8,12 +8,11 @@ instructions' sake. Which prompt it was is kept beside the text (`flywheel.curat
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from flywheel.common.shared_text import shared_ends
 from flywheel.curation.conversation import ALONE, Around, around, digest, instructions
-from flywheel.stores.prompts import shared_start
 from flywheel.workloads.records import Record
 from flywheel.workloads.workload import Workload
 
@@ -140,21 +139,6 @@ def _shared_ends(texts: set[str], more_than: int) -> Iterator[Ends]:
     for start in sorted(groups):
         if len(groups) > 1:
             yield from _shared_ends(groups[start], _length(ends))
-
-
-def shared_ends(texts: set[str]) -> Ends:
-    """Return what the texts begin with and what the rest of them ends with, cut at white space."""
-    first, last = min(texts), max(texts)  # of all, these two share the least
-    before = _to_space(first[: shared_start(first, last)])
-    rests = [text[len(before) :][::-1] for text in texts]
-    first, last = min(rests), max(rests)
-    return before, _to_space(first[: shared_start(first, last)])[::-1]
-
-
-def _to_space(text: str) -> str:
-    """Return the text up to its last white space, so that no word is cut."""
-    match = re.search(r".*\s", text, re.DOTALL)
-    return match[0] if match else ""
 
 
 def _last_user_text(record: Record) -> str:

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from flywheel.common.shared_text import common_text
 from flywheel.config.icl import IclConfig
-from flywheel.students.common_text import common_text
 from flywheel.students.similarity import Similarity
 from flywheel.workloads.workload import own_line
 

@@ -18,10 +18,11 @@ from flywheel.config.icl import IclConfig
 from flywheel.config.logs import LogLevel
 from flywheel.config.student import FamilyName, Student
 from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
-from flywheel.students.families import FAMILIES
-from flywheel.students.settings import SETTINGS_VERSION
-from flywheel.students.short_prompts import ShortPrompt
-from flywheel.students.weights import weights_hash
+from flywheel.jobs.families import FAMILIES
+from flywheel.jobs.settings import SETTINGS_VERSION
+from flywheel.jobs.weights import weights_hash
+from flywheel.workloads.scores import ClassScore, Confusion
+from flywheel.workloads.short_prompts import ShortPrompt
 
 # Raised when the code changes what comes out of the same input: old artifacts are then made anew.
 CUSTOMIZE_VERSION = 2
@@ -34,6 +35,9 @@ PROMPT_CHOICE_VERSION = 1
 MOST_CHOSEN_WITH = 1000
 # What a customization gave, beside the adapter that it made.
 RESULT = "result.json"
+
+# Stands for a student in the folder of the champion's job; no student can have this name.
+CHAMPION = "_champion"
 
 
 class _Model(BaseModel):
@@ -270,31 +274,11 @@ class EvaluateSpec(_Model):
         return key_of("evaluation", EVALUATE_VERSION, *parts)
 
 
-class ClassScore(_Model):
-    """How well one class is told from the others."""
-
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-
 class Latency(_Model):
     """Milliseconds from a request, or a batch of them, to its last answer, as each prompt saw it."""
 
     p50: float
     p95: float
-
-
-class Confusion(_Model):
-    """Counts by the teacher's label (row) and the student's (column).
-
-    Attributes:
-        labels: of the rows; the columns are these and, last, the answers that name no class ("").
-    """
-
-    labels: tuple[str, ...]
-    matrix: tuple[tuple[int, ...], ...]
 
 
 class ConfidenceBin(_Model):

@@ -43,7 +43,7 @@ def use_stand_in() -> list[str]:
     aside.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     os.replace(aside, file)
     os.environ[CONFIG_VARIABLE] = str(file)
-    command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-nemo", "--port", str(port)]
+    command = [sys.executable, "-m", "flywheel_stand_ins", "nemo", "--port", str(port)]
     for student in config.students:
         command += ["--model", f"{student.model_name}={resolve_path(student.weights)}"]
     return command

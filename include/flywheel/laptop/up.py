@@ -31,9 +31,9 @@ from flywheel.laptop.interrupts import Interrupts
 from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
 from flywheel.laptop.progress import Progress
-from flywheel.promotion.upgrade import upgrade
 from flywheel.runs.run import Run, seconds_of
 from flywheel.runtimes.local import LocalRuntime
+from flywheel.stages.upgrade import upgrade
 from flywheel.teacher.endpoint import URL_VARIABLE
 from flywheel.workloads.workload import Workload
 
@@ -209,7 +209,7 @@ class _Wheel:
             write_csv(aside, DEMO_HEADLINES)
             os.replace(aside, answers)
         port = free_port()
-        command = [sys.executable, "-m", "flywheel.cli.main", "stand-in-teacher"]
+        command = [sys.executable, "-m", "flywheel_stand_ins", "teacher"]
         command += ["--answers", str(answers), "--port", str(port)]
         return command, {variable: f"http://127.0.0.1:{port}/v1"}
 

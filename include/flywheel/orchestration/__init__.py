@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flywheel.common.redaction import install
+from flywheel.jobs.spec import CHAMPION
 from flywheel.orchestration.confirm import ConfirmOperator
 from flywheel.orchestration.endpoint import await_endpoint, has_endpoint
 from flywheel.orchestration.jobs import JobOperator
@@ -27,12 +28,10 @@ from flywheel.orchestration.tasks import (
     label,
     plan,
     promote,
-    prune,
     score,
     serve,
     sweep,
 )
-from flywheel.stages.pipeline import CHAMPION
 
 # Whatever loads the DAG runs the tasks: their logs hold no secret.
 install()
@@ -55,7 +54,6 @@ __all__ = [
     "notify_failure",
     "plan",
     "promote",
-    "prune",
     "prune_schedule",
     "read_config",
     "runs_elsewhere",

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from flywheel.common.errors import JobError
 from flywheel.config import Config, Student
 from flywheel.jobs.spec import CustomizeResult, EvaluateResult
+from flywheel.jobs.weights import local_folder
 from flywheel.runs.plan import Candidate
 from flywheel.runs.run import Run
 from flywheel.runtimes import Job, RefusedJobError, open_runtime
@@ -21,7 +22,6 @@ from flywheel.runtimes.base import JobKind, log_job_line
 from flywheel.runtimes.context import facts, run_of
 from flywheel.runtimes.job_command import SPEC_SUFFIX, is_done, run_job
 from flywheel.stages import pipeline as wheel
-from flywheel.students.weights import local_folder
 
 Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]
 
@@ -61,7 +61,7 @@ class JobOperator(BaseOperator):
 
     Args:
         stage: which job.
-        student: short name; wheel.CHAMPION for champion_eval.
+        student: short name; CHAMPION for champion_eval.
         size: training records of the candidate; None for the student itself.
     """
 

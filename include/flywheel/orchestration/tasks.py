@@ -42,7 +42,6 @@ def plan() -> list[str]:
     from flywheel.common.errors import OtherPlanError
     from flywheel.orchestration.settings import config_of, unchanged_as_none
     from flywheel.runs.plan import make_plan, with_pinned_weights
-    from flywheel.runs.run import Run
     from flywheel.stages import pipeline as wheel
 
     install()  # the other tasks do so where they find the run
@@ -64,7 +63,7 @@ def plan() -> list[str]:
         is_backfill=is_backfill(context),
     )
     try:
-        run = Run.create(with_pinned_weights(made), is_first=context["ti"].try_number == 1)
+        run = wheel.begin(with_pinned_weights(made), is_first=context["ti"].try_number == 1)
     except OtherPlanError as error:  # a second try would find it, too
         raise AirflowFailException(str(error)) from error
     share_run(context, run, made.config.artifacts.root)
@@ -149,15 +148,6 @@ def promote() -> dict[str, Any]:
     result = wheel.promote(run, approved=answer["approved"], comment=answer["comment"], by=answer["by"])
     announce(context, run, result)
     return facts(result)
-
-
-@task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))
-def prune() -> list[str]:
-    """Remove what no run, champion or hold needs, by `retention` of the config and of its experiments."""
-    from flywheel.forgetting.everywhere import configs
-    from flywheel.forgetting.prune import prune as remove
-
-    return [remove(config, remove=True).summary() for config in configs()]
 
 
 def sweep(config: Config | None) -> Any:

@@ -26,9 +26,9 @@ from pydantic import TypeAdapter
 from flywheel.artifacts.root import MANIFEST, ArtifactRoot, key_of
 from flywheel.common.errors import ArtifactError
 from flywheel.jobs.spec import RESULT
+from flywheel.jobs.weights import hub_name, known_revision
 from flywheel.promotion.champion import Champion, Whole, champion_folder, read_champion
 from flywheel.runs.plan import Plan
-from flywheel.students.weights import hub_name, known_revision
 from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)

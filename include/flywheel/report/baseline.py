@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
-from flywheel.curation.lines import read_lines
 from flywheel.report.model import BaselinePart
 from flywheel.students.linear.model import fit
+from flywheel.workloads.lines import read_lines
 from flywheel.workloads.workload import Workload
 
 CODE_VERSION = 1

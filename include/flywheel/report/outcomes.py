@@ -10,10 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flywheel.jobs.spec import CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import CHAMPION, CustomizeResult, EvaluateResult
 from flywheel.report.model import JudgePart
 from flywheel.runs.run import Run, seconds_of
-from flywheel.stages.pipeline import CHAMPION
 
 
 class Failure(BaseModel):

@@ -16,8 +16,8 @@ from flywheel.config import Config
 from flywheel.config.loading import project_home
 from flywheel.config.overrides import override_config
 from flywheel.config.sides import WORDS
-from flywheel.students.families import FAMILIES
-from flywheel.students.weights import pinned
+from flywheel.jobs.families import FAMILIES
+from flywheel.jobs.weights import pinned
 from flywheel.workloads.records import TRAFFIC
 from flywheel.workloads.versions import resolve_held
 from flywheel.workloads.workload import Workload

@@ -62,8 +62,8 @@ class Run:
     def create(cls, plan: Plan, *, is_first: bool = False) -> Run:
         """Freeze a plan into its run's folder; the run's own plan that is there already stays.
 
-        What an older flywheel left in the artifact root is brought up first. Where the plan that is there
-        differs, the log says how.
+        Where the plan that is there differs, the log says how. Stages begin a run by
+        `flywheel.stages.pipeline.begin`, which brings up what an older flywheel left.
 
         Args:
             is_first: nobody can have planned this run before. A plan that is there nevertheless is taken
@@ -74,10 +74,7 @@ class Run:
                 before the run was.
             ArtifactError: a newer flywheel has written the artifact root.
         """
-        from flywheel.promotion.upgrade import bring_up  # here: it is needed once a run
-
         run = cls(ArtifactRoot(plan.config.artifacts.root), plan.run_id, plan.dag_id)
-        bring_up(run.root)
         if not run.is_planned:
             remember_version(run.root, plan.workload)
             data = orjson.dumps(plan.model_dump(mode="json"), option=orjson.OPT_INDENT_2)

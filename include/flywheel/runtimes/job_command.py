@@ -23,8 +23,8 @@ from flywheel.common.redaction import clean, install
 from flywheel.config.logs import log_to_stderr, use_level
 from flywheel.jobs.progress import PROGRESS_SUFFIX, ProgressFile
 from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
-from flywheel.promotion.upgrade import refuse_newer
 from flywheel.runtimes.base import CRASHED, GRACE_SECONDS, REFUSED
+from flywheel.stages.upgrade import refuse_newer
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flywheel.jobs.families import family_of
 from flywheel.serving.student import Answer, Form, Question, RefusedError, Source, left_out
 from flywheel.students.calibration import calibrated
 from flywheel.students.classifiers import ask, text_of
-from flywheel.students.families import family_of
 
 
 class ServedClassifier:

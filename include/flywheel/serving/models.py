@@ -13,7 +13,9 @@ from typing import Any
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, Student
+from flywheel.jobs.families import family_of
 from flywheel.jobs.spec import RESULT, Calibration, CustomizeResult, EvaluateResult
+from flywheel.jobs.weights import known_revision
 from flywheel.promotion.cascade import Cascade, cascade_of
 from flywheel.promotion.champion import VIEW, Champion, read_champion
 from flywheel.promotion.whole import load_champion
@@ -21,8 +23,6 @@ from flywheel.runs.run import Run
 from flywheel.serving.batches import Batches
 from flywheel.serving.student import Answer, NotYetError, Question, Source
 from flywheel.serving.vllm import VllmStudent
-from flywheel.students.families import family_of
-from flywheel.students.weights import known_revision
 from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
 from flywheel.jobs.spec import RESULT, CustomizeResult
 from flywheel.promotion.cascade import Cascade
-from flywheel.students.short_prompts import ShortPrompt
 from flywheel.workloads.markers import in_conversation, in_tools
+from flywheel.workloads.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload
 
 Messages = list[dict[str, Any]]

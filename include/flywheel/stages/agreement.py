@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel.config.student import Student
 from flywheel.stages.evaluate import choose_among
-from flywheel.students.short_prompts import ShortPrompt
+from flywheel.workloads.short_prompts import ShortPrompt
 
 if TYPE_CHECKING:
     from flywheel.students.chat import Chat

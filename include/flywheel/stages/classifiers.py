@@ -12,6 +12,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError, StudentError
 from flywheel.common.parts import Parts
 from flywheel.evaluation.injections import injected
+from flywheel.jobs.families import family_of
 from flywheel.jobs.spec import (
     RESULT,
     CustomizeResult,
@@ -21,6 +22,7 @@ from flywheel.jobs.spec import (
     Progress,
     ProgressCallback,
 )
+from flywheel.jobs.weights import files_hash
 from flywheel.stages.customize import read_records, watched_records
 from flywheel.stages.evaluate import (
     Speed,
@@ -32,10 +34,8 @@ from flywheel.stages.evaluate import (
 from flywheel.students.answering import answer_in_batches
 from flywheel.students.calibration import probabilities_of
 from flywheel.students.classifiers import Examples, Trained, Work, ask, text_of
-from flywheel.students.families import family_of
-from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
-from flywheel.students.weights import files_hash
 from flywheel.workloads.labels import answer_form
+from flywheel.workloads.short_prompts import LOOKED_AT, ShortPrompt
 
 log = logging.getLogger(__name__)
 

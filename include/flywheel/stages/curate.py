@@ -2,7 +2,7 @@
 
     in    records of the plan's workload and client known before its cutoff
     out   datasets/<key>/ in the artifact root: train.jsonl, val.jsonl, calibration.jsonl, eval.jsonl,
-          prompts.json (what lines share: flywheel.curation.lines), events.jsonl, summary.json
+          prompts.json (what lines share: flywheel.workloads.lines), events.jsonl, summary.json
 
 A line is `{"id", "timestamp", "known_at", "event", "text", "label", "labelled_by", "messages"}`: the event by
 the id of its first record, the text by a number of its words, the messages those of the request and the
@@ -41,7 +41,6 @@ from numpy.typing import NDArray
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.evaluation import WorkloadType
-from flywheel.curation.lines import LineWriter
 from flywheel.curation.posted import conflict_notes, conflicts_of, examinable, split_samples
 from flywheel.curation.prompts import Sift, notes_of, renamed
 from flywheel.curation.reading import own_workload, rare_collections, reduced
@@ -53,6 +52,7 @@ from flywheel.curation.telling import check_can_tell
 from flywheel.runs.plan import Candidate, Plan
 from flywheel.stores import RecordStore, open_store
 from flywheel.workloads.labels import without_thinking
+from flywheel.workloads.lines import LineWriter
 from flywheel.workloads.markers import in_conversation, in_tools
 from flywheel.workloads.records import STRENGTH, Record
 from flywheel.workloads.tool_calls import is_functions, with_arguments

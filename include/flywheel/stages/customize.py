@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.common.parts import Parts
-from flywheel.curation.lines import read_lines
+from flywheel.jobs.families import family_of
 from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
-from flywheel.students.families import family_of
-from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
-from flywheel.students.weights import base_name, files_hash
+from flywheel.jobs.weights import base_name, files_hash
+from flywheel.workloads.lines import read_lines
+from flywheel.workloads.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
     from flywheel.students.outcome import TrainingOutcome
@@ -113,7 +113,7 @@ def train(
     """Fine-tune a causal LM, and keep its adapter."""
     from flywheel.students.adapter import add_adapter, save_adapter
     from flywheel.students.compile_cache import compile_cache
-    from flywheel.students.loading import count_parameters, load_student, prepare_process
+    from flywheel.students.loading import count_parameters, device_name, load_student, prepare_process
     from flywheel.students.training import fine_tune
 
     parts = Parts()
@@ -193,15 +193,6 @@ def train(
         (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
     log.info("adapter %s: %d steps, %.0f records/s", key, state.step, result.records_per_second)
     return result.model_copy(update={"parts": parts.seconds})
-
-
-def device_name(kind: str) -> str:
-    """Return the name of the device that a job ran on."""
-    if kind != "cuda":
-        return kind
-    import torch
-
-    return str(torch.cuda.get_device_name())
 
 
 def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingOutcome) -> str:

@@ -16,9 +16,9 @@ from flywheel.common.errors import ArtifactError
 from flywheel.common.parts import Parts
 from flywheel.evaluation.icl import MOST_RECORDS, own_texts, with_examples
 from flywheel.evaluation.injections import injected, outcome
+from flywheel.jobs.families import family_of
 from flywheel.jobs.spec import (
     RESULT,
-    Confusion,
     CustomizeResult,
     EvaluateResult,
     EvaluateSpec,
@@ -26,10 +26,10 @@ from flywheel.jobs.spec import (
     Progress,
     ProgressCallback,
 )
-from flywheel.stages.customize import device_name, read_records
-from flywheel.students.families import family_of
-from flywheel.students.short_prompts import LOOKED_AT, ShortPrompt
+from flywheel.stages.customize import read_records
 from flywheel.workloads.metrics import main_metric
+from flywheel.workloads.scores import Confusion
+from flywheel.workloads.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
     from flywheel.students.answering import Answers
@@ -146,7 +146,7 @@ def answer_and_score(
     from flywheel.students.calibration import probabilities_of
     from flywheel.students.compile_cache import compile_cache
     from flywheel.students.label_trie import LabelTrie
-    from flywheel.students.loading import count_parameters, load_student, prepare_process
+    from flywheel.students.loading import count_parameters, device_name, load_student, prepare_process
 
     parts = Parts()
     short: ShortPrompt | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, ConfigError, FlywheelError
 from flywheel.runs.plan import Candidate, Plan
 from flywheel.runs.run import Run
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Stands for a student in the folder of the champion's job; no student can have this name.
-CHAMPION = "_champion"
+
+def begin(plan: Plan, *, is_first: bool = False) -> Run:
+    """Freeze a plan into its run's folder, in a root that is brought up to this version first.
+
+    Args:
+        is_first: nobody can have planned this run before; see `Run.create`.
+
+    Raises:
+        OtherPlanError: the plan that is there is another run's, or was there before the run was.
+        ArtifactError: a newer flywheel has written the artifact root.
+    """
+    from flywheel.stages.upgrade import bring_up
+
+    bring_up(ArtifactRoot(plan.config.artifacts.root))
+    return Run.create(plan, is_first=is_first)
 
 
 def forecast(run: Run) -> Forecast | None:
@@ -142,9 +156,9 @@ def champion_spec(run: Run) -> EvaluateSpec:
     """
     from flywheel.curation.result import CurateResult
     from flywheel.jobs.spec import EvaluateSpec
+    from flywheel.jobs.weights import hub_name
     from flywheel.promotion.timeline import compared_champion
     from flywheel.promotion.whole import bring_adapter_back
-    from flywheel.students.weights import hub_name
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     champion = compared_champion(run.root, plan)

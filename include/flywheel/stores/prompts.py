@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from flywheel.common.shared_text import shared_end, shared_start
+
 # A text that shares this many characters more with another recent text than with all references is
 # the second of a new prompt: the other becomes a reference. Two headlines share fewer by chance.
 MIN_GAIN = 256
@@ -152,41 +154,3 @@ def difference(reference: Reference, text: str) -> Difference:
 
 def _better(one: Difference | None, other: Difference) -> Difference:
     return other if one is None or len(other.text) < len(one.text) else one
-
-
-def shared_start(one: str, other: str, guess: int = 0) -> int:
-    """Return the number of characters that both texts begin with.
-
-    Args:
-        guess: where to look first; a good one saves most of the work.
-    """
-    most = min(len(one), len(other))
-    if one[:guess] != other[:guess]:
-        return _bisect(one, other, 0, min(guess, most))
-    low, step = min(guess, most), 16
-    while low < most and one[low : low + step] == other[low : low + step]:
-        low, step = min(low + step, most), 2 * step
-    return _bisect(one, other, low, min(low + step, most))
-
-
-def shared_end(one: str, other: str, at_most: int, guess: int = 0) -> int:
-    """Return the number of characters, at most `at_most`, that both texts end with."""
-    # Read backwards, ends are beginnings; only as much as is needed is turned around.
-    length = min(at_most, max(2 * guess, 256))
-    while True:
-        start, end = one[len(one) - length :][::-1], other[len(other) - length :][::-1]
-        found = shared_start(start, end, min(guess, length))
-        if found < length or length == at_most:
-            return found
-        guess, length = found, min(at_most, 4 * length)
-
-
-def _bisect(one: str, other: str, low: int, high: int) -> int:
-    """Return the number of characters that both begin with, known to be from `low` to `high`."""
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flywheel.common.errors import StudentError
-from flywheel.students.common_text import common_text
+from flywheel.common.shared_text import common_text
 from flywheel.students.rows import Sample, Tokens
 from flywheel.students.template import Messages, Template, Tools
 

@@ -141,7 +141,7 @@ class Room(Protocol):
 
 
 def text_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a request without its instructions: see `flywheel.students.short_prompts`."""
+    """Return the text of a request without its instructions: see `flywheel.workloads.short_prompts`."""
     texts = [message.get("content") for message in messages]
     return "\n".join(text for text in texts if isinstance(text, str))
 

@@ -12,8 +12,8 @@ import torch
 
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
+from flywheel.jobs.weights import base_name, explain_missing, local_folder, weights_hash
 from flywheel.students.chat import Chat
-from flywheel.students.weights import base_name, explain_missing, local_folder, weights_hash
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class LoadedStudent:
         model: a Hugging Face causal LM, in evaluation mode, frozen.
         chat: its tokenizer and template.
         device: where it is.
-        base_name: what an adapter names as its base model; see `flywheel.students.weights.base_name`.
+        base_name: what an adapter names as its base model; see `flywheel.jobs.weights.base_name`.
         revision: the commit of weights of the Hub.
     """
 
@@ -127,3 +127,8 @@ def count_parameters(model: Any) -> tuple[int, int]:
     """Return (all, trainable) parameters of a model; weights that two layers share count once."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)
+
+
+def device_name(kind: str) -> str:
+    """Return the name of the device that a job ran on; `kind` is torch's word for what it is."""
+    return str(torch.cuda.get_device_name()) if kind == "cuda" else kind

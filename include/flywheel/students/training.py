@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from flywheel.common.errors import JobError, StudentError
 from flywheel.config.training import TrainingConfig
+from flywheel.jobs.settings import settle
 from flywheel.jobs.spec import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
@@ -33,7 +34,6 @@ from flywheel.students.engine import engine_for
 from flywheel.students.loading import width_of
 from flywheel.students.outcome import TrainingOutcome, TrainingState
 from flywheel.students.rows import Sample, Tokens, build_row, common_prefix, fill_rows
-from flywheel.students.settings import settle
 from flywheel.students.stopping import stop_requests
 
 log = logging.getLogger(__name__)

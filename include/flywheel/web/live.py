@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.spec import CHAMPION, EvaluateResult
 from flywheel.runs.plan import Candidate, Plan
 from flywheel.runs.run import Run
-from flywheel.stages.pipeline import CHAMPION
 from flywheel.web import run_files
 from flywheel.web.airflow_runs import AirflowTask
 from flywheel.web.summaries import utc

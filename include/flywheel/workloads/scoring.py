@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel.jobs.spec import ClassScore, Confusion
+from flywheel.workloads.scores import ClassScore, Confusion
 
 UNPARSABLE = ""
 

@@ -6,5 +6,5 @@
 
 Every request and every answer is checked against the types of the official client, `nemo-microservices`.
 Customization jobs train the demo students with flywheel's own code, NIMs answer with its own generation. For
-demos and tests: `flywheel stand-in-nemo`. It can be slow, fail, and forget nothing when it is restarted.
-"""
+demos and tests: `python -m flywheel_stand_ins nemo`. It can be slow, fail, and forget nothing when it is
+restarted."""

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError
-from flywheel.curation.lines import read_lines
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import QUARANTINE_FILE, ingest
 from flywheel.stages.label import LabelResult
 from flywheel.stores import open_store
+from flywheel.workloads.lines import read_lines
 from flywheel.workloads.markers import without_tokens
 from tests.unit.news_records import news_plan, news_record
 from tests.unit.properties.conversations import CLASSIFIED, GOOD_RECORDS, RECORDS

@@ -19,6 +19,7 @@ from flywheel.config import Config, Student
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
 from flywheel.config.student import CustomizerConfig
+from flywheel.jobs.settings import settle
 from flywheel.jobs.spec import (
     CUSTOMIZE_VERSION,
     EVALUATE_VERSION,
@@ -26,7 +27,6 @@ from flywheel.jobs.spec import (
     CustomizeSpec,
     EvaluateSpec,
 )
-from flywheel.students.settings import settle
 
 SPEC_SUFFIX = ".spec.json"
 

@@ -19,13 +19,13 @@ from pydantic import BaseModel
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, JobError
 from flywheel.evaluation.icl import estimate, with_examples
+from flywheel.jobs.settings import settle
 from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
 from flywheel.stages.customize import short_prompt_for
 from flywheel.stages.evaluate import Speed, keep_evaluation, read_eval_records, read_training_records
 from flywheel.students.comparing import compare, teacher_calls
-from flywheel.students.settings import settle
 from flywheel.workloads.tool_calls import normal_text, parse_calls
 
 log = logging.getLogger(__name__)

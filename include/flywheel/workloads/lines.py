@@ -21,7 +21,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.common.errors import ArtifactError
-from flywheel.curation.texts import shared_ends
+from flywheel.common.shared_text import shared_ends
 
 PROMPTS_FILE = "prompts.json"
 # What so few characters share may be chance, and is not worth a name.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flywheel.curation.lines import SharedPrompt, shared_prompt
+from flywheel.workloads.lines import SharedPrompt, shared_prompt
 
 # Records of a training set that the form is taken from: the first ones, whatever the size of a candidate.
 LOOKED_AT = 1000
