@@ -64,7 +64,7 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry include dags plugins
-	$(BIN)/deptry tests benchmarks scripts --ignore DEP002,DEP004
+	$(BIN)/deptry tests benchmarks scripts examples --ignore DEP002,DEP004
 	$(BIN)/python scripts/dead_code.py
 
 test-unit: install-dev

@@ -17,7 +17,7 @@ from flywheel.cli.main import app
 from flywheel.config.loading import validate_config
 
 PROJECT = Path(__file__).resolve().parents[2]
-PAGES = [*PROJECT.glob("*.md"), *sorted(PROJECT.glob("docs/*.md"))]
+PAGES = [*PROJECT.glob("*.md"), *sorted(PROJECT.glob("docs/*.md")), PROJECT / "examples/README.md"]
 # What a block of a config stands beside: `8b` is a student of docs/kubernetes.md.
 BESIDE: dict[str, Any] = {
     "artifacts": {"root": "s3://bucket"},

@@ -1,0 +1,63 @@
+"""The wheel turned once in this process, as `flywheel plan`, `label`, ..., `promote` do it, one by one."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flywheel.config.loading import project_home, validate_config
+from flywheel.report import Report, read_report, render_markdown
+from flywheel.runs.plan import make_plan
+from flywheel.runs.run import Run
+from flywheel.runtimes.job_command import run_job
+from flywheel.stages import pipeline
+
+
+def folder_of(name: str) -> Path:
+    """Return where an example leaves what it makes: its first argument, else state/examples/NAME."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else project_home() / "state/examples"
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    return (folder / name).resolve()
+
+
+def turn(folder: Path, config: dict[str, Any], *, night: datetime | None = None) -> Report:
+    """Turn the wheel once and return the run's report; what was done before is found.
+
+    Args:
+        folder: where records, artifacts and MLflow's database go.
+        config: sections of a config file.
+        night: the cutoff; a run sees what was known before it. None: now.
+    """
+    kept = {
+        "store": {"path": str(folder / "records.sqlite")},
+        "artifacts": {"root": str(folder / "artifacts")},
+        "mlflow_config": {
+            "tracking_uri": f"sqlite:///{folder.parent}/mlflow.db",
+            "artifact_location": str(folder.parent / "mlruns"),
+        },
+    }
+    cutoff = night or datetime.now(UTC).replace(microsecond=0)
+    plan = make_plan(
+        validate_config({**kept, **config}, "the example"),
+        run_id=f"night-{cutoff:%Y-%m-%d-%H%M%S}",
+        cutoff=cutoff,
+    )
+    run = Run.create(plan)
+    pipeline.label(run)
+    pipeline.ingest(run)
+    pipeline.curate(run)
+    for student in plan.untrained:
+        run_job("evaluate", pipeline.write_spec(run, "base_eval", student))
+    for candidate in run.candidates:
+        for kind in ("customize", "evaluate"):
+            run_job(kind, pipeline.write_spec(run, kind, candidate.student, candidate.size))
+    pipeline.score(run)
+    pipeline.promote(run)
+    return read_report(run.root, run.run_id)
+
+
+def tell(text: str | Report) -> None:
+    """Print a line, or a report's table and verdict."""
+    sys.stdout.write((text if isinstance(text, str) else render_markdown(text)) + "\n")

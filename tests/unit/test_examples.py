@@ -1,0 +1,37 @@
+"""Each example runs, offline, and ends in a figure that makes sense."""
+
+from pathlib import Path
+
+import pytest
+
+from examples import own_data, research, sentiment
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder that they share, as MLflow's database is made once."""
+    return tmp_path_factory.mktemp("examples")
+
+
+def place(folder: Path, name: str) -> Path:
+    (folder / name).mkdir(exist_ok=True)
+    return folder / name
+
+
+def test_own_data_ends_in_a_champion(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = own_data.main(place(folder, "own_data"))
+    assert 0.8 < best < 1.0
+    assert f"Best Weighted F1: {best:.3f}" in capsys.readouterr().out
+    assert (folder / "own_data/artifacts/champions/tickets/desk").is_dir()
+
+
+def test_a_research_script_reads_a_finished_night(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needed = research.main(place(folder, "own_data"))
+    assert needed in research.SIZES[1:]
+    assert f"{needed:,} records are enough" in capsys.readouterr().out
+
+
+def test_a_second_workload_asks_its_teacher(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = sentiment.main(place(folder, "sentiment"))
+    assert 0.7 < best < 1.0
+    assert "Neutral: F1" in capsys.readouterr().out
