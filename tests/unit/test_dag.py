@@ -249,6 +249,19 @@ def test_what_nobody_needs_is_removed_by_a_dag_of_its_own_where_the_config_says_
         assert bag.dags["flywheel_prune"].schedule.expression == "30 4 * * 0"
 
 
+@pytest.mark.parametrize("cron", ["30 1 * * *", None])
+def test_a_night_of_production_is_looked_at_by_a_dag_of_its_own_where_the_config_says_when(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cron: str | None
+) -> None:
+    write_config(tmp_path, monkeypatch, serving={"watch": {"cron": cron}})
+    bag = DagBag(str(DAG_FILE.with_name("flywheel_watch.py")), safe_mode=False)
+    assert not bag.import_errors
+    assert set(bag.dags) == ({"flywheel_watch"} if cron else set())
+    if cron:
+        (task,) = bag.dags["flywheel_watch"].tasks
+        assert [outlet.name for outlet in task.outlets] == ["flywheel-drift"]
+
+
 def test_examples_in_prompts_are_a_task_where_the_config_has_them(
     dag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

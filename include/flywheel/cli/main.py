@@ -19,6 +19,7 @@ from flywheel.config.private import UMASK
 from flywheel.forgetting.commands import forget, prune
 from flywheel.promotion.commands import champion_commands, hold_commands, timeline
 from flywheel.serving.command import serve
+from flywheel.stages.watch_command import watch
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -78,6 +79,7 @@ def _options(
 
 
 app.command(rich_help_panel=WHEEL)(serve)
+app.command(rich_help_panel=WHEEL)(watch)
 
 
 # -- the wheel -----------------------------------------------------------------------------------------

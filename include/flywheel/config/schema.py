@@ -212,6 +212,7 @@ class NotificationsConfig(Section):
     on_promotion: tuple[Notifier, ...] = ()
     on_worse_champion: tuple[Notifier, ...] = ()
     on_warning: tuple[Notifier, ...] = ()
+    on_drift: tuple[Notifier, ...] = ()
 
 
 class Config(Section):

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from flywheel.config.clock import ClockSection
 from flywheel.config.section import Section
 
 
@@ -58,6 +59,16 @@ class VllmServer(Section):
     )
 
 
+class WatchConfig(ClockSection):
+    """When a night of production is looked at: the audit labelled, drift looked for (docs/production.md)."""
+
+    cron: str | None = Field(
+        None,
+        description="When the DAG flywheel_watch runs, such as '30 1 * * *': once a day; null: only "
+        "`flywheel watch` does.",
+    )
+
+
 class ServingConfig(Section):
     """How `flywheel serve` answers; without keys it listens on this machine alone."""
 
@@ -107,6 +118,7 @@ class ServingConfig(Section):
         description="Share of the students' answers, drawn at random, that the teacher is asked at night: "
         "what agreement in production is known by. Needs log: all.",
     )
+    watch: WatchConfig = WatchConfig()
 
     def server_for(self, student: str, *, classifies: bool) -> VllmServer | None:
         """Return the vLLM that answers for a student; None: our own engine does."""

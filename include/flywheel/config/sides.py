@@ -48,9 +48,12 @@ _TABLE: dict[Side, dict[str, str]] = {
         "customization_enabled name family weights",
         "nims.customizer_configs": "target gpus max_seq_length micro_batch_size training_precision "
         "num_nodes tensor_parallel_size data_parallel_size use_sequence_parallel",
-        "serving": "port batch_size wait_ms most_waiting follow_seconds log log_folder audit",
-        "serving.keys": "name sha256",
+        "serving": "port url switch_seconds batch_size wait_ms most_waiting engine timeout_seconds "
+        "follow_seconds log log_folder audit",
+        "serving.keys": "name sha256 connection models per_minute at_once",
+        "serving.vllm": "student url connection folder",
         "serving.cascade": "agreement",
+        "serving.watch": "cron time_zone",
         "source": "path kind format time_zone time_format known_after stale_after max_unpacked_gb max_ratio",
         "source.columns": "text timestamp human_label",
         "teacher": "model connection base_url key_header concurrency adaptive timeout_seconds max_attempts "
@@ -86,6 +89,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "notifications.on_promotion": "notifier arguments",
         "notifications.on_worse_champion": "notifier arguments",
         "notifications.on_warning": "notifier arguments",
+        "notifications.on_drift": "notifier arguments",
         "mlflow_config": "tracking_uri experiment_name_prefix artifact_location enabled",
         "logging_config": "level",
         "api": "token_required max_body_kb max_records_mb reads_per_minute writes_per_minute",

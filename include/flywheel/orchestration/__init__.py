@@ -32,6 +32,7 @@ from flywheel.orchestration.tasks import (
     serve,
     sweep,
 )
+from flywheel.orchestration.watching import watch, watch_schedule
 
 # Whatever loads the DAG runs the tasks: their logs hold no secret.
 install()
@@ -61,4 +62,6 @@ __all__ = [
     "score",
     "serve",
     "sweep",
+    "watch",
+    "watch_schedule",
 ]

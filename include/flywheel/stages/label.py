@@ -153,7 +153,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         seed=config.data_split_config.random_seed,
     )
     gate_check = max(FIRST_GATE_CHECK, teacher.gate.min_records)
-    with _only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
+    with only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
         spending = Spending(teacher.budget, teacher.prices, path=sums_file(config.store), run_id=plan.run_id)
         aside = folder / f".{RECORDS_FILE}.aside"
         with (
@@ -314,6 +314,12 @@ def _headlines(plan: Plan, quarantine: Quarantine, read: Counter[str], spans: Sp
         yield from read_headlines(
             source, quarantine, key=key, before=plan.cutoff, counts=read, span=spans.of(key, source)
         )
+    if plan.config.serving.log == "all":
+        from flywheel.stages.watch import production_texts
+
+        yield from production_texts(
+            plan.config, plan.workload, (plan.workload_id, plan.client_id), plan.cutoff
+        )
 
 
 def _run(
@@ -385,7 +391,7 @@ def _run(
 
 
 @contextmanager
-def _only_one(store: StoreConfig) -> Iterator[None]:
+def only_one(store: StoreConfig) -> Iterator[None]:
     """Hold the lock of labelling into a store; a process that dies lets go of it."""
     path = _beside_lock(store, "lock")
     path.parent.mkdir(parents=True, exist_ok=True)

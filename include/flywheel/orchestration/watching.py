@@ -1,0 +1,53 @@
+"""The task that looks at a night of production, and what it tells: an asset event, and notifiers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, get_current_context, task
+
+from flywheel.config import Config
+from flywheel.orchestration.notifications import notify
+
+# DAGs that should hear of drift are scheduled on this alias, or on a workload's `drift_uri`.
+DRIFT = AssetAlias("flywheel-drift")
+
+
+def drift_uri(workload_id: str, client_id: str) -> str:
+    """Return the asset URI that gets an event when a champion has drifted: `schedule.asset` may name it."""
+    return f"x-flywheel://drift/{quote(workload_id)}/{quote(client_id, safe='')}"
+
+
+def watch_schedule(config: Config | None) -> Any:
+    """Return when a night of production is looked at; None where the config leaves that to a person."""
+    clock = config.serving.watch if config else None
+    if clock is None or not clock.cron:
+        return None
+    return CronTriggerTimetable(clock.cron, timezone=clock.time_zone, run_immediately=timedelta(0))
+
+
+@task(outlets=[DRIFT], max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))
+def watch() -> list[str]:
+    """Have the audit labelled and counted, and look for drift, for the config and its experiments."""
+    from flywheel.forgetting.everywhere import configs
+    from flywheel.runtimes.context import cutoff_of
+    from flywheel.stages.watch import watch as look
+
+    context, told = get_current_context(), []
+    for config in configs():
+        if config.serving.log == "none":
+            continue
+        night = look(config, cutoff_of(context))
+        if night.alarms:
+            facts: dict[str, Any] = {
+                "champion": night.champion,
+                "adapter": night.adapter,
+                "alarms": night.alarms,
+            }
+            uri = drift_uri(night.workload_id, night.client_id)
+            context["outlet_events"][DRIFT].add(Asset(uri), extra=facts)
+            notify(config.notifications.on_drift, context, **facts)
+        told.append(night.line())
+    return told
