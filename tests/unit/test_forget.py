@@ -76,7 +76,7 @@ def test_the_command_lists_first_and_removes_nothing_without_a_yes(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = two_clients(home, monkeypatch, (GONE,))
-    monkeypatch.setattr("flywheel.forgetting.everywhere.configs", lambda *_: [config])
+    monkeypatch.setattr("flywheel.config.everywhere.configs", lambda *_: [config])
     before = bytes_of(home / "artifacts")
     asked = CliRunner().invoke(app, ["forget", "--client", GONE], input="n\n")
     assert asked.exit_code == 1 and "store" in asked.output and "for good" in asked.output

@@ -17,8 +17,8 @@ from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.cli.main import app
 from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
+from flywheel.config.everywhere import configs
 from flywheel.config.schema import ArtifactsConfig
-from flywheel.forgetting.everywhere import configs
 from flywheel.forgetting.prune import PruneError, prune
 from flywheel.promotion.champion import Champion
 from flywheel.runs.run import Run
@@ -248,7 +248,7 @@ def test_the_command_only_lists_without_a_yes(
 ) -> None:
     write_dataset(ArtifactRoot(config.artifacts.root), seed=8)
     age(tmp_path / "artifacts", 40)
-    monkeypatch.setattr("flywheel.forgetting.everywhere.configs", lambda *_: [config])
+    monkeypatch.setattr("flywheel.config.everywhere.configs", lambda *_: [config])
     listed = CliRunner().invoke(app, ["prune"])
     assert listed.exit_code == 0 and f"datasets/{dataset(8)}" in listed.output
     assert "nobody needs 1 of artifacts" in listed.output and there(config)["datasets"] == {dataset(8)}

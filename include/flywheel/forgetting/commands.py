@@ -17,8 +17,8 @@ def forget(
     config: ConfigOption = None,
 ) -> None:
     """Remove all that is kept of a client: it is listed first, then you are asked."""
+    from flywheel.config.everywhere import configs
     from flywheel.forgetting.base import Whose
-    from flywheel.forgetting.everywhere import configs
     from flywheel.forgetting.forget import find
     from flywheel.forgetting.forget import forget as remove
 
@@ -46,7 +46,7 @@ def prune(
     config: ConfigOption = None,
 ) -> None:
     """List, or remove, what no run, champion or hold needs and is older than `retention` says."""
-    from flywheel.forgetting.everywhere import configs
+    from flywheel.config.everywhere import configs
     from flywheel.forgetting.prune import prune as remove
 
     for one in configs(config):

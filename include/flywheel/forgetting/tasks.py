@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from airflow.sdk import task
 
-from flywheel.forgetting.everywhere import configs
+from flywheel.config.everywhere import configs
 
 
 @task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))

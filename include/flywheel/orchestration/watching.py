@@ -31,7 +31,7 @@ def watch_schedule(config: Config | None) -> Any:
 @task(outlets=[DRIFT], max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))
 def watch() -> list[str]:
     """Have the audit labelled and counted, and look for drift, for the config and its experiments."""
-    from flywheel.forgetting.everywhere import configs
+    from flywheel.config.everywhere import configs
     from flywheel.runtimes.context import cutoff_of
     from flywheel.stages.watch import watch as look
 
