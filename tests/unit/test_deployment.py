@@ -17,6 +17,7 @@ import yaml
 
 from flywheel.common.redaction import is_secret_name
 from flywheel.config.kubernetes import KubernetesConfig
+from flywheel.config.loading import validate_config
 from flywheel.config.secrets import has_userinfo
 
 PROJECT = Path(__file__).parents[2]
@@ -31,6 +32,8 @@ LOCKS = sorted(PROJECT.glob("requirements*.txt"))
 def documents() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in MANIFESTS:
         for document in yaml.safe_load_all(path.read_text()):
+            if "kind" not in document:  # a config of flywheel's own
+                continue
             yield str(path.relative_to(DOCKER)), document
 
 
@@ -189,8 +192,9 @@ def test_the_namespace_takes_restricted_pods_alone() -> None:
 
 def test_no_overlay_opens_a_service_or_grants_more() -> None:
     for path, document in documents():
+        if document["kind"] == "Service":  # the endpoint's, inside the cluster: it asks for a key
+            assert "overlays/serving/" in path and "type" not in document["spec"], path
         assert document["kind"] not in {
-            "Service",
             "Ingress",
             "Secret",
             "ClusterRole",
@@ -204,6 +208,53 @@ def test_no_overlay_opens_a_service_or_grants_more() -> None:
             assert not (is_secret_name(name) and isinstance(value, str)), f"{path}{key}"
         if document["kind"] == "Role":
             assert all("*" not in [*rule["verbs"], *rule["resources"]] for rule in document["rules"])
+
+
+def serving(kind: str) -> list[dict[str, Any]]:
+    found = [each for path, each in documents() if "overlays/serving/" in path]
+    return [each for each in found if each["kind"] == kind]
+
+
+def test_the_endpoint_s_pods_are_restricted_and_tell_warm_from_alive() -> None:
+    (deployment,) = serving("Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    version = re.search(r'^version = "(.*)"', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None and container["image"] == f"flywheel-student:{version[1]}"
+    assert pod["securityContext"]["runAsNonRoot"] is True and not pod["automountServiceAccountToken"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    paths = {name: container[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe")}
+    assert paths == {"livenessProbe": "/health/live", "readinessProbe": "/health/ready"}
+    # Requests on their way end before the pod does: uvicorn waits 30 seconds for them.
+    assert pod["terminationGracePeriodSeconds"] > container["lifecycle"]["preStop"]["sleep"]["seconds"] + 30
+    artifacts = [each for each in container["volumeMounts"] if each["name"] == "artifacts"]
+    assert all(each["readOnly"] for each in artifacts)
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_the_endpoint_s_replicas_are_kept_and_scaled_by_a_metric_that_it_has() -> None:
+    from flywheel.serving.metrics import Metrics
+
+    (scaler,), (budget,) = serving("HorizontalPodAutoscaler"), serving("PodDisruptionBudget")
+    name = scaler["spec"]["metrics"][0]["pods"]["metric"]["name"]
+    assert f"\n{name} 0.0" in Metrics().exposition({}).decode()
+    assert scaler["spec"]["minReplicas"] > budget["spec"]["minAvailable"] >= 1
+    labels = serving("Deployment")[0]["spec"]["template"]["metadata"]["labels"]
+    assert {tuple(each["spec"]["selector"].items()) for each in serving("Service")} == {tuple(labels.items())}
+    assert any(each["spec"].get("clusterIP") == "None" for each in serving("Service"))
+
+
+def test_the_endpoint_s_config_is_one_and_asks_for_a_key() -> None:
+    text = (DOCKER / "kubernetes/overlays/serving/config.yaml").read_text()
+    config = validate_config(yaml.safe_load(text), "config.yaml")
+    assert config.serving.keys and all(key.connection for key in config.serving.keys)
+    (policy,) = serving("NetworkPolicy")
+    assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == [config.serving.port]
 
 
 def test_no_policy_lets_others_in_but_to_the_port_that_asks_for_a_login() -> None:
