@@ -42,26 +42,45 @@ def open_spec(folder: Path, **changes: Any) -> CustomizeSpec:
     return CustomizeSpec(**{**settings, **changes})
 
 
-def validation_says(monkeypatch: pytest.MonkeyPatch, text: list[bool], full: list[bool]) -> list[str]:
+def validation_says(
+    monkeypatch: pytest.MonkeyPatch, text: list[bool], full: list[bool], untrained: list[bool] | None = None
+) -> list[str]:
     """Have validation say so; return the list to which each examined form is added."""
     asked: list[str] = []
 
     def right(root: Any, spec: Any, made: Any, records: Any) -> list[bool]:
-        asked.append("text" if made.short_prompt else "full")
-        return text if made.short_prompt else full
+        form = "untrained" if made is None else "text" if made.short_prompt else "full"
+        asked.append(form)
+        return {"untrained": untrained or [True] * 40, "text": text, "full": full}[form]
 
     monkeypatch.setattr(stage, "_right", right)
     return asked
 
 
-def test_the_text_alone_is_taken_where_whole_prompts_are_not_shown_to_be_better(folder: Path) -> None:
+def test_both_forms_are_trained_and_compared_where_a_student_can_read_instructions(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        stage, "_constant", lambda records: [False] * len(records)
+    )  # so that both are trained
+    monkeypatch.setattr(stage, "LEVEL", 0.5)
     spec = open_spec(folder)
     made = customize(spec)
     choice = made.prompt_choice
-    assert choice is not None and choice.form == "text" and choice.p_value > stage.LEVEL
-    assert (choice.asked, choice.trained_on) == (40, 24)
+    assert choice is not None and choice.asked == 40 and choice.trained_on == 24
+    assert choice.form == ("full" if choice.p_value <= 0.5 else "text")
+    assert made.adapter == spec.with_prompt(choice.form).key
+    assert len(choice.compared) == 2 and choice.reason in made.notes
+
+
+def test_a_student_that_cannot_read_instructions_is_asked_the_text_alone_untried(folder: Path) -> None:
+    spec = open_spec(folder)
+    made = customize(spec)
+    choice = made.prompt_choice
+    assert choice is not None and (choice.form, choice.asked) == ("text", 0)
     assert made.short_prompt is not None and made.adapter == spec.with_prompt("text").key
-    assert choice.reason in made.notes and "the text alone" in choice.reason
+    assert choice.reason in made.notes and "the instructions tell it nothing" in choice.reason
+    assert not ArtifactRoot(spec.artifact_root).find("adapters", spec.trainings[-1].key)
 
 
 def test_whole_prompts_are_taken_where_validation_shows_that_they_are_better(
@@ -98,7 +117,7 @@ def test_whole_prompts_are_not_even_trained_where_no_student_could_be_shown_to_b
 def test_a_student_chooses_once_for_all_its_sizes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = validation_says(monkeypatch, text=[False] * 40, full=[True] * 40)
     made = [customize(open_spec(folder, size=size)) for size in (24, 48, 24)]
-    assert asked == ["text", "full"]
+    assert asked == ["text", "untrained", "full"]
     assert {one.prompt_choice.form for one in made if one.prompt_choice} == {"full"}
     assert made[0].prompt_choice == made[1].prompt_choice and made[2].found
 

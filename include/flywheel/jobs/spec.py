@@ -29,7 +29,7 @@ CUSTOMIZE_VERSION = 2
 EVALUATE_VERSION = 7
 SHORT_PROMPT_VERSION = "text 1"
 ICL_VERSION = "own line 1"  # of how examples stand in prompts
-PROMPT_CHOICE_VERSION = 1
+PROMPT_CHOICE_VERSION = 2
 # Records that a choice between the forms of a prompt is made with, at most: more of them cost, and what the
 # whole prompt is worth falls with their number (docs/training.md).
 MOST_CHOSEN_WITH = 1000

@@ -5,8 +5,12 @@ each student, with the records of its smallest size (1,000 at most): what instru
 the records is most where the records are fewest. Both answer the validation slice; whole prompts are taken
 where they agree more often with the teacher than chance explains, by McNemar's exact test on the records that
 one of the two alone has right (McNemar 1947; Dietterich, Neural Computation 10, 1998), two-sided at 5 %.
-Where even a student without a mistake could not pass that test, nothing is trained. The calibration slice and
-the eval set are not looked at.
+
+Whole prompts are not even trained where they cannot matter. What all prompts share is the same for every
+record, so it tells a student something only if the student can read it before any training: one that,
+untrained, chooses no better with the instructions than the most frequent answer would, by the same test,
+learns all that it knows from the records. Nor are they where even a student without a mistake could not
+pass the test. The calibration slice and the eval set are not looked at.
 """
 
 from __future__ import annotations
@@ -97,22 +101,29 @@ def _choose(root: ArtifactRoot, spec: CustomizeSpec) -> PromptChoice:
     short = customize(spec.with_prompt("text", spec.chosen_with))
     records = read_records(root.fetch("datasets", spec.dataset) / "val.jsonl", MOST_ASKED)
     text = _right(root, spec, short, records)
-    common = {"trained_on": spec.chosen_with, "dataset": spec.dataset}
+    common = {"trained_on": spec.chosen_with, "dataset": spec.dataset, "compared": (short.adapter,)}
     wrong = text.count(False)
     if _p_value(wrong, 0) > LEVEL:
         return PromptChoice(
             form="text",
             reason=f"asked the text alone: on the {len(records)} validation records it makes "
             f"{wrong} mistakes, too few for whole prompts to be shown to be better",
-            compared=(short.adapter,),
+            seconds=time.monotonic() - started,
+            **common,
+        )
+    untrained, constant = _right(root, spec, None, records), _constant(records)
+    if _p_value(*_won(untrained, constant)) > LEVEL:
+        return PromptChoice(
+            form="text",
+            reason=f"asked the text alone: untrained, it answers {sum(untrained)} of the {len(records)} "
+            f"validation records as the teacher did and one answer for all of them {sum(constant)}, so the "
+            "instructions tell it nothing",
             seconds=time.monotonic() - started,
             **common,
         )
     whole = customize(spec.with_prompt("full", spec.chosen_with))
     full = _right(root, spec, whole, records)
-    only_full = sum(one and not other for one, other in zip(full, text, strict=True))
-    only_text = sum(one and not other for one, other in zip(text, full, strict=True))
-    p_value = _p_value(only_full, only_text)
+    p_value = _p_value(*_won(full, text))
     form = "full" if p_value <= LEVEL else "text"
     asked = "whole prompts" if form == "full" else "the text alone"
     than = (
@@ -129,16 +140,19 @@ def _choose(root: ArtifactRoot, spec: CustomizeSpec) -> PromptChoice:
         reason=f"asked {asked}: with {spec.chosen_with} records, {sum(text)} of {len(records)} validation "
         f"answers agree with the teacher's by the text alone and {sum(full)} by whole prompts, {than} "
         f"(McNemar, p {p_value:.2g})",
-        compared=(short.adapter, whole.adapter),
         seconds=time.monotonic() - started,
-        **common,
+        **{**common, "compared": (short.adapter, whole.adapter)},
     )
 
 
 def _right(
-    root: ArtifactRoot, spec: CustomizeSpec, made: CustomizeResult, records: Sequence[dict[str, Any]]
+    root: ArtifactRoot, spec: CustomizeSpec, made: CustomizeResult | None, records: Sequence[dict[str, Any]]
 ) -> list[bool]:
-    """Return which validation records a trained student answers as the teacher did."""
+    """Return which validation records a student answers as the teacher did.
+
+    Args:
+        made: its training; None: it is untrained, and asked whole prompts.
+    """
     from flywheel.students.adapter import load_adapter
     from flywheel.students.compile_cache import compile_cache
     from flywheel.students.loading import load_student, prepare_process
@@ -148,12 +162,25 @@ def _right(
     assert spec.answers is not None
     device = prepare_process()
     student = load_student(spec.student, device)
-    model = load_adapter(student.model, root.fetch("adapters", made.adapter))
+    model, short = student.model, made.short_prompt if made else None
+    if made is not None:
+        model = load_adapter(model, root.fetch("adapters", made.adapter))
     with compile_cache(root, device.type):
-        given = chosen_answers(
-            model, student.chat, spec.student, records, spec.answers, made.short_prompt, _BATCH
-        )
+        given = chosen_answers(model, student.chat, spec.student, records, spec.answers, short, _BATCH)
     return [answer == teachers_answer(record) for answer, record in zip(given, records, strict=True)]
+
+
+def _constant(records: Sequence[dict[str, Any]]) -> list[bool]:
+    """Return which records their most frequent answer is right for."""
+    answers = [teachers_answer(record) for record in records]
+    most = max(sorted(set(answers)), key=answers.count)
+    return [answer == most for answer in answers]
+
+
+def _won(one: Sequence[bool], other: Sequence[bool]) -> tuple[int, int]:
+    """Return how many records the one alone has right, and how many the other alone."""
+    pairs = list(zip(one, other, strict=True))
+    return pairs.count((True, False)), pairs.count((False, True))
 
 
 def _p_value(won: int, lost: int) -> float:
