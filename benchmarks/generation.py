@@ -6,7 +6,9 @@ Random weights of a Llama's shape, bf16; a prompt of 1,150 shared and 70 own tok
 sdpa attention and its dynamic cache, in batches of 64 and 256, the faster of which counts. `ratio` is at
 512 prompts. `same_tokens_fp32` compares both on a 4-layer model in fp32. `choosing` is the seconds in which
 512 prompts are answered by one of 5 labels of 6 tokens (`evaluation_config.decoding: labels`), and `generate`
-by it: other answers than free ones, of as many prompts.
+by it: other answers than free ones, of as many prompts. `short`: 4,096 prompts of 36 own tokens and nothing
+shared, answers a second of free answers and of a choice, by the batch; `found` is the size that an evaluation
+takes by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import torch
 
 from benchmarks import gpu_common as common
 from benchmarks.gpu_shapes import SHAPES
-from flywheel.students.gpu.backend import gpu_choices
+from flywheel.students.gpu.backend import gpu_answers, gpu_choices
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.layout import Adapter, Weights
 from flywheel.students.label_trie import LabelTrie
@@ -65,6 +67,7 @@ def measure(shape: str, repeats: int) -> dict[str, Any]:
         "ratio": seconds["512"]["ratio"],
         "unit": "s per 512 prompts of 8 new tokens",
         "by_prompts": seconds,
+        "short": short_answers(model),
         "choosing": choosing(model, prompts, seconds["512"]["generate"]),
         "same_tokens_fp32": same_tokens(shape),
         "machine": common.machine(),
@@ -118,6 +121,30 @@ def choosing(model: Any, prompts: Sequence[Tokens], peers: dict[int, float]) -> 
         seconds.append(sum(answers.batch_seconds))
     best = round(min(seconds[1:]), 4)
     return {"ours": best, "ratio": round(min(peers.values()) / best, 1)}
+
+
+def short_answers(model: Any, count: int = 4096) -> list[dict[str, Any]]:
+    """Return the answers a second to short prompts, by the batch; the size that is found comes last."""
+    _, samples = common.make_samples(count, model.config.vocab_size, seed=3, short=True)
+    prompts = [sample.prompt for sample in samples]
+    trie = LabelTrie([sample.answer for sample in samples[:5]])
+    rows = []
+    for batch in (256, 512, 1024, 2048, None):
+        chosen = [gpu_choices(model, prompts, trie, batch_size=batch, force=True) for _ in range(2)]
+        free = gpu_answers(
+            model, prompts, frozenset({STOP}), max_new_tokens=NEW, batch_size=batch, force=True
+        )
+        assert free is not None
+        seconds = {"choosing": min(sum(one.batch_seconds) for one in chosen if one is not None)}
+        seconds["free"] = sum(free.batch_seconds)
+        rows.append(
+            {
+                "batch": free.batch_size if batch else [one.batch_size for one in (chosen[0], free) if one],
+                "found": batch is None,
+                **{f"{name}_per_s": round(count / taken) for name, taken in seconds.items()},
+            }
+        )
+    return rows
 
 
 def same_tokens(shape: str, count: int = 32) -> bool:

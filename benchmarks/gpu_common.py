@@ -15,17 +15,22 @@ from benchmarks.gpu_shapes import SHAPES
 from flywheel.students.gpu.layout import Architecture
 from flywheel.students.rows import Sample, Tokens
 
-PREFIX, OWN, ANSWER, RANK = 1150, 70, 6, 16
+# Tokens that a whole prompt shares with the others, and its own; a short one has the record's text alone.
+PREFIX, OWN, SHORT = 1150, 70, 36
+ANSWER, RANK = 6, 16
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def make_samples(count: int, vocabulary: int, seed: int = 0) -> tuple[Tokens, list[Sample]]:
-    """Return (prefix, samples) of random tokens."""
+def make_samples(
+    count: int, vocabulary: int, seed: int = 0, short: bool = False
+) -> tuple[Tokens, list[Sample]]:
+    """Return (prefix, samples) of random tokens; short prompts have no prefix."""
     rng = np.random.default_rng(seed)
-    prefix = rng.integers(10, vocabulary, PREFIX, dtype=np.int32)
+    own = SHORT if short else OWN
+    prefix = rng.integers(10, vocabulary, 0 if short else PREFIX, dtype=np.int32)
     samples = [
         Sample(
-            np.concatenate([prefix, rng.integers(10, vocabulary, OWN, dtype=np.int32)]),
+            np.concatenate([prefix, rng.integers(10, vocabulary, own, dtype=np.int32)]),
             rng.integers(10, vocabulary, ANSWER, dtype=np.int32),
         )
         for _ in range(count)

@@ -9,6 +9,7 @@ import torch
 from flywheel.students.gpu.layout import Architecture, Weights
 
 SHAPES = {
+    "135m": Architecture(30, 576, 1536, 9, 3, 64, 49152, 1e-5, False),  # SmolLM2-135M
     "1b": Architecture(16, 2048, 8192, 32, 8, 64, 128256, 1e-5, False),  # Llama-3.2-1B
     "3b": Architecture(28, 3072, 8192, 24, 8, 128, 128256, 1e-5, False),  # Llama-3.2-3B
     "8b": Architecture(32, 4096, 14336, 32, 8, 128, 128256, 1e-5, False),  # Llama-3.1-8B

@@ -1,10 +1,11 @@
 """All of table 1: 1B, 3B and 8B students on 5,000, 10,000 and 25,000 records, and each one's evaluation.
 
-    python -m benchmarks.table1 [--shapes 1b,3b,8b] [--sizes 5000,10000,25000] [--eval 1000] [--no-peers]
+    python -m benchmarks.table1 [--shapes 1b,3b,8b] [--sizes 5000,10000,25000] [--short] [--no-peers]
 
 Random weights of the real shapes and random tokens, through the functions that a job runs (`fine_tune`,
-batches of 64, dropout 0.1; `gpu_answers`, 8 tokens), the base model's evaluation included. Each shape is
-a process of its own, and its start is counted. The peers, TRL's SFTTrainer at its fastest setting and
+batches of 64, dropout 0.1; `gpu_answers`, 8 tokens), the base model's evaluation included. With `--short`
+the candidates see 36 own tokens instead of 1,150 shared and 70 own ones; the base model sees all. Each shape
+is a process of its own, and its start is counted. The peers, TRL's SFTTrainer at its fastest setting and
 `generate`, are measured for a few steps and extrapolated to the same work. `ratio` is their time by ours.
 """
 
@@ -20,10 +21,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import gpu_common as common
+from flywheel.students.rows import Tokens
 
 # TRL's fastest setting for each shape: what of 64 samples fits on 80 GB without gradient checkpointing.
 TRL_BATCH = {"1b": 16, "3b": 8, "8b": 4}
-SLICE = 256
 
 
 def main() -> None:
@@ -32,13 +33,15 @@ def main() -> None:
     parser.add_argument("--shapes", default="1b,3b,8b")
     parser.add_argument("--sizes", default="5000,10000,25000")
     parser.add_argument("--eval", type=int, default=1000, help="held-out records")
-    parser.add_argument("--batch", type=int, default=SLICE, help="prompts answered at once")
+    parser.add_argument("--batch", type=int, help="prompts answered at once; default: as many as fit")
+    parser.add_argument("--short", action="store_true", help="prompts of the record's text alone")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.sizes.split(",")]
     if arguments.part:
-        part = measure(arguments.shapes, sizes, arguments.eval, arguments.batch, not arguments.no_peers)
+        peers = not arguments.no_peers
+        part = measure(arguments.shapes, sizes, arguments.eval, arguments.batch, peers, arguments.short)
         print(json.dumps(part))
         return
     parts = [_in_a_process(shape) for shape in arguments.shapes.split(",")]
@@ -66,7 +69,9 @@ def _in_a_process(shape: str) -> dict[str, Any]:
     return part | {"ours_s": round(elapsed, 1)}
 
 
-def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: bool) -> dict[str, Any]:
+def measure(
+    shape: str, sizes: Sequence[int], held_out: int, batch: int | None, peers: bool, short: bool
+) -> dict[str, Any]:
     """Train and evaluate one shape at all sizes; return the seconds of each part."""
     import torch
 
@@ -78,14 +83,15 @@ def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: 
 
     started = time.perf_counter()
     vocabulary = SHAPES[shape].vocabulary
-    _, samples = common.make_samples(max(sizes) + held_out, vocabulary)
+    _, samples = common.make_samples(max(sizes) + held_out, vocabulary, short=short)
     prompts = [sample.prompt for sample in samples[-held_out:]]
+    whole = [sample.prompt for sample in common.make_samples(held_out, vocabulary, seed=1)[1]]
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     model = common.peer_model(shape, dtype).requires_grad_(False).eval()
     common.synchronize()
     start_s = time.perf_counter() - started
 
-    def answer(student: Any) -> float:
+    def answer(student: Any, prompts: Sequence[Tokens]) -> float:
         begun = time.perf_counter()
         # A stop that is hardly ever made, so that every answer has its 8 tokens.
         gpu_answers(student, prompts, frozenset({3}), max_new_tokens=8, batch_size=batch, force=True)
@@ -93,15 +99,15 @@ def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: 
         return time.perf_counter() - begun
 
     candidates: list[dict[str, Any]] = []
-    base_s = answer(model)
+    base_s = answer(model, whole)
     for size in sizes:
         begun = time.perf_counter()
         adapted = add_adapter(model, LoraConfig(adapter_dim=common.RANK), "random", seed=size)
-        config = TrainingConfig(batch_size=64, validations=0)
+        config = TrainingConfig(batch_size=64, epochs=1, validations=0)
         outcome = fine_tune(adapted, samples[:size], [], config, dropout=0.1, seed=size)
         common.synchronize()
         trained = time.perf_counter() - begun
-        evaluated = answer(adapted)
+        evaluated = answer(adapted, prompts)
         candidates.append(
             {
                 "size": size,
@@ -115,7 +121,7 @@ def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: 
     del model
     _clear()
     begun = time.perf_counter()
-    peer = _peer(shape, sizes, held_out) if peers and torch.cuda.is_available() else None
+    peer = _peer(shape, sizes, held_out, short) if peers and torch.cuda.is_available() else None
     return {
         "shape": shape,
         "start_s": round(start_s, 2),
@@ -129,7 +135,7 @@ def measure(shape: str, sizes: Sequence[int], held_out: int, batch: int, peers: 
     }
 
 
-def _peer(shape: str, sizes: Sequence[int], held_out: int) -> dict[str, Any]:
+def _peer(shape: str, sizes: Sequence[int], held_out: int, short: bool) -> dict[str, Any]:
     """Measure a few steps of TRL and a batch of `generate`, and extrapolate."""
     import torch
 
@@ -138,9 +144,11 @@ def _peer(shape: str, sizes: Sequence[int], held_out: int) -> dict[str, Any]:
     from benchmarks.training import trl_steps
 
     setting = {"batch": TRL_BATCH[shape], "gradient_checkpointing": False, "use_liger_kernel": True}
-    (run,) = trl_steps(shape, 2, [setting])
+    if short:
+        setting |= {"batch": 64}
+    (run,) = trl_steps(shape, 2, [setting], short)
     model = common.peer_model(shape, torch.bfloat16).eval()
-    _, samples = common.make_samples(64, SHAPES[shape].vocabulary)
+    _, samples = common.make_samples(64, SHAPES[shape].vocabulary, short=short)
     batch_s = timed(lambda: generate(model, [sample.prompt for sample in samples], 64), 3)
     steps = sum(math.ceil(size / 64) for size in sizes)
     evaluate_s = (len(sizes) + 1) * held_out / 64 * batch_s

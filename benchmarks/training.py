@@ -1,12 +1,13 @@
 """A training step of 64 samples, beside TRL's SFTTrainer and prefix-grouper in the same run.
 
-    python -m benchmarks.training [--shape 1b] [--samples 64] [--peers trl,prefix-grouper] [--steps 5]
+    python -m benchmarks.training [--shape 1b] [--short] [--peers trl,prefix-grouper] [--steps 5]
 
 Random weights of a Llama's shape, bf16, LoRA r = 16 on all linear layers, dropout off; a prompt of 1,150
-shared and 70 own tokens and an answer of 6, on which alone the loss is. `ratio` is the fastest TRL's time
-by ours, both at steps of 64 samples. `share` is the arithmetic that is needed (see `needed_flops`) over the
-bf16 matmul rate measured in the same run. `wide` is ours with 256 samples a step, given for 64 of them: not
-the same step, but what a batch of 256 costs.
+shared and 70 own tokens and an answer of 6, on which alone the loss is. With `--short` prompts are 36 own
+tokens, and `by_whole` is records a second by those of the whole prompt, in the same run. `ratio` is the
+fastest TRL's time by ours, both at steps of 64 samples. `share` is the arithmetic that is needed (see
+`needed_flops`) over the bf16 matmul rate measured in the same run. `wide` is ours with 256 samples a step,
+given for 64 of them: not the same step, but what a batch of 256 costs.
 """
 
 from __future__ import annotations
@@ -39,34 +40,43 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=list(SHAPES), default="1b")
-    parser.add_argument("--samples", type=int, default=BATCH, help="samples a step for ours")
+    parser.add_argument("--short", action="store_true", help="prompts of the record's text alone")
     parser.add_argument("--peers", default="trl,prefix-grouper")
     parser.add_argument("--steps", type=int, default=5)
     arguments = parser.parse_args()
-    print(
-        json.dumps(measure(arguments.shape, arguments.samples, arguments.peers.split(","), arguments.steps))
-    )
+    peers = arguments.peers.split(",")
+    print(json.dumps(measure(arguments.shape, arguments.short, peers, arguments.steps)))
 
 
-def measure(shape: str, samples: int, peers: list[str], steps: int) -> dict[str, Any]:
+def measure(shape: str, short: bool, peers: list[str], steps: int) -> dict[str, Any]:
     """Return the benchmark's result."""
     ceiling = common.matmul_ceiling()
-    ours = our_step(shape, samples, steps=steps, ceiling=ceiling)
+    both = {}
+    for name, samples, dropout in (
+        ("ours", BATCH, 0.0),
+        ("wide", 4 * BATCH, 0.0),
+        ("with_dropout", BATCH, 0.1),
+    ):
+        both[name] = our_step(shape, samples, steps=steps, dropout=dropout, ceiling=ceiling, short=short)
+        if short:
+            whole = our_step(shape, samples, steps=steps, dropout=dropout, ceiling=ceiling)
+            both[name]["whole"] = whole
+            both[name]["by_whole"] = round(whole["ms_per_64"] / both[name]["ms_per_64"], 2)
     result: dict[str, Any] = {
-        "name": f"training-{shape}",
+        "name": f"training-{shape}{'-short' if short else ''}",
         "unit": f"ms per {BATCH} samples",
-        "ours": ours["ms_per_64"],
-        "ours_detail": ours,
-        "wide": our_step(shape, 4 * BATCH, steps=steps, ceiling=ceiling) if shape == "1b" else None,
-        "with_dropout": our_step(shape, samples, dropout=0.1, steps=steps, ceiling=ceiling),
+        "ours": both["ours"]["ms_per_64"],
+        "ours_detail": both["ours"],
+        "wide": both["wide"],
+        "with_dropout": both["with_dropout"],
         "ceiling_tflops": round(ceiling, 1),
     }
     if "trl" in peers:
-        result["trl"] = trl_steps(shape, steps)
+        result["trl"] = trl_steps(shape, steps, short=short)
         times = [run["ms_per_64"] for run in result["trl"] if run["ms_per_64"]]
         result["peer"] = min(times) if times else None
         result["ratio"] = round(result["peer"] / result["ours"], 2) if times else None
-    if "prefix-grouper" in peers:
+    if "prefix-grouper" in peers and not short:
         result["prefix_grouper"] = prefix_grouper_step(shape, steps)
     return result | {"machine": common.machine(), "peak_rss_mb": round(common.peak_rss_mb())}
 
@@ -77,15 +87,18 @@ def our_step(
     steps: int = 5,
     dropout: float = 0.0,
     ceiling: float | None = None,
+    short: bool = False,
 ) -> dict[str, Any]:
     """Time our step and give its memory back."""
     try:
-        return _our_step(shape, samples, steps, dropout, ceiling)
+        return _our_step(shape, samples, steps, dropout, ceiling, short)
     finally:
         clear()
 
 
-def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: float | None) -> dict[str, Any]:
+def _our_step(
+    shape: str, samples: int, steps: int, dropout: float, ceiling: float | None, short: bool
+) -> dict[str, Any]:
     """Time our step: gradients to zero, forward, backward, clipping, AdamW, packing the adapter."""
     arch, device = SHAPES[shape], torch.device("cuda")
     torch.cuda.reset_peak_memory_stats()
@@ -94,7 +107,7 @@ def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: flo
     for matrices in adapter.a.values():
         matrices.normal_(0, 0.02)
     adapter.pack_into(weights)
-    prefix, data = common.make_samples(samples, arch.vocabulary)
+    prefix, data = common.make_samples(samples, arch.vocabulary, short=short)
     row = place_row(build_row(prefix, data), device)
     engine = GraphedEngine(Engine(weights, adapter, dropout))
     optimizer = torch.optim.AdamW([adapter.values], lr=1e-4, fused=True)
@@ -111,14 +124,15 @@ def _our_step(shape: str, samples: int, steps: int, dropout: float, ceiling: flo
     torch.cuda.synchronize()
     first = time.perf_counter() - started
     ms = common.median_ms(step, steps)
-    own = [common.OWN + common.ANSWER - 1] * samples
-    flops = needed_flops(arch, common.RANK, common.PREFIX, own, samples * common.ANSWER)
+    own = [len(data[0]) - len(prefix) - 1] * samples
+    flops = needed_flops(arch, common.RANK, len(prefix), own, samples * common.ANSWER)
     rate = flops / ms / 1e9
     return {
         "samples": samples,
         "dropout": dropout,
         "ms": round(ms, 2),
         "ms_per_64": round(ms * BATCH / samples, 2),
+        "records_per_second": round(samples / ms * 1e3),
         "tflops_needed": round(rate, 1),
         "share": round(rate / ceiling, 3) if ceiling else None,
         "first_step_s": round(first, 2),
@@ -133,14 +147,21 @@ TRL_SETTINGS: list[dict[str, Any]] = [
     {"batch": 8, "gradient_checkpointing": False, "use_liger_kernel": True},
     {"batch": 16, "gradient_checkpointing": False, "use_liger_kernel": True},
 ]
+# With short prompts, 64 samples are one batch, or packed into rows of so many.
+TRL_SHORT: list[dict[str, Any]] = [
+    {"batch": batch, "packed": packed, "gradient_checkpointing": False, "use_liger_kernel": True}
+    for batch, packed in ((64, 1), (1, 64), (4, 16))
+]
 
 
-def trl_steps(shape: str, steps: int, settings: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+def trl_steps(
+    shape: str, steps: int, settings: list[dict[str, Any]] | None = None, short: bool = False
+) -> list[dict[str, Any]]:
     """Time TRL's SFTTrainer at several settings; one that fails says why."""
     results = []
-    for setting in settings or TRL_SETTINGS:
+    for setting in settings or (TRL_SHORT if short else TRL_SETTINGS):
         try:
-            ms = round(_trl(shape, steps, **setting), 1)
+            ms = round(_trl(shape, steps, short, **setting), 1)
             results.append({**setting, "ms_per_64": ms})
         except Exception as error:  # any peer may fail: out of memory, a missing kernel
             log.exception("TRL %s", setting)
@@ -149,7 +170,7 @@ def trl_steps(shape: str, steps: int, settings: list[dict[str, Any]] | None = No
     return results
 
 
-def _trl(shape: str, steps: int, batch: int, **options: Any) -> float:
+def _trl(shape: str, steps: int, short: bool, batch: int, packed: int = 1, **options: Any) -> float:
     from datasets import Dataset
     from datasets.table import InMemoryTable
     from peft import LoraConfig
@@ -168,11 +189,14 @@ def _trl(shape: str, steps: int, batch: int, **options: Any) -> float:
             common.synchronize()
             self.times.append((time.perf_counter() - self.started) * 1e3)
 
-    _, samples = common.make_samples(BATCH * (steps + 1), SHAPES[shape].vocabulary)
+    _, samples = common.make_samples(BATCH * (steps + 1), SHAPES[shape].vocabulary, short=short)
+    rows = [samples[start : start + packed] for start in range(0, len(samples), packed)]
     examples = {
-        "input_ids": [np.concatenate([s.prompt, s.answer]).tolist() for s in samples],
-        "labels": [[-100] * len(s.prompt) + s.answer.tolist() for s in samples],
+        "input_ids": [[t for s in row for t in [*s.prompt.tolist(), *s.answer.tolist()]] for row in rows],
+        "labels": [[t for s in row for t in [-100] * len(s.prompt) + s.answer.tolist()] for row in rows],
     }
+    if packed > 1:  # as TRL packs: attention ends with a sample, by the positions
+        examples["seq_lengths"] = [[len(s) for s in row] for row in rows]
     clock = Clock()
     trainer = SFTTrainer(
         model=common.peer_model(shape, torch.bfloat16),
@@ -180,7 +204,8 @@ def _trl(shape: str, steps: int, batch: int, **options: Any) -> float:
             output_dir="/tmp/trl",
             max_steps=steps + 1,
             per_device_train_batch_size=batch,
-            gradient_accumulation_steps=BATCH // batch,
+            gradient_accumulation_steps=BATCH // (batch * packed),
+            padding_free=packed > 1,
             bf16=True,
             report_to=[],
             save_strategy="no",

@@ -20,6 +20,7 @@ from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.layout import Adapter, Architecture, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
 from flywheel.students.gpu.prefilled import Prefilled
+from flywheel.students.gpu.workspace import fitting_batch
 from flywheel.students.rows import Sample, build_row
 
 CPU = torch.device("cpu")
@@ -232,11 +233,11 @@ def test_gpu_engine_keeps_the_protocol_of_the_reference_engine():
     row = build_row(shared, samples)
     ours, theirs = make_peft(), make_peft()
     fast, plain = GpuEngine(ours, 0.0, graphs=False), AutogradEngine(theirs, 0.0)
-    optimizers = [torch.optim.AdamW(trainable(model).values(), lr=1e-2) for model in (ours, theirs)]
+    optimizers = [torch.optim.AdamW([engine.values], lr=1e-2) for engine in (fast, plain)]
     for step in range(3):
         losses = []
         for engine, optimizer in zip((fast, plain), optimizers, strict=True):
-            optimizer.zero_grad(set_to_none=True)
+            engine.begin()
             losses.append(float(engine.backward(row, 1 / len(row.targets), (0, step, 0))))
             optimizer.step()
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -249,7 +250,8 @@ def test_adapter_of_the_gpu_engine_is_saved_and_loaded_by_peft(tmp_path):
     row = build_row(shared, samples)
     peft = make_peft()
     engine = GpuEngine(peft, 0.0, graphs=False)
-    optimizer = torch.optim.AdamW(trainable(peft).values(), lr=1e-2)
+    optimizer = torch.optim.AdamW([engine.values], lr=1e-2)
+    engine.begin()
     engine.backward(row, 1 / len(row.targets), (0, 0, 0))
     optimizer.step()
     save_file(dict(trainable(peft)), tmp_path / "checkpoint.safetensors")
@@ -292,3 +294,15 @@ def test_a_prefix_is_computed_once_and_anew_where_another_follows():
         alone = build_row(shared[:0], samples)  # the prefix again before each sample's own tokens
         torch.testing.assert_close(found, whole(alone)[: len(row.predicting)], rtol=1e-4, atol=1e-5)
     assert len(computed) == 7  # four rows, three times a prefix that was not that of the row before
+
+
+def test_prompts_at_once_follow_from_memory_and_from_the_work_of_a_row():
+    arch = Architecture(16, 2048, 8192, 32, 8, 64, 128256, 1e-5, False)
+    large, small = (fitting_batch(arch, 16, 40, free << 30, has_prefix=True) for free in (100, 5))
+    assert 1000 < large < 2048  # more only wait longer
+    assert 100 < small < large
+    assert fitting_batch(arch, 16, 40, 5 << 30) > small  # no keys of all layers are kept
+    assert fitting_batch(arch, 16, 40, 5 << 30, has_prefix=True, decodes=512) < small
+    assert fitting_batch(arch, 16, 40, 1) == 1
+    tiny = Architecture(30, 576, 1536, 9, 3, 64, 49152, 1e-5, False)
+    assert fitting_batch(tiny, 16, 40, 100 << 30, has_prefix=True) == 2048

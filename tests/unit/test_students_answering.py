@@ -37,12 +37,12 @@ def test_on_a_gpu_batches_of_all_lengths_and_a_single_prompt_are_asked_first_and
 ) -> None:
     student = Student(monkeypatch)
     answers = student.answer("cuda")
-    assert [len(batch) for batch in student.asked] == [100] * 8 + [1] * 9
-    warm_ups, first = student.asked[:5], student.asked[5]
+    assert [len(batch) for batch in student.asked] == [100] * 6 + [1] * 9
+    warm_ups, first = student.asked[:3], student.asked[3]
     assert warm_ups[0] == first
     assert min(warm_ups[-1]) == min(map(len, PROMPTS))
     assert sorted(map(sum, warm_ups), reverse=True) == list(map(sum, warm_ups))
-    assert answers.warmup_seconds == pytest.approx(9.4)
+    assert answers.warmup_seconds == pytest.approx(9.2)
     assert answers.batch_seconds == pytest.approx([0.1] * 3)
     assert answers.single_seconds == pytest.approx([0.1] * 8)
     assert answers.given == [[index] for index in range(250)]
@@ -73,3 +73,13 @@ def test_no_prompts_are_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     student = Student(monkeypatch)
     assert student.answer("cuda", count=0) == Answers([], [], [], 0.0, 0)
     assert student.asked == []
+
+
+@pytest.mark.parametrize(("size", "full"), [(None, 64), (300, 250)])
+def test_one_batch_is_warmed_up_once_and_the_size_is_told(
+    monkeypatch: pytest.MonkeyPatch, size: int | None, full: int
+) -> None:
+    student = Student(monkeypatch)
+    answers = answer_in_batches(PROMPTS, student, batch_size=size, device="cuda", same_size=True)
+    assert answers.batch_size == full
+    assert [len(batch) for batch in student.asked if len(batch) > 1] == [full] * (8 if full == 64 else 2)

@@ -31,7 +31,9 @@ class EvaluationConfig(BlueprintSection):
         "llm_judge_config decides.",
     )
     # flywheel's own
-    batch_size: int = Field(64, ge=1, description="Prompts answered at once.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Prompts answered at once; null: what fits a GPU's memory, 64 on a CPU."
+    )
     max_new_tokens: int | None = Field(
         None,
         ge=1,

@@ -159,7 +159,7 @@ def examine(
             records,
             written[:count],
             instructed=written[count:],
-            speed=Speed.of(answers, seconds, spec.evaluation.batch_size),
+            speed=Speed.of(answers, seconds),
             parameters=classifier.parameters,
             device=classifier.device,
             probabilities=probabilities,

@@ -65,19 +65,14 @@ class Speed:
     alone: Sequence[float] = ()
 
     @classmethod
-    def of(cls, answers: Answers[Any], seconds: float, batch_size: int) -> Speed:
-        """Return how fast answers were given.
-
-        Args:
-            seconds: all that it took.
-            batch_size: prompts answered at once, at most.
-        """
+    def of(cls, answers: Answers[Any], seconds: float) -> Speed:
+        """Return how fast answers were given, all of it in so many seconds."""
         return cls(
             seconds=seconds,
             answered=len(answers.given),
             steady_seconds=sum(answers.batch_seconds),
             waits=[answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of],
-            batch_size=min(batch_size, len(answers.given)) or None,
+            batch_size=answers.batch_size or None,
             warmup_seconds=answers.warmup_seconds,
             alone=[second * 1e3 for second in answers.single_seconds],
         )
@@ -219,7 +214,7 @@ def answer_and_score(
             texts[at] = student.chat.text(tokens)
     seconds = time.perf_counter() - started
     parts.add("answer", seconds)
-    speed = Speed.of(answers, seconds, spec.evaluation.batch_size)
+    speed = Speed.of(answers, seconds)
     with parts.time("score"):
         result = keep_evaluation(
             root,

@@ -18,7 +18,9 @@ Prompt = TypeVar("Prompt", bound=Sized)
 
 # Prompts answered one by one, at most, and the seconds after which no further one is.
 SINGLES, SINGLE_SECONDS = 8, 1.0
-# On a GPU: batches of so many lengths, the longest and the shortest among them.
+# Where nothing says how many prompts fit at once.
+PLAIN_BATCH = 64
+# On a GPU: batches of so many lengths, the longest and the shortest among them, but no more than there are.
 WARM_UPS = 5
 # Without a GPU there is nothing to compile or capture: a few prompts do, one in so many of all.
 WARM_UP_ON_CPU, WARM_UP_EVERY = 8, 50
@@ -36,6 +38,7 @@ class Answers(Generic[Answer]):
         prefix: tokens of the shared prefix.
         warmup_seconds: the batches answered before the others and thrown away.
         single_seconds: of a few prompts, each answered alone.
+        batch_size: prompts answered at once, at most.
     """
 
     given: list[Answer]
@@ -45,13 +48,14 @@ class Answers(Generic[Answer]):
     prefix: int
     warmup_seconds: float = 0.0
     single_seconds: tuple[float, ...] = ()
+    batch_size: int = 0
 
 
 def answer_in_batches(
     prompts: Sequence[Prompt],
     ask: Callable[[Sequence[Prompt]], list[Answer]],
     *,
-    batch_size: int,
+    batch_size: int | None,
     device: str,
     prefix_seconds: float = 0.0,
     prefix: int = 0,
@@ -63,13 +67,14 @@ def answer_in_batches(
     Args:
         prompts: token ids, each [p], or texts.
         ask: gives the answers to a batch, longest prompt first; back only when they are computed.
-        batch_size: prompts answered at once.
+        batch_size: prompts answered at once; None: `PLAIN_BATCH`.
         device: type of the device, `cpu` or `cuda`.
         prefix_seconds, prefix: see `Answers`.
         same_size: whether the last batch is filled up, so that it runs by the graph of those before it.
         progress: told after each batch how many prompts are answered.
     """
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    batch_size = batch_size or PLAIN_BATCH
     full = min(batch_size, len(order))
 
     def timed(batch: Sequence[int]) -> tuple[list[Answer], float]:
@@ -81,7 +86,8 @@ def answer_in_batches(
         return timed(batch)[1]
 
     # Batches of all lengths: what the others need, graphs, kernels and room, is there after them.
-    warm_ups = [order[place : place + full] for place in _spread(len(order) - full, WARM_UPS)]
+    several = min(WARM_UPS, -(-len(order) // batch_size))
+    warm_ups = [order[place : place + full] for place in _spread(len(order) - full, several)]
     if device == "cpu":
         few = min(full, WARM_UP_ON_CPU, max(1, len(order) // WARM_UP_EVERY))
         warm_ups = [order[len(order) // 2 :][:few]]
@@ -108,12 +114,12 @@ def answer_in_batches(
         if sum(alone) < SINGLE_SECONDS:
             alone.append(seconds_of([index]))
     in_order = [given[index] for index in range(len(prompts))]
-    return Answers(in_order, batch_of, seconds, prefix_seconds, prefix, warmup_seconds, tuple(alone))
+    return Answers(in_order, batch_of, seconds, prefix_seconds, prefix, warmup_seconds, tuple(alone), full)
 
 
 def _spread(last: int, count: int) -> list[int]:
     """Return places from 0 to the last one, evenly spread, each once."""
-    return sorted({round(last * step / (count - 1)) for step in range(count)})
+    return sorted({round(last * step / max(count - 1, 1)) for step in range(count)})
 
 
 def _of_all_lengths(order: Sequence[int]) -> list[int]:

@@ -41,7 +41,7 @@ def choose(
     prompts: Sequence[Tokens],
     trie: LabelTrie,
     *,
-    batch_size: int,
+    batch_size: int | None,
     progress: Told | None = None,
 ) -> Answers[Choice]:
     """Answer prompts by the labels of a tree, one forward pass a batch.
@@ -67,7 +67,7 @@ def choose_by(
     prompts: Sequence[Tokens],
     trie: LabelTrie,
     *,
-    batch_size: int,
+    batch_size: int | None,
     progress: Told | None = None,
 ) -> Answers[Choice]:
     """Answer prompts by the labels of a tree, given what computes a row; see `choose`.

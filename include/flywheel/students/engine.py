@@ -8,16 +8,27 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from flywheel.students.adapter import trainable
 from flywheel.students.attention import answer_parts_of, attend, parts_of
 from flywheel.students.decoder import Decoder
+from flywheel.students.flat import flatten
 from flywheel.students.lora import Dropout
 from flywheel.students.rows import Row
 
 
 class Engine(Protocol):
-    """A student whose adapter is trained, row by row."""
+    """A student whose adapter is trained, row by row.
+
+    Attributes:
+        device: where it is.
+        values: the adapter as one vector; its `grad` is the gradient.
+    """
 
     device: torch.device
+    values: Tensor
+
+    def begin(self) -> None:
+        """Begin an optimizer step: the gradient is zero, the adapter as the last step left it."""
 
     def backward(self, row: Row, scale: float, seed: Sequence[int]) -> Tensor:
         """Add the gradient of scale times the row's loss to the adapter's gradients.
@@ -46,7 +57,13 @@ class AutogradEngine:
     def __init__(self, model: Any, dropout: float) -> None:
         self.decoder = Decoder(model)
         self.device = self.decoder.device
+        self.values = flatten(trainable(model))
         self.dropout = dropout
+
+    def begin(self) -> None:
+        """See `Engine`."""
+        assert self.values.grad is not None
+        self.values.grad.zero_()
 
     def backward(self, row: Row, scale: float, seed: Sequence[int]) -> Tensor:
         """See `Engine`."""

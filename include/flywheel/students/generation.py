@@ -31,7 +31,7 @@ def generate(
     stops: frozenset[int],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     progress: Callable[[int], None] | None = None,
 ) -> Answers[list[int]]:
     """Answer prompts greedily.

@@ -31,6 +31,7 @@ from flywheel.jobs.spec import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
 from flywheel.students.engine import engine_for
+from flywheel.students.flat import part_of
 from flywheel.students.loading import width_of
 from flywheel.students.outcome import TrainingOutcome, TrainingState
 from flywheel.students.rows import Sample, Tokens, build_row, common_prefix, fill_rows
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # Longest row in tokens: bounds the memory for activations. On a GPU it is halved when memory runs out.
 MOST_TOKENS = {"cpu": 16_384, "cuda": 65_536}
+# What AdamW keeps of each weight.
+MOMENTS = ("exp_avg", "exp_avg_sq")
 _LOG_SECONDS = 10.0
 _PROGRESS_SECONDS = 0.2
 # Kernels are compiled in the first step, and a step's graph is captured when its shape comes again.
@@ -172,7 +175,7 @@ class _Trainer:
         validations = config.validations if val else 0
         self.validation_steps = {round(self.steps * (n + 1) / validations) for n in range(validations)}
         self.optimizer = torch.optim.AdamW(
-            list(self.weights.values()),
+            [self.engine.values],
             lr=self.settings.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
@@ -202,7 +205,7 @@ class _Trainer:
                     raise
                 log.warning("out of GPU memory: rows of at most %d tokens from here on", self.most_tokens)
                 torch.cuda.empty_cache()
-        nn.utils.clip_grad_norm_(self.weights.values(), self.config.max_grad_norm)
+        nn.utils.clip_grad_norm_([self.engine.values], self.config.max_grad_norm)
         self.optimizer.step()
         self.state.step += 1
         self.state.samples += len(samples)
@@ -211,7 +214,7 @@ class _Trainer:
 
     def _backward(self, samples: Sequence[Sample], step: int) -> Tensor:
         """Compute the gradient of a batch and return its loss, the mean over the answers' tokens."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.begin()
         tokens = sum(len(sample.answer) for sample in samples)
         losses = []
         for index, part in enumerate(fill_rows(len(self.prefix), samples, self.most_tokens)):
@@ -279,9 +282,10 @@ class _Trainer:
         self._read_losses(keep=0)
         tensors = {f"weight.{name}": weight for name, weight in self.weights.items()}
         tensors |= {f"best.{name}": weight for name, weight in self.best.items()}
+        moments = self.optimizer.state[self.engine.values]
         for name, weight in self.weights.items():
-            moments = self.optimizer.state[weight]
-            tensors |= {f"{key}.{name}": moments[key] for key in ("step", "exp_avg", "exp_avg_sq")}
+            tensors[f"step.{name}"] = moments["step"].clone()
+            tensors |= {f"{key}.{name}": part_of(moments[key], weight) for key in MOMENTS}
         save_checkpoint(folder, tensors, {**asdict(self.state), "steps": self.steps})
         log.info("checkpoint after step %d of %d", self.state.step, self.steps)
 
@@ -295,10 +299,13 @@ class _Trainer:
             log.warning("the checkpoint in %s is of another training; starting from the beginning", folder)
             return None
         self._set_weights({name: tensors[f"weight.{name}"] for name in self.weights})
+        values = self.engine.values
+        moments = {key: torch.zeros_like(values) for key in MOMENTS}
         for name, weight in self.weights.items():
-            self.optimizer.state[weight] = {
-                key: tensors[f"{key}.{name}"].to(weight.device) for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            moments["step"] = tensors[f"step.{name}"].to(values.device)
+            for key in MOMENTS:
+                part_of(moments[key], weight).copy_(tensors[f"{key}.{name}"])
+        self.optimizer.state[values] = moments
         self.best = {
             name: tensors[f"best.{name}"].to(weight.device)
             for name, weight in self.weights.items()

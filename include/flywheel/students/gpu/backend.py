@@ -25,6 +25,7 @@ from flywheel.students.gpu.engine import Engine, spread
 from flywheel.students.gpu.layout import TILE, Adapter, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
 from flywheel.students.gpu.prefilled import Prefilled
+from flywheel.students.gpu.workspace import fitting_batch
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Row, Tokens, common_prefix
 
@@ -79,24 +80,20 @@ class GpuEngine:
         self.weights, self.adapter = pack(model)
         self.device = self.weights.embedding.device
         self._engine = Engine(self.weights, self.adapter, dropout)
-        self._parameters = self.adapter.parameters_of(model)
+        self.values = self.adapter.values
         self._step: Any = self._engine
         if self.device.type == "cuda" if graphs is None else graphs:
             from flywheel.students.gpu.graphs import GraphedEngine
 
             self._step = GraphedEngine(self._engine)
 
-    def backward(self, row: Row, scale: float, seed: Sequence[int]) -> Tensor:
-        """Add the gradient of scale times the row's loss to the adapter's; return scale times the loss.
+    def begin(self) -> None:
+        """Begin an optimizer step: the gradient is zero, the adapter packed as the last step left it."""
+        self.adapter.gradients.zero_()
+        self.adapter.pack_into(self.weights)
 
-        Gradients that an optimizer has set to None start from zero; the weights are packed anew then, as a
-        step lies between.
-        """
-        if any(parameter.grad is None for parameter, _ in self._parameters):
-            self.adapter.gradients.zero_()
-            self.adapter.pack_into(self.weights)
-            for parameter, gradient in self._parameters:
-                parameter.grad = gradient
+    def backward(self, row: Row, scale: float, seed: Sequence[int]) -> Tensor:
+        """Add the gradient of scale times the row's loss to the adapter's; return scale times the loss."""
         self._check(row)
         drawn = 0
         for number in seed:
@@ -141,7 +138,7 @@ def gpu_answers(
     stops: frozenset[int],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     progress: Callable[[int], None] | None = None,
     force: bool = False,
 ) -> Answers[list[int]] | None:
@@ -152,7 +149,7 @@ def gpu_answers(
         prompts: Token ids with the generation prompt.
         stops: Ids of tokens that end an answer.
         max_new_tokens: Longest answer.
-        batch_size: Prompts answered at once.
+        batch_size: Prompts answered at once; None: as many as fit, and are worth it.
         progress: Told after each batch how many prompts are answered.
         force: Take the path on any device, for tests.
     """
@@ -169,7 +166,7 @@ def gpu_answers(
     return answer_in_batches(
         prompts,
         lambda batch: decoder.answer(prefix, batch),
-        batch_size=batch_size,
+        batch_size=batch_size or _fitting(weights, prompts, decodes=max_new_tokens),
         device=weights.embedding.device.type,
         prefix_seconds=prefix_seconds,
         prefix=shared,
@@ -183,7 +180,7 @@ def gpu_choices(
     prompts: Sequence[Tokens],
     trie: LabelTrie,
     *,
-    batch_size: int,
+    batch_size: int | None,
     progress: Callable[[int], None] | None = None,
     force: bool = False,
 ) -> Answers[Choice] | None:
@@ -193,15 +190,15 @@ def gpu_choices(
         model: A transformers causal LM, or a peft model around one.
         prompts: Token ids with the generation prompt.
         trie: The answers.
-        batch_size: Prompts answered at once.
+        batch_size: Prompts answered at once; None: as many as fit, and are worth it.
         progress: Told after each batch how many prompts are answered.
         force: Take the path on any device, for tests.
     """
-    found = gpu_states(model, force=force)
-    if found is None:
+    states = _states(model, force=force)
+    if states is None:
         return None
-    states, head = found
-    return choose_by(states, head, prompts, trie, batch_size=batch_size, progress=progress)
+    batch_size = batch_size or _fitting(states.weights, prompts, beside=len(trie.tokens))
+    return choose_by(states, states.weights.head, prompts, trie, batch_size=batch_size, progress=progress)
 
 
 def gpu_states(model: Any, *, force: bool = False) -> tuple[Callable[[Row], Tensor], Tensor] | None:
@@ -211,9 +208,25 @@ def gpu_states(model: Any, *, force: bool = False) -> tuple[Callable[[Row], Tens
         model: A transformers causal LM, or a peft model around one.
         force: Take the path on any device, for tests.
     """
+    states = _states(model, force=force)
+    return None if states is None else (states, states.weights.head)
+
+
+def _states(model: Any, *, force: bool) -> Prefilled | None:
     reason = reason_against(model)
     if reason is not None and not force:
         log.info("answers do not take the GPU path: %s", reason)
         return None
-    weights, adapter = pack(model)
-    return Prefilled(Engine(weights, adapter)), weights.head
+    return Prefilled(Engine(*pack(model)))
+
+
+def _fitting(weights: Weights, prompts: Sequence[Tokens], *, beside: int = 0, decodes: int = 0) -> int | None:
+    """Return how many prompts are answered at once, by a GPU's memory; None where there is none."""
+    device = weights.embedding.device
+    if device.type != "cuda" or not prompts:
+        return None
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    prefix = common_prefix(prompts)
+    own = max(len(prompt) for prompt in prompts) - prefix + beside
+    free = torch.cuda.mem_get_info(device)[0] + cached
+    return fitting_batch(weights.arch, weights.rank, own, free, has_prefix=prefix > 0, decodes=decodes)

@@ -295,10 +295,6 @@ class Adapter:
                 parameter.data = value
                 parameter.grad = gradient
 
-    def parameters_of(self, peft_model: Any, name: str = "default") -> list[tuple[Any, Tensor]]:
-        """Return each LoRA parameter of a PEFT model with its place in `gradients`."""
-        return [(parameter, gradient) for parameter, _, gradient in self._pairs(peft_model, name)]
-
     def _pairs(self, peft_model: Any, name: str) -> Iterator[tuple[Any, Tensor, Tensor]]:
         """Yield (parameter, its values here, its gradient here)."""
         modules = dict(peft_model.get_base_model().named_modules())

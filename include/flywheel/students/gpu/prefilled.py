@@ -22,11 +22,13 @@ class Prefilled:
         decodes: Whether each layer's own keys and values are wanted afterwards.
 
     Attributes:
+        weights: The student's.
         space: The buffers of the last row; None before the first.
     """
 
     def __init__(self, engine: Engine, decodes: bool = False) -> None:
         self._engine, self._decodes = engine, decodes
+        self.weights = engine.weights
         self._device = engine.weights.embedding.device
         self._prefix: Tokens = _NOTHING
         self._keeps_prefix = False
@@ -47,7 +49,7 @@ class Prefilled:
 
     def _make_room(self, row: DeviceRow) -> None:
         """See to it that the buffers hold a row after its prefix; new ones hold no prefix yet."""
-        space, weights = self.space, self._engine.weights
+        space, weights = self.space, self.weights
         tokens, asked, has_prefix = row.before + len(row.tokens), len(row.loss_rows), row.before > 0
         fits = space is not None and space.tokens >= tokens and space.answers >= asked
         if fits and (self._keeps_prefix or not has_prefix):

@@ -15,6 +15,11 @@ from torch import Tensor
 
 from flywheel.students.gpu.layout import Architecture, Group
 
+# Of the free memory, what the buffers of an evaluation may take: as much again is temporary.
+MEMORY_SHARE = 0.4
+# Products of a row beyond which more prompts at once only wait longer: some 0.15 s on an H200.
+ROW_PRODUCTS, MOST_PROMPTS = 5e13, 2048
+
 
 def bytes_per_token(arch: Architecture, rank: int, bytes_per_value: int = 2) -> int:
     """Return the bytes of kept activations a token of a row costs, all layers together."""
@@ -30,6 +35,29 @@ def bytes_per_token(arch: Architecture, rank: int, bytes_per_value: int = 2) -> 
         + (arch.intermediate + extra["down"])
     )
     return arch.layers * (values * bytes_per_value + 4 * (arch.heads + 2))
+
+
+def fitting_batch(
+    arch: Architecture, rank: int, own: int, free: int, *, has_prefix: bool = False, decodes: int = 0
+) -> int:
+    """Return how many prompts are worth answering at once.
+
+    Args:
+        arch, rank: The student's.
+        own: Tokens of a prompt after the prefix.
+        free: Bytes of memory.
+        has_prefix: Whether there is one.
+        decodes: Tokens that are written after each prompt; 0: none are.
+    """
+    extra = {group.name: group.padding(rank) for group in arch.groups}
+    qkv = arch.q_width + 2 * arch.kv_width
+    layers = arch.layers if has_prefix or decodes else 1
+    values = layers * (qkv + extra["qkv"]) + 5 * arch.hidden + 2 * arch.q_width + 3 * arch.intermediate
+    values += sum(extra.values())
+    each = 2 * (own * values + decodes * arch.layers * 2 * arch.kv_width)  # bf16
+    weights = sum(group.columns * group.outputs for group in arch.groups) * arch.layers
+    fits = min(int(MEMORY_SHARE * free) // each, int(ROW_PRODUCTS / weights) // own, MOST_PROMPTS)
+    return max(1, fits)
 
 
 @dataclass(slots=True)
