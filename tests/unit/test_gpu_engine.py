@@ -14,7 +14,7 @@ from flywheel.students.decoder import Decoder as ReferenceDecoder
 from flywheel.students.engine import AutogradEngine
 from flywheel.students.generation import generate
 from flywheel.students.gpu import reference
-from flywheel.students.gpu.backend import GpuEngine, gpu_answers, reason_against
+from flywheel.students.gpu.backend import GpuEngine, gpu_answers, pack, reason_against
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine
 from flywheel.students.gpu.layout import Adapter, Architecture, Weights, unsupported
@@ -306,3 +306,16 @@ def test_prompts_at_once_follow_from_memory_and_from_the_work_of_a_row():
     assert fitting_batch(arch, 16, 40, 1) == 1
     tiny = Architecture(30, 576, 1536, 9, 3, 64, 49152, 1e-5, False)
     assert fitting_batch(tiny, 16, 40, 100 << 30, has_prefix=True) == 2048
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_a_student_without_an_adapter_pays_for_none_and_answers_alike(kind: str):
+    base = make_peft(kind).unload().eval()
+    weights, _ = pack(base)
+    extra = weights.packed["qkv"].shape[2] - weights.arch.hidden
+    assert extra == (64 if kind == "qwen2" else 0)  # of a bias alone
+    prompts = [sample.prompt for sample in make_samples(40)[1]]
+    settings = {"max_new_tokens": 4, "batch_size": 4}
+    found = gpu_answers(base, prompts, frozenset({3}), force=True, **settings)
+    assert found is not None
+    assert found.given == generate(ReferenceDecoder(base), prompts, frozenset({3}), **settings).given

@@ -22,7 +22,7 @@ from flywheel.students.answering import Answers, answer_in_batches
 from flywheel.students.choosing import Choice, choose_by
 from flywheel.students.gpu.decoder import Decoder
 from flywheel.students.gpu.engine import Engine, spread
-from flywheel.students.gpu.layout import TILE, Adapter, Weights, unsupported
+from flywheel.students.gpu.layout import Adapter, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
 from flywheel.students.gpu.prefilled import Prefilled
 from flywheel.students.gpu.workspace import fitting_batch
@@ -115,11 +115,11 @@ class GpuEngine:
 
 
 def pack(model: Any) -> tuple[Weights, Adapter]:
-    """Pack a model's weights; take over its adapter if it is a peft model, else make one of zeros."""
+    """Pack a model's weights; take over its adapter if it is a peft model; a plain one has rank 0."""
     is_adapted = hasattr(model, "get_base_model")
     base = model.get_base_model() if is_adapted else model
     parameter = base.get_input_embeddings().weight
-    rank, scale = TILE // 4, 1.0
+    rank, scale = 0, 1.0
     if is_adapted:
         config = model.peft_config["default"]
         rank, scale = config.r, config.lora_alpha / config.r

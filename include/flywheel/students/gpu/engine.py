@@ -182,7 +182,7 @@ class Engine:
         """
         group, matrix = self.groups[name], self.weights.packed[name][layer]
         k, n, count = group.columns, group.outputs, len(group.modules) * self.rank
-        if not has_u:
+        if self.rank and not has_u:
             a, u = matrix[n : n + count, :k], x[:, k : k + count]
             if self.dropout:
                 self.ops.lora_down(x[:, :k], a, u, self.rank, self._mask(name, layer))

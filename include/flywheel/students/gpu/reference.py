@@ -142,7 +142,7 @@ def lora_down(x: Tensor, a: Tensor, out: Tensor, rank: int, mask: Mask) -> None:
 
     x: [T, K]; a: [J r, K]; out: [T, J r].
     """
-    for index, part in enumerate(a.split(rank)):
+    for index, part in enumerate(a.split(rank) if rank else ()):
         product = (_wide(x) * mask.of(x, index)) @ _wide(part).T
         out[:, index * rank : (index + 1) * rank] = product.to(out.dtype)
 

@@ -142,11 +142,12 @@ def swiglu(gate_up: Tensor, out: Tensor, a: Tensor, u: Tensor, mask: Mask) -> No
     """See `reference.swiglu`."""
     rows, width = out.shape
     rank, p = a.shape[0], mask.probability
-    if not (FUSED_FORWARD or p):
+    if not rank or not (FUSED_FORWARD or p):
         block = min(1024, triton.next_power_of_2(width))
         grid = (rows, triton.cdiv(width, block))
         _plain[grid](gate_up, out, width, gate_up.stride(0), out.stride(0), BLOCK=block, num_warps=4)
-        torch.mm(out, a.T, out=u)
+        if rank:
+            torch.mm(out, a.T, out=u)
         return
     tile, columns, stages = FORWARD_TILE
     part = _part(width, columns)
