@@ -41,6 +41,7 @@ from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
 from flywheel.students.linear.model import fit
+from flywheel.workloads.lines import read_lines
 from flywheel.workloads.workload import Workload
 
 PROJECT = Path(__file__).parents[1]
@@ -165,7 +166,7 @@ def tfidf(root: str, dataset: str, size: int) -> list[str]:
     workload = load_workload()
     texts, labels = {}, {}
     for part in ("train", "eval"):
-        lines = [orjson.loads(line) for line in (folder / f"{part}.jsonl").read_bytes().splitlines()]
+        lines = list(read_lines(folder / f"{part}.jsonl"))
         texts[part] = [str(workload.text_of(line["messages"][:-1])) for line in lines]
         labels[part] = [line["label"] for line in lines]
     return fit(texts["train"][:size], labels["train"][:size]).predict(texts["eval"])
