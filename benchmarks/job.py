@@ -33,7 +33,7 @@ from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.demo.headlines import generate as make_headlines
 from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import Job, JobKind
-from flywheel.runtimes.local import LocalRuntime
+from flywheel.runtimes.local.processes import Processes
 from flywheel.workloads.workload import Workload
 
 DATASET = "benchmark"
@@ -65,7 +65,7 @@ def measure(shape: str, records: int, held_out: int, folder: Path) -> dict[str, 
         for seed, name in enumerate(("cold", "warm"))
     }
     warm = runs["warm"]
-    runtime = LocalRuntime(RuntimeConfig())
+    runtime = Processes(RuntimeConfig())
     # Its first job starts the server that the others are forks of: an adapter that is there already.
     known = json.loads((folder / "customize-1.spec.json").read_text())
     run_job("customize", known, folder / "first", runtime)
@@ -122,7 +122,7 @@ def run_jobs(
     classes: tuple[str, ...],
     seed: int,
     folder: Path,
-    runtime: LocalRuntime | None = None,
+    runtime: Processes | None = None,
 ) -> dict[str, Any]:
     """Customize and evaluate, each in a process; return the seconds by part, the total and the share."""
     customize = CustomizeSpec(
@@ -158,7 +158,7 @@ def run_jobs(
 
 
 def run_job(
-    kind: JobKind, spec: dict[str, Any], path: Path, runtime: LocalRuntime | None = None
+    kind: JobKind, spec: dict[str, Any], path: Path, runtime: Processes | None = None
 ) -> dict[str, Any]:
     """Run a job, by its command or a runtime; return its result, its wall time and the seconds by part."""
     file = path.with_suffix(".spec.json")

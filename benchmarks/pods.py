@@ -16,7 +16,7 @@ import sys
 
 from tests.e2e.cluster import OwnCluster
 from tests.e2e.cluster.images import ensure_image
-from tests.e2e.experiment import Ground, experiment, open_airflow
+from tests.e2e.experiment import Ground, experiment, open_airflow, run_locally
 from tests.e2e.overhead import overhead
 
 
@@ -30,11 +30,11 @@ def main() -> None:
         with open_airflow(cluster, ground, drill, candidates=1, slots=1) as airflow:
             cluster.gpus(1)  # one pod at a time, one task at a time: no task waits for another's place
             airflow.configure(experiment(airflow.namespace, student, gpus=1, runtime={"parallel": 1}))
-            local = {"runtime": {"type": "local"}, "artifacts": {"root": "artifacts-local"}}
-            for run_id, overrides in (("pods", {}), ("local", local)):
-                airflow.trigger(run_id, students=["small"], overrides=overrides)
-                if airflow.wait(run_id, 600) != "success":
-                    sys.exit(f"run {run_id} failed")
+            airflow.trigger("pods", students=["small"])
+            if airflow.wait("pods", 600) != "success":
+                sys.exit("run pods failed")
+            if run_locally(airflow, "local", students=["small"]) != "success":
+                sys.exit("run local failed")
             measured = overhead(airflow, "pods", "local")
     finally:
         cluster.down()

@@ -15,6 +15,7 @@ puts the cheapest good one into production.
 * `icl_eval`, where the config has `icl_config`: each untrained student with examples in its prompts.
 * `serve`, where the config has `serving.url`, ends when the endpoint answers with the champion.
 * A candidate that fails is a line of the table, with the reason. The run fails when nothing could be scored.
+* Where jobs run is `runtime.type` of config.yaml: on kubernetes their tasks are KubernetesPodOperators.
 * All work is found again by what it was made from: a cleared or repeated task does only what is missing.
 """  # noqa: E501
 
@@ -22,15 +23,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import dag, task_group
+from airflow.sdk import chain, dag, task_group
 
 from flywheel.orchestration import (
     CHAMPION,
     ConfirmOperator,
-    JobOperator,
     ReviewOperator,
     await_endpoint,
-    clean_up,
     confirms_cost,
     curate,
     dag_params,
@@ -42,21 +41,19 @@ from flywheel.orchestration import (
     plan,
     promote,
     read_config,
-    runs_elsewhere,
-    runs_on_nemo,
+    read_runtime,
     score,
-    serve,
-    sweep,
 )
 
 config = read_config()
+runtime = read_runtime(config)
 
 
 @task_group
 def candidate(student: str, size: int) -> None:
     """A student fine-tuned on a number of training records, and measured."""
-    customize = JobOperator.of("customize", student=student, size=size)
-    customize >> JobOperator.of("evaluate", student=student, size=size)
+    customize = runtime.task("customize", student=student, size=size)
+    customize >> runtime.task("evaluate", student=student, size=size)
 
 
 @dag(
@@ -78,11 +75,11 @@ def candidate(student: str, size: int) -> None:
 def flywheel() -> None:
     """Turn the wheel once."""
     students, candidates = plan(), curate()
-    base_eval = JobOperator.each("base_eval").expand(student=students)
-    champion_eval = JobOperator.of("champion_eval", student=CHAMPION)
+    base_eval = runtime.tasks("base_eval").expand(student=students)
+    champion_eval = runtime.task("champion_eval", student=CHAMPION)
     jobs = [base_eval, champion_eval, candidate.expand_kwargs(candidates)]
     if config is not None and config.icl_config is not None:
-        jobs.append(JobOperator.each("icl_eval").expand(student=students))
+        jobs.append(runtime.tasks("icl_eval").expand(student=students))
 
     labelled = label()
     if confirms_cost(config):
@@ -90,12 +87,10 @@ def flywheel() -> None:
     students >> labelled >> ingest() >> candidates >> jobs
     promoted = promote()
     jobs >> score() >> ReviewOperator(task_id="review") >> promoted
-    if runs_elsewhere(config):
-        jobs >> sweep(config)
-    if runs_on_nemo(config):
-        promoted >> serve() >> clean_up()
-    elif has_endpoint(config):
-        promoted >> await_endpoint()
+    if sweep := runtime.sweep():
+        jobs >> sweep
+    serve = runtime.serve() or (await_endpoint() if has_endpoint(config) else None)
+    chain(promoted, *filter(None, (serve, runtime.clean_up())))
 
 
 flywheel()

@@ -10,7 +10,9 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from flywheel.orchestration import CHAMPION_ASSET, notify_failure, read_config, runs_on_nemo, serve
+from flywheel.orchestration import CHAMPION_ASSET, notify_failure, read_config, read_runtime
+
+runtime = read_runtime(read_config())
 
 
 @dag(
@@ -25,8 +27,8 @@ from flywheel.orchestration import CHAMPION_ASSET, notify_failure, read_config, 
 )
 def flywheel_serving() -> None:
     """Serve what is in force."""
-    serve()
+    runtime.serve()
 
 
-if runs_on_nemo(read_config()):
+if runtime.serve():
     flywheel_serving()

@@ -193,6 +193,22 @@ def run_first(cluster: OwnCluster, airflow: Airflow, image: str) -> FirstRun:
     return FirstRun(airflow.state("first"), seconds, watch.stop(), deferred, working)
 
 
+def run_locally(airflow: Airflow, run_id: str, **params: Any) -> str:
+    """Turn the wheel with jobs as processes of this machine, from a root of its own; return the run's state."""
+    pods = (airflow.home / "config.yaml").read_text()
+    local = yaml.safe_load(pods)
+    local["runtime"]["type"] = "local"
+    local["artifacts"] = {"root": "artifacts-local"}
+    airflow.configure(yaml.safe_dump(local))
+    try:
+        wait_until("the DAG of runtime local", lambda: airflow.job_operator() == "ProcessOperator", 120)
+        airflow.trigger(run_id, **params)
+        return airflow.wait(run_id, 600)
+    finally:
+        airflow.configure(pods)
+        wait_until("the DAG of pods", lambda: airflow.job_operator() == "KubernetesPodOperator", 120)
+
+
 class Watch:
     """Follows the pods of a stage from the side, by the events of the cluster's watch.
 

@@ -311,6 +311,10 @@ class Airflow:
             return {}
         return dict(answer.json())
 
+    def job_operator(self) -> str:
+        """Return the type of the jobs' tasks in the DAG as Airflow has read it last."""
+        return str(self._get(f"/api/v2/dags/{DAG}/tasks/candidate.customize").get("operator_name"))
+
     def has_triggerer(self, since: datetime) -> bool:
         """Return whether a triggerer has told that it is alive after a time."""
         told = self._get("/api/v2/monitor/health").get("triggerer", {}).get("latest_triggerer_heartbeat")

@@ -15,7 +15,7 @@ from flywheel.config.loading import validate_config
 from flywheel.runtimes.kubernetes.job import PodJob
 from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 from flywheel.runtimes.kubernetes.operator import PodOperator
-from flywheel.runtimes.kubernetes.trigger import PodTrigger
+from flywheel.runtimes.kubernetes.trigger import Patience, PodTrigger
 
 # The Airflow connection of the cluster.
 CONNECTION = "test_cluster"
@@ -71,9 +71,10 @@ def drill_job(
 def drill_trigger(*arguments: Any, attempt: int = 1, **settings: Any) -> PodTrigger:
     """Return the trigger of a drill job's pod."""
     job, config = drill_job(*arguments, **settings)
-    trigger = PodOperator(job=job, config=config, task_id="customize").trigger(None)
-    trigger.manifest["metadata"]["labels"]["try_number"] = str(attempt)
-    return trigger
+    pods = config.runtime.kubernetes
+    manifest = _operator(job).describe(job, config)
+    manifest["metadata"]["labels"]["try_number"] = str(attempt)
+    return PodTrigger(pods.connection, manifest, Patience.of(pods).__dict__, pods.keep_failed_pods)
 
 
 def drill_job_trigger(*arguments: Any, **settings: Any) -> JobTrigger:
@@ -82,7 +83,14 @@ def drill_job_trigger(*arguments: Any, **settings: Any) -> JobTrigger:
     ti = SimpleNamespace(
         dag_id="d", task_id="customize", run_id="r", map_index=0, try_number=1, start_date=None
     )
-    return JobTrigger.of({"ti": ti}, job, config, None)
+    context = {"ti": ti, "run_id": "r", "dag": None}
+    operator = _operator(job)
+    operator.describe(job, config, context)
+    return operator.trigger(context, config.runtime.kubernetes, {"root": job.root, "path": job.result})
+
+
+def _operator(job: PodJob) -> PodOperator:
+    return PodOperator(stage=job.stage, student=job.student.name, size=job.size, task_id=job.stage)
 
 
 async def accompany(trigger: PodTrigger | JobTrigger) -> Outcome:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.cluster import OwnCluster
 from tests.e2e.cluster.objects import KEY, SECRET, URL, ObjectStore
-from tests.e2e.experiment import SIZES, STUDENTS, FirstRun, experiment, pods
+from tests.e2e.experiment import SIZES, STUDENTS, FirstRun, experiment, pods, run_locally
 from tests.e2e.installation import Airflow, table
 from tests.e2e.overhead import overhead
 
@@ -34,9 +34,7 @@ def test_nine_candidates_on_two_gpus_run_two_at_a_time_and_the_rest_hold_no_work
 
 
 def test_the_local_runtime_gives_the_same_table(airflow: Airflow, first: FirstRun) -> None:
-    local = {"runtime": {"type": "local"}, "artifacts": {"root": "artifacts-local"}}
-    airflow.trigger("local", overrides=local)
-    assert airflow.wait("local", 600) == "success"
+    assert run_locally(airflow, "local") == "success"
     assert table(airflow.report("local", "artifacts-local")) == table(airflow.report("first"))
     print(json.dumps(overhead(airflow, "first", "local")["by_part"]))  # benchmarks/pods.py has the rest
 

@@ -99,8 +99,10 @@ def test_the_whole_dag_gives_the_table_of_runtime_local(tmp_path: Path) -> None:
             stats = nemo.stats()
             answered = nemo.ask_champion()
             # The same file on runtime local, which needs to know where the weights are.
-            nims = with_weights(yaml.safe_load((home / "config.yaml").read_text())["nims"])
-            local = turn(tmp_path, environment, "local", runtime={"type": "local"}, nims=nims)
+            file = yaml.safe_load((home / "config.yaml").read_text())
+            file = {**file, "runtime": {"type": "local"}, "nims": with_weights(file["nims"])}
+            (home / "config.yaml").write_text(yaml.safe_dump(file))
+            local = turn(tmp_path, environment, "local")
     finally:
         nemo.kill(signal.SIGTERM)
     assert there == local

@@ -102,7 +102,7 @@ class Watch:
                 try:
                     command = "\0".join(process.cmdline())
                     self.found |= set(secrets_in(command.encode(), f"the command line of {process.name()}"))
-                    if "flywheel.runtimes.fork_server" in command:  # which the jobs are forks of
+                    if "flywheel.runtimes.local.fork_server" in command:  # which the jobs are forks of
                         self.jobs += 1
                         environment = json.dumps(process.environ(), ensure_ascii=False)
                         self.found |= set(secrets_in(environment.encode(), "the environment of jobs"))

@@ -1,5 +1,6 @@
 """The DAG is the figure of the design, and its form and schedule are those of the config."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,16 @@ from typing import Any
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import Asset, AssetAll, AssetOrTimeSchedule, CronTriggerTimetable
 from airflow.sdk.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
 
+from flywheel.common.errors import ConfigError, JobError
 from flywheel.orchestration import CHAMPION_ASSET, dag_params, dag_schedule, read_config, settings
+from tests.unit import finished_run
+from tests.unit.task_context import context_of
+from tests.unit.toy_runtime import ToyRuntime
 
 ROOT = Path(__file__).parents[2]
 DAG_FILE = ROOT / "dags" / "flywheel.py"
@@ -271,3 +278,81 @@ def test_examples_in_prompts_are_a_task_where_the_config_has_them(
     task = with_examples.get_task("icl_eval")
     assert task.upstream_task_ids == {"plan", "curate"}
     assert "score" in task.downstream_task_ids
+
+
+def test_on_kubernetes_jobs_are_kubernetes_pod_operators_with_their_usual_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tolerations = [{"key": "gpu", "operator": "Exists"}]
+    pods = {
+        "volume_claim": "disk",
+        "node_selector": {"zone": "a"},
+        "tolerations": tolerations,
+        "limits": {"memory": "9Gi"},
+    }
+    write_config(tmp_path, monkeypatch, runtime={"type": "kubernetes", "kubernetes": pods})
+    bag = load()
+    assert not bag.import_errors
+    dag = bag.dags["flywheel"]
+    jobs = ("base_eval", "champion_eval", "candidate.customize", "candidate.evaluate")
+    for name in jobs:
+        task = dag.get_task(name)
+        made = getattr(task, "operator_class", type(task))
+        assert issubclass(made, KubernetesPodOperator), name
+        assert task.operator_name == "KubernetesPodOperator"
+        given = getattr(task, "partial_kwargs", None) or vars(task)
+        assert (given["namespace"], given["image"]) == ("flywheel", "flywheel-student:0.2.0")
+        assert given["node_selector"] == {"zone": "a"}
+        assert [toleration.key for toleration in given["tolerations"]] == ["gpu"]
+        assert given["container_resources"].limits["memory"] == "9Gi"
+        assert given["deferrable"]
+    assert dag.get_task("sweep").upstream_task_ids == {"base_eval", "champion_eval", "candidate.evaluate"}
+    stored = json.dumps(DagSerialization.to_dict(dag))
+    assert stored.count('"_operator_name": "KubernetesPodOperator"') == len(jobs)
+
+
+def test_elsewhere_jobs_are_operators_of_their_runtime(dag: Any) -> None:
+    assert dag.get_task("champion_eval").task_type == "ProcessOperator"
+    assert "sweep" not in dag.task_ids
+
+
+def test_a_runtime_of_ones_own_has_its_jobs_done_and_its_tasks_in_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = {"type": "tests.unit.toy_runtime:ToyRuntime", "options": {"program": ["echo"]}}
+    write_config(tmp_path, monkeypatch, runtime=toy)
+    bag = load()
+    assert not bag.import_errors
+    dag = bag.dags["flywheel"]
+    assert dag.get_task("sweep").task_type == "ToySweepOperator"
+    config = finished_run.config_of(str(tmp_path / "root"), f"sqlite:///{tmp_path}/mlflow.db", runtime=toy)
+    run = finished_run.finish(finished_run.plan_of(config))
+    ToyRuntime.jobs.clear()
+    mapped = dag.get_task("base_eval")
+    operator = mapped.unmap({"student": "1b"})
+    monkeypatch.setattr(operator, "find", lambda *_: False)
+    assert operator.execute(context_of(run))["f1_weighted"]
+    assert ToyRuntime.jobs == ["base_eval 1b"]
+    monkeypatch.setitem(config.runtime.options, "program", ["false"])
+    finished_run.change_plan(run, run.plan.model_copy(update={"config": config}))
+    with pytest.raises(JobError, match="base_eval 1b"):
+        operator.execute(context_of(run))
+
+
+@pytest.mark.parametrize("name", ["tests.unit.no_such:ToyRuntime", "tests.unit.toy_runtime:ToySweepOperator"])
+def test_a_runtime_that_is_none_is_an_import_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_config(tmp_path, monkeypatch, runtime={"type": name})
+    (error,) = load().import_errors.values()
+    assert f"runtime.type '{name}'" in error
+
+
+def test_an_experiment_cannot_choose_where_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    write_config(tmp_path, monkeypatch)
+    (tmp_path / "experiments").mkdir()
+    pods = {"type": "kubernetes", "kubernetes": {"volume_claim": "disk"}}
+    (tmp_path / "experiments/pods.yaml").write_text(yaml.safe_dump({"runtime": pods}))
+    with pytest.raises(ConfigError, match="a run cannot choose it"):
+        settings.config_of("pods")

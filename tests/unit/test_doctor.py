@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from flywheel.cli.doctor import Finding, _sources, _students
+from flywheel.cli.doctor import _sources
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
+from flywheel.runtimes import open_runtime
+from flywheel.runtimes.checks import Finding
 from flywheel.students.whole import missing_in
 
 DEMO = Path("include/flywheel/demo/students").resolve()
@@ -122,7 +124,7 @@ def student_of(weights: str, **runtime: Any) -> Finding:
     kubernetes = {"kubernetes": {"volume_claim": "shared"}} if runtime else {}
     (found,) = [
         finding
-        for finding in _students(config_of(nims=nims, runtime={**runtime, **kubernetes}))
+        for finding in open_runtime(config_of(nims=nims, runtime={**runtime, **kubernetes})).check()
         if finding.what == "student 1b"
     ]
     return found

@@ -6,9 +6,7 @@ import base64
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from flywheel.config import load_config
 from flywheel.config.loading import validate_config
 from flywheel.runtimes.kubernetes import explain
 from flywheel.runtimes.kubernetes.job import PodJob
-from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 from flywheel.runtimes.kubernetes.logs import new_lines
 from flywheel.runtimes.kubernetes.operator import PodOperator
 from flywheel.runtimes.kubernetes.pods import run_label
@@ -36,8 +33,8 @@ def config(root: str = "artifacts", **kubernetes: Any) -> Any:
 def manifest(made: Any, student: str = "1b", root: str = "/home/me/artifacts") -> dict[str, Any]:
     spec = f"{root}/runs/r/jobs/{student}@5000/customize.spec.json"
     job = PodJob("customize", "customize", made.student(student), 5000, "r", "runs/r", spec, root)
-    operator = PodOperator(job=job, config=made, task_id="customize")
-    return operator.trigger(None).manifest
+    operator = PodOperator(stage="customize", student=student, size=5000, task_id="customize")
+    return operator.describe(job, made)
 
 
 def test_a_pod_meets_pod_security_restricted() -> None:
@@ -155,29 +152,10 @@ def test_a_template_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, t
     assert manifest(made)["spec"]["dnsPolicy"] == "None"
 
 
-def test_a_task_hands_on_which_job_it_is_and_the_triggerer_describes_its_pod() -> None:
-    made = config()
-    spec = "/home/me/artifacts/runs/r/jobs/1b@5000/customize.spec.json"
-    job = PodJob(
-        "customize", "customize", made.student("1b"), 5000, "r", "runs/r", spec, "/home/me/artifacts"
-    )
-    start = datetime(2025, 1, 1, tzinfo=UTC)
-    ti = SimpleNamespace(
-        dag_id="flywheel", task_id="candidate.customize", run_id="r", map_index=3, try_number=2
-    )
-    ti.start_date = start
-    _, arguments = JobTrigger.of({"ti": ti}, job, made, timedelta(hours=1)).serialize()
-    pod = JobTrigger(**json.loads(json.dumps(arguments)))._describe()
-    labels = pod.manifest["metadata"]["labels"]
-    assert pod.manifest["spec"] == manifest(made)["spec"]
-    assert (labels["task_id"], labels["map_index"], labels["try_number"]) == ("candidate.customize", "3", "2")
-    assert pod.patience.deadline == start.timestamp() + 3600
-
-
-def test_a_worker_imports_no_client_of_the_cluster() -> None:
+def test_a_task_on_another_runtime_imports_no_client_of_the_cluster() -> None:
     program = (
-        "import sys, flywheel.orchestration, flywheel.runtimes.kubernetes.job_trigger\n"
-        "import flywheel.runtimes.kubernetes.sweep, flywheel.curation.result\n"
+        "import sys, flywheel.orchestration, flywheel.runtimes.local.operator\n"
+        "import flywheel.runtimes.kubernetes.runtime, flywheel.curation.result\n"
         "assert not {'kubernetes', 'kubernetes_asyncio', 'numpy', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,4 +1,4 @@
-"""What the DAG's tasks do around the stages: cutoff, jobs and their failures, review, notifications."""
+"""What the DAG's tasks do around the stages: cutoff, review, notifications."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,26 +10,22 @@ from airflow.providers.standard.operators import hitl
 from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import (
     AirflowFailException,
-    AirflowSkipException,
     TaskAwaitingInput,
-    TaskDeferred,
 )
 from airflow.utils.types import DagRunType
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.common.errors import JobError
-from flywheel.jobs.spec import CustomizeResult, EvaluateResult
-from flywheel.orchestration import JobOperator, ReviewOperator, jobs, notifications, review
+from flywheel.jobs.spec import EvaluateResult
+from flywheel.orchestration import ReviewOperator, notifications, review
 from flywheel.orchestration.notifications import announce
 from flywheel.orchestration.tasks import champion_uri
 from flywheel.report import read_report
 from flywheel.runs.run import Run
-from flywheel.runtimes import Job, RefusedJobError
-from flywheel.runtimes.context import cutoff_of, facts, is_backfill, run_of, share_run
+from flywheel.runtimes.context import cutoff_of, facts, is_backfill, run_of
 from flywheel.stages.pipeline import promote, score
-from tests.unit import finished_run
 from tests.unit.champions import place_hold
 from tests.unit.finished_run import change_plan, config_of, finish, plan_of
+from tests.unit.task_context import context_of
 
 DAWN, NOON, DUSK = (datetime(2019, 3, 2, hour, tzinfo=UTC) for hour in (6, 12, 18))
 
@@ -39,26 +35,6 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Run:
     sections = getattr(request, "param", {})
     config = config_of(str(tmp_path / "artifacts"), f"sqlite:///{tmp_path / 'mlflow.db'}", **sections)
     return finish(plan_of(config))
-
-
-class TaskInstance:
-    """The XComs of one run."""
-
-    def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-    def xcom_pull(self, task_ids: str, key: str = "review") -> Any:
-        assert task_ids == ("review" if key == "review" else "plan")
-        return self.pushed[key]
-
-
-def context_of(run: Run) -> dict[str, Any]:
-    context = {"ti": TaskInstance(), "task_instance": SimpleNamespace(id="1")}
-    share_run(context, run, run.root.url)
-    return context
 
 
 # -- cutoff and XCom -----------------------------------------------------------------------------------
@@ -96,190 +72,6 @@ def test_xcom_carries_facts_and_no_data(run: Run) -> None:
     carried = facts(result)
     assert carried["f1_weighted"] == 0.29
     assert not {"per_class", "confusion", "latency_ms"} & set(carried)
-
-
-# -- jobs ----------------------------------------------------------------------------------------------
-
-
-class FakeRuntime:
-    """Runs no job: fails as it is told to, or leaves the result that is there."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.jobs: list[Job] = []
-        self.killed = False
-
-    def run(self, job: Job, log: Any) -> None:
-        self.jobs.append(job)
-        log("WARNING the student is small")
-        if self.error:
-            raise self.error
-
-    def kill(self) -> None:
-        self.killed = True
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
-    fake = FakeRuntime()
-    monkeypatch.setattr(jobs, "open_runtime", lambda config: fake)
-    monkeypatch.setattr(jobs, "is_done", lambda kind, spec: False)
-    return fake
-
-
-@pytest.fixture
-def available(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The split gave enough records for each size but 25."""
-    sizes = {
-        str(size): {
-            "available": size < 25,
-            "reason": "" if size < 25 else f"size {size}: there are only 12 training records",
-            "per_class": {},
-        }
-        for size in (5, 10, 25)
-    }
-    curated = finished_run.curated
-
-    def with_sizes(dataset: str, train: int) -> Any:
-        return type(curated(dataset, train)).model_validate(
-            {**curated(dataset, train).model_dump(mode="json"), "sizes": sizes}
-        )
-
-    monkeypatch.setattr(finished_run, "curated", with_sizes)
-
-
-def failure_of(run: Run, folder: str) -> Any:
-    path = f"{run.path}/jobs/{folder}/failure.json"
-    return run.root.read_json(path) if run.root.exists(path) else None
-
-
-def customize(student: str = "1b", size: int = 5) -> JobOperator:
-    return JobOperator.of("customize", student=student, size=size)
-
-
-def test_a_job_runs_with_the_spec_in_the_runs_folder(available: None, run: Run, runtime: FakeRuntime) -> None:
-    given = customize().execute(context_of(run))
-    (job,) = runtime.jobs
-    assert job.kind == "customize"
-    assert job.spec == f"{run.root.url}/{run.path}/jobs/1b@5/customize.spec.json"
-    assert job.name == "customize 1b @ 5"
-    assert given["adapter"] == run.load("jobs/1b@5/customize", CustomizeResult).adapter
-    assert failure_of(run, "1b@5") is None
-
-
-def test_base_eval_is_an_evaluation_without_size(available: None, run: Run, runtime: FakeRuntime) -> None:
-    JobOperator.of("base_eval", student="1b").execute(context_of(run))
-    (job,) = runtime.jobs
-    assert (job.kind, job.name) == ("evaluate", "base_eval 1b")
-
-
-def test_what_was_done_before_starts_no_job(
-    available: None, run: Run, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "is_done", lambda kind, spec: True)
-    read: list[str] = []
-    monkeypatch.setattr(jobs, "run_job", lambda kind, spec: read.append(kind))
-    customize().execute(context_of(run))
-    assert (runtime.jobs, read) == ([], ["customize"])
-
-
-def test_a_failed_job_says_why_for_the_table(available: None, run: Run, runtime: FakeRuntime) -> None:
-    runtime.error = JobError("customize 1b @ 5: killed by signal 9")
-    with pytest.raises(JobError):
-        customize().execute(context_of(run))
-    assert failure_of(run, "1b@5") == {
-        "stage": "customize",
-        "reason": "customize 1b @ 5: killed by signal 9",
-    }
-
-
-def test_a_refused_job_is_not_tried_again(available: None, run: Run, runtime: FakeRuntime) -> None:
-    runtime.error = RefusedJobError("customize 1b @ 5: no weights")
-    with pytest.raises(AirflowFailException, match="no weights"):
-        customize().execute(context_of(run))
-
-
-def test_a_try_that_succeeds_forgets_the_failure_before_it(
-    available: None, run: Run, runtime: FakeRuntime
-) -> None:
-    runtime.error = JobError("once")
-    with pytest.raises(JobError):
-        customize().execute(context_of(run))
-    runtime.error = None
-    customize().execute(context_of(run))
-    assert failure_of(run, "1b@5") is None
-
-
-def test_a_size_without_enough_records_is_skipped_with_the_reason(
-    available: None, run: Run, runtime: FakeRuntime
-) -> None:
-    with pytest.raises(AirflowSkipException, match="only 12 training records"):
-        customize(size=25).execute(context_of(run))
-    assert failure_of(run, "1b@25")["reason"] == "size 25: there are only 12 training records"
-    assert not runtime.jobs
-
-
-def test_without_a_champion_there_is_nothing_to_measure_anew(
-    available: None, run: Run, runtime: FakeRuntime
-) -> None:
-    with pytest.raises(AirflowSkipException, match="no champion yet"):
-        JobOperator.of("champion_eval", student="champion").execute(context_of(run))
-
-
-def test_without_icl_config_a_student_is_not_measured_with_examples(
-    available: None, run: Run, runtime: FakeRuntime
-) -> None:
-    with pytest.raises(AirflowSkipException, match="no icl_config"):
-        JobOperator.of("icl_eval", student="1b").execute(context_of(run))
-    assert failure_of(run, "1b") is None  # the student's own measurement did not fail
-    assert not runtime.jobs
-
-
-def test_a_task_that_is_killed_ends_its_job(available: None, run: Run, runtime: FakeRuntime) -> None:
-    operator = customize()
-    operator.on_kill()  # before there is a job
-    operator.execute(context_of(run))
-    operator.on_kill()
-    assert runtime.killed
-
-
-PODS = {"runtime": {"type": "kubernetes", "kubernetes": {"volume_claim": "disk"}}}
-
-
-@pytest.mark.parametrize("run", [PODS], indirect=True)
-def test_a_job_for_a_pod_goes_to_a_trigger_that_looks_for_its_result(
-    available: None, run: Run, runtime: FakeRuntime
-) -> None:
-    context = context_of(run)
-    names = {
-        "dag_id": "flywheel",
-        "task_id": "customize",
-        "run_id": run.run_id,
-        "map_index": 0,
-        "try_number": 1,
-    }
-    vars(context["ti"]).update(names, start_date=NOON)
-    made = run.root.read_json(f"{run.path}/jobs/1b@5/customize.json")
-    with pytest.raises(TaskDeferred) as deferred:
-        customize().execute(context)
-    trigger = deferred.value.trigger
-    assert not runtime.jobs
-    assert trigger._read() is None  # that of an earlier try is gone
-    run.root.write_json(f"{run.path}/jobs/1b@5/customize.json", made)
-    assert trigger._read()["adapter"] == made["result"]["adapter"]
-    # A worker takes it where the trigger did not, and where `airflow dags test` knows no task that is ended.
-    good = {"good": True, "sentence": "", "refused": False}
-    for event in (good, "success"):
-        assert customize().resume(context, event)["adapter"] == made["result"]["adapter"]
-
-
-@pytest.mark.parametrize("run", [PODS], indirect=True)
-def test_a_pod_that_failed_says_why_for_the_table(available: None, run: Run, runtime: FakeRuntime) -> None:
-    run.root.discard(f"{run.path}/jobs/1b@5/customize.json")
-    event = {"good": False, "sentence": "p: evicted", "refused": False}
-    with pytest.raises(JobError, match="evicted"):
-        customize().resume(context_of(run), event)
-    assert failure_of(run, "1b@5") == {"stage": "customize", "reason": "p: evicted"}
 
 
 # -- review --------------------------------------------------------------------------------------------

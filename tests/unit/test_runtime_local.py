@@ -15,10 +15,11 @@ import pytest
 
 from flywheel.common.errors import JobError
 from flywheel.config.schema import RuntimeConfig
-from flywheel.runtimes import Job, RefusedJobError, fork_client
+from flywheel.runtimes import Job, RefusedJobError
 from flywheel.runtimes.environment import needed_environment, without_secrets
-from flywheel.runtimes.fork_client import stop_servers
-from flywheel.runtimes.local import FORK_VARIABLE, LocalRuntime, jobs_folder
+from flywheel.runtimes.local import fork_client
+from flywheel.runtimes.local.fork_client import stop_servers
+from flywheel.runtimes.local.processes import FORK_VARIABLE, Processes, jobs_folder
 
 MODULE = "tests.unit.fake_job"
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,8 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     return str(request.param)
 
 
-def runtime(**settings: object) -> LocalRuntime:
-    return LocalRuntime(RuntimeConfig.model_validate({"parallel": 2, **settings}), module=MODULE)
+def runtime(**settings: object) -> Processes:
+    return Processes(RuntimeConfig.model_validate({"parallel": 2, **settings}), module=MODULE)
 
 
 def job(spec: str) -> Job:
@@ -162,11 +163,12 @@ def test_a_job_that_does_not_want_to_end_is_ended(either_way: str, tmp_path: Pat
 
 def test_a_job_dies_with_a_task_that_is_killed_by_signal_9(either_way: str, tmp_path: Path) -> None:
     code = (
-        "from flywheel.runtimes import Job, fork_client\n"
-        "from flywheel.runtimes.local import LocalRuntime\n"
+        "from flywheel.runtimes import Job\n"
+        "from flywheel.runtimes.local import fork_client\n"
+        "from flywheel.runtimes.local.processes import Processes\n"
         "from flywheel.config.schema import RuntimeConfig\n"
         "fork_client.PRELOAD = ('json',)\n"
-        f"LocalRuntime(RuntimeConfig(parallel=2), module={MODULE!r})"
+        f"Processes(RuntimeConfig(parallel=2), module={MODULE!r})"
         f".run(Job('customize', 'sleep:{tmp_path / 'pids'}', 'x'), print)\n"
     )
     task = subprocess.Popen([sys.executable, "-c", code])

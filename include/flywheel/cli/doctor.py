@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import FlywheelError, SourceError
 from flywheel.common.redaction import clean
-from flywheel.config import Config, Student, load_config, resolve_path
+from flywheel.config import Config, load_config, resolve_path
 from flywheel.config.loading import default_config_path
-from flywheel.jobs.weights import hub_name, local_folder
 from flywheel.laptop.home import airflow_home
+from flywheel.runtimes import open_runtime
+from flywheel.runtimes.checks import Finding, version
 from flywheel.sources import look_at
-from flywheel.students.whole import missing_in
 from flywheel.workloads.workload import Workload
 
 # A run of three 8B students writes checkpoints, adapters and predictions of about this many bytes.
 LOW_DISK_BYTES = 5_000_000_000
 _PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at.
-
-    Attributes:
-        state: ok; warning: a run works, but look at it; error: a run will fail.
-        advice: what to do; empty when ok.
-    """
-
-    what: str
-    state: Literal["ok", "warning", "error"]
-    detail: str
-    advice: str = ""
 
 
 def examine() -> int:
@@ -75,8 +56,7 @@ def findings() -> Iterator[Finding]:
         _teacher,
         _store,
         _artifacts,
-        _students,
-        _gpu,
+        _runtime,
         _airflow,
     )
     for check in checks:
@@ -200,85 +180,13 @@ def _artifacts(config: Config) -> Iterator[Finding]:
         yield Finding("disk", state, f"{free / 1e9:.1f} GB free at {root.url}", advice)
 
 
-def _students(config: Config) -> Iterator[Finding]:
-    missing = [name for name in ("torch", "transformers", "peft") if not _version(name)]
-    if missing and config.runtime.type == "local" and not config.runtime.python:
-        yield Finding("students", "error", f"{', '.join(missing)} not installed", "make install")
-    if config.runtime.type == "nemo":  # there they are names of the catalogue
-        return
-    for student in filter(lambda one: one.weights, config.students):
-        yield _weights(student, is_here=config.runtime.type == "local")
-
-
-def _weights(student: Student, *, is_here: bool) -> Finding:
-    """Look for the files of a student's weights.
-
-    Args:
-        is_here: jobs run on this machine; else they may see other folders than this one.
-    """
-    what = f"student {student.name}"
-    folder = local_folder(student.weights) or _in_cache(hub_name(student.weights))
-    state: Literal["error", "warning"] = "error" if is_here else "warning"
-    elsewhere = "" if is_here else ", if the pods do not see another folder there"
-    if folder is not None:
-        missing = missing_in(folder)
-        if missing:
-            return Finding(what, state, f"{folder}: {missing}", f"put the whole model there{elsewhere}")
-        return Finding(what, "ok", str(folder))
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", student.weights) or student.weights.startswith("."):
-        return Finding(what, state, f"{student.weights}: no such folder", f"put the model there{elsewhere}")
-    if is_here and os.environ.get("HF_HUB_OFFLINE") == "1":
-        return Finding(
-            what,
-            "error",
-            f"{student.weights} is no folder and not in the cache, and HF_HUB_OFFLINE=1",
-            "set `weights` to a local folder, or allow the Hugging Face Hub",
-        )
-    return Finding(what, "ok", f"{student.weights}, from the Hugging Face Hub when it is first used")
-
-
-def _in_cache(name: str) -> Path | None:
-    """Return the folder of a model of the Hugging Face Hub that is on this machine."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(name, "config.json")
-    except (ImportError, ValueError):  # not installed, or no name that the Hub could have
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _gpu(config: Config) -> Iterator[Finding]:
-    if not _version("torch"):
-        return
-    import torch
-
-    wanted = max(student.gpus for student in config.students)
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if there:
-        names = ", ".join(torch.cuda.get_device_name(index) for index in range(there))
-        yield Finding("GPU", "ok", f"{there}: {names}")
-    elif wanted and config.runtime.type == "local":
-        yield Finding(
-            "GPU",
-            "warning",
-            f"none here, and a student asks for {wanted}: it will train on the CPU, slowly",
-            "use smaller students, or a machine with a GPU",
-        )
-    else:
-        yield Finding("GPU", "ok", "none here, none asked for")
+def _runtime(config: Config) -> Iterator[Finding]:
+    yield from open_runtime(config).check()
 
 
 def _airflow(config: Config) -> Iterator[Finding]:
-    version = _version("apache-airflow")
-    if not version:
+    found = version("apache-airflow")
+    if not found:
         yield Finding("Airflow", "error", "not installed", "make install")
         return
-    yield Finding("Airflow", "ok", version)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    yield Finding("Airflow", "ok", found)

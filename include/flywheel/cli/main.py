@@ -188,9 +188,10 @@ def plan(
     """Freeze config, cutoff and candidates of a run."""
     from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
-    from flywheel.runs.plan import make_plan, with_pinned_weights
+    from flywheel.runs.plan import make_plan
     from flywheel.runs.plan_changes import keeps
     from flywheel.runs.run import Run
+    from flywheel.runtimes import open_runtime
     from flywheel.stages import pipeline as wheel
 
     asked = make_plan(
@@ -203,7 +204,7 @@ def plan(
         experiment=experiment,
         is_backfill=backfill,
     )
-    new = with_pinned_weights(asked)
+    new = open_runtime(asked.config).planned(asked)
     there = Run(ArtifactRoot(new.config.artifacts.root), run)
     if there.is_planned:
         typer.echo(keeps(there.plan, new, with_cutoff=cutoff is not None))
@@ -281,12 +282,12 @@ def promote(
     comment: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
 ) -> None:
     """Put the chosen candidate into production."""
+    from flywheel.runtimes import open_runtime
     from flywheel.stages import pipeline as wheel
 
     opened = _open(run, artifacts)
     result = wheel.promote(opened, approved=not reject, comment=comment)
-    if opened.plan.config.runtime.type == "nemo":
-        _serve(opened)
+    open_runtime(opened.plan.config).serve_now(opened, lambda line: typer.echo(clean(line), err=True))
     _print(result)
 
 
@@ -350,27 +351,12 @@ def _exit_as_job(kind: str, spec: str) -> None:
 
 
 def _run_job(run: Run, kind: JobKind, spec: str) -> None:
-    config = run.plan.config
-    if config.runtime.type == "nemo":
-        from flywheel.runtimes import Job, open_runtime
+    from flywheel.runtimes import Job, open_runtime
 
-        open_runtime(config).run(Job(kind, spec, kind), lambda line: typer.echo(clean(line)))
-        return
-    from flywheel.runtimes.job_command import run_job
-
-    run_job(kind, spec)
-
-
-def _serve(run: Run) -> None:
-    """Have the champion served on NeMo."""
-    import asyncio
-
-    from flywheel.runtimes.nemo.serving import ServingOrder, serve, serves_champions
-
-    plan = run.plan
-    if serves_champions(plan.config):
-        order = ServingOrder.of(plan.config, plan.workload_id, plan.client_id, run.run_id)
-        asyncio.run(serve(order, lambda line: typer.echo(clean(line), err=True)))
+    student = spec.rsplit("/", 2)[1]
+    open_runtime(run.plan.config).run(
+        Job(kind, spec, f"{kind} {student}"), lambda line: typer.echo(clean(line))
+    )
 
 
 def _print(result: BaseModel) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from flywheel.config.section import Section
+
+if TYPE_CHECKING:
+    from flywheel.config.schema import Config
 
 # As Kubernetes writes quantities: 500m, 2, 1.5, 8Gi, 2e9.
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kMGTPE]i?|Ki|e\d+)?")
@@ -123,3 +126,12 @@ class KubernetesConfig(Section):
         if self.priority_class and self.priority_classes:
             raise ValueError("priority_class or priority_classes, not both")
         return self
+
+    def check_needs(self, config: Config) -> None:
+        """Raise ValueError where the rest of the config does not go with pods."""
+        root = config.artifacts.root
+        if "://" not in root and not self.volume_claim:
+            raise ValueError(
+                f"runtime.kubernetes.volume_claim, as pods do not see the folder {root!r}: the claim of the "
+                "volume with it; or an artifacts.root such as s3://bucket/flywheel"
+            )

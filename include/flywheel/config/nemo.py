@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
 from flywheel.config.section import BlueprintSection, Section
+
+if TYPE_CHECKING:
+    from flywheel.config.schema import Config
 
 
 def _is_address(value: str) -> str:
@@ -92,3 +95,17 @@ class NemoConfig(Section):
         description="false: adapters of a run go when it ends, but for those that are or were the champion, "
         "or that another run uses.",
     )
+
+    def check_needs(self, config: Config) -> None:
+        """Raise ValueError where the rest of the config does not go with NeMo."""
+        for name in ("nemo_base_url", "nim_base_url", "datastore_base_url"):
+            if getattr(config.nmp_config, name) is None:
+                raise ValueError(f"nmp_config.{name}, as runtime.type is nemo: its address")
+        if config.evaluation_config.decoding != "free":
+            raise ValueError("evaluation_config.decoding: free, as runtime.type is nemo")
+        for student in config.nims:
+            if student.family != "causal_lm":
+                raise ValueError(
+                    f"nims: students of family causal_lm, as runtime.type is nemo; {student.name} is of "
+                    f"family {student.family}"
+                )

@@ -7,9 +7,10 @@ blueprint knows and flywheel has no use for is listed in `IGNORED_KEYS`: accepte
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, field_validator, model_validator
 
 from flywheel.config.api import ApiConfig
 from flywheel.config.clock import ClockSection
@@ -158,13 +159,20 @@ class PromotionConfig(Section):
     )
 
 
+def _is_runtime(value: str) -> str:
+    if value not in ("local", "kubernetes", "nemo") and not re.fullmatch(r"[\w.]+:\w+", value):
+        raise ValueError("'local', 'kubernetes', 'nemo', or MODULE:CLASS of a runtime of your own")
+    return value
+
+
 class RuntimeConfig(Section):
     """Where customization and evaluation jobs run."""
 
-    type: Literal["local", "kubernetes", "nemo"] = Field(
+    type: Annotated[str, AfterValidator(_is_runtime)] = Field(
         "local",
         description="local: a process of its own on this machine. kubernetes: a pod. nemo: NVIDIA's NeMo "
-        "microservices, which a file with nmp_config.nemo_base_url means by itself.",
+        "microservices, which a file with nmp_config.nemo_base_url means by itself. MODULE:CLASS: your "
+        "own (docs/runtimes.md).",
     )
     parallel: int = Field(0, ge=0, description="Jobs at once; 0: one for each GPU, else for each CPU core.")
     threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")
@@ -179,6 +187,15 @@ class RuntimeConfig(Section):
     job_timeout_hours: float = Field(12.0, gt=0, description="A longer job is stopped and fails.")
     kubernetes: KubernetesConfig = KubernetesConfig()
     nemo: NemoConfig = NemoConfig()
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Of a runtime of your own, which reads them."
+    )
+
+    @model_validator(mode="after")
+    def _options_have_a_reader(self) -> RuntimeConfig:
+        if self.options and ":" not in self.type:
+            raise ValueError(f"options: only for a runtime of your own; {self.type} reads none")
+        return self
 
 
 class ArtifactsConfig(Section):
@@ -312,22 +329,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _nemo_has_addresses(self) -> Config:
-        if self.runtime.type == "nemo":
-            for name in ("nemo_base_url", "nim_base_url", "datastore_base_url"):
-                if getattr(self.nmp_config, name) is None:
-                    raise ValueError(f"nmp_config.{name}, as runtime.type is nemo: its address")
-            if self.evaluation_config.decoding != "free":
-                raise ValueError("evaluation_config.decoding: free, as runtime.type is nemo")
-            for student in self.nims:
-                if student.family != "causal_lm":
-                    raise ValueError(
-                        f"nims: students of family causal_lm, as runtime.type is nemo; {student.name} is of "
-                        f"family {student.family}"
-                    )
-        return self
-
-    @model_validator(mode="after")
     def _families_fit_the_workload(self) -> Config:
         kind = self.evaluation_config.workload_type
         for student in self.nims:
@@ -336,6 +337,13 @@ class Config(Section):
                     f"nims: students of family causal_lm, as evaluation_config.workload_type is {kind}; "
                     f"{student.name} is of family {student.family}, which classifies only"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _the_runtime_has_what_it_needs(self) -> Config:
+        section = getattr(self.runtime, self.runtime.type, None)
+        if section is not None:
+            section.check_needs(self)
         return self
 
     @field_validator("source", mode="before")
@@ -360,16 +368,10 @@ class Config(Section):
         return nims
 
     @model_validator(mode="after")
-    def _pods_have_what_they_need(self) -> Config:
-        pods, root = self.runtime.kubernetes, self.artifacts.root
-        for name in pods.students:
+    def _pods_are_of_students(self) -> Config:
+        for name in self.runtime.kubernetes.students:
             if name not in [student.name for student in self.nims]:
                 raise ValueError(f"runtime.kubernetes.students.{name}: a short name of one of `nims`")
-        if self.runtime.type == "kubernetes" and "://" not in root and not pods.volume_claim:
-            raise ValueError(
-                f"runtime.kubernetes.volume_claim, as pods do not see the folder {root!r}: the claim of the "
-                "volume with it; or an artifacts.root such as s3://bucket/flywheel"
-            )
         return self
 
     @property

@@ -68,7 +68,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "teacher.gate": "min_f1_weighted min_f1_macro min_records judge",
         "training_config": "checkpoint_seconds",
         "promotion": "approval_timeout_hours",
-        "runtime": "type parallel threads python variables job_timeout_hours",
+        "runtime": "type parallel threads python variables job_timeout_hours options",
         "runtime.kubernetes": "connection namespace image image_pull_policy image_pull_secrets "
         "service_account requests limits gpu_resource scratch node_selector priority_class "
         "priority_classes volume_claim environment secrets run_as_user pod_template wait_hours "

@@ -32,8 +32,8 @@ from typing import Any
 from flywheel.config.private import UMASK
 from flywheel.laptop.home import airflow_home
 from flywheel.laptop.processes import end_sessions, end_stale, started_at
-from flywheel.runtimes.fork_client import stop_servers
-from flywheel.runtimes.local import jobs_folder
+from flywheel.runtimes.local.fork_client import stop_servers
+from flywheel.runtimes.local.processes import jobs_folder
 
 COMPONENTS = {
     "tasks-api": ("api-server", "--apps", "execution", "--host", "127.0.0.1", "--port", "{tasks}"),

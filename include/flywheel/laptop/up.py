@@ -32,7 +32,7 @@ from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
 from flywheel.laptop.progress import Progress
 from flywheel.runs.run import Run, seconds_of
-from flywheel.runtimes.local import LocalRuntime
+from flywheel.runtimes import open_runtime
 from flywheel.stages.upgrade import upgrade
 from flywheel.teacher.endpoint import URL_VARIABLE
 from flywheel.workloads.workload import Workload
@@ -90,6 +90,7 @@ class _Wheel:
         self, config: Config, console: Any, started_at: float, interrupts: Interrupts, nemo: list[str]
     ) -> None:
         self.config = config
+        self.runtime = open_runtime(config)
         self.nemo = nemo
         self.console = console
         self.interrupts = interrupts
@@ -176,7 +177,7 @@ class _Wheel:
         elif trigger:
             self.launcher.run(*trigger["run"])
         self.launcher.start("scheduler")
-        if self.config.runtime.type != "local":  # jobs wait in the triggerer
+        if self.runtime.defers:  # jobs wait in the triggerer
             self.launcher.start("triggerer")
         threading.Thread(target=self._start_ui, daemon=True).start()
 
@@ -275,7 +276,7 @@ class _Wheel:
         """Start what a run does not wait for: the reader of changed DAG files, and the triggerer."""
         assert self.launcher is not None
         self.launcher.start("dag-processor")
-        if self.config.runtime.type == "local":
+        if not self.runtime.defers:
             self.launcher.start("triggerer")
 
     def _needs_training(self, run: Run) -> bool:
@@ -288,8 +289,7 @@ class _Wheel:
         return run.root.exists(labelled) and bool(run.root.read_json(labelled)["result"]["asked"])
 
     def _warm_up(self) -> None:
-        if self.config.runtime.type == "local":
-            LocalRuntime(self.config.runtime).warm_up()
+        self.runtime.warm_up()
 
     # -- the end -------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from flywheel.common.redaction import install
 from flywheel.jobs.spec import CHAMPION
 from flywheel.orchestration.confirm import ConfirmOperator
 from flywheel.orchestration.endpoint import await_endpoint, has_endpoint
-from flywheel.orchestration.jobs import JobOperator
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
 from flywheel.orchestration.settings import (
@@ -15,22 +14,18 @@ from flywheel.orchestration.settings import (
     dag_schedule,
     prune_schedule,
     read_config,
-    runs_elsewhere,
-    runs_on_nemo,
+    read_runtime,
 )
 from flywheel.orchestration.tasks import (
     CHAMPION as CHAMPION_ASSET,
 )
 from flywheel.orchestration.tasks import (
-    clean_up,
     curate,
     ingest,
     label,
     plan,
     promote,
     score,
-    serve,
-    sweep,
 )
 from flywheel.orchestration.watching import watch, watch_schedule
 
@@ -41,10 +36,8 @@ __all__ = [
     "CHAMPION",
     "CHAMPION_ASSET",
     "ConfirmOperator",
-    "JobOperator",
     "ReviewOperator",
     "await_endpoint",
-    "clean_up",
     "confirms_cost",
     "curate",
     "dag_params",
@@ -57,11 +50,8 @@ __all__ = [
     "promote",
     "prune_schedule",
     "read_config",
-    "runs_elsewhere",
-    "runs_on_nemo",
+    "read_runtime",
     "score",
-    "serve",
-    "sweep",
     "watch",
     "watch_schedule",
 ]

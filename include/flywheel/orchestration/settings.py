@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, get_parsing_context
 
@@ -17,6 +17,10 @@ from flywheel.config.overrides import overrides_schema
 from flywheel.config.schema import ScheduleConfig
 from flywheel.config.sides import MOST, MOST_SIZES, WORDS
 from flywheel.orchestration.notifications import check_notifiers
+from flywheel.runtimes import Runtime, open_runtime
+
+if TYPE_CHECKING:
+    from flywheel.runtimes.planned import PlannedRuntime
 
 _APPROVALS = WORDS["promotion.approval"]
 
@@ -52,7 +56,13 @@ def config_of(experiment: str) -> Config:
     """
     config = load_config(experiment=experiment)
     check_notifiers(config)
-    if experiment and confirms_cost(config) and not confirms_cost(load_config()):
+    dag = load_config() if experiment else config
+    if config.runtime.type != dag.runtime.type:
+        raise ConfigError(
+            f"experiments/{experiment}.yaml: runtime.type: {config.runtime.type!r}, the DAG's tasks are of "
+            f"{dag.runtime.type!r}, as config.yaml says: a run cannot choose it"
+        )
+    if confirms_cost(config) and not confirms_cost(dag):
         raise ConfigError(
             f"experiments/{experiment}.yaml: teacher.confirm_above: the question is a task of the DAG, "
             "which is made from config.yaml: set it there, too"
@@ -71,14 +81,17 @@ def unchanged_as_none(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def runs_elsewhere(config: Config | None) -> bool:
-    """Return whether jobs run on a cluster or on NeMo, where nothing is to be left after a run."""
-    return bool(config and config.runtime.type != "local")
+def read_runtime(config: Config | None) -> Runtime | PlannedRuntime:
+    """Return the runtime whose tasks the DAG has: the config's; where that cannot be read, each plan's own.
 
+    Raises:
+        ConfigError: it cannot be used here.
+    """
+    if config is None:
+        from flywheel.runtimes.planned import PlannedRuntime
 
-def runs_on_nemo(config: Config | None) -> bool:
-    """Return whether jobs run on NeMo, where champions are served, too."""
-    return bool(config and config.runtime.type == "nemo")
+        return PlannedRuntime()
+    return open_runtime(config)
 
 
 def confirms_cost(config: Config | None) -> bool:

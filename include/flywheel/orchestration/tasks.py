@@ -14,7 +14,6 @@ from airflow.sdk import AssetAlias, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.common.redaction import install
-from flywheel.config import Config
 from flywheel.orchestration.notifications import announce, warn
 from flywheel.orchestration.review import answer_of
 from flywheel.runtimes.context import cutoff_of, facts, is_backfill, run_of, share_run
@@ -41,7 +40,8 @@ def plan() -> list[str]:
     """
     from flywheel.common.errors import OtherPlanError
     from flywheel.orchestration.settings import config_of, unchanged_as_none
-    from flywheel.runs.plan import make_plan, with_pinned_weights
+    from flywheel.runs.plan import make_plan
+    from flywheel.runtimes import open_runtime
     from flywheel.stages import pipeline as wheel
 
     install()  # the other tasks do so where they find the run
@@ -63,7 +63,8 @@ def plan() -> list[str]:
         is_backfill=is_backfill(context),
     )
     try:
-        run = wheel.begin(with_pinned_weights(made), is_first=context["ti"].try_number == 1)
+        made = open_runtime(made.config).planned(made)
+        run = wheel.begin(made, is_first=context["ti"].try_number == 1)
     except OtherPlanError as error:  # a second try would find it, too
         raise AirflowFailException(str(error)) from error
     share_run(context, run, made.config.artifacts.root)
@@ -148,30 +149,3 @@ def promote() -> dict[str, Any]:
     result = wheel.promote(run, approved=answer["approved"], comment=answer["comment"], by=answer["by"])
     announce(context, run, result)
     return facts(result)
-
-
-def sweep(config: Config | None) -> Any:
-    """Return the task that deletes what a run has left elsewhere; it ends no run, well or not."""
-    if config is not None and config.runtime.type == "nemo":
-        from flywheel.runtimes.nemo.operators import NemoSweepOperator as Operator
-    else:
-        from flywheel.runtimes.kubernetes.sweep import SweepOperator as Operator  # type: ignore[assignment]  # both are operators
-
-    return Operator(task_id="sweep", execution_timeout=timedelta(minutes=10)).as_teardown()
-
-
-def serve() -> Any:
-    """Return the task that has the champion served on NeMo."""
-    from flywheel.runtimes.nemo.operators import NemoServeOperator
-
-    text = "Have the champion served by a NIM, and the serving alias point to it."
-    return NemoServeOperator(
-        task_id="serve", doc_md=text, max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6)
-    )
-
-
-def clean_up() -> Any:
-    """Return the task that takes away what a run has made on NeMo and nobody needs any more."""
-    from flywheel.runtimes.nemo.operators import NemoCleanUpOperator
-
-    return NemoCleanUpOperator(task_id="clean_up", execution_timeout=timedelta(minutes=10)).as_teardown()

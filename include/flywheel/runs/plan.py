@@ -224,11 +224,8 @@ def _check_type(config: Config, workload: Workload) -> None:
 def with_pinned_weights(plan: Plan) -> Plan:
     """Return a plan whose students' weights of the Hub name the commit that they are at now.
 
-    Where the Hub cannot be asked from here, each job takes the commit that it finds, and says which. On NeMo
-    a student is the service's.
+    Where the Hub cannot be asked from here, each job takes the commit that it finds, and says which.
     """
-    if plan.config.runtime.type == "nemo":
-        return plan
     students = []
     for student in plan.config.nims:
         try:

@@ -1,16 +1,27 @@
-"""What a job is, and what every runtime offers. No Airflow in here: a runtime knows jobs, not tasks."""
+"""What a job is, and what every runtime offers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from flywheel.common.errors import JobError
 from flywheel.common.redaction import clean
+from flywheel.config import Config
+from flywheel.runtimes.checks import Finding, weights
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+    from flywheel.runs.plan import Plan
+    from flywheel.runs.run import Run
+    from flywheel.runtimes.job_operator import JobOperator
 
 JobKind = Literal["customize", "evaluate"]
+Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]
 
 # Exit codes of `flywheel customize` and `flywheel evaluate` besides 0. A refused job would be refused again:
 # what it was given is wrong. A crashed or killed one may do better at the next try.
@@ -58,19 +69,113 @@ class Job:
         return (self.kind, self.spec)
 
 
-class Runtime(Protocol):
-    """A place where jobs run."""
+class Runtime(ABC):
+    """Where the jobs of a config run, and all that is particular to that place.
 
+    A runtime is one folder: this class, and what its methods return. What costs time to import, Airflow too,
+    is imported by the method that needs it. `run` and `kill` are enough for a runtime of one's own; a job's
+    task then holds its worker slot while it runs. See docs/runtimes.md.
+
+    Attributes:
+        is_here: jobs run on this machine, with its Python, its GPUs and its folders.
+        defers: tasks wait in the triggerer, and hold no worker slot meanwhile.
+    """
+
+    is_here: ClassVar[bool] = False
+    defers: ClassVar[bool] = False
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    # -- jobs ----------------------------------------------------------------------------------------
+
+    @abstractmethod
     def run(self, job: Job, log: Callable[[str], None]) -> None:
-        """Run a job to its end, handing each line it prints to `log` at once.
+        """Run a job to its end from this process, handing each line it prints to `log` at once.
 
         Raises:
             RefusedJobError: the job says that what it was given is wrong.
             JobError: it failed, was killed or ran out of time; the message says which and why.
         """
 
+    @abstractmethod
     def kill(self) -> None:
         """End the job that `run` is running, with all its processes. May be called by a signal handler."""
+
+    def planned(self, plan: Plan) -> Plan:
+        """Return a plan as jobs need it here: with the commits of weights of the Hub."""
+        from flywheel.runs.plan import with_pinned_weights
+
+        return with_pinned_weights(plan)
+
+    def warm_up(self) -> None:  # noqa: B027  most have nothing to do
+        """Get ready for the first job, in the background: a student is about to be trained."""
+
+    # -- tasks of the DAG ----------------------------------------------------------------------------
+
+    @property
+    def operator(self) -> type[JobOperator]:
+        """The class of a job's task. Processes that others are forked from import it ahead."""
+        from flywheel.runtimes.job_operator import JobOperator
+
+        return JobOperator
+
+    def arguments(self) -> dict[str, Any]:
+        """Return arguments of `operator` that the config gives to every job's task."""
+        return {}
+
+    def task(self, stage: Stage, **arguments: Any) -> JobOperator:
+        """Return the task of a job.
+
+        Args:
+            stage: which job.
+            arguments: student, size, and any of the operator's own: they go before what the config says.
+        """
+        return self.operator(**self._told(stage, arguments))
+
+    def tasks(self, stage: Stage, **arguments: Any) -> Any:
+        """Return the task of a job that is to be expanded over students; arguments as for `task`."""
+        return self.operator.partial(**self._told(stage, arguments))
+
+    def _told(self, stage: Stage, given: dict[str, Any]) -> dict[str, Any]:
+        from flywheel.runtimes.job_operator import described
+
+        own = {"runtime": self.config.runtime.type, "given": sorted(given)}
+        return {**self.arguments(), **described(stage), **own, **given}
+
+    def sweep(self) -> BaseOperator | None:
+        """Return the task, after all jobs, that takes away what they have left; None: they leave nothing."""
+        return None
+
+    def serve(self) -> BaseOperator | None:
+        """Return the task, after `promote`, that has the champion served; None: `flywheel serve` does."""
+        return None
+
+    def clean_up(self) -> BaseOperator | None:
+        """Return the task at a run's very end that takes away what nobody needs; None: nothing is left."""
+        return None
+
+    # -- for people ----------------------------------------------------------------------------------
+
+    def serve_now(self, run: Run, log: Callable[[str], None]) -> None:  # noqa: B027  as above
+        """Do from this process what the task of `serve` does for a run."""
+
+    def check(self) -> Iterator[Finding]:
+        """Say what `flywheel doctor` finds: what jobs need here, and whether it is there."""
+        yield from weights(self.config, is_here=self.is_here)
+
+
+def check_ending(event: Mapping[str, Any]) -> None:
+    """Raise where a trigger's event, {"good", "sentence", "refused"}, says that a job did not end well.
+
+    Raises:
+        RefusedJobError: the job said that what it was given is wrong.
+        JobError: it ended in another way than well.
+    """
+    if event["refused"]:
+        raise RefusedJobError(event["sentence"])
+    if not event["good"]:
+        raise JobError(event["sentence"])
 
 
 def log_job_line(log: Any, line: str) -> None:

@@ -57,6 +57,12 @@ def prepare_process() -> torch.device:
     return torch.device(os.environ.get(DEVICE_VARIABLE) or default)
 
 
+def gpu_names() -> list[str]:
+    """Return the names of the GPUs that torch can use here."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(index) for index in range(there)]
+
+
 def load_student(student: Student, device: torch.device) -> LoadedStudent:
     """Load a student's weights and tokenizer: bf16 on a GPU, fp32 on a CPU.
 

@@ -25,7 +25,7 @@ from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config.schema import RuntimeConfig
 from flywheel.jobs.spec import CustomizeResult
 from flywheel.runtimes.base import Job
-from flywheel.runtimes.local import LocalRuntime
+from flywheel.runtimes.local.processes import Processes
 from flywheel_stand_ins.nemo.checks import BadRequestError, check_answer, check_request
 from flywheel_stand_ins.nemo.datastore import Datastore
 from flywheel_stand_ins.nemo.entities import Entities, filters_of, page_of
@@ -64,7 +64,7 @@ class Customizer:
         self._root = self._trainings.root
         self._places = asyncio.Semaphore(behaviour.running_jobs)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._runtimes: dict[str, LocalRuntime] = {}
+        self._runtimes: dict[str, Processes] = {}
         self.targets = Entities(
             state,
             "/v1/customization/targets",
@@ -216,7 +216,7 @@ class Customizer:
                 if self._behaviour.must_fail(job["output_model"] or ""):
                     raise BadRequestError("the training pod was evicted, as the stand-in was told to")
                 spec = await asyncio.to_thread(self._trainings.spec, job)
-                runtime = self._runtimes[job["id"]] = LocalRuntime(RuntimeConfig(parallel=2, threads=1))
+                runtime = self._runtimes[job["id"]] = Processes(RuntimeConfig(parallel=2, threads=1))
                 made = Job("customize", f"{self._root.url}/{path_of(job)}.spec.json", job["id"])
                 await asyncio.to_thread(runtime.run, made, lambda line: None)
                 job["adapter"] = spec.key

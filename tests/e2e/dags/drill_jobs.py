@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-from airflow.sdk import BaseOperator
+from typing import Any, NoReturn
 
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
-from flywheel.runtimes.kubernetes.job import PodJob, check
-from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
+from flywheel.runtimes.base import check_ending
+from flywheel.runtimes.kubernetes.job import PodJob
+from flywheel.runtimes.kubernetes.operator import PodOperator
 
 # {"pods": settings of runtime.kubernetes, "candidates": how many}
 SETTINGS = json.loads((Path(os.environ["FLYWHEEL_HOME"]) / "drills.json").read_text())
@@ -43,8 +42,8 @@ def job(made: Config, run: str, size: int = 1) -> PodJob:
     return PodJob("customize", "customize", made.students[0], size, run, f"runs/{run}", spec, ROOT)
 
 
-class PodTask(BaseOperator):
-    """Does what the task of a job does with runtime kubernetes: hands the job to the trigger.
+class PodTask(PodOperator):
+    """Does what the task of a job does with runtime kubernetes, of a run that nobody has planned.
 
     Args:
         drill: what the pod does.
@@ -62,18 +61,23 @@ class PodTask(BaseOperator):
         settings: dict[str, Any] | None = None,
         **arguments: Any,
     ) -> None:
-        super().__init__(**arguments)
+        super().__init__(stage="customize", student="a", size=1, **arguments)
         self.drill = drill
         self.run_name = run
         self.number = number
         self.settings = settings or {}
 
-    def execute(self, context: Any) -> None:
+    def execute(self, context: Any) -> NoReturn:
         """Defer; where the pod leaves a result, the trigger ends the task."""
         made = config(self.drill, **self.settings)
         found = job(made, self.run_name, self.number)
-        self.defer(trigger=JobTrigger.of(context, found, made, self.execution_timeout), method_name="resume")
+        self.describe(found, made, context)
+        result = {"root": found.root, "path": found.result}
+        self.defer(
+            trigger=self.trigger(context, made.runtime.kubernetes, result), method_name="fail_where_it_did"
+        )
+        raise AssertionError("defer does not return")
 
-    def resume(self, context: Any, event: dict[str, Any]) -> None:
+    def fail_where_it_did(self, context: Any, event: dict[str, Any]) -> None:
         """Fail where the pod did."""
-        check(event)
+        check_ending(event)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_students import save_dataset, save_student
 
-from flywheel.runtimes.fork_client import stop_servers
+from flywheel.runtimes.local.fork_client import stop_servers
 from flywheel_stand_ins.nemo.state import Behaviour
 from tests.unit.nemo.nemo_jobs import Flywheel, Start
 from tests.unit.nemo.nemo_server import SMALL, running

@@ -12,14 +12,15 @@ from airflow.sdk.exceptions import TaskDeferred
 from flywheel.common.errors import JobError
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
-from flywheel.runtimes import RefusedJobError
+from flywheel.runtimes import RefusedJobError, open_runtime
+from flywheel.runtimes.base import check_ending
 from flywheel.runtimes.nemo.holds import Holds
 from flywheel.runtimes.nemo.nims import Nims
 from flywheel.runtimes.nemo.results import keep
 from flywheel.runtimes.nemo.runtime import prepare
 from flywheel.runtimes.nemo.services import Services
 from flywheel.runtimes.nemo.sweep import sweep
-from flywheel.runtimes.nemo.trigger import NemoTrigger, check
+from flywheel.runtimes.nemo.trigger import NemoTrigger
 from flywheel_stand_ins.nemo.state import Behaviour
 from tests.unit.nemo.nemo_jobs import Flywheel, Start, changed
 
@@ -50,7 +51,7 @@ def test_the_triggers_event_says_why_a_job_failed(start: Start) -> None:
     flywheel = start(Behaviour(failing={"1b-": 1}))
     event = asyncio.run(event_of(NemoTrigger(prepared(flywheel, flywheel.customize_spec()))))
     with pytest.raises(JobError, match="the training pod was evicted"):
-        check(event)
+        check_ending(event)
     spec = changed(
         flywheel.customize_spec(),
         student={
@@ -60,7 +61,7 @@ def test_the_triggers_event_says_why_a_job_failed(start: Start) -> None:
     )
     event = asyncio.run(event_of(NemoTrigger(prepared(flywheel, spec))))
     with pytest.raises(RefusedJobError, match="no such target"):
-        check(event)
+        check_ending(event)
 
 
 def test_a_triggerer_that_goes_down_leaves_the_job_to_the_next(start: Start) -> None:
@@ -189,25 +190,26 @@ def test_datasets_go_with_the_run_where_they_are_not_to_be_kept(start: Start, ke
 
 
 def test_a_task_defers_to_nemo_and_takes_the_result(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flywheel.orchestration import JobOperator, jobs
+    from flywheel.runtimes import job_operator
+    from flywheel.runtimes.nemo.operators import NemoJobOperator
     from flywheel.stages import pipeline as wheel
 
     flywheel = start()
     run = run_of(flywheel)
     spec = flywheel.customize_spec()
-    monkeypatch.setattr(jobs, "run_of", lambda context: run)
+    monkeypatch.setattr(job_operator, "run_of", lambda context: run)
     monkeypatch.setattr(wheel, "write_spec", lambda *_: flywheel.url(spec))
-    monkeypatch.setattr(JobOperator, "_check_available", lambda *_: None)
-    task = JobOperator(stage="customize", student="1b", size=spec.size, task_id="customize")
+    monkeypatch.setattr(NemoJobOperator, "_check_available", lambda *_: None)
+    task = open_runtime(flywheel.config).task("customize", student="1b", size=spec.size)
     with pytest.raises(TaskDeferred) as deferred:
         task.execute({})
     event = asyncio.run(event_of(deferred.value.trigger))
-    facts = task.take_from_nemo({}, event)
+    facts = task.resume({}, event)
     assert facts["steps"] == 3 and facts["device"] == "NeMo"
     assert task.execute({})["found"]  # again: nothing to defer for
 
     event = {**event, "good": False, "sentence": "the training pod was evicted"}
     with pytest.raises(JobError):
-        task.take_from_nemo({}, event)
+        task.resume({}, event)
     failure = run.root.read_json(f"{run.path}/jobs/1b@{spec.size}/failure.json")
     assert failure == {"stage": "customize", "reason": "the training pod was evicted"}

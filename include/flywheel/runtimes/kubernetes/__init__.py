@@ -1,10 +1,12 @@
 """Runtime `kubernetes`: every job is a pod of a cluster, and no worker slot is held while it waits or works.
 
-    job.py          PodJob: what a task hands to the triggerer
-    job_trigger.py  JobTrigger: has the job done in a pod, then ends the task
+    runtime.py      KubernetesRuntime
+    operator.py     PodOperator: the task of a job, a KubernetesPodOperator
+    job.py          PodJob: what is to run in a pod
     pods.py         the pod of a job, from typed config
-    operator.py     PodOperator: Airflow's operator, which describes the pod
     trigger.py      PodTrigger: makes the pod, waits, follows its log, deletes it
+    job_trigger.py  JobTrigger: the same for a task, which it ends where that went well
+    sweep.py        no pod of a run is left
     explain.py      what a pod waits for or died of, in a sentence
     others.py       what the containers beside the job's own did
     watch.py        one watch of a namespace, shared by the triggers of a process

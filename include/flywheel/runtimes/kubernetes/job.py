@@ -1,17 +1,16 @@
-"""A job as its task hands it to the triggerer. Cheap to import, for every worker does."""
+"""A job as its pod needs it described."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import cast
 
-from pydantic import TypeAdapter
-from pydantic.dataclasses import dataclass
-
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import JobError
 from flywheel.config import Student
-from flywheel.runtimes.base import JobKind, RefusedJobError
+from flywheel.runtimes.base import Job, JobKind, Stage
 from flywheel.runtimes.job_command import SPEC_SUFFIX
 
 # By this label flywheel's pods are told from others in the namespace.
@@ -19,8 +18,6 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "flywheel"}
 SELECTOR = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
 # Annotation: the run as Airflow calls it, which a label cannot hold.
 RUN_ID = "flywheel/run-id"
-
-Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -56,33 +53,32 @@ class PodJob:
         """Path of the job's result, relative to the artifact root."""
         return self.spec.removeprefix(f"{self.root}/").removesuffix(SPEC_SUFFIX) + ".json"
 
-    def dump(self) -> dict[str, Any]:
-        """Return the job as JSON."""
-        fields: dict[str, Any] = _JSON.dump_python(self, mode="json")
-        return fields
-
     @classmethod
-    def load(cls, fields: dict[str, Any]) -> PodJob:
-        """Return the job that was dumped."""
-        return _JSON.validate_python(fields)
+    def of(cls, job: Job) -> PodJob:
+        """Return the job of a written spec: `ROOT/runs/RUN/jobs/STUDENT[@SIZE]/STAGE.spec.json`.
 
-
-_JSON: TypeAdapter[PodJob] = TypeAdapter(PodJob)
+        Raises:
+            JobError: it is no such spec.
+        """
+        found = re.fullmatch(r"(.+)/(runs/[^/]+)/jobs/([^/@]+)(?:@(\d+))?/([a-z_]+)\.spec\.json", job.spec)
+        if not found:
+            raise JobError(f"{job.spec}: no spec of a run's job: ROOT/runs/RUN/jobs/STUDENT/STAGE.spec.json")
+        root, run_path, _, size, stage = found.groups()
+        artifacts = ArtifactRoot(root)
+        asked = artifacts.read_json(f"{job.spec.removeprefix(f'{root}/')}")
+        plan = artifacts.read_json(f"{run_path}/plan.json")
+        return cls(
+            kind=job.kind,
+            stage=cast(Stage, stage),
+            student=Student.model_validate(asked["student"]),
+            size=int(size) if size else None,
+            run_id=plan["run_id"],
+            run_path=run_path,
+            spec=job.spec,
+            root=root,
+        )
 
 
 def root_label(root: str) -> str:
     """Return the value of the label that all pods of an artifact root have."""
     return hashlib.sha256(root.encode()).hexdigest()[:16]
-
-
-def check(event: dict[str, Any]) -> None:
-    """Raise where a pod did not do its job.
-
-    Raises:
-        RefusedJobError: the job said that what it was given is wrong.
-        JobError: it ended in another way than well.
-    """
-    if event["refused"]:
-        raise RefusedJobError(event["sentence"])
-    if not event["good"]:
-        raise JobError(event["sentence"])

@@ -1,66 +1,122 @@
 """PodOperator: Airflow's KubernetesPodOperator for one job of a student, always deferred.
 
-It describes the pod, which needs no rights in the cluster; the trigger makes it, so that neither a queue for
-GPUs nor a full quota nor an API server that restarts holds a worker slot. The DAG's tasks do not import it:
-`JobTrigger` has it describe their pods in the triggerer.
+What its pod looks like is said by the config of the run's plan, and by arguments of the DAG file, which go
+before it. It is described when the task's fields are rendered, so that Airflow shows it; that needs no rights
+in the cluster. The trigger makes it, so that neither a queue for GPUs nor a full quota nor an API server that
+restarts holds a worker slot.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
+import yaml
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from kubernetes.client import ApiClient
 
 from flywheel.config import Config
-from flywheel.runtimes.kubernetes.job import PodJob, check
+from flywheel.config.kubernetes import KubernetesConfig
+from flywheel.runs.run import Run
+from flywheel.runtimes.context import run_of
+from flywheel.runtimes.job_operator import JobOperator
+from flywheel.runtimes.kubernetes.explain import Pod
+from flywheel.runtimes.kubernetes.job import PodJob
+from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 from flywheel.runtimes.kubernetes.pods import pod_arguments
-from flywheel.runtimes.kubernetes.trigger import Patience, PodTrigger
+from flywheel.runtimes.kubernetes.trigger import Patience
+
+# Of a pod as it is shown: what says nothing about it.
+_EMPTY: tuple[Any, ...] = (None, {}, [])
 
 
-class PodOperator(KubernetesPodOperator):
-    """Runs a job in a pod.
+class PodOperator(JobOperator, KubernetesPodOperator):
+    """Runs a job in a pod. Takes all arguments of Airflow's KubernetesPodOperator."""
 
-    Args:
-        job: what runs.
-        config: of the run.
-    """
+    custom_operator_name = "KubernetesPodOperator"
+    template_fields: Sequence[str] = ("student", "size", "pod_spec", *KubernetesPodOperator.template_fields)
+    template_fields_renderers = {**KubernetesPodOperator.template_fields_renderers, "pod_spec": "yaml"}  # noqa: RUF012  Airflow's form
 
-    def __init__(self, *, job: PodJob, config: Config, **arguments: Any) -> None:
-        super().__init__(**pod_arguments(job, config), deferrable=True, **arguments)
-        self.pods = config.runtime.kubernetes
+    def __init__(self, **arguments: Any) -> None:
+        # To Airflow's operator do_xcom_push means a container beside the job's that reads a file of it.
+        super().__init__(**{"do_xcom_push": True, **arguments})
+        self.pod_spec: str | None = None
+        self._manifest: Pod | None = None
 
-    def execute(self, context: Any) -> None:
-        """Defer until the pod has ended."""
+    def begin(self, context: Any, run: Run, spec: str) -> NoReturn:
+        """Defer: this task holds no slot until its pod has ended, and mostly none then either."""
+        config = run.plan.config
+        run.root.discard(self.result_path(run))  # an earlier try's, of which nothing else is left
+        if self._manifest is None:
+            self.describe(self._job(run), config, context)
+        result = {"root": run.root.url, "path": self.result_path(run)}
+        self.defer(trigger=self.trigger(context, config.runtime.kubernetes, result), method_name="resume")
+        raise AssertionError("defer does not return")
+
+    def describe(self, job: PodJob, config: Config, context: Any = None) -> Pod:
+        """Set the arguments that say what the pod looks like; return it, as the API takes it.
+
+        Args:
+            context: of the task, or {"ti", "run_id", "dag"}: what Airflow's own labels say.
+
+        Raises:
+            ConfigError: it cannot be described from this config.
+        """
+        for name, value in pod_arguments(job, config).items():
+            if name not in self.given:
+                setattr(self, name, value)
+        pod = self.build_pod_request_obj(context, dry_run=True)  # dry: without a client of the cluster
+        self._manifest = ApiClient().sanitize_for_serialization(pod)
+        self.pod_spec = yaml.safe_dump(_shown(self._manifest), sort_keys=False, width=120)
+        return self._manifest
+
+    def trigger(
+        self, context: Any, pods: KubernetesConfig, result: dict[str, str] | None = None
+    ) -> JobTrigger:
+        """Return the trigger that accompanies the described pod of this try.
+
+        Args:
+            result: where the job's result will be: {"root": URL of the artifact root, "path"}.
+        """
         deadline = None
         if self.execution_timeout is not None:
             deadline = context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds()
-        self.defer(trigger=self.trigger(context, deadline), method_name="trigger_reentry")
-
-    def trigger_reentry(self, context: Any, event: dict[str, Any]) -> None:
-        """Take what became of the pod.
-
-        Raises:
-            RefusedJobError: the job said that what it was given is wrong.
-            JobError: it ended in another way than well.
-        """
-        check(event)
-
-    def trigger(self, context: Any, deadline: float | None = None) -> PodTrigger:
-        """Return the trigger that accompanies the pod of this try.
-
-        Args:
-            context: of the task, or {"ti", "run_id", "dag"}: what the pod's labels say.
-            deadline: unix time of the task's execution_timeout; None: no such.
-        """
-        # dry_run: without a client of the cluster, which a worker need not reach.
-        pod = self.build_pod_request_obj(context, dry_run=True)
-        manifest = ApiClient().sanitize_for_serialization(pod)
-        patience = Patience(
-            place=self.pods.wait_hours * 3600,
-            start=self.pods.start_minutes * 60,
-            answer=self.pods.lost_minutes * 60,
-            log=self.pods.log_seconds,
-            deadline=deadline,
+        patience = Patience.of(pods, deadline)
+        assert self._manifest is not None
+        return JobTrigger(
+            self.kubernetes_conn_id, self._manifest, patience.__dict__, pods.keep_failed_pods, result
         )
-        return PodTrigger(self.pods.connection, manifest, patience.__dict__, self.pods.keep_failed_pods)
+
+    def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> Any:
+        """Return the pod, without a container for XCom: what a job gives is in the artifact root."""
+        pushes, self.do_xcom_push = self.do_xcom_push, False
+        try:
+            return super().build_pod_request_obj(context, dry_run=dry_run)
+        finally:
+            self.do_xcom_push = pushes
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        """Render what the DAG file gives; the rest is the plan's, and said as it is."""
+        if parent is not self:
+            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+            return
+        own = [name for name in template_fields if name in ("student", "size", *self.given)]
+        super()._do_render_template_fields(parent, own, context, jinja_env, seen_oids)
+        try:
+            run = run_of(context)
+            self.describe(self._job(run), run.plan.config, context)
+        except Exception as error:  # the same is met, and told, when the task is done
+            self.log.debug("the pod cannot be shown: %s", error)
+
+    def _job(self, run: Run) -> PodJob:
+        student, spec = self.student_of(run), self.spec_url(run)
+        return PodJob(self.kind, self.stage, student, self.size, run.run_id, run.path, spec, run.root.url)
+
+
+def _shown(value: Any) -> Any:
+    """Return a pod's description without what is empty."""
+    if isinstance(value, dict):
+        return {name: shown for name, inner in value.items() if (shown := _shown(inner)) not in _EMPTY}
+    return [_shown(inner) for inner in value] if isinstance(value, list) else value

@@ -39,28 +39,41 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
     Raises:
         ConfigError: the job's spec is not in the artifact root of the config, or there is no pod template.
     """
-    pods, student = config.runtime.kubernetes, job.student
-    own = pods.students.get(student.name)
+    pods, own = config.runtime.kubernetes, config.runtime.kubernetes.students.get(job.student.name)
+    return {
+        **common_arguments(config, job.student),
+        "name": job.name,
+        "arguments": [job.kind, spec_in_pod(job, _root_in_pod(config.artifacts.root))],
+        "labels": labels(job, config.client_id),
+        "annotations": {"flywheel/spec": job.spec, RUN_ID: job.run_id},
+        "pod_template_file": _template((own and own.pod_template) or pods.pod_template),
+    }
+
+
+def common_arguments(config: Config, student: Student | None = None) -> dict[str, Any]:
+    """Return the arguments that the pods of all jobs have, or of all jobs of a student."""
+    pods = config.runtime.kubernetes
+    own = pods.students.get(student.name) if student else None
     requests = {**pods.requests, **(own.requests if own else {})}
     limits = {**pods.limits, **(own.limits if own else {})}
-    if student.gpus:
+    if student and student.gpus:
         requests[pods.gpu_resource] = limits[pods.gpu_resource] = str(student.gpus)
     tolerations = own.tolerations if own and own.tolerations is not None else pods.tolerations
-    root = _root_in_pod(config.artifacts.root)
+    cores = str(_cores(limits.get("cpu", "1")))
     environment = {
         "HOME": USER_HOME,
         "USER": "flywheel",  # for libraries that ask: the user's number need not have a name
         "FLYWHEEL_HOME": POD_HOME,
-        "FLYWHEEL_THREADS": str(_cores(limits.get("cpu", "1"))),
-        "OMP_NUM_THREADS": str(_cores(limits.get("cpu", "1"))),
+        "FLYWHEEL_THREADS": cores,
+        "OMP_NUM_THREADS": cores,
         "TMPDIR": "/tmp",  # noqa: S108
         "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
         "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
         **pods.environment,
         **(own.environment if own else {}),
     }
+    priority = priority_class(pods, config, student) if student else pods.priority_class
     return {
-        "name": job.name,
         "random_name_suffix": False,
         "namespace": pods.namespace,
         "image": (own and own.image) or pods.image,
@@ -68,18 +81,15 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
         "image_pull_secrets": [k8s.V1LocalObjectReference(name=name) for name in pods.image_pull_secrets],
         "service_account_name": pods.service_account,
         "automount_service_account_token": False,
-        "arguments": [job.kind, spec_in_pod(job, root)],
         "base_container_name": CONTAINER,
         "env_vars": [k8s.V1EnvVar(name=name, value=value) for name, value in environment.items()],
         "env_from": [
             k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name)) for name in pods.secrets
         ],
-        "labels": labels(job, config.client_id),
-        "annotations": {"flywheel/spec": job.spec, RUN_ID: job.run_id},
         "container_resources": k8s.V1ResourceRequirements(requests=requests, limits=limits),
         "node_selector": {**pods.node_selector, **(own.node_selector if own else {})},
         "tolerations": [_toleration(toleration) for toleration in tolerations],
-        "priority_class_name": (own and own.priority_class) or priority_class(pods, config, student),
+        "priority_class_name": (own and own.priority_class) or priority,
         "security_context": _pod_security(pods.run_as_user),
         "container_security_context": k8s.V1SecurityContext(
             allow_privilege_escalation=False,
@@ -88,8 +98,7 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
             run_as_non_root=True,
         ),
         "volumes": _volumes(pods),
-        "volume_mounts": _mounts(pods, root),
-        "pod_template_file": _template((own and own.pod_template) or pods.pod_template),
+        "volume_mounts": _mounts(pods, _root_in_pod(config.artifacts.root)),
         "full_pod_spec": k8s.V1Pod(
             metadata=k8s.V1ObjectMeta(), spec=k8s.V1PodSpec(containers=[], enable_service_links=False)
         ),
@@ -99,7 +108,6 @@ def pod_arguments(job: PodJob, config: Config) -> dict[str, Any]:
         # Counts from the start of the pod on its node: waiting for a GPU takes nothing from a job's time.
         "active_deadline_seconds": math.ceil(config.runtime.job_timeout_hours * 3600),
         "kubernetes_conn_id": pods.connection,
-        "do_xcom_push": False,
     }
 
 

@@ -21,6 +21,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio.client import ApiException
 
 from flywheel.common.redaction import install
+from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.runtimes.base import log_job_line
 from flywheel.runtimes.kubernetes import explain
 from flywheel.runtimes.kubernetes.explain import Ending, Pod
@@ -56,6 +57,12 @@ class Patience:
     answer: float
     log: float
     deadline: float | None = None
+
+    @classmethod
+    def of(cls, pods: KubernetesConfig, deadline: float | None = None) -> Patience:
+        """Return what a config says."""
+        place, start, answer = pods.wait_hours * 3600, pods.start_minutes * 60, pods.lost_minutes * 60
+        return cls(place, start, answer, pods.log_seconds, deadline)
 
 
 class _Over(Exception):  # noqa: N818

@@ -1,4 +1,4 @@
-"""The operators of NeMo beside the jobs' own: what serves the champion, and what a run ends with."""
+"""The operators of NeMo: the task of a job, what serves the champion, and what a run ends with."""
 
 from __future__ import annotations
 
@@ -11,13 +11,42 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.config import load_config
-from flywheel.runtimes.base import RefusedJobError, log_job_line
+from flywheel.runs.run import Run
+from flywheel.runtimes.base import RefusedJobError, check_ending, log_job_line
+from flywheel.runtimes.context import run_of
+from flywheel.runtimes.job_operator import JobOperator
+from flywheel.runtimes.nemo.job import NemoJob
+from flywheel.runtimes.nemo.results import keep
+from flywheel.runtimes.nemo.runtime import describe, prepare
 from flywheel.runtimes.nemo.serving import ServingOrder, serves_champions
 from flywheel.runtimes.nemo.sweep import clean_up, sweep
-from flywheel.runtimes.nemo.trigger import ServingTrigger, check
+from flywheel.runtimes.nemo.trigger import NemoTrigger, ServingTrigger
 
 # The last two parts of it are a workload's and a client's ids; see flywheel.orchestration.tasks.champion_uri.
 _CHAMPION = "/champion/"
+
+
+class NemoJobOperator(JobOperator):
+    """Has a job done by NeMo's services; this task holds no slot until it has ended there."""
+
+    def find(self, run: Run, spec: str) -> bool:
+        """Leave it to `begin`: what NeMo makes has names of its own."""
+        return False
+
+    def begin(self, context: Any, run: Run, spec: str) -> None:
+        """Find what the job makes, or upload what it needs and defer."""
+        job = describe(self.job_name, spec, run.plan.config, run.run_id)
+        prepared = prepare(job, partial(log_job_line, self.log))
+        if prepared is None:
+            keep(job)
+            return
+        # No kwargs: the event says which job it was. `airflow dags test` hands on nothing else.
+        self.defer(trigger=NemoTrigger(prepared.model_dump(mode="json")), method_name="resume")
+
+    def collect(self, run: Run, event: dict[str, Any]) -> None:
+        """Take what the job's services gave, and score it here."""
+        check_ending(event)
+        keep(NemoJob.model_validate(event["job"]))
 
 
 class NemoServeOperator(BaseOperator):
@@ -36,7 +65,7 @@ class NemoServeOperator(BaseOperator):
     def resume(self, context: Any, event: dict[str, Any]) -> None:
         """Go on with the next order, once one has ended well."""
         try:
-            check(event)
+            check_ending(event)
         except RefusedJobError as error:  # it would be refused again: no retry
             raise AirflowFailException(str(error)) from None
         orders = list(self._orders(context))
@@ -51,8 +80,6 @@ class NemoServeOperator(BaseOperator):
         events = context.get("triggering_asset_events") or {}
         uris = {asset.uri for asset in events if _CHAMPION in getattr(asset, "uri", "")}
         if context["dag"].dag_id == "flywheel":
-            from flywheel.runtimes.context import run_of
-
             run = run_of(context)
             plan = run.plan
             if serves_champions(plan.config):
@@ -69,8 +96,6 @@ class NemoSweepOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Sweep, once all of the run's jobs have ended."""
-        from flywheel.runtimes.context import run_of
-
         run = run_of(context)
         config = run.plan.config
         if config.runtime.type == "nemo":
@@ -82,8 +107,6 @@ class NemoCleanUpOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Clean up, once the run has ended otherwise."""
-        from flywheel.runtimes.context import run_of
-
         run = run_of(context)
         config = run.plan.config
         if config.runtime.type == "nemo":

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import JobError
 from flywheel.config import Config
 from flywheel.evaluation.injections import injected
 from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
-from flywheel.runtimes.base import Job
+from flywheel.runtimes.base import Job, Runtime
+from flywheel.runtimes.checks import Finding
 from flywheel.runtimes.nemo import results
 from flywheel.runtimes.nemo.customizer import Customizer
 from flywheel.runtimes.nemo.datastore import Datastore
@@ -26,21 +28,23 @@ from flywheel.runtimes.nemo.results import Answered, Trained, read_state, split,
 from flywheel.runtimes.nemo.services import Say, Services
 from flywheel.stages.evaluate import read_eval_records, short_prompt_of
 
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+    from flywheel.runs.plan import Plan
+    from flywheel.runs.run import Run
+    from flywheel.runtimes.nemo.operators import NemoJobOperator
+
 log = logging.getLogger(__name__)
 
 
-class NemoRuntime:
-    """Runs jobs on NeMo from this process, and waits for them.
+class NemoRuntime(Runtime):
+    """Runs jobs on NeMo, where the champion is served, too."""
 
-    Args:
-        config: of the run.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._killed = False
+    defers = True
+    _task: asyncio.Task[None] | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _killed = False
 
     def run(self, job: Job, log: Callable[[str], None]) -> None:
         """Run a job to its end.
@@ -49,7 +53,7 @@ class NemoRuntime:
             RefusedJobError: what it was given is wrong.
             JobError: it failed or was killed.
         """
-        described = describe(job.name, job.spec, self._config, "")
+        described = describe(job.name, job.spec, self.config, "")
         prepared = prepare(described, log)
         if prepared is not None:
             asyncio.run(self._accompany(prepared, log))
@@ -73,6 +77,69 @@ class NemoRuntime:
             raise JobError(f"{job.name}: ended with its task") from None
         finally:
             self._task = None
+
+    def planned(self, plan: Plan) -> Plan:
+        """Return the plan as it is: weights are the services' own."""
+        return plan
+
+    # -- tasks of the DAG ----------------------------------------------------------------------------
+
+    @property
+    def operator(self) -> type[NemoJobOperator]:
+        """The class of a job's task."""
+        from flywheel.runtimes.nemo.operators import NemoJobOperator
+
+        return NemoJobOperator
+
+    def sweep(self) -> BaseOperator:
+        """Return the task that lets go of what a run's jobs have held."""
+        from flywheel.runtimes.nemo.operators import NemoSweepOperator
+
+        return _teardown(NemoSweepOperator(task_id="sweep", execution_timeout=timedelta(minutes=10)))
+
+    def serve(self) -> BaseOperator:
+        """Return the task that has the champion served."""
+        from flywheel.runtimes.nemo.operators import NemoServeOperator
+
+        text = "Have the champion served by a NIM, and the serving alias point to it."
+        return NemoServeOperator(
+            task_id="serve", doc_md=text, max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6)
+        )
+
+    def clean_up(self) -> BaseOperator:
+        """Return the task that takes away what a run has made and nobody needs any more."""
+        from flywheel.runtimes.nemo.operators import NemoCleanUpOperator
+
+        return _teardown(NemoCleanUpOperator(task_id="clean_up", execution_timeout=timedelta(minutes=10)))
+
+    # -- for people ----------------------------------------------------------------------------------
+
+    def serve_now(self, run: Run, log: Say) -> None:
+        """Have the champion served, and wait until it is."""
+        from flywheel.runtimes.nemo.serving import ServingOrder, serve, serves_champions
+
+        plan = run.plan
+        if serves_champions(plan.config):
+            order = ServingOrder.of(plan.config, plan.workload_id, plan.client_id, run.run_id)
+            asyncio.run(serve(order, log))
+
+    def check(self) -> Iterator[Finding]:
+        """See that the services answer; students are theirs."""
+        import httpx
+
+        url = str(self.config.nmp_config.nemo_base_url)
+        try:
+            status = httpx.get(f"{url}/v1/models", timeout=10).status_code
+        except httpx.HTTPError as error:
+            yield Finding("NeMo", "error", f"{url}: {type(error).__name__}", "mend nmp_config, or start it")
+            return
+        advice = "" if status < 500 else "see the services' own logs"
+        yield Finding("NeMo", "ok" if status < 500 else "warning", f"{url}: HTTP {status}", advice)
+
+
+def _teardown(operator: BaseOperator) -> BaseOperator:
+    operator.as_teardown()
+    return operator
 
 
 def describe(name: str, spec_url: str, config: Config, run_id: str) -> NemoJob:

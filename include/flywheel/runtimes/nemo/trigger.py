@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from flywheel.common.errors import FlywheelError, JobError
+from flywheel.common.errors import FlywheelError
 from flywheel.common.redaction import install
 from flywheel.runtimes.base import RefusedJobError, log_job_line
 from flywheel.runtimes.nemo.job import NemoJob
@@ -81,19 +81,6 @@ class ServingTrigger(BaseTrigger):
         """Take away what was deployed for nothing: the task was marked or cancelled by a person."""
         if not self._ended:
             await let_go(ServingOrder.model_validate(self.order), _say)
-
-
-def check(event: dict[str, Any]) -> None:
-    """Raise where it did not end well.
-
-    Raises:
-        RefusedJobError: what it was given is wrong.
-        JobError: it failed.
-    """
-    if event["refused"]:
-        raise RefusedJobError(event["sentence"])
-    if not event["good"]:
-        raise JobError(event["sentence"])
 
 
 async def _ending(name: str, work: Awaitable[None]) -> dict[str, Any]:

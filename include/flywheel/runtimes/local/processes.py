@@ -1,4 +1,4 @@
-"""Runtime `local`: every job is a process of its own on this machine, as many at once as there are places.
+"""Jobs as processes of this machine, as many at once as there are places.
 
 A job is a fork of a process that has the heavy libraries imported (see `fork_server`) where the platform
 can do that, else a new Python process. Either way what it prints arrives line by line, and it dies with the
@@ -25,9 +25,9 @@ from flywheel.config.loading import project_home, resolve_path
 from flywheel.config.schema import RuntimeConfig
 from flywheel.runtimes.base import GRACE_SECONDS, REFUSED, Job, RefusedJobError
 from flywheel.runtimes.environment import needed_environment
-from flywheel.runtimes.fork_client import NoForkError, start_forked, warm_up
 from flywheel.runtimes.job_command import LIFELINE_VARIABLE
-from flywheel.runtimes.slots import cpu_cores, gpus, take_slot
+from flywheel.runtimes.local.fork_client import NoForkError, start_forked, warm_up
+from flywheel.runtimes.local.slots import cpu_cores, gpus, take_slot
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ MAX_LINE = 8000
 _LAST_LINES = 20
 
 
-class LocalRuntime:
-    """Runs jobs on this machine.
+class Processes:
+    """Runs jobs on this machine, one after another for each of these.
 
     Args:
         config: the section `runtime`.

@@ -187,7 +187,7 @@ def _connect_or_start(folder: Path, python: str, environment: dict[str, str]) ->
         stop_servers(folder, signal.SIGTERM)  # those with older code, once they have nothing to do
         with open(folder / f"{name}.log", "wb") as log:
             process = subprocess.Popen(
-                [python, "-P", "-m", "flywheel.runtimes.fork_server", f"{name}.sock", *PRELOAD],
+                [python, "-P", "-m", "flywheel.runtimes.local.fork_server", f"{name}.sock", *PRELOAD],
                 cwd=folder,
                 env={**environment, **_SERVER_ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
@@ -252,7 +252,7 @@ def stop_servers(folder: Path, how: signal.Signals = signal.SIGKILL) -> None:
     for file in folder.glob("fork-*.pid"):
         with suppress(ValueError, OSError):
             pid = int(file.read_text())
-            if b"flywheel.runtimes.fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"flywheel.runtimes.local.fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, how)
         if how == signal.SIGKILL:
             for left in (file, file.with_suffix(".sock")):
