@@ -83,7 +83,14 @@ class Place(ABC):
 
 Kind = TypeVar("Kind", bound=type[Place])
 # In the order in which they are emptied: what serves first, what the others are found by last.
-_MODULES = ("artifact_places", "machine_places", "nemo_place", "root_places", "tracking_place")
+_MODULES = (
+    "artifact_places",
+    "machine_places",
+    "nemo_place",
+    "root_places",
+    "tracking_place",
+    "traffic_place",
+)
 _PLACES: list[tuple[int, type[Place]]] = []
 
 

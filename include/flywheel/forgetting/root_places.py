@@ -11,6 +11,7 @@ import orjson
 
 from flywheel.forgetting.base import Item, Place, Whose, place
 from flywheel.forgetting.house import RunFolder
+from flywheel.workloads.records import TRAFFIC
 
 _DAY = 86_400.0
 _CLIENT = re.compile(r'"client_id"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -137,7 +138,12 @@ class Store(Place):
         if store is None:
             return []
         there = {*store.scopes(), *(owner for owner, _ in store.read_owners())}
-        return sorted(owner for owner in there if whose.has(*owner))
+        # Production's records of a workload are that workload's.
+        return sorted(
+            (workload, client)
+            for workload, client in there
+            if whose.has(workload.removeprefix(TRAFFIC), client)
+        )
 
     def _is_alone(self, owners: Sequence[tuple[str, str]]) -> bool:
         """Return whether nobody else has records: then answers of which nobody knows whose are theirs."""
