@@ -34,6 +34,8 @@ def test_what_the_config_sets_stays() -> None:
 def test_where_the_width_is_unknown_the_blueprints_numbers_stand() -> None:
     found = settle(TrainingConfig(), 500, None)
     assert (found.epochs, found.learning_rate, found.steps) == (1, 1e-4, 8)
+    (doubt,) = found.doubts
+    assert doubt.startswith("8 optimizer steps are few") and "leave" not in doubt
 
 
 @pytest.mark.parametrize(

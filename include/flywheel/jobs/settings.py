@@ -55,7 +55,8 @@ def settle(training: TrainingConfig, records: int, width: int | None) -> Setting
     if width is None:
         rate = training.learning_rate or _BLUEPRINT_RATE
         epochs = training.epochs or _BLUEPRINT_EPOCHS
-        return Settings(rate, epochs, max(each * epochs, training.min_steps))
+        steps = max(each * epochs, training.min_steps)
+        return Settings(rate, epochs, steps, (_few(steps),) if steps < _FEW_STEPS else ())
     fitting = _RATE * (_WIDTH / width) ** _POWER
     rate = training.learning_rate or float(f"{fitting:.2g}")
     epochs = training.epochs or min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS / each)))
@@ -67,8 +68,12 @@ def settle(training: TrainingConfig, records: int, width: int | None) -> Setting
             f"width {width}: leave it out to have it found"
         )
     if training.epochs is not None and steps < _FEW_STEPS:
-        doubts.append(
-            f"{steps} optimizer steps are few for an adapter: raise training_config.epochs or min_steps to "
-            f"have at least {_STEPS}, or leave epochs out to have them found"
-        )
+        doubts.append(f"{_few(steps)}, or leave epochs out to have them found")
     return Settings(rate, epochs, steps, tuple(doubts))
+
+
+def _few(steps: int) -> str:
+    return (
+        f"{steps} optimizer steps are few for an adapter: raise training_config.epochs or min_steps to "
+        f"have at least {_STEPS}"
+    )

@@ -50,6 +50,8 @@ def test_a_candidate_gets_the_scores_that_runtime_local_gives_it(
     assert flywheel.server.deployed == []
     assert any("undeployed" in line for line in flywheel.lines)
     assert any(line.startswith("customization completed: 100 %, step 3") for line in flywheel.lines)
+    assert any(line.startswith("WARNING 3 optimizer steps are few") for line in flywheel.lines)
+    assert "3 optimizer steps are few" in made.notes[0]
 
 
 def test_what_was_made_is_found_and_nothing_is_asked_of_nemo(start: Start) -> None:

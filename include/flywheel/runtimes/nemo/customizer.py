@@ -17,6 +17,7 @@ from nemo_microservices.types.shared import JobStatus
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.common.errors import JobError
+from flywheel.jobs.settings import settle
 from flywheel.jobs.spec import CustomizeSpec, LossPoint
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS, Holds
@@ -202,6 +203,8 @@ class Customizer:
         if made.id is None:
             raise JobError(f"NeMo {SERVICE} made a job without an id")
         self._services.say(f"customization job {made.id} made: {job.output_model}")
+        for doubt in settle(spec.training, spec.size, None).doubts:
+            self._services.say(f"WARNING {doubt}")
         for warning in made.warnings or ():
             self._services.say(f"WARNING {warning.message} {warning.explanation or ''}".rstrip())
         return made.id

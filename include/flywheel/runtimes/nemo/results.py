@@ -204,6 +204,7 @@ def _trained(job: NemoJob, spec: CustomizeSpec, trained: Trained) -> CustomizeRe
     status = trained.status
     losses = loss_curve(status)
     each, epochs = steps_of(spec)
+    settings = settle(spec.training, spec.size, None)
     steps = status.steps_completed or (losses[-1].step if losses else each * epochs)
     seconds = status.elapsed_time or (status.updated_at - status.created_at).total_seconds()
     samples = min(spec.size * epochs, steps * spec.training.batch_size)
@@ -219,7 +220,8 @@ def _trained(job: NemoJob, spec: CustomizeSpec, trained: Trained) -> CustomizeRe
         train_records=spec.size,
         steps=steps,
         steps_run=steps,
-        learning_rate=settle(spec.training, spec.size, None).learning_rate,
+        learning_rate=settings.learning_rate,
+        notes=settings.doubts,
         epochs=epochs,
         samples=samples,
         train_seconds=seconds,
