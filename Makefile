@@ -3,6 +3,7 @@
 #   make run                       install, start Airflow, turn the wheel once, leave the UI up
 #   make run-nemo                  the same with the jobs on a stand-in for the NeMo microservices
 #   make test                      install, lint, type-check, all tests but the drills (docs/testing.md)
+#   make coverage                  what the unit tests reach, also as HTML: build/coverage
 #   make drills                    the drills alone: hours; before a release, logged in docs/LOG.md
 #   make test-kubernetes           of these, the tests on a cluster: KUBECONFIG's, else one built here (needs root and Go)
 #   make install                   the set-up alone
@@ -24,7 +25,7 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run run-nemo test drills install install-dev install-vllm lint test-unit test-search test-integration test-kubernetes \
+.PHONY: run run-nemo test coverage drills install install-dev install-vllm lint test-unit test-search test-integration test-kubernetes \
         drills-search drills-integration drills-kubernetes ui bench lock lock-torch notice sbom pin-images images clean
 
 run: install
@@ -69,6 +70,10 @@ lint: install-dev
 
 test-unit: install-dev
 	$(BIN)/pytest tests/unit -n 2
+
+# Lines and branches of the package that the unit tests reach; what Airflow, a cluster or a GPU runs is beyond them.
+coverage: install-dev
+	$(BIN)/pytest tests/unit -n 2 --cov --cov-report=term --cov-report=html:build/coverage
 
 # On an Elasticsearch node that is fetched the first time (Java and Maven needed, see tests/search).
 test-search: install-dev
