@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flywheel.config.section import BlueprintSection
 
-FamilyName = Literal["causal_lm", "linear"]
+FamilyName = Literal["causal_lm", "encoder", "linear"]
 Precision = Literal["int8", "bf16", "fp16", "fp32", "fp8-mixed", "bf16-mixed"]
 
 
@@ -49,8 +49,9 @@ class Student(BlueprintSection):
     name: str = Field("", description="Short name in tables and map indexes; derived from model_name.")
     family: FamilyName = Field(
         "causal_lm",
-        description="causal_lm: it writes its answer. linear: TF-IDF and logistic regression, which has no "
-        "weights, takes no GPU, and classifies only (docs/students.md).",
+        description="causal_lm: it writes its answer. encoder: a Hugging Face encoder such as BERT or MiniLM "
+        "with a head over the classes. linear: TF-IDF and logistic regression, without weights or GPU. The "
+        "last two classify only (docs/students.md).",
     )
     weights: str = Field(
         "",

@@ -73,6 +73,16 @@ FAMILIES: dict[str, Family] = {
             serves="flywheel.serving.student:ServedStudent",
         ),
         Family(
+            name="encoder",
+            title="an encoder with a LoRA adapter and a head over the classes",
+            answers_untrained=False,
+            version="encoder 1",
+            trains="flywheel.stages.classifiers:train",
+            examines="flywheel.stages.classifiers:examine",
+            serves="flywheel.serving.classifier:ServedClassifier",
+            room="flywheel.students.encoder",
+        ),
+        Family(
             name="linear",
             title="TF-IDF and logistic regression",
             answers_untrained=False,
