@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
 from flywheel.config.training import LoraConfig
-from flywheel.errors import StudentError
 from flywheel.students.loading import collect_garbage_from_now_on
 from flywheel.students.weights import base_name, explain_missing, local_folder, weights_hash
 
@@ -66,13 +66,22 @@ class Encoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base_name, **options)
             self.model: Any
             self.model, found = AutoModelForSequenceClassification.from_pretrained(
-                self.base_name, config=config, dtype=torch.float32, output_loading_info=True, **options
+                self.base_name,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head over other classes
+                **options,
             )
         except StudentError:
             raise
         except Exception as error:  # the libraries raise many kinds
             raise StudentError(explain_missing(student.weights, error)) from error
-        self.fresh = sorted({name.rpartition(".")[0] for name in found["missing_keys"]})
+        drawn = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
+        inside = f"{self.model.base_model_prefix}."
+        self.fresh = sorted(
+            {name.rpartition(".")[0] if name.startswith(inside) else name.partition(".")[0] for name in drawn}
+        )
         self.classes, self.records = tuple(classes), records
         self.torch_device = device
         self.device = "cpu" if device.type == "cpu" else str(torch.cuda.get_device_name())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.errors import StudentError
 from flywheel.students.classifiers import Trained, Work
 from flywheel.students.encoder.model import ABOUT, Encoder
 from flywheel.students.encoder.training import fine_tune
