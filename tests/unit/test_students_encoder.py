@@ -18,13 +18,13 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import JobError, StudentError
 from flywheel.config import Student
 from flywheel.config.training import LoraConfig, TrainingConfig
+from flywheel.jobs.families import family_of
 from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec, Progress
 from flywheel.serving.student import Question, Source
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
 from flywheel.students.encoder import load
 from flywheel.students.encoder.model import batches
-from flywheel.students.families import family_of
 from flywheel.workloads.workload import Workload
 
 

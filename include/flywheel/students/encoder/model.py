@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
 from flywheel.config.training import LoraConfig
+from flywheel.jobs.weights import base_name, explain_missing, local_folder, weights_hash
 from flywheel.students.loading import collect_garbage_from_now_on
-from flywheel.students.weights import base_name, explain_missing, local_folder, weights_hash
 
 # Tokens of a batch with its padding: bounds the memory.
 MOST_TOKENS = {"cpu": 2048, "cuda": 131_072}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from flywheel.config.training import TrainingConfig
-from flywheel.students.settings import Settings
+from flywheel.jobs.settings import Settings
 
 # Measured with MiniLM-L6, of width 384, on real headlines (docs/training.md, docs/LOG.md).
 _RATE, _WIDTH, _POWER = 2e-3, 384, 0.775
