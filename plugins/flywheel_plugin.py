@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
 
@@ -25,8 +26,19 @@ class _Api:
         await self._app(scope, receive, send)
 
 
+class _ImportAhead:
+    """Has the components of Airflow that fork tasks' processes import what those need."""
+
+    @hookimpl
+    def on_starting(self, component: Any) -> None:
+        from flywheel.orchestration.ahead import import_ahead
+
+        import_ahead()
+
+
 class FlywheelPlugin(AirflowPlugin):  # type: ignore[misc]
     """The flywheel in Airflow's API server."""
 
     name = "flywheel"
     fastapi_apps = [{"app": _Api(), "url_prefix": "/flywheel", "name": "flywheel"}]  # noqa: RUF012  Airflow's form
+    listeners = [_ImportAhead()]  # noqa: RUF012  as above

@@ -1,6 +1,9 @@
 """The DAG is the figure of the design, and its form and schedule are those of the config."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -356,3 +359,23 @@ def test_an_experiment_cannot_choose_where_jobs_run(tmp_path: Path, monkeypatch:
     (tmp_path / "experiments/pods.yaml").write_text(yaml.safe_dump({"runtime": pods}))
     with pytest.raises(ConfigError, match="a run cannot choose it"):
         settings.config_of("pods")
+
+
+def test_components_that_fork_tasks_have_imported_what_the_dag_file_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = {"type": "kubernetes", "kubernetes": {"volume_claim": "disk"}}
+    write_config(tmp_path, monkeypatch, runtime=pods)
+    program = (
+        "import sys\n"
+        "from airflow.listeners.listener import get_listener_manager\n"
+        "get_listener_manager().hook.on_starting(component=None)\n"
+        "before = set(sys.modules)\n"
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag({str(DAG_FILE)!r}, safe_mode=False)\n"
+        "assert bag.dags and not bag.import_errors\n"
+        "late = {name for name in set(sys.modules) - before if name.startswith(('kubernetes', 'pydantic'))}\n"
+        "assert not late, late"
+    )
+    environment = {**os.environ, "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins")}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

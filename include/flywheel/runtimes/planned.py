@@ -42,6 +42,8 @@ class PlannedJobOperator(JobOperator):
 class PlannedRuntime:
     """Has the jobs' tasks of a DAG whose config cannot be read; what a run leaves is swept by a later one."""
 
+    operator = PlannedJobOperator
+
     def task(self, stage: Stage, **arguments: Any) -> JobOperator:
         """Return the task of a job."""
         return PlannedJobOperator(**described(stage), **arguments)
