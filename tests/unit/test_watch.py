@@ -99,6 +99,17 @@ def test_a_night_counts_its_audit_by_text_and_the_next_goes_on_from_it(config: C
     assert again.asked == 0  # paid for once
 
 
+def test_a_month_below_its_target_is_told_also_where_it_may_be_chance(config: Config) -> None:
+    in_force(config)
+    known = {text: "Earnings" if number < 12 else "Dividends" for number, text in enumerate(texts(100))}
+    with stand_in(known) as (address, _):
+        asks = with_teacher(config, address)
+        keep(asks, [asked(n, at(-1), text) for n, text in enumerate(texts(100))])
+        night = watch(asks, NIGHT)
+    assert (night.agreement.value, night.alarms) == (0.88, [])
+    assert len(night.remarks) == 1 and "88.0% agree" in night.remarks[0]
+
+
 def test_a_champion_that_is_suddenly_unsure_is_told(config: Config) -> None:
     in_force(config)
     with stand_in(dict.fromkeys(texts(300), "Dividends")) as (address, _):

@@ -51,7 +51,7 @@ class Night(BaseModel):
         cost: of the teacher's answers in production and of the audit; `saved` by the students' answers, at
             the mean cost of a teacher's. In `currency`.
         p50, p95: milliseconds from request to answer.
-        alarms: in sentences.
+        alarms: in sentences. `remarks`: what is below its level and may be so by chance.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -82,6 +82,7 @@ class Night(BaseModel):
     p50: float | None = None
     p95: float | None = None
     alarms: list[str] = Field(default_factory=list)
+    remarks: list[str] = Field(default_factory=list)
     seconds: float = 0.0
 
     def line(self) -> str:
@@ -98,7 +99,7 @@ class Night(BaseModel):
             agrees,
             f"{self.cost:,.2f} {self.currency}",
         ]
-        return "; ".join([*said, *self.alarms])
+        return "; ".join([*said, *self.alarms, *self.remarks])
 
 
 def nights_folder(workload_id: str, client_id: str) -> str:

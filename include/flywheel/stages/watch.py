@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 # A champion that answers less than this part of what it answered of the calibration slice is told.
 LEAST_OF_SHARE = 2 / 3
+_MONTH = 30 * 86_400
 
 
 def watch(config: Config, at: datetime, client_id: str | None = None) -> Night:
@@ -71,7 +72,7 @@ def watch(config: Config, at: datetime, client_id: str | None = None) -> Night:
         labels, night = _label(config, workload, store, there, (workload.id, client_id), since, moment)
     _count(night, there, workload, labels)
     state = read_state(root, workload.id, client_id, at=moment)
-    _compare(night, config, root, state.champion if state else None, there, workload, labels, last)
+    _compare(night, config, root, state.champion if state else None, there, workload, labels, before)
     night.seconds = round(time.monotonic() - started, 3)
     name = f"{nights_folder(workload.id, client_id)}/{moment:012}.json"
     root.write_json(name, night.model_dump(mode="json"))
@@ -204,7 +205,7 @@ def _compare(
     there: list[Entry],
     workload: Workload,
     labels: dict[str, str],
-    last: Night | None,
+    before: list[Night],
 ) -> None:
     """Put the champion's requests beside what it was promoted on; write alarms into the night."""
     night.currency = config.teacher.prices.currency
@@ -225,7 +226,7 @@ def _compare(
             name: n / max(1, sum(columns)) for name, n in zip(names, columns, strict=True) if n
         }
         night.moved = distance(night.classes, night.classes_eval)
-    same = last if last is not None and last.adapter == champion.adapter else None
+    same = before[-1] if before and before[-1].adapter == champion.adapter else None
     # A story that many ask about is one draw of the world: each text counts once.
     audited: dict[str, tuple[bool, float]] = {}
     promised = champion.cascade if champion.cascade and champion.cascade.threshold is not None else None
@@ -265,6 +266,16 @@ def _compare(
             f"{champion.name}: of its answers in production {_percent(night.agreement)} agree with the "
             f"teacher, which is below {level:.1%}, more than by chance"
         )
+    elif level is not None and promised is not None:
+        recent = [one for one in before if one.adapter == champion.adapter and one.at > night.at - _MONTH]
+        audits = [one.agreement for one in (*recent, night)]
+        of = sum(one.of for one in audits)
+        agree = sum((one.value or 0.0) * one.of for one in audits)
+        if of and agree / of < level:
+            night.remarks.append(
+                f"{champion.name}: of {of:,} audited answers of the last 30 days {agree / of:.1%} agree with "
+                f"the teacher; {level:.1%} are promised. It may be chance"
+            )
     if night.answered.alarm and promised is not None:
         night.alarms.append(
             f"{champion.name}: it is sure of {_percent(night.answered)} of production's requests, where it "
