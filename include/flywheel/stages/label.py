@@ -36,34 +36,27 @@ from flywheel.common.errors import BudgetError, TeacherError
 from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
+from flywheel.config.teacher import TeacherConfig
 from flywheel.runs.plan import Plan
 from flywheel.sources import Headline, SourceSpan, Spans, check_sources, read_headlines
 from flywheel.sources.quarantine import Quarantine
 from flywheel.stages.forecast import held_answers
+from flywheel.stages.settled import Settled
 from flywheel.stores import open_store
-from flywheel.teacher.agreement import Agreement, AgreementCounter, check_gate
+from flywheel.teacher.agreement import Agreement, check_gate
 from flywheel.teacher.client import TeacherClient
-from flywheel.teacher.disagreements import Disagreements
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Counts, Labeller, Outcome
-from flywheel.teacher.persons import FILE as PERSONS_FILE
-from flywheel.teacher.persons import PersonsLabels
 from flywheel.teacher.progress import Progress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
-from flywheel.teacher.without_label import WithoutLabel
-from flywheel.workloads.markers import marks_in
-from flywheel.workloads.records import make_record
 from flywheel.workloads.versions import versions_of
 
 log = logging.getLogger(__name__)
 
 RECORDS_FILE = "labelled.jsonl.gz"
 QUARANTINE_FILE = "label.quarantine.jsonl"
-DISAGREEMENTS_FILE = "label.disagreements.csv"
 RESULT_FILE = "label.json"
-# With so many human labels the gate is looked at before all are there; then whenever they have doubled.
-FIRST_GATE_CHECK = 200
 
 
 class LabelResult(BaseModel):
@@ -143,107 +136,32 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         check_sources((f"source.{index}", source) for index, source in enumerate(plan.config.source))
     config, teacher = plan.config, plan.config.teacher
     read: Counter[str] = Counter()
-    undated = 0
-    marked: Counter[str] = Counter()
     spans = Spans()
-    without_label = WithoutLabel()
-    agreement = AgreementCounter(
-        plan.workload,
-        bootstrap_samples=config.evaluation_config.bootstrap_samples,
-        seed=config.data_split_config.random_seed,
-    )
-    gate_check = max(FIRST_GATE_CHECK, teacher.gate.min_records)
     with only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
         spending = Spending(teacher.budget, teacher.prices, path=sums_file(config.store), run_id=plan.run_id)
         aside = folder / f".{RECORDS_FILE}.aside"
-        with (
-            _compressed(aside) as file,
-            Disagreements(folder / DISAGREEMENTS_FILE) as disagreements,
-            PersonsLabels(folder / PERSONS_FILE) as persons,
-        ):
-
-            def settle(headline: Headline, outcome: Outcome) -> None:
-                nonlocal gate_check, undated
-                marked.update(marks_in(headline.text, plan.workload))
-                if headline.human_label is not None and headline.known_at is not None:
-                    human = plan.workload.label_of(headline.human_label)
-                    if human is not None:
-                        persons.add(headline.text, human, headline.known_at)
-                if headline.human_label is not None and outcome.answer is not None:
-                    found = agreement.add(
-                        headline.human_label, outcome.label, headline.text, outcome.confidence
-                    )
-                    if found:
-                        disagreements.add(headline, found, outcome.answer)
-                    if agreement.records >= gate_check:
-                        gate_check *= 2
-                        check_gate(agreement.result(), teacher.gate, is_all=False)
-                if outcome.label is None:
-                    without_label.add(outcome.reason)
-                    quarantine.add(
-                        headline.file, headline.line, outcome.reason, headline.text, answer=outcome.answer
-                    )
-                    return
-                if headline.known_at is None:
-                    undated += 1
-                    return
-                assert outcome.answer is not None
-                record = make_record(
-                    workload_id=plan.workload_id,
-                    client_id=plan.client_id,
-                    timestamp=headline.timestamp,
-                    model=teacher.model,
-                    messages=(outcome.workload or plan.workload).messages(headline.text),
-                    answer=outcome.answer,
-                    label=outcome.label,
-                    confidence=outcome.confidence,
-                    known_at=headline.known_at,
-                )
-                line = {**record.to_json(), "known_at": record.known_at}
-                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-
-            counts, budget_spent = _run(plan, spending, quarantine, read, spans, settle, progress)
+        with _compressed(aside) as file, Settled.into(plan, folder, file, quarantine) as settled:
+            counts, budget_spent = _run(plan, spending, quarantine, read, spans, settled.take, progress)
         put_in_place(aside, folder / RECORDS_FILE)
         quarantined = quarantine.count
         spending.forget()
-    if read["passed_over"]:
-        log.warning(
-            "%d texts have neither a time nor a person's label: they serve nothing and were passed over; "
-            "name the column with their times (source.columns.timestamp)",
-            read["passed_over"],
-        )
-    if marked:
-        log.warning(
-            "%s: broken up in the teacher's and the students' prompts (docs/workloads.md)",
-            ", ".join(f"{count:,} headlines hold {what}" for what, count in sorted(marked.items())),
-        )
-    if line := without_label.line():
-        log.warning("%s (each is in %s)", line, QUARANTINE_FILE)
-    if spending.estimated:
-        log.warning(
-            "%d answers do not say what they used (usage): their tokens and cost are estimated, at %g tokens "
-            "a byte, and count for budgets and rates all the same",
-            spending.estimated,
-            TOKENS_PER_BYTE,
-        )
-    if agreement.unknown:
-        names = ", ".join(repr(name) for name, _ in agreement.unknown.most_common(5))
-        log.warning("%d human labels are no class or alias: %s", agreement.unknown.total(), names)
+    _warn(read, spending)
+    settled.warn(QUARANTINE_FILE)
     result = LabelResult(
         headlines=counts.headlines,
         labelled=counts.headlines - counts.set_aside - counts.left,
         asked=counts.asked,
         found=counts.found,
         quarantined=quarantined,
-        reasons=without_label.reasons(),
+        reasons=settled.without_label.reasons(),
         later=read["later"],
         left=counts.left,
-        marked=dict(marked),
-        undated=undated,
+        marked=dict(settled.marked),
+        undated=settled.undated,
         passed_over=read["passed_over"],
         records_file=RECORDS_FILE,
         quarantine_file=QUARANTINE_FILE,
-        disagreements_file=DISAGREEMENTS_FILE if disagreements.count else "",
+        disagreements_file=settled.disagreements_file,
         calls=spending.calls,
         prompt_tokens=spending.prompt_tokens,
         cached_tokens=spending.cached_tokens,
@@ -251,7 +169,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         estimated=spending.estimated,
         cost=round(spending.cost, 6),
         currency=teacher.prices.currency if spending.cost else "",
-        human=agreement.result(),
+        human=settled.agreement.result(),
         sources=spans.all(),
         warnings=spans.doubts(
             ArtifactRoot(config.artifacts.root), (plan.workload_id, plan.client_id), plan.run_id, plan.cutoff
@@ -268,6 +186,23 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
             raise BudgetError(left)
         log.warning("%s", left)
     return result
+
+
+def _warn(read: Counter[str], spending: Spending) -> None:
+    """Say in the log what is missing in the sources and in the endpoint's answers."""
+    if read["passed_over"]:
+        log.warning(
+            "%d texts have neither a time nor a person's label: they serve nothing and were passed over; "
+            "name the column with their times (source.columns.timestamp)",
+            read["passed_over"],
+        )
+    if spending.estimated:
+        log.warning(
+            "%d answers do not say what they used (usage): their tokens and cost are estimated, at %g tokens "
+            "a byte, and count for budgets and rates all the same",
+            spending.estimated,
+            TOKENS_PER_BYTE,
+        )
 
 
 @contextmanager
@@ -351,17 +286,7 @@ def _run(
         endpoints = error
 
     async def run() -> tuple[Counts, BudgetError | None]:
-        client = TeacherClient(
-            endpoints,
-            concurrency=teacher.concurrency,
-            adaptive=teacher.adaptive,
-            timeout_seconds=teacher.timeout_seconds,
-            max_attempts=teacher.max_attempts,
-            outage_seconds=teacher.outage_seconds,
-            rates=teacher.rate_limits,
-            spending=spending,
-        )
-        async with client:
+        async with _client(teacher, endpoints, spending) as client:
             told = Progress(client, read, _sources(plan))
 
             def update(counts: Counts) -> None:
@@ -388,6 +313,21 @@ def _run(
     # Answers are looked up by a hash, so a large cache would fill with pages that nobody asks for again.
     with open_store(plan.config.store, cache_mb=4) as store:
         return asyncio.run(run())
+
+
+def _client(
+    teacher: TeacherConfig, endpoints: list[Endpoint] | TeacherError, spending: Spending
+) -> TeacherClient:
+    return TeacherClient(
+        endpoints,
+        concurrency=teacher.concurrency,
+        adaptive=teacher.adaptive,
+        timeout_seconds=teacher.timeout_seconds,
+        max_attempts=teacher.max_attempts,
+        outage_seconds=teacher.outage_seconds,
+        rates=teacher.rate_limits,
+        spending=spending,
+    )
 
 
 @contextmanager
