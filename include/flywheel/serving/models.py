@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
 
+# What may stand in a path: students' short names do.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # Candidates that are kept loaded besides the champions.
 MOST_CANDIDATES = 4
 
@@ -254,9 +257,10 @@ class Models:
             UnknownModelError: there is none.
         """
         model, _, rest = name.rpartition("@")
+        is_size = rest.isascii() and rest.isdigit() and _NAME.fullmatch(model) is not None
         for champion in self._champions_there().values():
             run = Run(self._root, champion.run_id)
-            if rest.isdigit() and self._root.exists(f"{run.path}/jobs/{model}@{rest}/evaluate.json"):
+            if is_size and self._root.exists(f"{run.path}/jobs/{model}@{rest}/evaluate.json"):
                 made = run.load(f"jobs/{model}@{rest}/customize", CustomizeResult)
                 evaluation = run.load(f"jobs/{model}@{rest}/evaluate", EvaluateResult).key
                 plan = run.plan
@@ -272,7 +276,7 @@ class Models:
                     classifies=_classifies(champion.metric, plan.workload),
                 )
         known = next((one for one in self._config.nims if one.model_name == model), None)
-        if known is None or not rest.isalnum() or not self._root.find("adapters", rest):
+        if known is None or not (rest.isascii() and rest.isalnum()) or not self._root.find("adapters", rest):
             raise UnknownModelError(name)
         folder = self._root.fetch("adapters", rest)
         made = CustomizeResult.model_validate_json((folder / RESULT).read_bytes())

@@ -19,6 +19,8 @@ from flywheel.workloads.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload
 
 Messages = list[dict[str, Any]]
+# No language has so many; to cut a text of a megabyte into tokens would hold up who asks beside it.
+_CHARACTERS_A_TOKEN = 32
 # Texts that no prompt's own part shares a beginning with: what their prompts share is the form's.
 _PROBES = ("0", "Z")
 
@@ -198,6 +200,11 @@ class ServedStudent:
         return [one for one in found if one is not None]
 
     def _prompt(self, question: Question) -> Any:
+        length = sum(len(str(message.get("content") or "")) for message in question.messages)
+        if length > self._longest * _CHARACTERS_A_TOKEN:
+            raise RefusedError(
+                f"messages: {length} characters, far more than this model's context of {self._longest} tokens"
+            )
         messages = self._form.of(in_conversation(question.messages))
         tools = [in_tools(question.tools)] if question.tools else None
         try:

@@ -1,0 +1,128 @@
+"""Callers of a chat completions endpoint, as light as Python allows: each sends its next when it has an answer.
+
+    python -m tests.serving_load URL BODIES.jsonl --callers 64 --seconds 10
+
+Prints one line of JSON. HTTP/1.1 with keep-alive, one connection a caller, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+
+@dataclass(frozen=True)
+class Call:
+    """One answer: which body it was for, when it came and after how many seconds, and what it said."""
+
+    place: int
+    at: float
+    seconds: float
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def call_for(
+    url: str,
+    bodies: Sequence[bytes],
+    callers: int,
+    goes_on: Callable[[], bool],
+    heard: Callable[[Call], None],
+) -> None:
+    """Have callers ask until told to stop; a connection that breaks is an answer of status 0."""
+    where = urlsplit(url)
+    assert where.hostname and where.port
+    head = f"POST {where.path}/v1/chat/completions HTTP/1.1\r\nhost: {where.netloc}\r\n"
+    head += "content-type: application/json\r\ncontent-length: "
+    requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+
+    async def caller(number: int) -> None:
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        place = number
+        while goes_on():
+            place = (place + callers) % len(requests)
+            began = time.perf_counter()
+            try:
+                streams = streams or await asyncio.open_connection(where.hostname, where.port)
+                streams[1].write(requests[place])
+                lines = (await streams[0].readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                pairs = (line.partition(":") for line in lines[1:] if line)
+                headers = {name.lower(): value.strip() for name, _, value in pairs}
+                body = await streams[0].readexactly(int(headers["content-length"]))
+                status = int(lines[0].split(" ")[1])
+                if headers.get("connection") == "close":
+                    streams[1].close()
+                    streams = None
+            except (OSError, asyncio.IncompleteReadError):
+                status, headers, body, streams = 0, {}, b"", None
+            now = time.perf_counter()
+            heard(Call(place, now, now - began, status, headers, body))
+        if streams is not None:
+            streams[1].close()
+
+    await asyncio.gather(*(caller(number) for number in range(callers)))
+
+
+def is_ready(url: str) -> bool:
+    """Whether an endpoint answers with a champion."""
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
+    except httpx.HTTPError:  # it does not listen yet
+        return False
+
+
+def measure(url: str, bodies: Path, callers: int, seconds: float) -> dict[str, Any]:
+    """Return requests a second and seconds an answer, of callers in a process of their own."""
+    command = [sys.executable, "-m", "tests.serving_load", url, str(bodies)]
+    command += ["--callers", str(callers), "--seconds", str(seconds)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    """Call, and print what came."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("url")
+    parser.add_argument("bodies", type=Path)
+    parser.add_argument("--callers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--warm-up", type=float, default=1.0, help="seconds before those that count")
+    arguments = parser.parse_args()
+    bodies = arguments.bodies.read_bytes().splitlines()
+    begin = time.perf_counter() + arguments.warm_up
+    end = begin + arguments.seconds
+    calls: list[tuple[float, int]] = []
+
+    def heard(call: Call) -> None:
+        if begin <= call.at <= end:
+            calls.append((call.seconds, call.status))
+
+    import uvloop
+
+    uvloop.run(call_for(arguments.url, bodies, arguments.callers, lambda: time.perf_counter() < end, heard))
+    taken = sorted(seconds for seconds, _ in calls)
+    report = {
+        "requests_per_second": round(len(calls) / arguments.seconds, 1),
+        "p50_ms": round(1000 * taken[len(taken) // 2], 2) if taken else None,
+        "p99_ms": round(1000 * taken[min(len(taken) - 1, len(taken) * 99 // 100)], 2) if taken else None,
+        "statuses": dict(Counter(status for _, status in calls)),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
