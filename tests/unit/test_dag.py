@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -18,6 +19,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from flywheel.common.errors import ConfigError, JobError
 from flywheel.orchestration import CHAMPION_ASSET, dag_params, dag_schedule, read_config, settings
+from flywheel.runtimes import Job, RefusedJobError, open_runtime
 from tests.unit import finished_run
 from tests.unit.task_context import context_of
 from tests.unit.toy_runtime import ToyRuntime
@@ -379,3 +381,26 @@ def test_components_that_fork_tasks_have_imported_what_the_dag_file_does(
     )
     environment = {**os.environ, "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins")}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_the_runtime_that_the_docs_show_runs_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), flags=re.DOTALL
+    )
+    (tmp_path / "slurm_of_the_docs.py").write_text(block)
+    (tmp_path / "srun").write_text(
+        "#!/bin/sh\necho $@; shift 4; [ $1 = customize ] && echo bad >&2 && exit 1\n:"
+    )
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    kind = {"type": "slurm_of_the_docs:SlurmRuntime", "options": {"partition": "gpu"}}
+    write_config(tmp_path, monkeypatch, runtime=kind)
+    bag = load()
+    assert not bag.import_errors
+    runtime = open_runtime(read_config())  # type: ignore[arg-type]
+    lines: list[str] = []
+    runtime.run(Job("evaluate", "s3://a/b.spec.json", "evaluate 1b", gpus=1), lines.append)
+    assert lines == ["--partition gpu --gpus=1 flywheel evaluate s3://a/b.spec.json"]
+    with pytest.raises(RefusedJobError, match="customize 1b: bad"):
+        runtime.run(Job("customize", "s3://a/b.spec.json", "customize 1b"), lines.append)

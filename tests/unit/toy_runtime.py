@@ -1,4 +1,4 @@
-"""A runtime of one's own, as docs/runtimes.md shows it: `runtime: {type: tests.unit.toy_runtime:ToyRuntime}`."""
+"""A runtime of one's own, as docs/architecture.md shows it: `runtime: {type: tests.unit.toy_runtime:ToyRuntime}`."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ def curate(run: RunArgument, artifacts: RootOption = "") -> None:
 
 @app.command(rich_help_panel=STAGES)
 def jobs(run: RunArgument, artifacts: RootOption = "") -> None:
-    """Customize and evaluate all students and candidates, one after another: in this process, or on NeMo."""
+    """Customize and evaluate all students and candidates, one after another, where runtime.type says."""
     from flywheel.jobs.spec import CHAMPION
     from flywheel.promotion.timeline import compared_champion
     from flywheel.stages import pipeline as wheel

@@ -172,7 +172,7 @@ class RuntimeConfig(Section):
         "local",
         description="local: a process of its own on this machine. kubernetes: a pod. nemo: NVIDIA's NeMo "
         "microservices, which a file with nmp_config.nemo_base_url means by itself. MODULE:CLASS: your "
-        "own (docs/runtimes.md).",
+        "own (docs/architecture.md).",
     )
     parallel: int = Field(0, ge=0, description="Jobs at once; 0: one for each GPU, else for each CPU core.")
     threads: int = Field(0, ge=0, description="CPU threads of a job; 0: the cores shared among the jobs.")

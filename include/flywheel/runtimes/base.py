@@ -74,7 +74,7 @@ class Runtime(ABC):
 
     A runtime is one folder: this class, and what its methods return. What costs time to import, Airflow too,
     is imported by the method that needs it. `run` and `kill` are enough for a runtime of one's own; a job's
-    task then holds its worker slot while it runs. See docs/runtimes.md.
+    task then holds its worker slot while it runs. See docs/architecture.md.
 
     Attributes:
         is_here: jobs run on this machine, with its Python, its GPUs and its folders.
