@@ -101,6 +101,8 @@ class NemoConfig(Section):
         for name in ("nemo_base_url", "nim_base_url", "datastore_base_url"):
             if getattr(config.nmp_config, name) is None:
                 raise ValueError(f"nmp_config.{name}, as runtime.type is nemo: its address")
+        if config.tuning.trials:
+            raise ValueError("tuning.trials: 0, as runtime.type is nemo: trials run in one process")
         if config.evaluation_config.decoding != "free":
             raise ValueError("evaluation_config.decoding: free, as runtime.type is nemo")
         for student in config.nims:

@@ -29,7 +29,7 @@ from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.config.student import Student
 from flywheel.config.teacher import TeacherConfig
-from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
+from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig, TuningConfig
 
 # Blueprint keys with no effect in flywheel, as dotted paths; `*` stands for any list index.
 IGNORED_KEYS = (
@@ -255,6 +255,7 @@ class Config(Section):
     )
     training_config: TrainingConfig = TrainingConfig()
     lora_config: LoraConfig = LoraConfig()
+    tuning: TuningConfig = TuningConfig()
     evaluation_config: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     runtime: RuntimeConfig = RuntimeConfig()

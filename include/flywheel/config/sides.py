@@ -29,6 +29,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "": "sizes student_prompt",
         "training_config": "training_type finetuning_type epochs batch_size learning_rate warmup_ratio "
         "weight_decay max_grad_norm min_steps early_stop_patience validations",
+        "tuning": "trials",
         "lora_config": "adapter_dim adapter_dropout sequence_packing_enabled alpha",
         "evaluation_config": "batch_size max_new_tokens decoding",
         "icl_config": "max_context_length reserved_tokens max_examples min_examples example_selection",
@@ -119,6 +120,7 @@ MOST: dict[str, float] = {
     "training_config.min_steps": 100_000,
     "training_config.early_stop_patience": 1000,
     "training_config.validations": 1000,
+    "tuning.trials": 81,
     "lora_config.adapter_dim": 1024,
     "lora_config.alpha": 65_536,
     "evaluation_config.batch_size": 4096,

@@ -46,6 +46,17 @@ class TrainingConfig(BlueprintSection):
         return data
 
 
+class TuningConfig(BlueprintSection):
+    """A search of the training's settings; see docs/training.md."""
+
+    trials: int = Field(
+        0,
+        ge=0,
+        description="Settings of rate, epochs, rank and batch that are tried, by successive halving on the "
+        "validation slice; 0: none. Nine cost two trainings more.",
+    )
+
+
 class LoraConfig(BlueprintSection):
     """Low-rank adapters (Hu et al., 2021, arXiv 2106.09685) on all linear layers."""
 

@@ -17,9 +17,10 @@ from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
 from flywheel.config.logs import LogLevel
 from flywheel.config.student import FamilyName, Student
-from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig
+from flywheel.config.training import LoraConfig, StudentPrompt, TrainingConfig, TuningConfig
 from flywheel.jobs.families import FAMILIES
 from flywheel.jobs.settings import SETTINGS_VERSION
+from flywheel.jobs.tuning import TUNING_VERSION, Tuning
 from flywheel.jobs.weights import weights_hash
 from flywheel.workloads.scores import ClassScore, Confusion
 from flywheel.workloads.short_prompts import ShortPrompt
@@ -55,6 +56,7 @@ class CustomizeSpec(_Model):
         chosen_with: training records that `auto` is decided with, the same for all sizes of a student.
         answers: the classes' answers as the teacher writes them; None where there are no classes, and then
             `auto` is `full`.
+        tuning: how training and lora are searched first, around what they say.
         seed: fixes the order of the records, the adapter's first weights and the dropout.
         log_level: how much the job logs.
     """
@@ -68,6 +70,7 @@ class CustomizeSpec(_Model):
     answers: tuple[str, ...] | None = None
     training: TrainingConfig = TrainingConfig()
     lora: LoraConfig = LoraConfig()
+    tuning: TuningConfig = TuningConfig()
     seed: int = Field(42, ge=0)
     log_level: LogLevel = "INFO"
 
@@ -92,11 +95,18 @@ class CustomizeSpec(_Model):
         # Adapters of whole prompts are found by the key that they had before there were others.
         prompt = [SHORT_PROMPT_VERSION] if self.student_prompt == "text" else []
         found = None in (self.training.epochs, self.training.learning_rate)
-        settings = [SETTINGS_VERSION] if found else []
+        settings: list[Any] = [SETTINGS_VERSION] if found else []
+        if self.is_tuned:
+            settings.append([TUNING_VERSION, self.tuning.trials, bool(self.answers)])
         if family.room:  # it is asked the text alone, always
             prompt, settings = [], [*settings, family.version]
         made_from = [base, limits, self.dataset, self.size, training, lora, self.seed, *prompt, *settings]
         return key_of("adapter", CUSTOMIZE_VERSION, *made_from)
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether settings are searched first; families that have none of their own are not tuned."""
+        return self.tuning.trials > 1 and self.student.family == "causal_lm"
 
     @property
     def is_open(self) -> bool:
@@ -105,15 +115,21 @@ class CustomizeSpec(_Model):
         return self.student_prompt == "auto" and self.answers is not None and is_causal
 
     def with_prompt(self, form: StudentPrompt, size: int | None = None) -> CustomizeSpec:
-        """Return the same job with a form of prompt, and with another number of records if one is given."""
-        return self.model_copy(update={"student_prompt": form, "size": size or self.size})
+        """Return the same job with a form of prompt.
+
+        Args:
+            size: records of the training that forms are compared by, which nothing is searched for; None: of
+                the job itself.
+        """
+        compared = {} if size is None else {"size": size, "tuning": TuningConfig()}
+        return self.model_copy(update={"student_prompt": form, **compared})
 
     @property
     def trainings(self) -> tuple[CustomizeSpec, ...]:
         """The trainings that the job may consist of: itself, or those of which `auto` takes one."""
         if not self.is_open:
             return (self,)
-        sizes = dict.fromkeys((self.size, self.chosen_with))
+        sizes = (None, self.chosen_with)
         return tuple(self.with_prompt(form, size) for size in sizes for form in ("text", "full"))
 
 
@@ -164,6 +180,7 @@ class CustomizeResult(_Model):
             template, with the reasons.
         short_prompt: what its prompts leave out; None: it is asked whole ones.
         prompt_choice: how that was decided, where it was left open.
+        tuning: what was tried to find its settings, where they were searched.
         base_revision: commit of the base weights on the Hub that were loaded; None of a folder.
         base_sha256: hash of their files; empty where the runtime does not say.
         notes: in sentences, what became of records that were left out, what the template passes over, and
@@ -193,6 +210,7 @@ class CustomizeResult(_Model):
     dropped_reasons: dict[str, int] = Field(default_factory=dict)
     short_prompt: ShortPrompt | None = None
     prompt_choice: PromptChoice | None = None
+    tuning: Tuning | None = None
     base_revision: str | None = None
     base_sha256: str = ""
     notes: tuple[str, ...] = ()

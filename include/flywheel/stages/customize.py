@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from flywheel.common.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.common.parts import Parts
 from flywheel.jobs.families import family_of
 from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
+from flywheel.jobs.tuning import Tuning
 from flywheel.jobs.weights import base_name, files_hash
 from flywheel.workloads.lines import read_lines
 from flywheel.workloads.short_prompts import LOOKED_AT, ShortPrompt
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Validation records for a training of n records: the loss of this many tells when to stop, and costs little.
+# Validation records that a search of settings examines, by their answers.
+_EXAMINED = 2000
+# Those for a training of n records: the loss of this many tells when to stop, and costs little.
 _VAL_SHARE, _LEAST_VAL, _MOST_VAL = 0.1, 64, 1024
 
 
@@ -127,7 +131,8 @@ def train(
                 f"size {spec.size}; lower `sizes` or wait for more records"
             )
         watched = watched_records(spec.size) if spec.training.validations else 0
-        val = read_records(dataset / "val.jsonl", watched)
+        examined = read_records(dataset / "val.jsonl", _EXAMINED if spec.is_tuned else watched)
+        val = examined[:watched]
         device = prepare_process()
         student = load_student(spec.student, device)
         longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
@@ -140,6 +145,17 @@ def train(
         notes = tuple(dict.fromkeys(notes))
         for note in notes:
             log.warning("%s", note)
+    tuning: Tuning | None = None
+    if spec.is_tuned:
+        from flywheel.stages.tuning import Material, tune
+
+        saved = partial(root.save_scratch, "adapters", key)
+        with parts.time("tune"), compile_cache(root, device.type):
+            material = Material(student, samples, val_samples, examined, short, scratch, saved)
+            training, lora, tuning = tune(spec, material)
+        spec = spec.model_copy(update={"training": training, "lora": lora})
+        notes = (*notes, tuning.sentence())
+    with parts.time("load"):
         model = add_adapter(student.model, spec.lora, student.base_name, spec.seed, student.revision)
     with parts.time("train"), compile_cache(root, device.type):
         outcome = fine_tune(
@@ -168,6 +184,7 @@ def train(
         dropped=dropped.count,
         dropped_reasons=dict(dropped.reasons),
         short_prompt=short,
+        tuning=tuning,
         base_revision=student.revision,
         base_sha256=files_hash(spec.student.weights),
         notes=(*notes, *outcome.settings.doubts),

@@ -107,6 +107,7 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
         size=candidate.size,
         training=plan.config.training_config,
         lora=plan.config.lora_config,
+        tuning=plan.config.tuning,
         student_prompt=plan.config.student_prompt,
         chosen_with=min([MOST_CHOSEN_WITH, *(one.size for one in there if one.student == candidate.student)]),
         # NeMo's students are asked by applications themselves, as these ask the teacher.

@@ -17,6 +17,7 @@ class TrainingState:
         step: optimizer steps taken.
         seconds: spent, also before a restart.
         samples: seen, over all epochs.
+        tokens: computed for them, those of shared prefixes once a row.
         losses: of each step, in nats a token.
         val_losses: by the step they were computed after, as text (JSON's keys are).
         best_val_loss: the lowest so far.
@@ -27,6 +28,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0
     samples: int = 0
+    tokens: int = 0
     losses: list[float] = field(default_factory=list)
     val_losses: dict[str, float] = field(default_factory=dict)
     best_val_loss: float = math.inf

@@ -61,6 +61,7 @@ def fine_tune(
     after_checkpoint: Callable[[], None] | None = None,
     progress: ProgressCallback | None = None,
     most_tokens: int | None = None,
+    share: float = 1.0,
 ) -> TrainingOutcome:
     """Train the adapter of a peft model, in place.
 
@@ -74,6 +75,7 @@ def fine_tune(
         after_checkpoint: called when a checkpoint was written.
         progress: told a few times a second.
         most_tokens: longest row; default by device. A batch that does not fit is split into several rows.
+        share: of the steps that the settings ask for; the schedule has that length.
 
     Raises:
         StudentError: there is nothing to train on, or the loss is not a number.
@@ -83,7 +85,7 @@ def fine_tune(
         raise StudentError(
             "no training examples are left: all are longer than max_seq_length or context_length"
         )
-    trainer = _Trainer(model, train, val, config, dropout, seed, most_tokens)
+    trainer = _Trainer(model, train, val, config, dropout, seed, most_tokens, share)
     resumed_from = trainer.resume(scratch) if scratch is not None else None
     first = trainer.state.step
     with stop_requests() as stop_requested:
@@ -156,6 +158,7 @@ class _Trainer:
         dropout: float,
         seed: int,
         most_tokens: int | None,
+        share: float = 1.0,
     ) -> None:
         self.engine = engine_for(model, dropout)
         self.weights = trainable(model)
@@ -171,7 +174,7 @@ class _Trainer:
         for doubt in self.settings.doubts:
             log.warning("%s", doubt)
         self.steps_per_epoch = math.ceil(len(train) / config.batch_size)
-        self.steps = self.settings.steps
+        self.steps = max(1, math.ceil(self.settings.steps * share))
         validations = config.validations if val else 0
         self.validation_steps = {round(self.steps * (n + 1) / validations) for n in range(validations)}
         self.optimizer = torch.optim.AdamW(
@@ -219,6 +222,7 @@ class _Trainer:
         losses = []
         for index, part in enumerate(fill_rows(len(self.prefix), samples, self.most_tokens)):
             row = build_row(self.prefix, part)
+            self.state.tokens += len(row.tokens)
             losses.append(self.engine.backward(row, 1 / tokens, (self.seed, step, index)))
         return torch.stack(losses).sum()
 
