@@ -76,6 +76,55 @@ export interface Base {
   icl_examples: number | null;
 }
 
+/** A share of production's requests, with its interval, and the level that it must not fall below. */
+export interface Watched {
+  value: number | null;
+  low: number;
+  high: number;
+  of: number;
+  level: number | null;
+  evidence: number;
+  alarm: boolean;
+}
+
+export interface Night {
+  since: number;
+  at: number;
+  champion: string;
+  adapter: string;
+  requests: number;
+  by_student: number;
+  by_teacher: number;
+  unsure: number;
+  agreement: Watched;
+  agreement_since: Watched;
+  answered: Watched;
+  confidence: number | null;
+  confidence_eval: number | null;
+  classes: Record<string, number>;
+  classes_eval: Record<string, number>;
+  moved: number | null;
+  asked: number;
+  left: number;
+  cost: number;
+  saved: number | null;
+  currency: string;
+  p50: number | null;
+  p95: number | null;
+  alarms: string[];
+  remarks: string[];
+}
+
+export interface Nights {
+  workload_id: string;
+  client_id: string;
+  log: "all" | "labels_only" | "none";
+  audit: number;
+  cascade: { target: number; threshold: number | null; share: number; reason: string } | null;
+  nights: Night[];
+  total: number;
+}
+
 export interface ChampionPart extends Pick {
   reason: string;
   run_id: string | null;

@@ -1,4 +1,4 @@
-/** The page: the list of runs, one run, two runs side by side, or the champions there were. */
+/** The page: the list of runs, one run, two runs side by side, the champions there were, or production. */
 
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 
@@ -8,6 +8,7 @@ import { type Page, PageContext, PlaceLink, to } from "./context";
 import { type Place, readPlace, writePlace } from "./logic/place";
 import { ChampionView } from "./views/champion";
 import { CompareView } from "./views/compare";
+import { ProductionView } from "./views/production";
 import { RunView } from "./views/run";
 import { RunsView } from "./views/runs";
 
@@ -78,6 +79,7 @@ export function App({ dagId, runId, search, navigate }: AppProps) {
         {place.view === "run" && <RunView key={place.run} />}
         {place.view === "compare" && <CompareView />}
         {place.view === "champion" && <ChampionView />}
+        {place.view === "production" && <ProductionView />}
       </div>
     </PageContext.Provider>
   );
@@ -91,6 +93,9 @@ function Ways({ place }: { place: Place }) {
       </PlaceLink>
       <PlaceLink place={to({ view: "champion" })} current={place.view === "champion"}>
         Champion
+      </PlaceLink>
+      <PlaceLink place={to({ view: "production" })} current={place.view === "production"}>
+        Production
       </PlaceLink>
       {place.view === "run" && <span aria-current="page">{place.run}</span>}
       {place.view === "compare" && <span aria-current="page">Two runs</span>}

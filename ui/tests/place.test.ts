@@ -35,3 +35,9 @@ test("on the page of a run its id is not said again", () => {
 test("nonsense is as at the start", () => {
   expect(readPlace("?tab=nothing&page=-3&dpage=x&view=?")).toEqual(START);
 });
+
+test("production is a view of its own", () => {
+  const place: Place = { ...START, view: "production", of: "news/desk" };
+  expect(writePlace(place)).toBe("?view=production&of=news%2Fdesk");
+  expect(readPlace(writePlace(place))).toEqual(place);
+});

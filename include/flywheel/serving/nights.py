@@ -5,12 +5,15 @@ production/<workload>/<client>/nights/<moment>.json
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.promotion.champion import champion_folder
+
+_NAME = re.compile(r"\d{12}\.json")
 
 
 class Watched(BaseModel):
@@ -107,14 +110,27 @@ def nights_folder(workload_id: str, client_id: str) -> str:
     return champion_folder(workload_id, client_id).replace("champions/", "production/", 1) + "/nights"
 
 
+def night_names(root: ArtifactRoot, workload_id: str, client_id: str, before: int | None = None) -> list[str]:
+    """Return the names of the nights' files, oldest first.
+
+    Args:
+        before: unix seconds; only those before it.
+    """
+    there = root.list(nights_folder(workload_id, client_id))
+    names = sorted(name for name in there if _NAME.fullmatch(name))
+    return names if before is None else [name for name in names if int(name[:12]) < before]
+
+
+def night_at(root: ArtifactRoot, workload_id: str, client_id: str, name: str) -> Night:
+    """Return a night by the name of its file."""
+    return Night.model_validate(root.read_json(f"{nights_folder(workload_id, client_id)}/{name}"))
+
+
 def nights(root: ArtifactRoot, workload_id: str, client_id: str, before: int | None = None) -> list[Night]:
     """Return the nights there were, oldest first.
 
     Args:
         before: unix seconds; only those before it.
     """
-    folder = nights_folder(workload_id, client_id)
-    names = sorted(name for name in root.list(folder) if name.endswith(".json"))
-    if before is not None:
-        names = [name for name in names if int(name[:12]) < before]
-    return [Night.model_validate(root.read_json(f"{folder}/{name}")) for name in names]
+    names = night_names(root, workload_id, client_id, before)
+    return [night_at(root, workload_id, client_id, name) for name in names]

@@ -8,7 +8,17 @@ from flywheel.common.redaction import install
 from flywheel.web.headers import SafeHeaders
 from flywheel.web.limits import BodyLimit
 from flywheel.web.problems import Guard, install_handlers
-from flywheel.web.routes import artifacts, champion, documentation, jobs, me, records, review, runs
+from flywheel.web.routes import (
+    artifacts,
+    champion,
+    documentation,
+    jobs,
+    me,
+    production,
+    records,
+    review,
+    runs,
+)
 
 DESCRIPTION = """\
 Programs drive the flywheel through this API, and the results page reads from it.
@@ -32,7 +42,7 @@ def create_app() -> FastAPI:
         openapi_url=None,
     )
     api = APIRouter(prefix="/api")
-    for part in (me, jobs, runs, review, artifacts, champion, records):
+    for part in (me, jobs, runs, review, artifacts, champion, production, records):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(documentation.router)

@@ -4,7 +4,7 @@ export const TABS = ["results", "tradeoffs", "classes", "disagreements", "traini
 export type Tab = (typeof TABS)[number];
 
 export interface Place {
-  view: "runs" | "run" | "compare" | "champion";
+  view: "runs" | "run" | "compare" | "champion" | "production";
   /** The run that is shown. */
   run: string;
   tab: Tab;
@@ -49,7 +49,7 @@ export function readPlace(search: string, runId?: string): Place {
   const compare = query.getAll("compare").filter(Boolean).slice(0, 2);
   const run = query.get("run") ?? runId ?? "";
   const asked = query.get("view");
-  const view = compare.length ? "compare" : run ? "run" : asked === "champion" ? "champion" : "runs";
+  const view = compare.length ? "compare" : run ? "run" : asked === "champion" || asked === "production" ? asked : "runs";
   const tab = query.get("tab") as Tab | null;
   return {
     view,
@@ -71,7 +71,7 @@ export function readPlace(search: string, runId?: string): Place {
 /** Write a place as the query of an address, shortest form: without what is as at the start. */
 export function writePlace(place: Place, runId?: string): string {
   const query = new URLSearchParams();
-  if (place.view === "champion") query.set("view", "champion");
+  if (place.view === "champion" || place.view === "production") query.set("view", place.view);
   for (const name of ["run", "tab", "candidate", "state", "workload", "page", "cost", "teacher", "student", "dpage", "of"] as const) {
     const value = String(place[name]);
     if (value !== String(START[name]) && !(name === "run" && value === runId)) query.set(name, value);

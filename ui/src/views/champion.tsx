@@ -14,7 +14,7 @@ import { TimelineSection } from "./timeline";
 
 const ROWS = 50;
 
-function useChampion(path: string, more: Record<string, number> = {}) {
+export function useChampion(path: string, more: Record<string, number> = {}) {
   const { place } = usePage();
   const [workload, client] = place.of.split("/").map(decodeURIComponent);
   return query(path, { workload_id: workload, client_id: client, ...more });
