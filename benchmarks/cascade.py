@@ -37,8 +37,8 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.schema import Student
 from flywheel.config.training import LoraConfig, TrainingConfig
+from flywheel.evaluation.cascade import agreement_low, cascade_of
 from flywheel.jobs.spec import Calibration, CustomizeSpec, EvaluateSpec
-from flywheel.promotion.cascade import agreement_low, cascade_of
 from flywheel.serving.drift import Detector
 from flywheel.students.calibration import bins_of, calibration_error, probabilities_of
 from flywheel.students.choosing import Choice

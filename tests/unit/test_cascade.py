@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from flywheel.evaluation.cascade import ERROR_RATE, cascade_of, curve, least_records
 from flywheel.jobs.spec import Calibration
-from flywheel.promotion.cascade import ERROR_RATE, cascade_of, curve, least_records
 from flywheel.students.calibration import levels_of, probabilities_of
 from flywheel.students.choosing import Choice
 

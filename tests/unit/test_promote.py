@@ -271,6 +271,11 @@ def test_the_threshold_of_a_cascade_is_fixed_at_promotion_and_kept_with_the_cham
     assert champion is not None
     assert champion.cascade is not None
     assert (champion.cascade.target, champion.cascade.threshold) == (0.9, 0.7)
+    html = run.root.read_bytes(f"{run.path}/report.html").decode()
+    assert "Share answered against agreement" in html
+    assert "Answers of probability 0.700 and more are the student" in html
+    # A third of the requests would be the teacher's, of which one costs 1.25 / 60 USD.
+    assert "6.94 USD" in html
     assert turn(config, day=3, run_id="night-2", data_seed=2).promoted
     champion = read_champion(root, *WORKLOAD)
     assert champion is not None

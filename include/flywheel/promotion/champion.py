@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.config.student import FamilyName, Student
-from flywheel.promotion.cascade import Cascade
+from flywheel.evaluation.cascade import Cascade
 from flywheel.promotion.holds import Hold
 
 VIEW = "champion.json"

@@ -12,6 +12,7 @@ import numpy as np
 from flywheel.common.errors import ConfigError
 from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.result import PromptCounts
+from flywheel.evaluation.cascade import cascade_of
 from flywheel.evaluation.choice import low_of
 from flywheel.evaluation.statistics import standard_error
 from flywheel.jobs.spec import EvaluateResult
@@ -86,7 +87,7 @@ def build_report(plan: Plan, outcomes: Outcomes, constant: Constant | None = Non
         base=[_base(job, metric) for job in outcomes.base],
         candidates=rows,
         constant=constant.part if constant else None,
-        best=_best(best_of(rows), outcomes.candidates),
+        best=_best(best_of(rows), outcomes.candidates, plan, outcomes.label),
         decision=DecisionPart(
             state="pending" if chosen else "none",
             threshold=choice.threshold,
@@ -252,12 +253,15 @@ def _notes(outcomes: Outcomes) -> list[str]:
     return [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in said.items()]
 
 
-def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:
+def _best(
+    row: CandidatePart | None, jobs: list[JobOutcome], plan: Plan, label: dict[str, Any]
+) -> BestPart | None:
     if row is None:
         return None
     found = next(job.evaluate for job in jobs if (job.student, job.size) == (row.student, row.size))
     assert found is not None
-    classes = [ClassPart(label=label, **score.model_dump()) for label, score in found.per_class.items()]
+    asked = plan.config.serving.cascade
+    classes = [ClassPart(label=name, **score.model_dump()) for name, score in found.per_class.items()]
     return BestPart(
         student=row.student,
         size=row.size,
@@ -268,6 +272,8 @@ def _best(row: CandidatePart | None, jobs: list[JobOutcome]) -> BestPart | None:
         per_class=sorted(classes, key=lambda part: -part.support),
         confusion=_confusion(found.confusion.labels, found.confusion.matrix) if classes else None,
         calibration=found.calibration,
+        cascade=cascade_of(found.calibration, asked.agreement) if asked is not None else None,
+        teacher_each=label["cost"] / label["asked"] if label.get("cost") and label.get("asked") else None,
     )
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from flywheel.evaluation.cascade import CascadePoint, curve
 from flywheel.evaluation.choice import cost_of
 from flywheel.report import figures
 from flywheel.report.curve_svg import draw_svg
@@ -39,6 +40,7 @@ def render_html(report: Report) -> str:
         mark=lambda row: _mark(report, row),
         state=_STATES.get,
         heat=_heat(report.best.confusion) if report.best and report.best.confusion else [],
+        answered=_answered(report),
         reliability=draw_reliability(calibration) if calibration else "",
         human_heat=_heat(report.teacher.human_confusion) if report.teacher.human_confusion else [],
         has_confidence=any(row.confidence is not None for row in report.teacher.human_disagreements),
@@ -49,6 +51,13 @@ def render_html(report: Report) -> str:
         stages=[(name, figures.duration(seconds)) for name, seconds in report.stages.items()],
         time=_time,
     )
+
+
+def _answered(report: Report) -> list[CascadePoint]:
+    """Return share answered against agreement of the best candidate, a tenth of the levels."""
+    calibration = report.best.calibration if report.best else None
+    points = list(curve(calibration)) if calibration else []
+    return points[3::4] if len(points) > 12 else points
 
 
 def _other_metrics(report: Report) -> list[Metric]:

@@ -14,6 +14,7 @@ import orjson
 from pydantic import Field, model_validator
 
 from flywheel.config.evaluation import WorkloadType
+from flywheel.evaluation.cascade import Cascade
 from flywheel.jobs.spec import Calibration
 from flywheel.report.checks import ComparisonPart, ConstantPart, OtherSplitPart, PersonsPart
 from flywheel.report.parts import ConfusionPart, MetricPart, ReportPart, ScoredPart, TeacherPart
@@ -124,13 +125,20 @@ class ClassPart(ReportPart):
 
 
 class BestPart(ScoredPart):
-    """The candidate with the highest score, class by class, and how far its probabilities can be trusted."""
+    """The candidate with the highest score, class by class, and how far its probabilities can be trusted.
+
+    Attributes:
+        cascade: from which probability on it would answer by itself; None: no cascade is asked for.
+        teacher_each: what an answer of the teacher costs, by this run's calls; None where that is not known.
+    """
 
     student: str
     size: int
     per_class: list[ClassPart] = Field(default_factory=list)
     confusion: ConfusionPart | None = None
     calibration: Calibration | None = None
+    cascade: Cascade | None = None
+    teacher_each: float | None = None
 
 
 class ConflictPart(ReportPart):

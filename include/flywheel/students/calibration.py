@@ -5,7 +5,7 @@ the one under which the teacher's answers to the calibration slice are likeliest
 of Modern Neural Networks, ICML 2017, arXiv 1706.04599); the slice was in no training, and no score is of it.
 The answer itself stays, for the order of the classes does. A fifth of the slice gives the temperature and
 the levels of confidence at which the rest is counted, so that the counts are of records that had no part in
-either (flywheel.promotion.cascade needs that). How well it fits is measured on the eval set, in
+either (flywheel.evaluation.cascade needs that). How well it fits is measured on the eval set, in
 bins of equally many answers (Nixon et al., Measuring Calibration in Deep Learning, 2019, arXiv 1904.01685).
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from flywheel.promotion.cascade import Cascade
+from flywheel.evaluation.cascade import Cascade
 from flywheel.promotion.champion import read_champion
 from flywheel.serving.nights import Night, night_at, night_names
 from flywheel.web import settings
