@@ -110,8 +110,7 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
         tuning=plan.config.tuning,
         student_prompt=plan.config.student_prompt,
         chosen_with=min([MOST_CHOSEN_WITH, *(one.size for one in there if one.student == candidate.student)]),
-        # NeMo's students are asked by applications themselves, as these ask the teacher.
-        answers=_answers(plan, curated) if plan.config.runtime.type != "nemo" else None,
+        answers=_answers(plan, curated),
         seed=plan.config.data_split_config.random_seed,
     )
 
