@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import AutoPeftModelForSequenceClassification
+from peft import AutoPeftModelForFeatureExtraction
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 from tiny_encoders import save_encoder
 from tiny_students import CLASSES, save_dataset, save_student
 
@@ -23,8 +25,10 @@ from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec, Progress
 from flywheel.serving.student import Question, Source
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
+from flywheel.students.classifiers import text_of
 from flywheel.students.encoder import load
 from flywheel.students.encoder.model import batches
+from flywheel.workloads.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload
 
 
@@ -74,7 +78,7 @@ def test_it_learns_classes_and_gives_each_a_calibrated_probability(folder: Path)
     assert (made.family, made.steps, made.samples) == ("encoder", 120, 1920)
     assert made.parameters is not None and made.trainable_parameters is not None
     assert made.trainable_parameters < made.parameters
-    assert made.val_loss == made.losses[-1].val_loss is not None and seen[-1].step == 120
+    assert made.val_loss is not None and made.val_loss <= made.losses[-1].val_loss and seen[-1].step == 120
     result = evaluate(examined(folder, made.adapter))
     assert result.f1_weighted is not None and result.f1_weighted > 0.8
     assert result.calibration is not None and result.calibration.records == 30
@@ -104,7 +108,7 @@ def test_a_training_that_was_ended_goes_on_from_its_checkpoint_to_the_same_weigh
     made = customize(spec)
     assert (made.resumed_from_step, made.steps, made.steps_run) == (90, 120, 30)
     assert made.adapter == whole.adapter
-    for name in ("adapter_model.safetensors", "adapter_config.json", "encoder.json"):
+    for name in ("adapter_model.safetensors", "adapter_config.json", "head.safetensors", "encoder.json"):
         one, two = folder / "artifacts" / whole.path / name, tmp_path / "artifacts" / made.path / name
         assert one.read_bytes() == two.read_bytes()
 
@@ -117,17 +121,40 @@ def test_encoders_of_all_kinds_answer_in_plain_peft_as_here(kind: str, folder: P
     path = folder / "artifacts" / made.path
     ours = load(student(tmp_path, kind), path)
     texts = ["profit dividends bank", "weather", "strong guidance for the whole year a b c d"]
-    plain = AutoPeftModelForSequenceClassification.from_pretrained(
-        path, num_labels=len(CLASSES), ignore_mismatched_sizes=True
-    ).eval()
+    plain = AutoPeftModelForFeatureExtraction.from_pretrained(path).eval()
+    head = load_file(path / "head.safetensors")
     tokens = ours.tokenizer(texts, padding=True, return_tensors="pt")
+    mask = tokens["attention_mask"]
     with torch.inference_mode():
-        found = plain(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    expected = found.logits.double().log_softmax(-1).numpy()
+        states = plain(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+    means = torch.stack([row[: int(kept.sum())].mean(0) for row, kept in zip(states, mask, strict=True)])
+    expected = (means @ head["weight"].T + head["bias"]).double().log_softmax(-1).numpy()
     assert ours.log_probabilities(texts) == pytest.approx(expected, abs=1e-4)
-    # What is new is trained, what the base has is adapted: no weight is left as it was drawn.
     config = json.loads((path / "adapter_config.json").read_text())
-    assert config["modules_to_save"] and config["target_modules"]
+    assert config["target_modules"] and not any("pooler" in name for name in config["target_modules"])
+
+
+def test_the_head_begins_as_the_logistic_regression_on_the_features_as_they_are(folder: Path) -> None:
+    still = TrainingConfig(epochs=1, batch_size=160, learning_rate=1e-12, validations=0)
+    ours = load(student(folder), folder / "artifacts" / customize(made_of(folder, training=still)).path)
+    rows = (folder / "artifacts/datasets/d1/train.jsonl").read_text().splitlines()
+    records = [json.loads(row) for row in rows]
+    texts = [text_of(ShortPrompt.of(records).shorten(record["messages"][:-1])) for record in records]
+    with torch.inference_mode():
+        features = np.concatenate([ours.features([row]).numpy() for row in ours.encode(texts)])
+    scaled = (features - features.mean(0)) / features.std()
+    plain = LogisticRegression(max_iter=300).fit(scaled, [record["label"] for record in records])
+    assert ours.log_probabilities(texts) == pytest.approx(plain.predict_log_proba(scaled), abs=2e-2)
+
+
+def test_a_training_that_makes_it_worse_leaves_the_head_as_it_began(folder: Path) -> None:
+    wild = TrainingConfig(
+        epochs=1, batch_size=16, learning_rate=3.0, warmup_ratio=0, max_grad_norm=1e6, validations=2
+    )
+    made = customize(made_of(folder, training=wild))
+    assert made.val_loss is not None and all(
+        point.val_loss is None or point.val_loss > made.val_loss for point in made.losses
+    )
 
 
 def test_a_text_is_cut_where_the_encoder_has_no_more_places(folder: Path) -> None:
@@ -142,14 +169,14 @@ def test_batches_hold_so_many_tokens_with_their_padding() -> None:
     assert sorted(place for batch in batches(rows, 10) for place in batch) == [0, 1, 2, 3, 4]
 
 
-def test_weights_of_no_encoder_and_of_another_one_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_weights_of_no_encoder_and_a_damaged_head_are_refused(folder: Path, tmp_path: Path) -> None:
     save_student(tmp_path / "llama")
     with pytest.raises(StudentError, match="LlamaForCausalLM is no encoder"):
         customize(made_of(folder, student=student(tmp_path, "llama")))
-    save_encoder(tmp_path / "roberta", "roberta")
-    made = customize(made_of(folder))
+    damaged = shutil.copytree(folder / "artifacts" / customize(made_of(folder)).path, tmp_path / "damaged")
+    (damaged / "head.safetensors").write_bytes(b"x")
     with pytest.raises(StudentError, match="does not fit"):
-        evaluate(examined(folder, made.adapter, student=student(tmp_path, "roberta")))
+        load(student(folder), damaged)
 
 
 def test_settings_that_nobody_set_are_found_and_make_another_adapter(folder: Path) -> None:

@@ -1,4 +1,10 @@
-"""An encoder with its head: loaded, given an adapter, asked."""
+"""An encoder with its head: loaded, given an adapter, asked.
+
+The head is a linear layer over the mean of the last hidden states. It begins as the logistic regression that
+fits the features which the encoder gives as it is, and then learns together with the adapter: a random head
+would spoil the features first (Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022,
+arXiv 2202.10054). The mean and not the first token's state, which few encoders have learned anything for.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flywheel.common.errors import StudentError
@@ -22,7 +29,7 @@ from flywheel.students.loading import collect_garbage_from_now_on
 
 # Tokens of a batch with its padding: bounds the memory.
 MOST_TOKENS = {"cpu": 2048, "cuda": 131_072}
-ABOUT = "encoder.json"
+ABOUT, HEAD = "encoder.json", "head.safetensors"
 Floats = NDArray[np.float64]
 
 
@@ -33,55 +40,37 @@ class Encoder:
         student: gives the weights and the longest text.
         classes: K.
         records: that it is trained on.
-        seed: fixes the first weights of what the base has not: the head.
 
     Attributes:
-        model: of transformers, for sequence classification, or of peft around it; in fp32.
-        fresh: names of the modules that are not in the base weights.
+        model: of transformers, or of peft around it; in fp32, frozen but for an adapter.
+        head: gives the classes' scores from the mean of the hidden states.
         revision: the commit of weights of the Hub.
 
     Raises:
         StudentError: the weights are no encoder's, or cannot be read.
     """
 
-    def __init__(
-        self, student: Student, classes: Sequence[str], device: torch.device, records: int, seed: int = 0
-    ) -> None:
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    def __init__(self, student: Student, classes: Sequence[str], device: torch.device, records: int) -> None:
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()  # it warns of the head, which is to be trained
+        transformers_logging.set_verbosity_error()  # it warns of the old head, which is not needed
         folder = local_folder(student.weights)
         self.base_name = base_name(student.weights)
         self.revision = weights_hash(student.weights).rpartition("@")[2] if folder is None else None
         options: dict[str, Any] = {"trust_remote_code": False}
         options |= {"local_files_only": True} if folder is not None else {"revision": self.revision}
-        torch.manual_seed(seed)
         try:
             config = AutoConfig.from_pretrained(self.base_name, **options)
             _refuse_decoder(student, config)
-            config.id2label = dict(enumerate(classes))
-            config.label2id = {name: place for place, name in enumerate(classes)}
             self.tokenizer: Any = AutoTokenizer.from_pretrained(self.base_name, **options)
-            self.model: Any
-            self.model, found = AutoModelForSequenceClassification.from_pretrained(
-                self.base_name,
-                config=config,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # a head over other classes
-                **options,
-            )
+            self.model: Any = AutoModel.from_pretrained(self.base_name, dtype=torch.float32, **options)
         except StudentError:
             raise
         except Exception as error:  # the libraries raise many kinds
             raise StudentError(explain_missing(student.weights, error)) from error
-        drawn = [*found["missing_keys"], *(key[0] for key in found["mismatched_keys"])]
-        inside = f"{self.model.base_model_prefix}."
-        self.fresh = sorted(
-            {name.rpartition(".")[0] if name.startswith(inside) else name.partition(".")[0] for name in drawn}
-        )
+        self.head = nn.Linear(int(config.hidden_size), len(classes)).to(device)
         self.classes, self.records = tuple(classes), records
         self.torch_device = device
         self.device = "cpu" if device.type == "cpu" else str(torch.cuda.get_device_name())
@@ -98,27 +87,25 @@ class Encoder:
     @property
     def parameters(self) -> int:
         """The numbers that it computes with."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return sum(parameter.numel() for part in (self.model, self.head) for parameter in part.parameters())
 
     def add_adapter(self, config: LoraConfig, seed: int) -> None:
-        """Put a fresh LoRA adapter on the encoder's linear layers; what the base has not is trained whole."""
+        """Put a fresh LoRA adapter on all linear layers but a pooler, which has no part in the answer."""
         from peft import LoraConfig as PeftConfig
         from peft import get_peft_model
 
         torch.manual_seed(seed)
-        inside = f"{self.model.base_model_prefix}."
         linear = [
             name
             for name, part in self.model.named_modules()
-            if isinstance(part, nn.Linear) and name.startswith(inside) and name not in self.fresh
+            if isinstance(part, nn.Linear) and "pooler" not in name
         ]
         settings = PeftConfig(
             r=config.adapter_dim,
             lora_alpha=config.alpha if config.alpha is not None else 2 * config.adapter_dim,
             lora_dropout=config.adapter_dropout,
             target_modules=linear,
-            modules_to_save=self.fresh,
-            task_type="SEQ_CLS",
+            task_type="FEATURE_EXTRACTION",
         )
         with warnings.catch_warnings():
             # peft asks for a property that transformers renamed.
@@ -128,7 +115,7 @@ class Encoder:
         self.model.peft_config["default"].revision = self.revision
 
     def with_adapter(self, folder: Path) -> None:
-        """Take the adapter and the head of a folder, merged into the weights: it answers faster.
+        """Take the head of a folder, and its adapter, merged into the weights: it answers faster.
 
         Raises:
             StudentError: they do not fit this encoder, or are damaged.
@@ -136,8 +123,10 @@ class Encoder:
         from peft import PeftModel
 
         try:
-            adapted = PeftModel.from_pretrained(self.model, str(folder))
-            self.model = adapted.merge_and_unload().eval()
+            self.head.load_state_dict(load_file(folder / HEAD))
+            if (folder / "adapter_config.json").exists():
+                adapted: Any = PeftModel.from_pretrained(self.model, str(folder))
+                self.model = adapted.merge_and_unload().eval()
         except Exception as error:  # the libraries raise many kinds
             raise StudentError(f"{folder}: does not fit {self.base_name}: {error}") from error
 
@@ -149,16 +138,45 @@ class Encoder:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
-    def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Return the scores of the classes for texts as token ids: [n, K], padded to the longest of them."""
+    def features(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return the mean hidden states of texts as token ids: [n, d], padded to the longest of them."""
         longest = max(map(len, rows))
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])  # [n, longest]
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        ids, mask = ids.to(self.torch_device), mask.to(self.torch_device)
         with self.precision():
-            found = self.model(input_ids=ids.to(self.torch_device), attention_mask=mask.to(self.torch_device))
-        logits: Tensor = found.logits.float()
-        return logits
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        weights = mask[..., None].float()
+        means: Tensor = (states * weights).sum(1) / weights.sum(1)
+        return means
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return the scores of the classes for texts as token ids: [n, K]."""
+        scores: Tensor = self.head(self.features(rows))
+        return scores
+
+    def start_head(self, rows: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
+        """Set the head to the logistic regression on the features that texts have now.
+
+        Args:
+            rows: token ids of the texts.
+            labels: the number of the class of each, two classes at least.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        features = np.empty((len(rows), self.head.in_features))
+        with torch.inference_mode():
+            for places in batches(rows, MOST_TOKENS[self.torch_device.type]):
+                features[places] = self.features([rows[place] for place in places]).cpu().numpy()
+        middle, spread = features.mean(0), float(features.std()) or 1.0
+        model = LogisticRegression(C=1.0, max_iter=300).fit((features - middle) / spread, labels)
+        weight, bias = model.coef_ / spread, model.intercept_
+        if len(weight) == 1:  # of two classes: one row, for the second
+            weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(weight))
+            self.head.bias.copy_(torch.from_numpy(bias - weight @ middle))
 
     def precision(self) -> AbstractContextManager[Any]:
         """Return the precision of the arithmetic: bf16 on a GPU, fp32 on a CPU."""
@@ -181,14 +199,15 @@ class Encoder:
         return len(self.encode([text])[0])
 
     def save(self, folder: Path) -> None:
-        """Write adapter and head as peft does, and the classes beside them."""
-        self.model.save_pretrained(str(folder), save_embedding_layers=False)
-        path = folder / "adapter_config.json"
-        # peft keeps names as sets, whose order differs between processes.
-        config = json.loads(path.read_text())
-        config["target_modules"] = sorted(config["target_modules"])
-        config["modules_to_save"] = sorted(config["modules_to_save"])
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        """Write the adapter as peft does, where there is one, and the head and its classes beside it."""
+        save_file({name: value.cpu() for name, value in self.head.state_dict().items()}, folder / HEAD)
+        if hasattr(self.model, "peft_config"):
+            self.model.save_pretrained(str(folder), save_embedding_layers=False)
+            path = folder / "adapter_config.json"
+            # peft keeps names as sets, whose order differs between processes.
+            config = json.loads(path.read_text())
+            config["target_modules"] = sorted(config["target_modules"])
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         about = {"classes": self.classes, "records": self.records}
         (folder / ABOUT).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
 

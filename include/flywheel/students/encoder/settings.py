@@ -8,8 +8,8 @@ from flywheel.config.training import TrainingConfig
 from flywheel.jobs.settings import Settings
 
 # Measured with MiniLM-L6, of width 384, on real headlines (docs/training.md, docs/LOG.md).
-_RATE, _WIDTH, _POWER = 2e-3, 384, 0.775
-_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 300, 3, 15
+_RATE, _WIDTH, _POWER = 5e-4, 384, 0.775
+_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 100, 2, 5
 
 
 def settle(training: TrainingConfig, records: int, width: int) -> Settings:

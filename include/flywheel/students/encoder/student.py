@@ -8,7 +8,7 @@ from pathlib import Path
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
 from flywheel.students.classifiers import Trained, Work
-from flywheel.students.encoder.model import ABOUT, Encoder
+from flywheel.students.encoder.model import ABOUT, HEAD, Encoder
 from flywheel.students.encoder.training import fine_tune
 from flywheel.students.loading import count_parameters, prepare_process
 
@@ -22,10 +22,10 @@ def train(work: Work) -> Trained:
     """
     spec, lora = work.spec, work.spec.lora
     classes = sorted(set(work.train.labels))
-    encoder = Encoder(spec.student, classes, prepare_process(), len(work.train.texts), spec.seed)
+    encoder = Encoder(spec.student, classes, prepare_process(), len(work.train.texts))
     parameters = encoder.parameters
     encoder.add_adapter(lora, spec.seed)
-    trained = count_parameters(encoder.model)[1]
+    trained = count_parameters(encoder.model)[1] + count_parameters(encoder.head)[1]
     outcome = fine_tune(encoder, work)
     state, settings = outcome.state, outcome.settings
     cut = sum(len(row) >= encoder.longest for row in encoder.encode(work.train.texts))
@@ -56,11 +56,13 @@ def train(work: Work) -> Trained:
             "rank, alpha, dropout": f"{lora.adapter_dim}, {alpha:g}, {lora.adapter_dropout:g}",
             "seed": f"{spec.seed}",
         },
-        usage=f"""`{ABOUT}` has the classes in the order of the outputs.
+        usage=f"""`{ABOUT}` has the classes in the order of the head's outputs.
 
 ```python
-from peft import AutoPeftModelForSequenceClassification as Model
-model = Model.from_pretrained("path of this folder", num_labels={len(classes)})
+from peft import AutoPeftModelForFeatureExtraction
+from safetensors.torch import load_file
+model = AutoPeftModelForFeatureExtraction.from_pretrained("path of this folder")
+head = load_file("{HEAD}")  # scores = mean of last_hidden_state over the text's tokens @ weight.T + bias
 ```""",
     )
 

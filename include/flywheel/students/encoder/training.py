@@ -1,5 +1,7 @@
 """Fine-tune an encoder: batches of texts, AdamW, checkpoints; the same from any restart.
 
+The weights of the best validation are kept; the first is that of the head alone, before any step.
+
 The order of the texts follows from seed and epoch, the dropout from seed and step. So a training that was
 killed and goes on from a checkpoint ends in the same weights, bit for bit on a CPU.
 """
@@ -85,13 +87,15 @@ class _Trainer:
 
     def __init__(self, encoder: Encoder, work: Work) -> None:
         self.encoder, self.work, self.config = encoder, work, work.spec.training
-        self.weights = trainable(encoder.model)
         place_of = {name: place for place, name in enumerate(encoder.classes)}
         self.rows = encoder.encode(work.train.texts)
         self.labels = torch.tensor([place_of[label] for label in work.train.labels])  # [N]
         known = [at for at, label in enumerate(work.val.labels) if label in place_of]
         self.val_rows = encoder.encode([work.val.texts[at] for at in known])
         self.val_labels = torch.tensor([place_of[work.val.labels[at]] for at in known])
+        encoder.start_head(self.rows, self.labels.tolist())
+        head = {f"head.{name}": weight for name, weight in encoder.head.named_parameters()}
+        self.weights = {**trainable(encoder.model), **head}
         self.settings = settle(self.config, len(self.rows), encoder.width)
         self.each = math.ceil(len(self.rows) / self.config.batch_size)
         count = self.config.validations if known else 0
@@ -103,6 +107,8 @@ class _Trainer:
         )
         self.state = TrainingState()
         self.best: dict[str, Tensor] = {}
+        if count:
+            self._keep_if_best(self._val_loss())
 
     def train_step(self) -> None:
         """Take one optimizer step.
@@ -147,15 +153,18 @@ class _Trainer:
             return
         loss = self._val_loss()
         state.val_losses[str(state.step)] = loss
-        if loss < state.best_val_loss:
-            state.best_val_loss, state.validations_without_gain = loss, 0
-            if self.config.early_stop_patience:
-                self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        else:
+        if not self._keep_if_best(loss):
             state.validations_without_gain += 1
             patience = self.config.early_stop_patience
             state.stopped_early = bool(patience) and state.validations_without_gain >= patience
         log.info("step %d of %d: validation loss %.4f", state.step, self.settings.steps, loss)
+
+    def _keep_if_best(self, loss: float) -> bool:
+        if loss >= self.state.best_val_loss:
+            return False
+        self.state.best_val_loss, self.state.validations_without_gain = loss, 0
+        self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        return True
 
     @torch.no_grad()
     def _val_loss(self) -> float:
@@ -167,13 +176,16 @@ class _Trainer:
         return total / len(self.val_rows)
 
     def finish(self) -> float | None:
-        """Put the best weights back where an early stop watches for them; return their validation loss."""
+        """Put the weights of the best validation back, the first of which was before any step.
+
+        Returns:
+            Their validation loss; None without validations.
+        """
         self.encoder.model.eval()
-        if self.best:
-            self._set_weights(self.best)
-        if not self.state.val_losses:
+        if not self.best:
             return None
-        return self.state.best_val_loss if self.best else list(self.state.val_losses.values())[-1]
+        self._set_weights(self.best)
+        return self.state.best_val_loss
 
     def save(self) -> None:
         """Write a checkpoint."""
