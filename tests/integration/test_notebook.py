@@ -2,7 +2,8 @@
 
 What the notebook does is done here step by step: the records of a data set go in under a client_id of its own,
 with times of now plus a second for each record; a job for that client is started and waited for; then its
-table and its one bar a model are read from the job, as the notebook reads them.
+table and its one bar a model are read from the job, as the notebook reads them; at last its best
+`customized_model` is asked with the records' messages.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
+from flywheel.config import load_config
 from flywheel.demo.headlines import generate
+from flywheel.serving.app import Serving
 from flywheel.workloads.workload import Workload
 from tests.integration.airflow_stack import STUDENTS, Stack, make_home
+from tests.unit.teacher_servers import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -146,3 +150,31 @@ def test_the_notebook_gets_its_table_and_its_bar(notebook: Stack, count: int) ->
     adapters = {row["size"]: row["adapter"] for row in run["report"]["candidates"]}
     size = int(best["scores"]["training_records"])
     assert f"meta/llama-3.2-1b-instruct@{adapters[size]}" in models
+    # Its last part: the best model is asked with the records' own messages, and its report is the run's.
+    asked = classification_report_of(notebook, f"meta/llama-3.2-1b-instruct@{adapters[size]}")
+    assert asked["support"] == 100
+    assert asked["f1-score"] == pytest.approx(by_size[size], abs=0.05)
+
+
+def classification_report_of(stack: Stack, model: str) -> dict[str, float]:
+    """Ask a customized model as the notebook does, and return the weighted row of its report."""
+    from sklearn.metrics import classification_report
+
+    curated = max(
+        stack.folder.glob("artifacts/runs/**/stages/curate.json"), key=lambda file: file.stat().st_mtime
+    )
+    dataset = json.loads(curated.read_bytes())["result"]["dataset"]
+    lines = (stack.folder / "artifacts" / "datasets" / dataset / "eval.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    truth, given = [], []
+    with served(Serving(load_config()).app()) as url:
+        assert httpx.get(f"{url}/v1/models/{model}", timeout=600).status_code == 200  # it is loaded
+        for record in records:
+            messages = WORKLOAD.messages(record["text"])
+            body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 64}
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
+            assert answer.status_code == 200, answer.text
+            truth.append(record["label"])
+            given.append(WORKLOAD.label_of(answer.json()["choices"][0]["message"]["content"]))
+    report = classification_report(truth, given, output_dict=True, zero_division=0)
+    return dict(report["weighted avg"])

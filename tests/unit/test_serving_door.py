@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,7 +17,9 @@ from flywheel.common.errors import ConfigError
 from flywheel.config.serving import ServingKey
 from flywheel.serving.app import Serving
 from flywheel.serving.door import Caller, Door
+from flywheel.serving.models import Served
 from flywheel.serving.openai import ApiError
+from flywheel.serving.student import Answer
 from tests.unit.teacher_servers import Script, completion, served
 from tests.unit.test_serving import WORKLOAD, ask, config_of, of_user, until
 
@@ -124,6 +128,31 @@ class TestTimes:
             answer = ask(url, of_user("x"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "timeout")
         assert answer.headers["retry-after"] == "1"
+
+
+def test_a_candidate_is_loaded_to_the_end_though_who_asked_first_has_gone(tmp_path: Path) -> None:
+    serving = Serving(config_of(tmp_path, serving={"timeout_seconds": 0.05}))
+    loads: list[str] = []
+    go_on = threading.Event()
+
+    def slow(name: str) -> Any:
+        loads.append(name)
+        assert go_on.wait(60)
+        return SimpleNamespace(adapter="a" * 20)
+
+    async def load(source: Any) -> Any:
+        return Served(source, instant)
+
+    async def instant(question: Any) -> Answer:
+        return Answer("[[[jobs]]]")
+
+    serving.models._candidate = slow  # type: ignore[method-assign]
+    serving.models._load = load  # type: ignore[method-assign]
+    with served(serving.app()) as url:
+        assert [ask(url, of_user("x"), "small@7").status_code for _ in range(2)] == [503, 503]
+        go_on.set()
+        until(lambda: "small@7" in serving.models._candidates)
+        assert loads == ["small@7"]
 
 
 def test_metrics_count_requests_by_model_and_status_and_callers_make_no_series(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flywheel.artifacts.root import ArtifactRoot
@@ -79,6 +80,7 @@ class Models:
         self._failed: dict[str, str] = {}  # the adapters that the reasons are about
         self._candidates: OrderedDict[str, Served] = OrderedDict()
         self._loading = asyncio.Lock()
+        self._coming: dict[str, asyncio.Task[Served]] = {}
         self._going: set[asyncio.Task[None]] = set()
         self._thread = ThreadPoolExecutor(1, "student")
 
@@ -127,17 +129,30 @@ class Models:
             raise NotYetError(self._reasons[name])
         if name == self._workload.id:
             raise NotYetError(f"{name} has no champion yet: nothing was promoted")
+        if name not in self._candidates:
+            # Whoever asks first may not wait to the end: it is loaded all the same, for those who come again.
+            if name not in self._coming:
+                coming = self._coming[name] = asyncio.create_task(self._take_in(name))
+                coming.add_done_callback(partial(self._came, name))
+            return await asyncio.shield(self._coming[name])
+        self._candidates.move_to_end(name)
+        return self._candidates[name]
+
+    def _came(self, name: str, coming: asyncio.Task[Served]) -> None:
+        del self._coming[name]
+        if not coming.cancelled():
+            coming.exception()  # told to whoever still waits
+
+    async def _take_in(self, name: str) -> Served:
         async with self._loading:
-            if name not in self._candidates:
-                try:
-                    source = await asyncio.to_thread(self._candidate, name)
-                    self._candidates[name] = await self._load(source)
-                except FlywheelError as error:
-                    raise NotYetError(str(error)) from None
-                while len(self._candidates) > MOST_CANDIDATES:
-                    self._let_go(self._candidates.popitem(last=False)[1])
-            self._candidates.move_to_end(name)
-            return self._candidates[name]
+            try:
+                source = await asyncio.to_thread(self._candidate, name)
+                served = self._candidates[name] = await self._load(source)
+            except FlywheelError as error:
+                raise NotYetError(str(error)) from None
+            while len(self._candidates) > MOST_CANDIDATES:
+                self._let_go(self._candidates.popitem(last=False)[1])
+            return served
 
     async def follow(self) -> None:
         """Look for other champions, and answer with them once they are warm.
@@ -169,7 +184,7 @@ class Models:
 
     async def close(self) -> None:
         """Let go of what is held for those that answered before; those that answer stay loaded."""
-        for task in self._going:
+        for task in (*self._going, *self._coming.values()):
             task.cancel()
 
     async def _load(self, source: Source) -> Served:
