@@ -58,23 +58,24 @@ def log_lines(count: int, seed: int = 7) -> Iterator[dict[str, Any]]:
         }
 
 
-def main(folder: Path) -> float:
-    """Write the log, turn the wheel on it, tell what came out; return the best score."""
+def config_of(folder: Path) -> dict[str, Any]:
+    """Write the log and return the sections of a config for it."""
     log = folder / "log.jsonl"
     log.write_text("".join(json.dumps(line) + "\n" for line in log_lines(900)))
-    report = turn(
-        folder,
-        {
-            "client_id": "desk",
-            "workload": str(Path(__file__).with_name("tickets.yaml")),
-            "source": {"path": str(log), "kind": "log_records"},
-            "nims": [{"model_name": "tfidf", "family": "linear"}],
-            "sizes": [15, 60, 300],
-            "data_split_config": {"eval_size": 200, "near_duplicate_similarity": 1.0},
-            "promotion": {"within": 0.1, "min_eval": 100},
-        },
-        night=datetime(2025, 11, 1, tzinfo=UTC),
-    )
+    return {
+        "client_id": "desk",
+        "workload": str(Path(__file__).with_name("tickets.yaml")),
+        "source": {"path": str(log), "kind": "log_records"},
+        "nims": [{"model_name": "tfidf", "family": "linear"}],
+        "sizes": [15, 60, 300],
+        "data_split_config": {"eval_size": 200, "near_duplicate_similarity": 1.0},
+        "promotion": {"within": 0.1, "min_eval": 100},
+    }
+
+
+def main(folder: Path) -> float:
+    """Turn the wheel on the log and tell what came out; return the best score."""
+    report = turn(folder, config_of(folder), night=datetime(2025, 11, 1, tzinfo=UTC))
     tell(report)
     best = max(row.score or 0.0 for row in report.scored)
     tell(f"\nBest {report.metric.title}: {best:.3f}. {report.decision.reason}")

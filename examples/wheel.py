@@ -11,8 +11,11 @@ from flywheel.config.loading import project_home, validate_config
 from flywheel.report import Report, read_report, render_markdown
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
-from flywheel.runtimes.job_command import run_job
+from flywheel.runtimes import Job, open_runtime
+from flywheel.runtimes.base import JobKind
 from flywheel.stages import pipeline
+
+KINDS: tuple[JobKind, ...] = ("customize", "evaluate")
 
 
 def folder_of(name: str) -> Path:
@@ -48,11 +51,14 @@ def turn(folder: Path, config: dict[str, Any], *, night: datetime | None = None)
     pipeline.label(run)
     pipeline.ingest(run)
     pipeline.curate(run)
+    runtime = open_runtime(plan.config)
     for student in plan.untrained:
-        run_job("evaluate", pipeline.write_spec(run, "base_eval", student))
+        spec = pipeline.write_spec(run, "base_eval", student)
+        runtime.run(Job("evaluate", spec, f"base_eval {student}"), tell)
     for candidate in run.candidates:
-        for kind in ("customize", "evaluate"):
-            run_job(kind, pipeline.write_spec(run, kind, candidate.student, candidate.size))
+        for kind in KINDS:
+            spec = pipeline.write_spec(run, kind, candidate.student, candidate.size)
+            runtime.run(Job(kind, spec, f"{kind} {candidate.name}"), tell)
     pipeline.score(run)
     pipeline.promote(run)
     return read_report(run.root, run.run_id)

@@ -26,6 +26,7 @@ CALLED_BY_LIBRARIES = (
     "FlywheelPlugin",  # Airflow, of plugins/
     "ResultsPagePlugin",
     "create_metadata_engine",  # Airflow, by the name of its hook
+    "on_starting",  # Airflow, of a listener
 )
 # What benchmarks measure with and the package keeps beside what it belongs to.
 FOR_BENCHMARKS = ("join_rows", "random_weights", "needed_flops", "bytes_per_token", "reaching")

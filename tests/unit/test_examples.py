@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from examples import own_data, research, sentiment
+from examples import own_data, own_runtime, research, sentiment
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +35,9 @@ def test_a_second_workload_asks_its_teacher(folder: Path, capsys: pytest.Capture
     best = sentiment.main(place(folder, "sentiment"))
     assert 0.7 < best < 1.0
     assert "Neutral: F1" in capsys.readouterr().out
+
+
+def test_a_runtime_of_ones_own_runs_the_jobs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert own_runtime.main(place(folder, "own_runtime")) == 2
+    said = capsys.readouterr().out
+    assert "2 jobs ran at the lowest priority: customize tfidf @ 60, evaluate tfidf @ 60." in said
