@@ -15,7 +15,7 @@ from flywheel.common.redaction import register_environment
 from flywheel.config.schema import MlflowConfig
 from flywheel.promotion import tracking
 from flywheel.promotion.mlflow_client import TrackingError, open_client, tracking_uri
-from flywheel.promotion.tracking import model_name, register
+from flywheel.promotion.registry import model_name, register
 from flywheel.report import read_report
 from flywheel.runs.plan import Plan
 from flywheel.stages import pipeline as wheel

@@ -17,7 +17,8 @@ from flywheel.config.schema import MlflowConfig
 from flywheel.forgetting.base import Item, Place, Whose, place
 from flywheel.forgetting.house import RunFolder
 from flywheel.promotion.mlflow_client import TrackingError, open_client, public, tracking_uri
-from flywheel.promotion.tracking import KEY_TAG, RUN_TAG, registered_name
+from flywheel.promotion.mlflow_runs import KEY_TAG, RUN_TAG
+from flywheel.promotion.registry import registered_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,111 +17,32 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from flywheel.artifacts.root import ArtifactRoot, key_of
-from flywheel.config import resolve_path
-from flywheel.config.schema import MlflowConfig
-from flywheel.promotion.champion import RegistryEntry
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.promotion.mlflow_client import TrackingError, open_client, public, tracking_uri
+from flywheel.promotion.mlflow_runs import (
+    ADAPTER_TAG,
+    ROOT_NODE,
+    Tree,
+    experiment_name,
+    open_tree,
+)
+from flywheel.promotion.registry import model_name, registered_adapter
 from flywheel.report.model import BasePart, CandidatePart, Report, TrackingPart
 from flywheel.runs.plan import Plan
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from flywheel.jobs.spec import CustomizeResult
 
 log = logging.getLogger(__name__)
 
-RUN_TAG = "flywheel.run_id"
-KEY_TAG = "flywheel.run_key"  # the same without quotes or spaces, to search for
-NODE_TAG = "flywheel.node"
-ADAPTER_TAG = "flywheel.adapter"
-ALIAS = "champion"
-ROOT_NODE = "run"
-
-_BATCH = 1000  # metrics; MLflow's own limit for one call
 _LOSS_POINTS = 400  # of a loss curve: more are not seen in a chart
-
-
-def experiment_name(plan: Plan) -> str:
-    """Return the experiment of a workload: `flywheel-news_classifier`."""
-    return f"{plan.config.mlflow_config.experiment_name_prefix}-{plan.workload_id}"
-
-
-def model_name(plan: Plan) -> str:
-    """Return the registered model of a workload and client: `flywheel-news_classifier.default`.
-
-    Each client has its own champion, and an alias names one version of a model; so each has its own model.
-    """
-    return registered_name(plan.config.mlflow_config.experiment_name_prefix, plan.workload_id, plan.client_id)
-
-
-def registered_name(prefix: str, workload_id: str, client_id: str) -> str:
-    """Return the registered model of a workload and client, where experiments have a prefix."""
-    name = f"{prefix}-{workload_id}.{client_id}"
-    plain = re.sub(r"[^\w.-]", "-", name)  # MLflow forbids '/' and ':', and its searches dislike quotes
-    return name if plain == name else f"{plain}-{key_of(name)[:6]}"
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """The MLflow runs of one flywheel run, by node: "run", "1b", "1b @ 5000"."""
-
-    client: MlflowClient
-    experiment_id: str
-    ids: dict[str, str]
-    plan: Plan
-    time_ms: int
-
-    def node(self, node: str, parent: str | None, name: str, tags: Mapping[str, str]) -> str:
-        """Return the id of a node's MLflow run, made if it is not there."""
-        from mlflow.entities import RunTag
-
-        all_tags = {
-            RUN_TAG: self.plan.run_id,
-            KEY_TAG: _run_key(self.plan),
-            NODE_TAG: node,
-            "mlflow.source.name": "flywheel",
-            **tags,
-        }
-        if parent:
-            all_tags["mlflow.parentRunId"] = self.ids[parent]
-        if node in self.ids:
-            changed = [RunTag(key, value) for key, value in all_tags.items()]
-            self.client.log_batch(self.ids[node], tags=changed)
-        else:
-            made = self.client.create_run(
-                self.experiment_id, start_time=self.time_ms, tags=all_tags, run_name=name
-            )
-            self.ids[node] = made.info.run_id
-        return self.ids[node]
-
-    def log(
-        self,
-        node: str,
-        params: Mapping[str, Any],
-        metrics: Mapping[str, float | None],
-        steps: list[tuple[str, float, int]],
-    ) -> None:
-        """Log params, metrics and metrics by step of a node, and end it."""
-        from mlflow.entities import Metric, Param
-
-        points = [(key, value, 0) for key, value in metrics.items() if value is not None] + steps
-        # The time of a metric is that of the plan: logged again, it is the same point and not another.
-        rows = [Metric(key, float(v), self.time_ms, step) for key, v, step in points if math.isfinite(v)]
-        texts = [Param(key, str(value)) for key, value in params.items()]
-        self.client.log_batch(self.ids[node], metrics=rows[:_BATCH], params=texts)
-        for start in range(_BATCH, len(rows), _BATCH):
-            self.client.log_batch(self.ids[node], metrics=rows[start : start + _BATCH])
 
 
 def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult]) -> TrackingPart:
@@ -136,7 +57,7 @@ def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult])
     config = plan.config.mlflow_config
     uri = tracking_uri(config)
     with open_client(uri) as client:
-        tree = _open_tree(client, plan)
+        tree = open_tree(client, plan)
         tree.node(ROOT_NODE, None, plan.run_id, _run_tags(plan, report))
         tree.log(ROOT_NODE, _run_params(plan), _choice_metrics(report), [])
         for student in report.students:
@@ -161,7 +82,7 @@ def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult])
             experiment=experiment_name(plan),
             run_id=top,
             artifact_uri=client.get_run(top).info.artifact_uri,
-            registered=_registered(client, model_name(plan)),
+            registered=registered_adapter(client, model_name(plan)),
         )
 
 
@@ -186,120 +107,6 @@ def track_files(plan: Plan, tracked: TrackingPart, files: list[Path]) -> None:
     with open_client(tracking_uri(plan.config.mlflow_config)) as client:
         for path in files:
             client.log_artifact(tracked.run_id, str(path))
-
-
-def register(plan: Plan, row: CandidatePart, decided: str) -> RegistryEntry:
-    """Register the champion's adapter and set the alias `champion` on its version; once for each adapter.
-
-    The version's source is the adapter in the artifact root. A tracking server does not take the path of a
-    folder on another machine; there the adapter is uploaded to the candidate's run first.
-
-    Args:
-        decided: the reason, kept as the version's description.
-
-    Raises:
-        TrackingError: MLflow cannot be reached or refuses.
-    """
-    assert row.adapter is not None
-    uri, name = tracking_uri(plan.config.mlflow_config), model_name(plan)
-    with open_client(uri) as client:
-        tree = _open_tree(client, plan)
-        tree.node(ROOT_NODE, None, plan.run_id, {})
-        tree.node(row.student, ROOT_NODE, row.student, {})
-        run_id = tree.node(row.name, row.student, row.name, {ADAPTER_TAG: row.adapter})
-        if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, tags={"flywheel.workload_id": plan.workload_id})
-        versions = client.search_model_versions(f"name = '{name}'")
-        version = next((v.version for v in versions if v.tags.get(ADAPTER_TAG) == row.adapter), None)
-        if version is None:
-            source = _adapter_source(client, plan, row.adapter, run_id, uri)
-            tags = {ADAPTER_TAG: row.adapter, "flywheel.student": row.student, "flywheel.size": str(row.size)}
-            made = client.create_model_version(
-                name, source, run_id, tags=tags, description=decided[:5000], await_creation_for=None
-            )
-            version = made.version
-        client.set_registered_model_alias(name, ALIAS, version)
-        return RegistryEntry(model=name, version=str(version))
-
-
-def point_alias(config: MlflowConfig, entry: RegistryEntry) -> None:
-    """Have the alias `champion` name a version that is registered.
-
-    Raises:
-        TrackingError: MLflow cannot be reached or refuses.
-    """
-    with open_client(tracking_uri(config)) as client:
-        client.set_registered_model_alias(entry.model, ALIAS, entry.version)
-
-
-def forget_run(plan: Plan) -> None:
-    """Delete what MLflow has of a run, as MLflow deletes: it can be restored for a while.
-
-    Raises:
-        TrackingError: MLflow cannot be reached or refuses.
-    """
-    with open_client(tracking_uri(plan.config.mlflow_config)) as client:
-        if client.get_experiment_by_name(experiment_name(plan)) is None:
-            return
-        for run_id in _open_tree(client, plan).ids.values():
-            client.delete_run(run_id)
-
-
-def _registered(client: MlflowClient, name: str) -> str | None:
-    """Return the key of the adapter that the alias `champion` names; None where there is no such alias."""
-    if not client.search_registered_models(f"name = '{name}'"):
-        return None
-    version = client.get_registered_model(name).aliases.get(ALIAS)
-    if version is None:
-        return None
-    adapter: str | None = client.get_model_version(name, version).tags.get(ADAPTER_TAG)
-    return adapter
-
-
-def _adapter_source(client: MlflowClient, plan: Plan, adapter: str, run_id: str, uri: str) -> str:
-    root = ArtifactRoot(plan.config.artifacts.root)
-    if not root.is_folder:
-        return f"{root.url}/adapters/{adapter}"
-    folder = root.fetch("adapters", adapter)
-    if not uri.startswith("http"):
-        return folder.as_uri()
-    client.log_artifacts(run_id, str(folder), "adapter")
-    return f"{client.get_run(run_id).info.artifact_uri}/adapter"
-
-
-def _open_tree(client: MlflowClient, plan: Plan) -> _Tree:
-    """Return the MLflow runs that a flywheel run has so far, in the workload's experiment."""
-    from datetime import datetime
-
-    name, config = experiment_name(plan), plan.config.mlflow_config
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        experiment_id = client.create_experiment(name, artifact_location=_artifact_location(config))
-    else:
-        experiment_id = found.experiment_id
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(experiment_id)
-    of_this_run = f"tags.`{KEY_TAG}` = '{_run_key(plan)}'"
-    runs = client.search_runs([experiment_id], of_this_run, max_results=1000)
-    ids = {run.data.tags[NODE_TAG]: run.info.run_id for run in runs if NODE_TAG in run.data.tags}
-    time_ms = int(datetime.fromisoformat(plan.created_at).timestamp() * 1000)
-    return _Tree(client, experiment_id, ids, plan, time_ms)
-
-
-def _run_key(plan: Plan) -> str:
-    return key_of(plan.workload_id, plan.client_id, plan.run_id)
-
-
-def _artifact_location(config: MlflowConfig) -> str | None:
-    """Return where a new experiment keeps files: the config's place, else beside the SQLite file, else the
-    server's own.
-    """
-    location = config.artifact_location
-    if location is None:
-        if tracking_uri(config).startswith("http"):
-            return None
-        location = "state/mlruns"
-    return location if "://" in location else Path(resolve_path(location)).resolve().as_uri()
 
 
 def _run_params(plan: Plan) -> dict[str, Any]:
@@ -369,7 +176,7 @@ def _base_metrics(report: Report, base: BasePart | None) -> dict[str, float | No
     return metrics
 
 
-def _track_candidate(tree: _Tree, plan: Plan, row: CandidatePart, made: CustomizeResult | None) -> None:
+def _track_candidate(tree: Tree, plan: Plan, row: CandidatePart, made: CustomizeResult | None) -> None:
     student, training = plan.config.student(row.student), plan.config.training_config
     tags: dict[str, str] = {"flywheel.state": row.state}
     if row.passes is not None:

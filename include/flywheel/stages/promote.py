@@ -24,7 +24,8 @@ from flywheel.jobs.spec import EvaluateResult
 from flywheel.promotion.champion import Champion, Decision, RegistryEntry
 from flywheel.promotion.holds import NOBODY, Hold
 from flywheel.promotion.mlflow_client import TrackingError
-from flywheel.promotion.tracking import point_alias, register, track_files
+from flywheel.promotion.registry import point_alias, register
+from flywheel.promotion.tracking import track_files
 from flywheel.promotion.transitions import Draft, decide, lifted, promoted, registered, rejected
 from flywheel.promotion.whole import keep_whole
 from flywheel.report.files import HTML_FILE, write_report

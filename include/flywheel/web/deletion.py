@@ -161,7 +161,7 @@ def _champion_files(root: ArtifactRoot) -> list[str]:
 
 
 def _untrack(plan: Plan) -> None:
-    from flywheel.promotion.tracking import forget_run
+    from flywheel.promotion.mlflow_runs import forget_run
 
     try:
         forget_run(plan)

@@ -10,7 +10,7 @@ from flywheel.config.schema import MlflowConfig
 from flywheel.promotion.champion import Champion, Decision, RegistryEntry, champion_history
 from flywheel.promotion.holds import Hold
 from flywheel.promotion.mlflow_client import TrackingError
-from flywheel.promotion.tracking import point_alias, register
+from flywheel.promotion.registry import point_alias, register
 from flywheel.promotion.transitions import Draft, decide, promoted, rolled_back
 from flywheel.promotion.whole import bring_adapter_back, keep_whole
 from flywheel.report.model import CandidatePart, Report
