@@ -29,7 +29,7 @@ CALLED_BY_LIBRARIES = (
     "on_starting",  # Airflow, of a listener
 )
 # What benchmarks measure with and the package keeps beside what it belongs to.
-FOR_BENCHMARKS = ("join_rows", "random_weights", "needed_flops", "bytes_per_token", "reaching")
+FOR_BENCHMARKS = ("bytes_per_token", "reaching")
 
 
 def main() -> int:

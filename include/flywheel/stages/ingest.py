@@ -88,21 +88,10 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
     spans = Spans()
     with Quarantine(folder / QUARANTINE_FILE) as quarantine:
         with open_store(plan.config.store) as store:
-            # A file name is not a pattern, whatever characters its folder has.
-            own = SourceConfig(
-                path=glob.escape(str(folder / labelled.records_file)),
-                kind="log_records",
-                max_ratio=_OWN_RATIO,
-            )
-            sources = [("labelled", own)]
-            sources += [
-                (f"source.{index}", source)
-                for index, source in enumerate(plan.config.source)
-                if source.kind == "log_records" and plan.owns_sources
-            ]
+            own, logs = _own_source(folder, labelled), _logs(plan)
 
             def records() -> Iterator[Record]:
-                for key, source in sources:
+                for key, source in [("labelled", own), *logs]:
                     yield from read_log_records(
                         source,
                         quarantine,
@@ -151,3 +140,19 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
         worst = ", ".join(f"{kind} ({count})" for kind, count in Counter(reasons).most_common(3))
         log.warning("%d records set aside in %s: %s", quarantined, folder / QUARANTINE_FILE, worst)
     return result
+
+
+def _own_source(folder: Path, labelled: LabelResult) -> SourceConfig:
+    """Return what the stage before wrote, as a source."""
+    # A file name is not a pattern, whatever characters its folder has.
+    path = glob.escape(str(folder / labelled.records_file))
+    return SourceConfig(path=path, kind="log_records", max_ratio=_OWN_RATIO)
+
+
+def _logs(plan: Plan) -> list[tuple[str, SourceConfig]]:
+    """Return the config's sources of log records with their keys; another client's run has none."""
+    return [
+        (f"source.{index}", source)
+        for index, source in enumerate(plan.config.source)
+        if source.kind == "log_records" and plan.owns_sources
+    ]

@@ -25,8 +25,8 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.config.loading import resolve_path
 from flywheel.config.store import StoreConfig
 from flywheel.sources.quarantine import Quarantine
-from flywheel.sources.rows import json_rows
-from flywheel.stores import open_store
+from flywheel.sources.rows import Row, json_rows
+from flywheel.stores import RecordStore, open_store
 from flywheel.workloads.records import Record, check_no_student
 from flywheel.workloads.workload import Workload
 
@@ -159,6 +159,55 @@ class Answers:
         self._file.close()
 
 
+class _Batch:
+    """Records on their way into the store, several at a time, each with its line.
+
+    Args:
+        answers: takes what is said of each; None: nothing is said.
+        taken: counts them.
+    """
+
+    def __init__(self, store: RecordStore, answers: Answers | None, taken: Taken) -> None:
+        self._store, self._answers, self._taken = store, answers, taken
+        self._records: list[tuple[int, Record]] = []
+
+    def add(self, line: int, record: Record) -> None:
+        """Take a record; write all when there are enough.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        self._records.append((line, record))
+        if len(self._records) >= BATCH:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is there.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        if not self._records:
+            return
+        summary = self._store.write([record for _, record in self._records])
+        self._taken.accepted += len(self._records)
+        self._taken.written += summary.written
+        self._taken.already_there += summary.already_there
+        if self._answers is not None:
+            self._answers.add(
+                b"".join(
+                    b'{"line":%d,"status":"accepted","id":"%b"}\n' % (line, record.id.encode())
+                    for line, record in self._records
+                )
+            )
+        self._records.clear()
+
+
+def _refusal(line: int, reason: str) -> bytes:
+    said = {"line": line, "status": "quarantined", "reason": _safe(reason)[:500]}
+    return orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def take(
     body: Lines,
     answers: Answers,
@@ -187,70 +236,47 @@ def take(
     """
     taken, started = Taken(), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="records-", dir=_own_folder()))
+
+    def read(row: Row) -> Record:
+        record = Record.from_json(
+            row.values,
+            workload.classes,
+            workload.aliases,
+            workload_type=workload_type,
+            parse_arguments=parse_arguments,
+            known_at=int(time.time()),
+            labelled_by="posted",
+        )
+        check_no_student(record, students)
+        _check_owner(record, workload_id, client_id)
+        return record
+
     try:
         with open_store(store) as opened, Quarantine(folder / "quarantine.jsonl") as quarantine:
-            batch: list[tuple[int, Record]] = []
-
-            def flush() -> None:
-                summary = opened.write([record for _, record in batch])
-                taken.accepted += len(batch)
-                taken.written += summary.written
-                taken.already_there += summary.already_there
-                if tell_accepted:
-                    answers.add(
-                        b"".join(
-                            b'{"line":%d,"status":"accepted","id":"%b"}\n' % (line, record.id.encode())
-                            for line, record in batch
-                        )
-                    )
-                batch.clear()
-
-            for row in json_rows(cast(BinaryIO, body)):
-                taken.lines = row.line
-                reason = row.problem
-                if not reason:
-                    try:
-                        record = Record.from_json(
-                            row.values,
-                            workload.classes,
-                            workload.aliases,
-                            workload_type=workload_type,
-                            parse_arguments=parse_arguments,
-                            known_at=int(time.time()),
-                            labelled_by="posted",
-                        )
-                        check_no_student(record, students)
-                        _check_owner(record, workload_id, client_id)
-                        batch.append((row.line, record))
-                    except RecordError as error:
-                        reason = str(error)
-                if reason:
+            batch = _Batch(opened, answers if tell_accepted else None, taken)
+            try:
+                for row in json_rows(cast(BinaryIO, body)):
+                    taken.lines, reason = row.line, row.problem
+                    if not reason:
+                        try:
+                            record = read(row)
+                        except RecordError as error:
+                            reason = str(error)
+                    if not reason:
+                        batch.add(row.line, record)
+                        continue
                     owner = _owner(row.values, workload_id, client_id)
                     quarantine.add("POST /api/records", row.line, reason, row.raw, owner=owner)
-                    answers.add(
-                        orjson.dumps(
-                            {"line": row.line, "status": "quarantined", "reason": _safe(reason)[:500]},
-                            option=orjson.OPT_APPEND_NEWLINE,
-                        )
-                    )
+                    answers.add(_refusal(row.line, reason))
                     if quarantine.count >= MOST_BAD_LINES:
                         taken.stopped = f"{quarantine.count:,} lines were bad; no further one was read"
                         break
-                if len(batch) >= BATCH:
-                    try:
-                        flush()
-                    except StoreError:
-                        taken.stopped = "the store cannot be used any more"
-                        batch.clear()
-                        break
-            if not taken.stopped and body.broken:
-                batch.clear()  # the last line may be half of one
-                taken.stopped = "the client went away"
-            elif batch:
-                try:
-                    flush()
-                except StoreError:
-                    taken.stopped = "the store cannot be used any more"
+                if not taken.stopped and body.broken:  # the last line may be half of one
+                    taken.stopped = "the client went away"
+                else:
+                    batch.write()
+            except StoreError:
+                taken.stopped = "the store cannot be used any more"
             taken.quarantined, taken.reasons = quarantine.count, dict(quarantine.reasons)
         if taken.quarantined:
             taken.quarantine = _keep(root, folder / "quarantine.jsonl")
