@@ -170,7 +170,8 @@ def classification_report_of(stack: Stack, model: str) -> dict[str, float]:
     with served(Serving(load_config()).app()) as url:
         assert httpx.get(f"{url}/v1/models/{model}", timeout=600).status_code == 200  # it is loaded
         for record in records:
-            messages = WORKLOAD.messages(record["text"])
+            kept = record["messages"][:-1]  # with the prompt, or it is kept once for all
+            messages = WORKLOAD.messages(WORKLOAD.text_of(kept) or kept[-1]["content"])
             body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 64}
             answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
             assert answer.status_code == 200, answer.text
