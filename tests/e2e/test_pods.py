@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.common.errors import JobError
+from flywheel.runtimes import Job, RefusedJobError, open_runtime
 from flywheel.runtimes.kubernetes.job import PodJob
 from flywheel.runtimes.kubernetes.watch import Namespace
 from tests.e2e.cluster import Cluster
@@ -308,3 +310,39 @@ def test_execution_timeout_holds_while_deferred(namespace: str, drill_image: str
     done = asyncio.run(accompany(trigger))
     assert "execution_timeout" in done.sentence
     assert time.monotonic() - began < 20
+
+
+def command_line_job(folder: Path, student: dict[str, object]) -> Job:
+    """Return a job as `flywheel jobs` has it: of a written spec of a planned run."""
+    spec = folder / "runs/r/jobs/a@5/customize.spec.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"student": student}))
+    (folder / "runs/r/plan.json").write_text(json.dumps({"run_id": "r"}))
+    return Job("customize", str(spec), "customize a@5")
+
+
+def test_a_job_of_the_command_line_runs_in_a_pod_too(
+    namespace: str, drill_image: str, tmp_path: Path
+) -> None:
+    made, config = drill_job(namespace, drill_image, "say:hello")
+    job, lines = command_line_job(tmp_path, made.student.model_dump(mode="json")), []
+    open_runtime(config).run(job, lines.append)
+    assert "INFO hello" in lines
+    _, refusing = drill_job(namespace, drill_image, "say:error: no such dataset,exit:1")
+    with pytest.raises(RefusedJobError, match="no such dataset"):
+        open_runtime(refusing).run(job, lines.append)
+
+
+def test_a_command_line_that_is_ended_takes_its_pod_along(
+    namespace: str, drill_image: str, tmp_path: Path
+) -> None:
+    made, config = drill_job(namespace, drill_image, "say:hello,sleep:600")
+    job = command_line_job(tmp_path, made.student.model_dump(mode="json"))
+    runtime = open_runtime(config)
+
+    def end_at_hello(line: str) -> None:
+        if line == "INFO hello":
+            runtime.kill()
+
+    with pytest.raises(JobError, match="ended with its task"):
+        runtime.run(job, end_at_hello)
