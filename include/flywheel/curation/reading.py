@@ -10,16 +10,16 @@ gets the plan, the ids and the sift as three JSON lines on its stdin, and writes
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import islice
 from typing import IO, Any, NamedTuple
 
 import orjson
 
+from flywheel.common.collecting import rare_collections
 from flywheel.common.errors import FlywheelError, StoreError
 from flywheel.curation.conversation import ALONE
 from flywheel.curation.prompts import Sift
@@ -53,26 +53,9 @@ class Reduced(NamedTuple):
     before: int = 0
 
 
-# Objects made until the garbage collector looks for cycles among the new ones; the default is 700.
-COLLECT_AFTER = 200_000
 # Records from which the second process, half a second in starting, is worth it.
 APART_FROM = 50_000
 _BATCH = 500
-
-
-@contextmanager
-def rare_collections() -> Iterator[None]:
-    """Let the garbage collector look for cycles rarely.
-
-    Records are trees, which reference counts free. It would look at all records of a page, and at all that is
-    kept of the others, in vain, for a third of the time of curating them.
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(COLLECT_AFTER, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def own_workload(plan: Plan) -> Workload | None:

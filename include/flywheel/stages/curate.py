@@ -39,11 +39,12 @@ import orjson
 from numpy.typing import NDArray
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.collecting import rare_collections
 from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.posted import conflict_notes, conflicts_of, examinable, split_samples
 from flywheel.curation.prompts import Sift, notes_of, renamed
-from flywheel.curation.reading import own_workload, rare_collections, reduced
+from flywheel.curation.reading import own_workload, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.seen import EVENTS_FILE, write_events

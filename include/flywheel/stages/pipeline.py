@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.collecting import rare_collections
 from flywheel.common.errors import ArtifactError, ConfigError, FlywheelError
 from flywheel.runs.plan import Candidate, Plan
 from flywheel.runs.run import Run
@@ -60,6 +61,7 @@ def forecast(run: Run) -> Forecast | None:
     return found
 
 
+@rare_collections()
 def label(run: Run) -> LabelResult:
     """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
     from flywheel.stages.label import LabelResult, label
@@ -222,6 +224,7 @@ def write_spec(run: Run, kind: str, student: str, size: int | None = None) -> st
     return f"{run.root.url}/{path}"
 
 
+@rare_collections()
 def score(run: Run) -> ScoreResult:
     """Put all candidates into the table, the learning curve, the report and MLflow."""
     from flywheel.stages.score import ScoreResult, gather, score
@@ -230,6 +233,7 @@ def score(run: Run) -> ScoreResult:
     return run.perform("score", ScoreResult, lambda folder: score(plan, folder, outcomes))
 
 
+@rare_collections()
 def promote(run: Run, *, approved: bool = True, comment: str = "", by: str = "") -> PromoteResult:
     """Put the chosen candidate into production, or keep the champion that is there."""
     from flywheel.stages.promote import PromoteResult, promote
