@@ -59,6 +59,8 @@ def main(arguments: list[str]) -> int:
     elif what == "environment":  # its own, and that of the process it was forked from
         print(" ".join(sorted(os.environ)))
         print(" ".join(sorted(line.split("=")[0] for line in start_environment())))
+    elif what == "process":
+        print(os.getpid(), os.environ["FLYWHEEL_THREADS"])
     elif what == "together":  # notes when it ran
         began = time.time()
         time.sleep(0.5)

@@ -24,7 +24,7 @@ from flywheel.stages.customize import customize
 from flywheel.students.adapter import load_adapter
 from flywheel.students.decoder import Decoder
 from flywheel.students.engine import row_loss
-from flywheel.students.loading import load_student
+from flywheel.students.loading import _kept, load_student
 from flywheel.students.rows import build_row
 
 
@@ -191,3 +191,31 @@ def test_a_missing_dataset_and_a_broken_line_are_errors(folder: Path, tmp_path: 
     )
     with pytest.raises(ArtifactError, match=r"train.jsonl, line 2: no record"):
         stage.read_records(tmp_path / "train.jsonl")
+
+
+def test_jobs_that_share_a_process_load_their_student_once_and_make_the_same_adapters(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load = AutoModelForCausalLM.from_pretrained
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        loaded.append(1)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", counted)
+    made = []
+    for kept_for in ("", "0"):
+        monkeypatch.setenv("FLYWHEEL_KEPT_FOR", kept_for)
+        adapters = []
+        for size in (20, 30):
+            spec = make_spec(folder, size=size, seed=11)
+            shutil.rmtree(folder / "artifacts/adapters" / spec.key, ignore_errors=True)
+            customize(spec)
+            adapters.append(
+                (folder / "artifacts/adapters" / spec.key / "adapter_model.safetensors").read_bytes()
+            )
+        made.append(adapters)
+    assert made[0] == made[1]
+    assert len(loaded) == 3
+    _kept.clear()

@@ -17,7 +17,7 @@ from flywheel.common.errors import JobError
 from flywheel.config.schema import RuntimeConfig
 from flywheel.runtimes import Job, RefusedJobError
 from flywheel.runtimes.environment import needed_environment, without_secrets
-from flywheel.runtimes.local import fork_client
+from flywheel.runtimes.local import fork_client, processes
 from flywheel.runtimes.local.fork_client import stop_servers
 from flywheel.runtimes.local.processes import FORK_VARIABLE, Processes, jobs_folder
 
@@ -347,3 +347,41 @@ def test_a_server_that_must_not_fork_is_done_without(tmp_path: Path, monkeypatch
     assert run("say:hello") == ["hello"]
     (said,) = jobs_folder().glob("fork-*.log")
     assert "initialised CUDA" in said.read_text()
+
+
+def test_jobs_on_a_gpu_go_on_in_one_process_until_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "gpus", lambda: ("0",))
+    first = run("process:", threads=3)
+    again = run("process:", threads=5)
+    assert again[0].split()[0] == first[0].split()[0]
+    assert [lines[0].split()[1] for lines in (first, again)] == [
+        "3",
+        "5",
+    ]  # the environment is each job's own
+    with pytest.raises(RefusedJobError, match="no such thing"):
+        run("refuse:no such thing")
+    after = run("process:")
+    assert after[0].split()[0] != first[0].split()[0]
+    assert not alive(int(first[0].split()[0]))
+    assert run("process:")[0].split()[0] == after[0].split()[0]
+
+
+def test_a_job_on_a_gpu_that_dies_or_is_ended_leaves_the_next_one_a_new_process(
+    monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setattr(processes, "gpus", lambda: ("0",))
+    first = run("process:")[0].split()[0]
+    with pytest.raises(JobError, match=r"SIGKILL|signal 9|killed"):
+        run(f"signal:{signal.SIGKILL.value}")
+    second = run("process:")[0].split()[0]
+    assert second != first
+    ending = runtime()
+    thread, errors = in_thread(lambda: ending.run(job(f"save:{home / 'state'}"), lambda _: ending.kill()))
+    thread.join(30)
+    assert isinstance(errors[0], JobError)
+    wait_for(lambda: (home / "state").exists())  # it could save its state
+    assert run("process:")[0].split()[0] not in (first, second)
+
+
+def test_jobs_without_a_gpu_have_a_process_each() -> None:
+    assert run("process:")[0] != run("process:")[0]

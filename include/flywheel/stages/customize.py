@@ -208,6 +208,7 @@ def train(
     with parts.time("save"), root.build("adapters", key) as folder:
         save_adapter(model, folder, _model_card(spec, result, outcome))
         (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
+    student.keep(model)
     log.info("adapter %s: %d steps, %.0f records/s", key, state.step, result.records_per_second)
     return result.model_copy(update={"parts": parts.seconds})
 

@@ -232,6 +232,7 @@ def answer_and_score(
             probabilities=probabilities,
             fitting=fitting,
         )
+    student.keep(model)
     return result.model_copy(update={"parts": parts.seconds})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 THREADS_VARIABLE = "FLYWHEEL_THREADS"
 DEVICE_VARIABLE = "FLYWHEEL_DEVICE"
+# Set where jobs share a process, one after another (flywheel.runtimes.local.fork_server).
+KEPT_FOR_VARIABLE = "FLYWHEEL_KEPT_FOR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class LoadedStudent:
         device: where it is.
         base_name: what an adapter names as its base model; see `flywheel.jobs.weights.base_name`.
         revision: the commit of weights of the Hub.
+        weights: a hash of them.
     """
 
     model: Any
@@ -38,6 +41,24 @@ class LoadedStudent:
     device: torch.device
     base_name: str
     revision: str | None = None
+    weights: str = ""
+
+    def keep(self, model: Any) -> None:
+        """Stay for the next job of this process, where there may be one, without the adapter.
+
+        Args:
+            model: what a job made of this one's: the same, or a peft model around it.
+        """
+        if not os.environ.get(KEPT_FOR_VARIABLE):
+            return
+        base = model.unload() if hasattr(model, "get_base_model") else model
+        base.requires_grad_(False)
+        base.eval()
+        _kept[self.base_name, self.weights, str(self.device)] = replace(self, model=base)
+
+
+# The student of this process's last job, as it was loaded, by name, hash and device.
+_kept: dict[tuple[str, str, str], LoadedStudent] = {}
 
 
 def prepare_process() -> torch.device:
@@ -77,6 +98,11 @@ def load_student(student: Student, device: torch.device) -> LoadedStudent:
     transformers_logging.disable_progress_bar()
     folder = local_folder(student.weights)
     source = base_name(student.weights)
+    kept = _kept.pop((source, weights_hash(student.weights), str(device)), None) if _kept else None
+    if kept is not None:
+        collect_garbage_from_now_on()
+        return kept
+    _kept.clear()
     revision = weights_hash(student.weights).rpartition("@")[2] if folder is None else None
     options: dict[str, Any] = {"trust_remote_code": False}
     options |= {"local_files_only": True} if folder is not None else {"revision": revision}
@@ -101,6 +127,7 @@ def load_student(student: Student, device: torch.device) -> LoadedStudent:
         device=device,
         base_name=source,
         revision=revision,
+        weights=weights_hash(student.weights),
     )
 
 

@@ -20,6 +20,7 @@ import flywheel
 from flywheel.common.errors import JobError
 from flywheel.config.private import private_folder
 from flywheel.runtimes.environment import without_secrets
+from flywheel.runtimes.local.forked import send_request
 
 START_SECONDS = 20.0
 
@@ -143,17 +144,14 @@ def start_forked(
     connection = _connect_or_start(folder, python, environment)
     read, write = os.pipe()
     try:
-        request = json.dumps(
-            {
-                "module": module,
-                "arguments": arguments,
-                "environment": environment,
-                "folder": os.getcwd(),
-                "threads": threads,
-            }
-        ).encode()
-        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [write])
-        connection.sendall(request)
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "environment": environment,
+            "folder": os.getcwd(),
+            "threads": threads,
+        }
+        send_request(connection, request, write)
     except OSError as error:
         os.close(read)
         connection.close()

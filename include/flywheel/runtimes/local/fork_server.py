@@ -4,6 +4,11 @@ Importing them takes 6.5 s a process on a laptop; a fork of a process that has t
 A job stays a process of its own: own session, own output, own environment, and whatever it does to its
 memory dies with it. What is shared are the imported modules' pages, copied on write.
 
+Jobs on a GPU may share a process, one after another: a job whose environment names one (KEPT_FOR_VARIABLE)
+leaves its process behind, and the next job that names the same goes on in it, with CUDA started, kernels
+loaded and perhaps its student at hand (flywheel.students.loading). A job that fails or is ended takes its
+process with it; the next one starts afresh.
+
 The server is safe to fork because nothing in it runs in parallel: it has one thread, numpy's and torch's
 thread pools are not started by an import, and CUDA is asked for through NVML alone.
 
@@ -16,28 +21,41 @@ the signal that ended it). A client that goes away takes its job with it.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
 import os
-import random
 import selectors
 import signal
 import socket
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from flywheel.runtimes.base import GRACE_SECONDS
+from flywheel.runtimes.local.forked import KEPT_FOR_VARIABLE, become_job, receive, send_request
 
 IDLE_VARIABLE = "FLYWHEEL_FORK_SERVER_IDLE_SECONDS"
 IDLE_SECONDS = 600.0
+# How long a process that is kept waits for the next job.
+KEPT_SECONDS = 20.0
 REQUEST_SECONDS = 10.0
 
-_PR_SET_PDEATHSIG = 1
+
+@dataclass
+class Kept:
+    """A process that takes one job after another.
+
+    Attributes:
+        control: requests go to it, exit codes come from it.
+        idle_since: since when it waits for a job; None while it has one.
+    """
+
+    control: socket.socket
+    idle_since: float | None = None
 
 
 class ForkServer:
@@ -53,6 +71,7 @@ class ForkServer:
         self.idle_seconds = idle_seconds
         self.jobs: dict[int, socket.socket] = {}
         self.ending: dict[int, float] = {}
+        self.kept: dict[str, tuple[int, Kept]] = {}
         self.selector = selectors.DefaultSelector()
         # Bound aside and renamed: a client finds either no socket, a dead one or one that listens. It may
         # connect before the imports are done; it then waits for its answer.
@@ -85,10 +104,13 @@ class ForkServer:
                 elif connection is signals:
                     with suppress(BlockingIOError):
                         signals.recv(4096)
+                elif isinstance(key.data, str):
+                    self._hear_kept(key.data)
                 else:
                     self._hang_up(connection)
             self._reap()
             self._end_overdue()
+            self._let_go_of_idle()
             if self.jobs:
                 idle_since = time.monotonic()
             elif not self._has_address():  # the state folder was removed, or another server took over
@@ -109,13 +131,11 @@ class ForkServer:
         connection.settimeout(REQUEST_SECONDS)
         files: list[int] = []
         try:
-            request = _receive(connection, files)
+            request = receive(connection, files)
             if request is None:
                 connection.close()
                 return
-            pid = os.fork()
-            if pid == 0:
-                _become_job(request, files[0])
+            pid = self._start(request, files[0])
             self._tell(connection, {"pid": pid})
         except (OSError, ValueError, IndexError, KeyError) as error:
             sys.stderr.write(f"request refused: {error!r}\n")
@@ -126,6 +146,53 @@ class ForkServer:
                 os.close(file)
         self.jobs[pid] = connection
         self.selector.register(connection, selectors.EVENT_READ, pid)
+
+    def _start(self, request: dict[str, Any], output: int) -> int:
+        """Start a job, in the process that is kept for it if there is one; return its process id."""
+        kept_for = str(request["environment"].get(KEPT_FOR_VARIABLE, ""))
+        pid, kept = self.kept.get(kept_for, (0, None))
+        if kept is not None and kept.idle_since is not None:
+            kept.idle_since = None
+            with suppress(OSError):  # it died meanwhile: a new one
+                send_request(kept.control, request, output)
+                return pid
+        if kept is not None or not kept_for:  # that one has a job: this one is on its own
+            kept_for = ""
+        ours, theirs = socket.socketpair() if kept_for else (None, None)
+        pid = os.fork()
+        if pid == 0:
+            become_job(request, output, theirs)
+        if ours is not None and theirs is not None:
+            theirs.close()
+            self.kept[kept_for] = pid, Kept(ours)
+            self.selector.register(ours, selectors.EVENT_READ, kept_for)
+        return pid
+
+    def _hear_kept(self, kept_for: str) -> None:
+        """A kept process has done its job, or is gone."""
+        pid, kept = self.kept[kept_for]
+        try:
+            said = kept.control.recv(1)
+        except OSError:
+            said = b""
+        if not said:
+            self._forget(kept_for)
+            return
+        kept.idle_since = time.monotonic()
+        self._ended(pid, 0)
+        if pid in self.ending:  # its client went away as it ended
+            self._forget(kept_for)
+
+    def _forget(self, kept_for: str) -> None:
+        """Let go of a kept process: it ends when it has no job."""
+        _, kept = self.kept.pop(kept_for)
+        self.selector.unregister(kept.control)
+        kept.control.close()
+
+    def _let_go_of_idle(self) -> None:
+        for kept_for, (_, kept) in list(self.kept.items()):
+            if kept.idle_since is not None and time.monotonic() - kept.idle_since > KEPT_SECONDS:
+                self._forget(kept_for)
 
     def _hang_up(self, connection: socket.socket) -> None:
         """End the job of a client that is gone: it may save its state first."""
@@ -141,21 +208,28 @@ class ForkServer:
                     os.killpg(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        while self.jobs:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            connection = self.jobs.pop(pid)
             self.ending.pop(pid, None)
             # What the job itself started dies with it.
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+            for kept_for in [name for name, (other, _) in self.kept.items() if other == pid]:
+                self._forget(kept_for)
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, pid: int, code: int) -> None:
+        """Tell a job's client how it ended; a process without a job has none."""
+        connection = self.jobs.pop(pid, None)
+        if connection is not None:
             with suppress(KeyError):
                 self.selector.unregister(connection)
-            self._tell(connection, {"exit": os.waitstatus_to_exitcode(status)})
+            self._tell(connection, {"exit": code})
             connection.close()
 
     @staticmethod
@@ -170,76 +244,9 @@ class ForkServer:
         self.listener.close()
 
 
-def _receive(connection: socket.socket, files: list[int]) -> dict[str, Any] | None:
-    """Return a request, its file descriptors being added to `files`; None where a client just looked in."""
-    head, received, _, _ = socket.recv_fds(connection, 8, 1)
-    files.extend(received)
-    if not head:
-        return None
-    size = int.from_bytes(head, "big")
-    data = b""
-    while len(data) < size:
-        part = connection.recv(size - len(data))
-        if not part:
-            raise ValueError("the client went away")
-        data += part
-    request = json.loads(data)
-    if not isinstance(request, dict):
-        raise ValueError("expected a mapping")
-    return request
-
-
-def _become_job(request: dict[str, Any], output: int) -> NoReturn:
-    """Be the process of a job from here on: in a new fork of the server."""
-    code = 125
-    server = os.getppid()
-    try:
-        os.setsid()
-        _die_with(server)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        with open(os.devnull, "rb") as nothing:
-            os.dup2(nothing.fileno(), 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.closerange(3, 65536)
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["folder"])
-        _fresh_state(int(request["threads"]))
-        code = importlib.import_module(request["module"]).main(list(request["arguments"]))
-    except BaseException as error:
-        sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def _fresh_state(threads: int) -> None:
-    """Give a fork what a new process has of its own: its number of threads, its random numbers."""
-    random.seed()
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-        sys.modules["torch"].seed()
-
-
 def _has_cuda_context() -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_initialized())
-
-
-def _die_with(server: int) -> None:
-    """Have the kernel end this process when the server dies (Linux; elsewhere the client does it)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:
-        raise SystemExit("the fork server is gone")
 
 
 def preload(modules: list[str]) -> None:

@@ -27,6 +27,7 @@ from flywheel.runtimes.base import GRACE_SECONDS, REFUSED, Job, RefusedJobError
 from flywheel.runtimes.environment import needed_environment
 from flywheel.runtimes.job_command import LIFELINE_VARIABLE
 from flywheel.runtimes.local.fork_client import NoForkError, start_forked, warm_up
+from flywheel.runtimes.local.forked import KEPT_FOR_VARIABLE
 from flywheel.runtimes.local.slots import cpu_cores, gpus, take_slot
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,9 @@ class Processes:
             PYTHONUNBUFFERED="1",
         )
         if self.devices:
-            environment["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
+            device = self.devices[slot % len(self.devices)]
+            # The next job on this GPU may go on in this one's process.
+            environment |= {"CUDA_VISIBLE_DEVICES": device, KEPT_FOR_VARIABLE: device}
         return environment
 
     def _run_forked(self, job: Job, environment: dict[str, str], tell: Callable[[str], None]) -> int | None:
