@@ -1,10 +1,10 @@
 """The closed loop: thirty simulated days of an application that knows only the endpoint.
 
-    python -m benchmarks.closed_loop [--quick] [--days 30] [--requests 150] [--topic-day 20]
+    python -m benchmarks.closed_loop [--quick] [--days 30] [--requests 250] [--topic-day 20]
 
 At first the teacher answers all; its answers train a student (family `linear`), whose cascade takes over
 what it is sure of. Each night the audit is labelled and counted (flywheel.stages.watch); a run of the wheel
-begins every sixth night, and in the night that drift is told. From `--topic-day` on, four of ten requests
+begins every fourth night, and in the night that drift is told. From `--topic-day` on, four of ten requests
 are of a topic that nobody has seen. Endpoint, teacher (one that knows each headline's class), store and
 stages are real; the clock of requests is simulated. By day: share answered by students, their agreement
 with the teacher, cost; at the end, texts that the teacher was paid for twice. `--quick`: eight days, the
@@ -41,6 +41,7 @@ from starlette.routing import Route
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
+from flywheel.promotion.champion import read_champion
 from flywheel.report.model import Report
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
@@ -50,7 +51,7 @@ from flywheel.stages import pipeline as wheel
 from flywheel.stages.watch import watch
 from flywheel.workloads.workload import Workload
 
-EVERY = 6
+EVERY = 4
 CALLERS = 8
 TOPIC = "Product Approval"
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--requests", type=int, default=150)
+    parser.add_argument("--requests", type=int, default=250)
     parser.add_argument("--topic-day", type=int, default=20)
     arguments = parser.parse_args()
     days, topic_day = (8, 7) if arguments.quick else (arguments.days, arguments.topic_day)
@@ -212,7 +213,9 @@ class Loop:
         wheel.score(run)
         wheel.promote(run)
         report = Report.read(Path(run.root.url) / run.path)
-        return report.decision.state
+        champion = read_champion(run.root, run.plan.workload_id, run.plan.client_id)
+        cascade = champion.cascade.reason if champion and champion.cascade else "no cascade"
+        return f"{report.decision.state}; F1 {report.best.f1_weighted if report.best else None}; {cascade}"
 
     def _config(self, address: str) -> Config:
         folder = self._folder
@@ -220,27 +223,27 @@ class Loop:
             {
                 "client_id": "application",
                 "nims": [{"model_name": "flywheel/linear", "name": "linear", "family": "linear"}],
-                "sizes": [300],
+                "sizes": [400, 1200, 2400, 4800],
                 "store": {"path": str(folder / "records.sqlite")},
                 "artifacts": {"root": str(folder / "artifacts")},
                 "mlflow_config": {"tracking_uri": f"sqlite:///{folder}/mlflow.db"},
                 "data_split_config": {
                     "split": "random",
                     "eval_size": 100,
-                    "min_total_records": 300,
+                    "min_total_records": 500,
                     "val_ratio": 0.02,
-                    "calibration_ratio": 0.3,
+                    "calibration_ratio": 0.35,
                 },
                 "student_prompt": "text",
                 "evaluation_config": {"workload_type": "classification", "decoding": "labels"},
-                "promotion": {"within": 0.9, "min_eval": 1},
+                "promotion": {"within": 0.03, "min_eval": 1, "of": "best"},
                 "teacher": {
                     "base_url": f"{address}/v1",
                     "model": "teacher",
                     "prices": {"prompt": 0.6, "completion": 0.6},
                 },
                 "serving": {
-                    "cascade": {"agreement": 0.9},
+                    "cascade": {"agreement": 0.85},
                     "log": "all",
                     "audit": 0.3,
                     "log_folder": str(folder / "traffic"),

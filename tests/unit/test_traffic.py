@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,9 +22,11 @@ import pytest
 
 from flywheel.common.errors import ConfigError, RecordError, StoreError
 from flywheel.config import Config
+from flywheel.evaluation.cascade import Cascade
 from flywheel.runs.plan import make_plan
 from flywheel.serving.answered import Answered, Completion
 from flywheel.serving.app import Serving
+from flywheel.serving.openai import Reply
 from flywheel.serving.production import Production, drawn
 from flywheel.serving.student import Answer
 from flywheel.serving.traffic import Entry, Segments, ship, traffic_scope
@@ -323,3 +327,72 @@ def test_every_answered_request_is_in_the_store_once_though_the_endpoint_is_kill
     assert len(there) == len(set(there))
     assert set(ids) <= set(there)
     assert len(set(ids)) == len(ids) > 100
+
+
+class TestCascade:
+    """What a champion is not sure of, the teacher answers; see also tests/unit/test_cascade.py."""
+
+    def through(self, config: Config, confidence: float, name: str = WORKLOAD.id) -> tuple[Answered, Entry]:
+        """Return an answer of that confidence as it is sent, and its entry in the log."""
+        cascade = Cascade(target=0.9, threshold=0.8, share=0.5, records=100, reason="")
+        source = SimpleNamespace(cascade=cascade)
+        served_champion = SimpleNamespace(adapter="a" * 20, source=source)
+        models = SimpleNamespace(champions={name: served_champion})
+        asked = replace(answered(1), answer=Answer("[[[dividends]]]", "Dividends", {"Dividends": confidence}))
+
+        async def run() -> Answered:
+            async with Production(config, models) as production:  # type: ignore[arg-type]
+                given = asked
+                for listener in production.listeners:
+                    given = await listener(given)
+                return given
+
+        sent = asyncio.run(run())
+        return sent, entries(config)[-1]
+
+    def test_a_sure_answer_is_the_students(self, tmp_path: Path) -> None:
+        sent, kept = self.through(config_of(tmp_path, teacher={"base_url": "http://127.0.0.1:9/v1"}), 0.8)
+        assert (sent.by, sent.answer.label, sent.escalation) == ("small @ 5", "Dividends", None)
+        assert (kept.by, kept.unsure, kept.confidence) == ("small @ 5", False, 0.8)
+
+    def test_an_unsure_answer_is_the_teachers_and_the_log_has_both(self, tmp_path: Path) -> None:
+        with stand_in({"Acme cuts jobs": "Labour Issues"}) as (address, _):
+            sent, kept = self.through(config_of(tmp_path, teacher={"base_url": f"{address}/v1"}), 0.79)
+        assert (sent.by, sent.adapter, sent.answer.label) == ("teacher", None, "Labour Issues")
+        assert (kept.by, kept.label, kept.adapter) == ("teacher", "Labour Issues", "a" * 20)
+        assert (kept.student_label, kept.student_confidence, kept.unsure) == ("Dividends", 0.79, True)
+        assert kept.key and not kept.audit  # what the teacher answered needs no audit
+
+    def test_where_the_teacher_gives_no_answer_the_students_is_sent_and_says_why(
+        self, tmp_path: Path
+    ) -> None:
+        config = config_of(tmp_path, teacher={"base_url": "http://127.0.0.1:9/v1", "budget": {"calls": 0}})
+        sent, kept = self.through(config, 0.5)
+        assert (sent.by, sent.answer.label) == ("small @ 5", "Dividends")
+        assert sent.escalation is not None and "teacher.budget.calls" in sent.escalation.why
+        assert kept.unsure and "teacher.budget.calls" in kept.why
+        body = Reply(sent).whole()["flywheel"]
+        assert body["unsure"]["teacher_answered"] is False and "budget" in body["unsure"]["why"]
+
+    def test_a_candidate_answers_all_that_it_is_asked(self, tmp_path: Path) -> None:
+        config = config_of(tmp_path, teacher={"base_url": "http://127.0.0.1:9/v1"})
+        sent, _ = self.through(config, 0.1, name="another")
+        assert (sent.by, sent.escalation) == ("small @ 5", None)
+
+    def test_an_answer_of_the_champion_before_is_held_to_its_own_threshold(self, tmp_path: Path) -> None:
+        with stand_in({"Acme cuts jobs": "Labour Issues"}) as (address, _):
+            config = config_of(tmp_path, teacher={"base_url": f"{address}/v1"})
+            models = SimpleNamespace(champions={})
+
+            async def run() -> list[Answered]:
+                async with Production(config, models) as production:  # type: ignore[arg-type]
+                    assert production.cascade is not None
+                    sent = []
+                    for adapter, threshold in (("a" * 20, 0.95), ("b" * 20, 0.1)):
+                        cascade = Cascade(target=0.9, threshold=threshold, reason="")
+                        source = SimpleNamespace(cascade=cascade)
+                        models.champions[WORKLOAD.id] = SimpleNamespace(adapter=adapter, source=source)
+                        sent.append(await production.cascade(answered(1)))  # of adapter a, at .9
+                    return sent
+
+            assert [one.by for one in asyncio.run(run())] == ["teacher", "teacher"]

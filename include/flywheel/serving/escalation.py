@@ -19,6 +19,7 @@ from typing import Any
 
 from flywheel.common.errors import BudgetError, StoreError, TeacherError
 from flywheel.config import Config
+from flywheel.evaluation.cascade import Cascade
 from flywheel.serving.answered import TEACHER, Answered, Completion, Escalation
 from flywheel.serving.models import Models
 from flywheel.serving.student import Answer, RefusedError, text_of
@@ -197,14 +198,17 @@ class CascadeListener:
 
     def __init__(self, models: Models, desk: Desk, workload: Workload) -> None:
         self._models, self._desk, self._workload = models, desk, workload
+        self._known: dict[str, Cascade | None] = {}
 
     async def __call__(self, answered: Answered) -> Answered:
         """Return who answers in the end."""
         served = self._models.champions.get(answered.asked.model)
         answer = answered.answer
-        if served is None or answered.adapter is None or answered.adapter != served.adapter:
-            return answered  # a candidate's, the teacher's, or of a champion that has just been followed
-        cascade = served.source.cascade
+        if served is None or answered.adapter is None:
+            return answered  # a candidate's, or the teacher's
+        self._known[served.adapter] = served.source.cascade
+        # Of the champion before, where the next one has come while it answered.
+        cascade = self._known.get(answered.adapter)
         if cascade is None or answer.label is None:
             return answered
         confidence = answer.probabilities[answer.label]
