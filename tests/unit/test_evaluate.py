@@ -256,7 +256,8 @@ def test_a_student_of_short_prompts_is_asked_and_trained_on_the_text_alone(
     model = AutoModelForCausalLM.from_pretrained(folder / "student")
     model = PeftModel.from_pretrained(model, folder / "artifacts" / short.path)
     form = json.loads((folder / "artifacts" / short.path / "result.json").read_text())["short_prompt"]
-    assert "the text alone" in (folder / "artifacts" / short.path / "README.md").read_text()
+    card = (folder / "artifacts" / short.path / "README.md").read_text()
+    assert "the text alone" in card and '[{"role": "user", "content": TEXT}]' in card
     lines = (folder / "artifacts/datasets/d1/eval.jsonl").read_text().splitlines()
     for record, line in list(
         zip(map(json.loads, lines), read_predictions(folder, result.predictions), strict=True)

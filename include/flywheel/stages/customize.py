@@ -227,7 +227,8 @@ def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingO
     if result.short_prompt is not None:
         asked = f"""
 Ask it the text alone: it was trained without the instructions that its prompts shared. What was left out
-is `short_prompt` in {RESULT}: messages at the beginning, and what stood before and after the text.
+is `short_prompt` in {RESULT}: messages at the beginning, and what stood before and after the text. So vLLM,
+peft and every other server get `[{{"role": "user", "content": TEXT}}]` under the base model's chat template.
 """
     return f"""---
 base_model: {base}
