@@ -21,7 +21,7 @@ from flywheel.config.sides import MOST, SIDES, is_open, leaves, side_of
 from flywheel.orchestration import dag_params
 from flywheel.orchestration.notifications import notify
 from flywheel.orchestration.settings import config_of, read_config, unchanged_as_none
-from flywheel.runs.plan import Plan, make_plan
+from flywheel.runs.plan import make_plan
 from flywheel.runs.run import open_run
 
 NIMS = [{"model_name": "meta/llama-3.2-1b-instruct"}, {"model_name": "meta/llama-3.1-8b-instruct"}]
@@ -199,14 +199,6 @@ def test_another_examination_waits_for_a_person(
     assert plan.exam_changes == changed
     assert bool(plan.needs_a_person) == bool(changed)
     assert all(key in plan.needs_a_person for key in changed)
-
-
-def test_a_plan_of_an_older_flywheel_still_waits_for_a_person(tmp_path: Path) -> None:
-    config = validate_config({"nims": NIMS, "artifacts": {"root": str(tmp_path)}}, "test")
-    data = make_plan(config, run_id="r", cutoff=datetime.now(UTC)).model_dump(mode="json")
-    del data["exam_changes"], data["experiment"]
-    plan = Plan.model_validate({**data, "split_changes": ["limit"]})
-    assert "data_split_config.limit" in plan.needs_a_person
 
 
 def test_a_gate_may_be_made_stricter(config: Config) -> None:

@@ -40,15 +40,13 @@ FOLDER = "champions/news_classifier/default"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a home with a state of version 1, its champion not yet in the history and an older one without score."""
+    """Give a home with a state of version 1, its champion not yet in the history."""
     for name, content in json.loads((WRITTEN / "artifacts.json").read_text()).items():
         path = tmp_path / "artifacts" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-    first, last = sorted((tmp_path / "artifacts" / FOLDER / "history").iterdir())
+    _, last = sorted((tmp_path / "artifacts" / FOLDER / "history").iterdir())
     last.unlink()
-    older = {name: value for name, value in json.loads(first.read_text()).items() if "score" not in name}
-    first.write_text(json.dumps(older))
     (tmp_path / "state").mkdir()
     with sqlite3.connect(tmp_path / "state/records.sqlite") as store:
         store.executescript((WRITTEN / "store.sql").read_text())

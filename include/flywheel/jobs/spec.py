@@ -429,19 +429,6 @@ class EvaluateResult(_Model):
     device: str
     parts: dict[str, float] = Field(default_factory=dict)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _scores_of_old_results(cls, data: Any) -> Any:
-        """Give the results of classifications that were written without `scores` what they are."""
-        if isinstance(data, dict) and not data.get("scores") and data.get("f1_weighted") is not None:
-            names = ("f1_weighted", "f1_macro", "accuracy")
-            data = {
-                **data,
-                "scores": {name: data[name] for name in names if data.get(name) is not None},
-                "intervals": {"f1_weighted": data["f1_weighted_ci95"]},
-            }
-        return data
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:

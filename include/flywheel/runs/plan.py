@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ConfigError, StudentError
@@ -80,13 +80,6 @@ class Plan(BaseModel):
     experiment: str = ""
     exam_changes: tuple[str, ...] = ()
     is_backfill: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _older_plans_named_keys_of_the_split(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("split_changes"):
-            return {**data, "exam_changes": [f"data_split_config.{key}" for key in data["split_changes"]]}
-        return data
 
     @property
     def needs_a_person(self) -> str:
