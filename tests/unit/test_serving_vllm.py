@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from flywheel.common.errors import StudentError
+from flywheel.common.errors import ConfigError, StudentError
+from flywheel.config.loading import validate_config
 from flywheel.config.serving import ServingConfig, VllmServer
 from flywheel.config.student import Student
 from flywheel.serving.student import Answer, NotYetError, Question, RefusedError, Source
@@ -174,6 +175,32 @@ def test_a_vllm_that_is_gone_stops_the_start_with_its_address(tmp_path: Path) ->
     server = VllmServer(student="small", url="http://127.0.0.1:9")
     with pytest.raises(StudentError, match=r"vLLM at http://127\.0\.0\.1:9 cannot be reached"):
         asyncio.run(VllmStudent(source(tmp_path, classifies=True), server, 1).start())
+
+
+@pytest.mark.parametrize(
+    ("serving", "said"),
+    [
+        ({"vllm": [{"student": "nobody", "url": "http://v:8000"}]}, "got 'nobody'"),
+        ({"vllm": [{"student": "b", "url": "http://v:8000"}] * 2}, "once each; got 'b'"),
+        (
+            {
+                "engine": "vllm",
+                "vllm": [{"student": "b", "url": "http://v:8000"}],
+                "cascade": {"agreement": 0.9},
+            },
+            "as serving.cascade is set",
+        ),
+    ],
+)
+def test_a_vllm_of_no_student_or_under_a_cascade_is_refused(serving: dict[str, Any], said: str) -> None:
+    data = {
+        "nims": [{"model_name": "a/b", "name": "b"}],
+        "serving": serving,
+        "evaluation_config": {"decoding": "labels"},
+        "data_split_config": {"calibration_ratio": 0.1},
+    }
+    with pytest.raises(ConfigError, match=said):
+        validate_config(data, "config.yaml")
 
 
 @pytest.mark.parametrize(

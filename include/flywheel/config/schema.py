@@ -330,6 +330,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_vllm_has_a_student(self) -> Config:
+        served = [server.student for server in self.serving.vllm]
+        known = {student.name for student in self.nims if student.family == "causal_lm"}
+        for name in served:
+            if name not in known or served.count(name) > 1:
+                raise ValueError(f"serving.vllm: names of language models of `nims`, once each; got {name!r}")
+        if served and self.serving.engine == "vllm" and self.serving.cascade is not None:
+            raise ValueError(
+                "serving.engine auto or own, as serving.cascade is set: its threshold is of our engine's "
+                "probabilities"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _families_fit_the_workload(self) -> Config:
         kind = self.evaluation_config.workload_type
         for student in self.nims:
