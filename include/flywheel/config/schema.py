@@ -22,6 +22,7 @@ from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.config.logs import LoggingConfig
 from flywheel.config.metrics import MetricName
 from flywheel.config.nemo import NemoConfig, NmpConfig
+from flywheel.config.prices import PricesConfig
 from flywheel.config.retention import RetentionConfig
 from flywheel.config.section import BlueprintSection, Section, takes_null
 from flywheel.config.serving import ServingConfig
@@ -245,6 +246,7 @@ class Config(Section):
     nims: tuple[Student, ...] = Field(min_length=1, validation_alias=AliasChoices("nims", "nim"))
     source: tuple[SourceConfig, ...] = ()
     teacher: TeacherConfig = TeacherConfig()
+    prices: PricesConfig = PricesConfig()
     data_split_config: DataSplitConfig = DataSplitConfig()
     student_prompt: StudentPrompt = Field(
         "auto",

@@ -63,6 +63,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "teacher.further_endpoints": "connection base_url key_variable key_header",
         "teacher.further_endpoints.headers": "name value variable extra",
         "teacher.rate_limits": "requests_per_minute tokens_per_minute",
+        "prices": "cpu_hour gpu_hour",
         "teacher.prices": "prompt cached_prompt completion currency",
         "teacher.budget": "calls tokens cost when_spent",
         "teacher.confirm_above": "answers cost",

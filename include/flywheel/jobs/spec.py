@@ -387,6 +387,7 @@ class EvaluateResult(_Model):
         seconds: answering all prompts, without loading; the warm-up and the prompts asked alone included.
         records_per_second: answers a second in steady answering, after the warm-up.
         latency_ms: of the batches after the warm-up.
+        answer_seconds: seconds an answer, the median over those batches, and its 95 % interval.
         batch_size: prompts in a batch, or in flight at once; None in results of version 1, whose times
             contain what the first batch alone does: loading kernels, capturing graphs.
         warmup_seconds: the batch answered first and thrown away; None where there was none.
@@ -418,6 +419,7 @@ class EvaluateResult(_Model):
     seconds: float
     records_per_second: float
     latency_ms: Latency
+    answer_seconds: tuple[float, float, float] | None = None
     batch_size: int | None = None
     warmup_seconds: float | None = None
     single_ms: Latency | None = None

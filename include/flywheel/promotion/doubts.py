@@ -6,12 +6,14 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.curation.seen import seen_ids, seen_in_eval
 from flywheel.evaluation.answers import difference, read_answers
-from flywheel.evaluation.choice import EPSILON, cost_of, margin_left
+from flywheel.evaluation.choice import EPSILON, margin_left
+from flywheel.evaluation.cost import cheapest_first
 from flywheel.evaluation.statistics import bound_of_difference
 from flywheel.jobs.spec import EvaluateResult
 from flywheel.promotion.champion import Champion
 from flywheel.promotion.timeline import Timeline
 from flywheel.report import figures
+from flywheel.report.build import money
 from flywheel.report.checks import ComparisonPart
 from flywheel.report.model import CandidatePart, Report
 from flywheel.runs.plan import Plan
@@ -102,7 +104,14 @@ def _compared(
     if not kept:
         raise ArtifactError("it has learned from all of the eval records")
     gain, error = difference(new, old, kept)
-    is_cheaper = cost_of(row) < (standing.parameters or float("inf"), standing.size)
+    there = CandidatePart(
+        student=standing.student,
+        size=standing.size,
+        parameters=standing.parameters,
+        answer_seconds=anew.answer_seconds,
+        per_million=money(plan, standing.student, anew),
+    )
+    is_cheaper = cheapest_first([there, row])[0] is row
     needed = -margin_left(_gains(root, plan, report.metric.name), promotion.margin) if is_cheaper else 0.0
     low = bound_of_difference(gain, error, promotion.error_rate)
     return ComparisonPart(

@@ -221,6 +221,7 @@ def _track_candidate(tree: Tree, plan: Plan, row: CandidatePart, made: Customize
         "warmup_seconds": row.warmup_seconds,
         "single_p50_ms": row.single_p50_ms,
         "single_p95_ms": row.single_p95_ms,
+        "cost_per_million": row.per_million,
     }
     tree.log(row.name, params, metrics, _loss_steps(made))
 

@@ -13,12 +13,13 @@ from typing import Any
 import orjson
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.evaluation.statistics import f1_with_interval
 from flywheel.report.model import BaselinePart
 from flywheel.students.linear.model import fit
 from flywheel.workloads.lines import read_lines
 from flywheel.workloads.workload import Workload
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 # In an evaluation that no result names: the key of the data set that it was made from, with which it goes.
 MADE_OF = "of.json"
 
@@ -62,7 +63,14 @@ def _fit(folder: Path, sizes: Sequence[int], workload: Workload | None) -> list[
             float(f1_score(eval_labels, predicted, average=average, zero_division=0))
             for average in ("weighted", "macro")
         )
-        rows.append(BaselinePart(size=size, f1_weighted=weighted, f1_macro=macro))
+        rows.append(
+            BaselinePart(
+                size=size,
+                f1_weighted=weighted,
+                f1_macro=macro,
+                f1_low=f1_with_interval(eval_labels, predicted)[1][0],
+            )
+        )
     return rows
 
 

@@ -14,6 +14,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.curation.result import PromptCounts
 from flywheel.evaluation.cascade import cascade_of
 from flywheel.evaluation.choice import low_of
+from flywheel.evaluation.cost import per_million
 from flywheel.evaluation.statistics import standard_error
 from flywheel.jobs.spec import EvaluateResult
 from flywheel.report.constant import Constant
@@ -62,6 +63,8 @@ def build_report(plan: Plan, outcomes: Outcomes, constant: Constant | None = Non
     workload_type, metric = measured_by(plan, outcomes)
     rate = plan.config.promotion.error_rate
     rows = [_candidate(job, data.train, metric, rate) for job in outcomes.candidates]
+    for job, row in zip(outcomes.candidates, rows, strict=True):
+        row.per_million = money(plan, job.student, job.evaluate)
     if constant is not None:
         for job, row in zip(outcomes.candidates, rows, strict=True):
             if job.evaluate is not None and row.state == "scored":
@@ -162,6 +165,15 @@ def injections_part(found: EvaluateResult) -> InjectionsPart | None:
     return InjectionsPart(**found.injections.model_dump()) if found.injections else None
 
 
+def money(plan: Plan, student: str, found: EvaluateResult | None) -> float | None:
+    """Return what a million of a student's answers cost by `prices`; None where that is not known."""
+    gpus = {one.name: one.gpus for one in plan.config.students}.get(student, 1)
+    hour = plan.config.prices.hour(found.device, gpus) if found is not None else None
+    if found is None or found.answer_seconds is None or hour is None:
+        return None
+    return per_million(found.answer_seconds[0], hour)
+
+
 def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) -> CandidatePart:
     assert job.size is not None
     row = CandidatePart(student=job.student, size=job.size)
@@ -179,6 +191,7 @@ def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) 
         row.ece = found.calibration.ece if found.calibration else None
         row.answers_per_second, row.evaluation = found.records_per_second, found.key
         row.latency_p50_ms, row.latency_p95_ms = found.latency_ms.p50, found.latency_ms.p95
+        row.answer_seconds = found.answer_seconds
         row.batch_size, row.warmup_seconds = found.batch_size, found.warmup_seconds
         if found.single_ms is not None:
             row.single_p50_ms, row.single_p95_ms = found.single_ms.p50, found.single_ms.p95
@@ -307,6 +320,9 @@ def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
         cost=label.get("cost", 0.0),
         currency=label.get("currency", ""),
         left=label.get("left", 0),
+        per_million=1e6 * label["cost"] / label["asked"]
+        if label.get("cost") and label.get("asked")
+        else None,
     )
     if human is None:
         return part

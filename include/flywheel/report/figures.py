@@ -68,6 +68,11 @@ def milliseconds(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
+def money(value: float | None) -> str:
+    """Return a sum without its currency: `1,240`, `3.2`."""
+    return rate(value)
+
+
 def times(ratio: float) -> str:
     """Return how many times: `2.6 times`, `12 times`."""
     return f"{ratio:.2g} times" if ratio < 9.95 else f"{ratio:,.0f} times"

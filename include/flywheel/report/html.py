@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from flywheel.evaluation.cascade import CascadePoint, curve
-from flywheel.evaluation.choice import cost_of
+from flywheel.evaluation.cost import cheapest_first
 from flywheel.report import figures
 from flywheel.report.curve_svg import draw_svg
 from flywheel.report.model import CandidatePart, Report
@@ -32,7 +32,8 @@ def render_html(report: Report) -> str:
         css=files("flywheel.report").joinpath("report.css").read_text(encoding="utf-8"),
         rows=[_row(report, size) for size in report.sizes],
         base={row.student: row for row in report.base},
-        costs=sorted(report.scored, key=cost_of),
+        has_money=any(row.per_million is not None for row in report.scored),
+        costs=cheapest_first(report.scored),
         tests=sorted(report.scored, key=lambda row: (row.test_place or 0, -row.size, row.student)),
         troubles=_troubles(report),
         others=_other_metrics(report),

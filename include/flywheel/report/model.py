@@ -107,11 +107,12 @@ class CandidatePart(ScoredPart, SpeedPart):
 
 
 class BaselinePart(ReportPart):
-    """TF-IDF and logistic regression on the first `size` records of the same split."""
+    """TF-IDF and logistic regression on `size` records; `f1_low`: lower end of the 95 % interval."""
 
     size: int
     f1_weighted: float
     f1_macro: float
+    f1_low: float | None = None
 
 
 class ClassPart(ReportPart):

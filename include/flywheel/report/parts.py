@@ -91,6 +91,7 @@ class TeacherPart(ReportPart):
         estimated: answers whose tokens the endpoint did not tell, and which are estimated in tokens and cost.
         cost: of this run's calls, by the configured prices, in `currency`; 0 without prices.
         left: headlines without an answer, for the budget was spent.
+        per_million: what a million of its answers cost, at what those of this run did.
     """
 
     model: str
@@ -111,3 +112,4 @@ class TeacherPart(ReportPart):
     cost: float = 0.0
     currency: str = ""
     left: int = 0
+    per_million: float | None = None

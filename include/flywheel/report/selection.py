@@ -1,8 +1,9 @@
 """Which candidate is to go into production, and why, in words.
 
 The rule: of the candidates that are shown to be within the configured distance of the teacher (or of the
-best; see flywheel.evaluation.choice), the one with the fewest parameters, for parameters are what serving
-costs every day; among equals the one trained on the fewest records, for labels and training cost money too.
+best; see flywheel.evaluation.choice), the cheapest by money or time as measured (flywheel.evaluation.cost),
+for that is what serving costs every day; among equals the one with the fewest parameters, then the one
+trained on the fewest records, for labels and training cost money too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from flywheel.config.schema import PromotionConfig
 from flywheel.evaluation.choice import cost_of, levels, low_of, near_best
+from flywheel.evaluation.cost import cheapest_first
 from flywheel.report import figures
 from flywheel.report.constant import beats_constant
 from flywheel.report.model import CandidatePart
@@ -93,7 +95,7 @@ def choose(
         elif best in useless:
             reason += " The best is not shown to beat one constant answer for everything."
         return Choice(None, best, threshold, reason, len(scored), tests, promotion.of == "teacher")
-    chosen = min(good, key=cost_of)
+    chosen = cheapest_first(good)[0]
     sentences = [
         f"{_bounded(chosen, level.get(chosen.name, rate))}, {sure}, {near} "
         f"(at least {figures.f1(threshold)} was asked), and is the "

@@ -15,6 +15,8 @@ class SpeedPart(BaseModel):
             first batch's loading of kernels.
         warmup_seconds: the batch that was thrown away.
         single_p50_ms, single_p95_ms: of prompts answered alone.
+        answer_seconds: seconds an answer in the median batch, and the 95 % interval of that.
+        per_million: money for a million answers at that speed; None without `prices`.
     """
 
     answers_per_second: float | None = None
@@ -24,3 +26,5 @@ class SpeedPart(BaseModel):
     warmup_seconds: float | None = None
     single_p50_ms: float | None = None
     single_p95_ms: float | None = None
+    answer_seconds: tuple[float, float, float] | None = None
+    per_million: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flywheel.evaluation.choice import cost_of
+from flywheel.evaluation.cost import cheapest_first
 from flywheel.report import figures
 from flywheel.report.html import headline
 from flywheel.report.model import BasePart, CandidatePart, Report
@@ -118,8 +118,11 @@ def _costs(report: Report) -> Table:
     measured = ("answers\n/ s", _batch_column(report), "p50 ms\nalone")
     for name in ("parameters", report.metric.short, "95 %", "training", *measured):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in sorted(report.scored, key=cost_of):
-        table.add_row(*_cost_row(row))
+    has_money = any(row.per_million is not None for row in report.scored)
+    if has_money:
+        table.add_column("a million\nanswers", justify="right", no_wrap=True)
+    for row in cheapest_first(report.scored):
+        table.add_row(*_cost_row(row), *([figures.money(row.per_million)] if has_money else []))
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,7 @@ import orjson
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.common.parts import Parts
+from flywheel.evaluation.cost import median_interval
 from flywheel.evaluation.icl import MOST_RECORDS, own_texts, with_examples
 from flywheel.evaluation.injections import injected, outcome
 from flywheel.jobs.families import family_of
@@ -54,6 +56,7 @@ class Speed:
         batch_size: prompts in a batch, or in flight at once.
         warmup_seconds: the batch thrown away; None where there was none.
         alone: milliseconds of a few prompts, each answered alone.
+        each: seconds an answer in each of the batches.
     """
 
     seconds: float
@@ -63,10 +66,12 @@ class Speed:
     batch_size: int | None
     warmup_seconds: float | None = None
     alone: Sequence[float] = ()
+    each: Sequence[float] = ()
 
     @classmethod
     def of(cls, answers: Answers[Any], seconds: float) -> Speed:
         """Return how fast answers were given, all of it in so many seconds."""
+        sizes = Counter(answers.batch_of)
         return cls(
             seconds=seconds,
             answered=len(answers.given),
@@ -75,6 +80,7 @@ class Speed:
             batch_size=answers.batch_size or None,
             warmup_seconds=answers.warmup_seconds,
             alone=[second * 1e3 for second in answers.single_seconds],
+            each=[second / max(1, sizes[place]) for place, second in enumerate(answers.batch_seconds)],
         )
 
 
@@ -355,6 +361,7 @@ def keep_evaluation(
         seconds=speed.seconds,
         records_per_second=speed.answered / max(speed.steady_seconds, 1e-9),
         latency_ms=_latency(speed.waits) or Latency(p50=0.0, p95=0.0),
+        answer_seconds=median_interval(speed.each),
         batch_size=speed.batch_size,
         warmup_seconds=speed.warmup_seconds,
         single_ms=_latency(speed.alone),
