@@ -13,8 +13,11 @@ from airflow.sdk import DAG
 from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from jinja2 import Environment
+from typer.testing import CliRunner
 
+from flywheel.cli import main as cli
 from flywheel.common.errors import JobError
+from flywheel.config import Student
 from flywheel.jobs.spec import CustomizeResult
 from flywheel.orchestration import read_runtime
 from flywheel.runs.run import Run
@@ -23,6 +26,7 @@ from flywheel.runtimes.base import Stage
 from tests.unit import finished_run
 from tests.unit.finished_run import change_plan, config_of, finish, plan_of
 from tests.unit.task_context import context_of
+from tests.unit.toy_runtime import ToyRuntime
 
 NOON = datetime(2019, 3, 2, 12, tzinfo=UTC)
 
@@ -280,3 +284,23 @@ def test_what_the_dag_file_says_of_a_pod_goes_before_the_config(run: Run) -> Non
     assert (spec["containers"][0]["image"], spec["nodeSelector"]) == ("mine:7", {"zone": "a"})
     assert spec["affinity"]["nodeAffinity"]
     assert spec["serviceAccountName"] == "flywheel-student"  # the rest is the config's
+
+
+TOY = {"runtime": {"type": "tests.unit.toy_runtime:ToyRuntime", "options": {"program": ["echo"]}}}
+
+
+@pytest.mark.parametrize("run", [TOY], indirect=True)
+def test_the_command_line_has_jobs_done_where_the_plan_says(run: Run) -> None:
+    ToyRuntime.jobs.clear()
+    done = CliRunner().invoke(cli.app, ["jobs", run.run_id, "--artifacts", run.root.url])
+    assert done.exit_code == 0, done.output
+    assert ToyRuntime.jobs[:1] == ["evaluate 1b"]
+    assert "customize 1b@5" in ToyRuntime.jobs
+    assert f"customize {run.root.url}/{run.path}/jobs/1b@5/customize.spec.json" in done.output
+
+
+def test_a_job_says_whether_its_weights_come_from_the_hub(tmp_path: Path) -> None:
+    theirs = Student(model_name="acme/tiny", weights="acme/tiny", gpus=2)
+    assert Job.of("evaluate", "s", "n", theirs) == Job("evaluate", "s", "n", gpus=2, from_hub=True)
+    here = theirs.model_copy(update={"weights": str(tmp_path)})
+    assert not Job.of("evaluate", "s", "n", here).from_hub

@@ -351,12 +351,13 @@ def _exit_as_job(kind: str, spec: str) -> None:
 
 
 def _run_job(run: Run, kind: JobKind, spec: str) -> None:
+    from flywheel.config import Student
     from flywheel.runtimes import Job, open_runtime
 
-    student = spec.rsplit("/", 2)[1]
-    open_runtime(run.plan.config).run(
-        Job(kind, spec, f"{kind} {student}"), lambda line: typer.echo(clean(line))
-    )
+    path = spec.removeprefix(f"{run.root.url}/")
+    student = Student.model_validate(run.root.read_json(path)["student"])
+    job = Job.of(kind, spec, f"{kind} {path.split('/')[-2]}", student)
+    open_runtime(run.plan.config).run(job, lambda line: typer.echo(clean(line)))
 
 
 def _print(result: BaseModel) -> None:

@@ -52,6 +52,7 @@ PRELOAD = (
     "airflow.sdk.execution_time.task_runner",
     "airflow.api_fastapi.app",
     "flywheel.orchestration",
+    "flywheel.runtimes.local.operator",
     "flywheel.stages.curate",
 )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from flywheel.common.errors import JobError
 from flywheel.common.redaction import clean
-from flywheel.config import Config
+from flywheel.config import Config, Student
 from flywheel.runtimes.checks import Finding, weights
 
 if TYPE_CHECKING:
@@ -62,6 +62,14 @@ class Job:
     name: str
     gpus: int = 0
     from_hub: bool = False
+
+    @classmethod
+    def of(cls, kind: JobKind, spec: str, name: str, student: Student) -> Job:
+        """Return the job of a student."""
+        from flywheel.jobs.weights import local_folder
+
+        from_hub = bool(student.weights) and local_folder(student.weights) is None
+        return cls(kind, spec, name, student.gpus, from_hub)
 
     @property
     def command(self) -> tuple[str, ...]:

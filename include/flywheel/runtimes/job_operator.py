@@ -14,7 +14,6 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from flywheel.common.errors import JobError
 from flywheel.config import Student
 from flywheel.jobs.spec import CustomizeResult, EvaluateResult
-from flywheel.jobs.weights import local_folder
 from flywheel.runs.plan import Candidate
 from flywheel.runs.run import Run
 from flywheel.runtimes import Job, RefusedJobError, Runtime, open_runtime
@@ -126,10 +125,8 @@ class JobOperator(BaseOperator):
 
     def begin(self, context: Any, run: Run, spec: str) -> None:
         """Do the job to its end; its result is then beside its spec. Or defer to `resume`."""
-        student = self.student_of(run)
         self._running = open_runtime(run.plan.config)
-        from_hub = bool(student.weights) and local_folder(student.weights) is None
-        job = Job(self.kind, spec, self.job_name, student.gpus, from_hub)
+        job = Job.of(self.kind, spec, self.job_name, self.student_of(run))
         self._running.run(job, partial(log_job_line, self.log))
 
     def collect(self, run: Run, event: dict[str, Any]) -> None:
