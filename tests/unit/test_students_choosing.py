@@ -102,3 +102,20 @@ def test_an_answers_probability_is_the_product_along_its_tokens(answers: list[To
                     logits = model(input_ids=ids).logits[0, -1, following]
                 expected += float(torch.log_softmax(logits, -1)[following.index(token)])
             assert log_probability == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_clear_path_computes_a_prefix_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(with_adapter(make_model(60, num_key_value_heads=2, num_hidden_layers=3)).eval()).merge()
+    computed: list[int] = []
+    hidden = decoder.hidden
+
+    def counted(tokens: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        computed.append(len(tokens))
+        return hidden(tokens, *arguments, **options)
+
+    monkeypatch.setattr(decoder, "hidden", counted)
+    prompts, trie = make_prompts(20, 30), LabelTrie(FORKED)
+    choose(decoder, prompts, trie, batch_size=10)
+    own = sum(len(prompt) - 20 + len(trie.tokens) for prompt in prompts)
+    assert computed[0] == 20
+    assert sum(computed[2:5]) == own  # after a warm-up, three batches of what is their own

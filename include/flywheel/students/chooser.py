@@ -11,9 +11,9 @@ from torch import Tensor
 
 from flywheel.students.choosing import Choice, ask_batch
 from flywheel.students.decoder import answering_decoder
-from flywheel.students.engine import row_states
 from flywheel.students.gpu.backend import gpu_states
 from flywheel.students.label_trie import LabelTrie
+from flywheel.students.prefix import RowStates
 from flywheel.students.rows import Row, Tokens
 
 
@@ -23,7 +23,7 @@ class Chooser:
     Args:
         model: a student with its adapter; its weights are changed (merged) on a CPU.
         trie: the answers.
-        prefix: token ids with which nearly all prompts begin; computed once a batch: [P].
+        prefix: token ids with which nearly all prompts begin; computed once: [P].
     """
 
     def __init__(self, model: Any, trie: LabelTrie, prefix: Tokens) -> None:
@@ -49,4 +49,4 @@ def states_of(model: Any) -> tuple[Callable[[Row], Tensor], Tensor]:
         fast = gpu_states(model)
         if fast is not None:
             return fast
-    return lambda row: row_states(decoder, row.to(decoder.device)), decoder.output
+    return RowStates(decoder), decoder.output

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from flywheel.students.answering import Answers, answer_in_batches
 from flywheel.students.decoder import Decoder
-from flywheel.students.engine import row_states
 from flywheel.students.label_trie import LabelTrie
+from flywheel.students.prefix import RowStates
 from flywheel.students.rows import Row, Tokens, common_prefix
 
 
@@ -53,11 +53,9 @@ def choose(
         batch_size: prompts answered at once, of similar length.
         progress: told after each batch.
     """
-
-    def states(row: Row) -> Tensor:
-        return row_states(decoder, row.to(decoder.device))
-
-    return choose_by(states, decoder.output, prompts, trie, batch_size=batch_size, progress=progress)
+    return choose_by(
+        RowStates(decoder), decoder.output, prompts, trie, batch_size=batch_size, progress=progress
+    )
 
 
 @torch.inference_mode()

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flywheel.students.answering import Answers, answer_in_batches
-from flywheel.students.attention import Part, attend_parts, join
+from flywheel.students.attention import Part, attend_parts
 from flywheel.students.decoder import Decoder
 from flywheel.students.kernels import PlainKernel, kernel_for
+from flywheel.students.prefix import Prefix
 from flywheel.students.rows import Spans, Tokens, common_prefix
 
 _PLAIN = PlainKernel()
@@ -46,7 +47,7 @@ def generate(
     """
     shared = common_prefix(prompts)
     started = time.perf_counter()
-    prefix = _Prefix(decoder, prompts[0][:shared] if prompts else np.empty(0, np.int32))
+    prefix = Prefix(decoder, prompts[0][:shared] if prompts else np.empty(0, np.int32))
     _synchronize(decoder)
     prefix_seconds = time.perf_counter() - started
 
@@ -71,39 +72,14 @@ def answer_batch(
     """Answer one batch of prompts greedily; see `generate`. Their shared prefix is computed for the batch."""
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     shared = common_prefix(prompts)
-    prefix = _Prefix(decoder, prompts[0][:shared] if prompts else np.empty(0, np.int32))
+    prefix = Prefix(decoder, prompts[0][:shared] if prompts else np.empty(0, np.int32))
     own = [prompts[index][shared:] for index in order]
     found = dict(zip(order, _answer_batch(decoder, prefix, own, stops, max_new_tokens), strict=True))
     return [found[index] for index in range(len(prompts))]
 
 
-class _Prefix:
-    """The prefix's keys and values: `layers[i]` is (k, v), each [P, Hkv, D]."""
-
-    def __init__(self, decoder: Decoder, tokens: Tokens) -> None:
-        self.length = length = len(tokens)
-        self.layers: list[tuple[Tensor, Tensor]] = []
-        if not length:
-            return
-        kernel = kernel_for(decoder.embedding)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            self.layers.append((k, v))
-            # The last layer is asked for one place alone, and its output is not used.
-            spans = (
-                Spans.one(length, length, causal=True)
-                if len(q) == length
-                else Spans.one(1, length, causal=False)
-            )
-            return kernel.forward(q, k, v, spans, decoder.scale)[0]
-
-        ids = torch.from_numpy(tokens.astype(np.int64)).to(decoder.device)
-        last = torch.tensor([length - 1], device=decoder.device)
-        decoder.hidden(ids, torch.arange(length, device=decoder.device), attend, end=length, at=last)
-
-
 def _answer_batch(
-    decoder: Decoder, prefix: _Prefix, prompts: Sequence[Tokens], stops: frozenset[int], max_new_tokens: int
+    decoder: Decoder, prefix: Prefix, prompts: Sequence[Tokens], stops: frozenset[int], max_new_tokens: int
 ) -> list[list[int]]:
     """Return the answers to prompts (own tokens alone), which are in order of length, longest first."""
     device, batch = decoder.device, len(prompts)
@@ -138,7 +114,7 @@ class _OwnKeys:
     """
 
     def __init__(
-        self, decoder: Decoder, prefix: _Prefix, lengths: NDArray[np.int64], max_new_tokens: int
+        self, decoder: Decoder, prefix: Prefix, lengths: NDArray[np.int64], max_new_tokens: int
     ) -> None:
         self._decoder, self._prefix = decoder, prefix
         self._kernel = kernel_for(decoder.embedding)
@@ -166,7 +142,7 @@ class _OwnKeys:
         everything = slice(0, len(q))
         parts = [Part(everything, slice(0, len(k)), Spans(query_ends, self._ends, causal=True))]
         out, lse = attend_parts(q, k, v, parts, self._decoder.scale, self._kernel)
-        return self._join_prefix(layer, q, out, lse)
+        return self._prefix.joined(layer, q, out, lse)
 
     def advance(self) -> None:
         """Make room for one more token of each prompt."""
@@ -184,15 +160,7 @@ class _OwnKeys:
         out, lse = _PLAIN.attend(
             grouped, keys.transpose(1, 2), values.transpose(1, 2), visible, self._decoder.scale
         )
-        return self._join_prefix(layer, q, out.flatten(1, 2), lse.flatten(1, 2))
-
-    def _join_prefix(self, layer: int, q: Tensor, out: Tensor, lse: Tensor) -> Tensor:
-        if not self._prefix.length:
-            return out
-        k, v = self._prefix.layers[layer]
-        spans = Spans.one(len(q), self._prefix.length, causal=False)
-        seen, seen_lse = self._kernel.forward(q, k, v, spans, self._decoder.scale)
-        return join(out, lse, seen, seen_lse)[0]
+        return self._prefix.joined(layer, q, out.flatten(1, 2), lse.flatten(1, 2))
 
 
 def _one_more_column(tensor: Tensor) -> Tensor:
