@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, FlywheelError
+from flywheel.jobs.spec import EvaluateResult
 from flywheel.promotion.champion import Champion, read_state
 from flywheel.promotion.doubts import add_doubts
 from flywheel.promotion.mlflow_client import TrackingError
@@ -98,15 +99,7 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
     report.decision.sequence = state.sequence if state else 0
     standing = compared_champion(root, plan)
     report.production = production_part(standing) if standing else None
-    if outcomes.champion is not None and outcomes.champion.adapter is not None:
-        report.remeasured = Remeasured(
-            adapter=outcomes.champion.adapter,
-            score=outcomes.champion.scores.get(report.metric.name),
-            score_ci95=outcomes.champion.intervals.get(report.metric.name),
-            f1_weighted=outcomes.champion.f1_weighted,
-            f1_weighted_ci95=outcomes.champion.f1_weighted_ci95,
-            injections=injections_part(outcomes.champion),
-        )
+    report.remeasured = _remeasured(report, outcomes.champion)
     add_doubts(root, plan, report, standing, outcomes.champion)
     try:
         check_by_persons(root, plan, report, folder)
@@ -146,6 +139,20 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
         f1_weighted=choice.f1_weighted if choice else None,
         injections=told_by(choice.injections) if choice and choice.injections else "",
         reason=report.decision.reason,
+    )
+
+
+def _remeasured(report: Report, measured: EvaluateResult | None) -> Remeasured | None:
+    """Return the champion on this run's eval set; None where it was not measured."""
+    if measured is None or measured.adapter is None:
+        return None
+    return Remeasured(
+        adapter=measured.adapter,
+        score=measured.scores.get(report.metric.name),
+        score_ci95=measured.intervals.get(report.metric.name),
+        f1_weighted=measured.f1_weighted,
+        f1_weighted_ci95=measured.f1_weighted_ci95,
+        injections=injections_part(measured),
     )
 
 
