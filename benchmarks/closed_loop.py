@@ -41,6 +41,7 @@ from starlette.routing import Route
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
+from flywheel.jobs.spec import CHAMPION
 from flywheel.promotion.champion import read_champion
 from flywheel.report.model import Report
 from flywheel.runs.plan import make_plan
@@ -207,6 +208,8 @@ class Loop:
             wheel.curate(run)
         except Exception as error:  # too few records yet: the teacher goes on
             return f"nothing to train on: {error}"[:120]
+        if read_champion(run.root, run.plan.workload_id, run.plan.client_id) is not None:
+            run_job("evaluate", wheel.write_spec(run, "champion_eval", CHAMPION))
         for candidate in run.candidates:
             run_job("customize", wheel.write_spec(run, "customize", candidate.student, candidate.size))
             run_job("evaluate", wheel.write_spec(run, "evaluate", candidate.student, candidate.size))
@@ -229,7 +232,7 @@ class Loop:
                 "mlflow_config": {"tracking_uri": f"sqlite:///{folder}/mlflow.db"},
                 "data_split_config": {
                     "split": "random",
-                    "eval_size": 100,
+                    "eval_size": 200,
                     "min_total_records": 500,
                     "val_ratio": 0.02,
                     "calibration_ratio": 0.35,
