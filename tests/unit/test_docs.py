@@ -18,10 +18,10 @@ from flywheel.config.loading import validate_config
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [*PROJECT.glob("*.md"), *sorted(PROJECT.glob("docs/*.md")), PROJECT / "examples/README.md"]
-# What a block of a config stands beside: `8b` is a student of docs/kubernetes.md.
+# What a block of a config stands beside: students that docs/kubernetes.md and docs/serving.md name.
 BESIDE: dict[str, Any] = {
     "artifacts": {"root": "s3://bucket"},
-    "nims": [{"model_name": "acme/8b", "name": "8b"}],
+    "nims": [{"model_name": "acme/8b", "name": "8b"}, {"model_name": "meta/1b", "name": "meta-llama-3.2-1b"}],
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
