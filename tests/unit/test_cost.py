@@ -6,7 +6,9 @@ import pytest
 
 from flywheel.config.prices import PricesConfig
 from flywheel.evaluation.cost import cheapest_first, median_interval, per_million
-from flywheel.report.model import CandidatePart
+from flywheel.report.model import BaselinePart, CandidatePart, DecisionPart, Report
+from flywheel.report.parts import TeacherPart
+from flywheel.report.verdict import verdict_of
 
 
 def row(
@@ -73,3 +75,22 @@ def test_an_hour_costs_by_what_a_job_ran_on() -> None:
     )
     assert PricesConfig().hour("cpu", 0) is None
     assert per_million(0.0036, 1.0) == pytest.approx(1.0)
+
+
+def test_the_verdict_says_when_tfidf_would_have_won() -> None:
+    line = BaselinePart(size=1000, f1_weighted=0.95, f1_macro=0.9, f1_low=0.93)
+    report = Report(
+        run_id="r",
+        workload_id="w",
+        client_id="c",
+        cutoff=0,
+        created_at="",
+        teacher=TeacherPart(model="t"),
+        baseline=[line],
+        decision=DecisionPart(threshold=0.9),
+    )
+    assert any(
+        "as a student of family linear it would have been good enough" in one for one in verdict_of(report)
+    )
+    line.f1_low = 0.89
+    assert not any("family linear" in one for one in verdict_of(report))
