@@ -39,7 +39,8 @@ from flywheel.config.schema import Student
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.evaluation.cascade import agreement_low, cascade_of
 from flywheel.jobs.spec import Calibration, CustomizeSpec, EvaluateSpec
-from flywheel.serving.drift import Detector
+from flywheel.serving.drift import Detector, level_of_eval
+from flywheel.stages.watch import LEAST_OF_SHARE
 from flywheel.students.calibration import bins_of, calibration_error, probabilities_of
 from flywheel.students.choosing import Choice
 from flywheel.students.linear.model import fit
@@ -81,7 +82,10 @@ def main() -> None:
                 "peer": len(rows),
                 "ratio": round(sum(row["held"] for row in rows) / max(1, len(rows)), 3),
                 "unit": "months whose agreement reached the target",
-                "missed_and_told": [sum(bool(row["alarms"] or row["told"]) for row in told), len(told)],
+                "missed_and_told": [
+                    sum(bool(row["alarms"] or row["told"] or row["unsure_alarms"]) for row in told),
+                    len(told),
+                ],
                 "false_alarms": sum(row["false_alarm"] for row in rows),
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 "machine": platform.machine(),
@@ -198,6 +202,8 @@ def serve(answers: Answers, after: Rows, target: float, audit: float) -> list[di
     for place, row in enumerate(after):
         months[row["date"][:7]].append(place)
     detector, missed_before, rows = Detector(target), False, []
+    sure = round(cascade.share * cascade.records)
+    shares = Detector(LEAST_OF_SHARE * level_of_eval(sure, cascade.records)) if sure else None
     window: list[tuple[str, int, int]] = []
     for month, all_places in sorted(months.items()):
         places = np.array(all_places)
@@ -217,6 +223,14 @@ def serve(answers: Answers, after: Rows, target: float, audit: float) -> list[di
             hits, of = sum(one[1] for one in window), sum(one[2] for one in window)
             if hits < target * of:
                 told.append(day)
+        by_day: dict[str, list[int]] = defaultdict(list)
+        for place in all_places:
+            by_day[after[place]["date"][:10]].append(place)
+        unsure = [
+            day
+            for day, there in sorted(by_day.items())
+            if shares is not None and shares.night(int(alone[there].sum()), len(there))
+        ]
         held = count == 0 or agree / count >= target
         missed_before = missed_before or not held
         paid = (~alone[places]).sum() + drawn[mine].sum()
@@ -234,6 +248,7 @@ def serve(answers: Answers, after: Rows, target: float, audit: float) -> list[di
                 "audited": int(drawn[mine].sum()),
                 "evidence": round(peak, 1),
                 "alarms": alarms,
+                "unsure_alarms": unsure,
                 "told": len(told),
                 "false_alarm": bool(alarms) and not missed_before,
             }

@@ -40,7 +40,7 @@ from flywheel.workloads.workload import Workload
 log = logging.getLogger(__name__)
 
 # A champion that answers less than this part of what it answered of the calibration slice is told.
-LEAST_OF_SHARE = 2 / 3
+LEAST_OF_SHARE = 0.8
 _MONTH = 30 * 86_400
 
 
@@ -253,7 +253,10 @@ def _compare(
     )
     mine = {entry.id: not entry.by_teacher and not entry.unsure for entry in own}
     alone = sum(mine.values())
-    least = promised.share * LEAST_OF_SHARE if promised is not None else None
+    least: float | None = None
+    if promised is not None:
+        sure = round(promised.share * promised.records)
+        least = LEAST_OF_SHARE * level_of_eval(sure, promised.records)
     night.answered = _watched(
         share_of((one, 1.0) for one in mine.values()),
         alone,
