@@ -88,11 +88,11 @@ def test_another_champion_is_loaded_beside_the_one_before_which_is_unloaded_late
     first = champion_of(folder)
     run = Run(ArtifactRoot(str(folder / "artifacts")), "night")
     other = next(size for size in (300, 600) if size != first.size)
-    with served(Serving(config_of(folder, serving=settings(vllm_url, timeout_seconds=5))).app()) as url:
+    with served(Serving(config_of(folder, serving=settings(vllm_url, timeout_seconds=30))).app()) as url:
         until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
         put_into_force(run, other)
         second = champion_of(folder).adapter
-        until(lambda: ask(url, of_user("Acme cuts jobs")).headers["x-flywheel-adapter"] == second)
+        until(lambda: ask(url, of_user("Acme cuts jobs")).headers.get("x-flywheel-adapter") == second)
         assert second in adapters_at(vllm_url)
         until(lambda: adapters_at(vllm_url) == {second})
         # A vLLM that has lost it, being started anew or asked by another endpoint, is given it again.
@@ -100,7 +100,7 @@ def test_another_champion_is_loaded_beside_the_one_before_which_is_unloaded_late
         answer = ask(url, of_user("Acme cuts jobs"))
         assert (answer.status_code, answer.headers["x-flywheel-adapter"]) == (200, second)
         put_into_force(run, first.size)
-        until(lambda: ask(url, of_user("Acme cuts jobs")).headers["x-flywheel-adapter"] == first.adapter)
+        until(lambda: ask(url, of_user("Acme cuts jobs")).headers.get("x-flywheel-adapter") == first.adapter)
 
 
 def test_what_is_no_classification_goes_to_vllm_and_classifications_stay_with_our_own_engine(

@@ -86,6 +86,17 @@ def source(folder: Path, *, classifies: bool) -> Source:
     )
 
 
+class Slow(Vllm):
+    """Takes its time for the first answer, and then for each that is asked for slowness."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if len(self.calls) == self.slow_at:
+            await asyncio.sleep(0.6)
+        await super().__call__(scope, receive, send)
+
+    slow_at = 1
+
+
 def run(vllm: Vllm, adapter: Path, *questions: Question, classifies: bool = True, **server: Any) -> list[Any]:
     """Start a student at a vLLM, ask it, and stop it; what it raises is in place of the answer."""
     with served(vllm) as url:
@@ -169,6 +180,28 @@ def test_what_vllm_refuses_is_told_in_its_words_and_what_it_cannot_is_for_later(
     assert isinstance(long, RefusedError) and "maximum context length" in str(long)
     assert isinstance(ill, NotYetError) and "EngineCore died" in str(ill)
     assert isinstance(good, Answer)
+
+
+def test_the_first_answer_may_take_longer_and_a_late_one_says_so(tmp_path: Path) -> None:
+    def asked(vllm: Slow) -> list[Any]:
+        with served(vllm) as url:
+            place = VllmServer(student="small", url=url)
+
+            async def all_of_it() -> list[Any]:
+                student = VllmStudent(source(tmp_path, classifies=True), place, 0.3)
+                await student.start()
+                found = await asyncio.gather(student.ask(asking("x")), return_exceptions=True)
+                await student.stop()
+                return list(found)
+
+            return asyncio.run(all_of_it())
+
+    (answer,) = asked(Slow())
+    assert isinstance(answer, Answer)
+    late = Slow()
+    late.slow_at = 2
+    (answer,) = asked(late)
+    assert isinstance(answer, NotYetError) and "ReadTimeout" in str(answer)
 
 
 def test_a_vllm_that_is_gone_stops_the_start_with_its_address(tmp_path: Path) -> None:

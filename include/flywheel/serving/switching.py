@@ -89,7 +89,7 @@ def _state(place: httpx.URL, name: str, workload: str, client: str, adapter: str
             return ""
         refused = body["refused"].get(key) or {}
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return f"{place.host}: {error or type(error).__name__}"
+        return f"{place.host}: {str(error) or type(error).__name__}"
     if refused.get("adapter") == adapter:
         raise ServingError(f"the endpoint cannot answer with {adapter}: {refused.get('reason')}; {_STILL}")
     return f"{place.host} answers with {body['answers'].get(key) or 'nothing'}, not yet with {adapter}"

@@ -59,7 +59,9 @@ class Teacher:
         try:
             answer = await self._client.post(endpoint.url, content=content, headers=own)
         except httpx.HTTPError as error:
-            said = endpoint.without_secrets(f"the teacher cannot be reached: {error or type(error).__name__}")
+            said = endpoint.without_secrets(
+                f"the teacher cannot be reached: {str(error) or type(error).__name__}"
+            )
             raise ApiError(502, said, kind="server_error", code="teacher_unreachable") from None
         if answer.status_code >= 400:
             raise _passed_on(answer, endpoint)

@@ -62,7 +62,9 @@ class VllmStudent:
         """
         try:
             await self._load()
-            await self.ask(Question([{"role": "user", "content": "warm-up"}], most_tokens=1))
+            # The first answer may take longer than others are given.
+            warm_up = Question([{"role": "user", "content": "warm-up"}], most_tokens=1)
+            await self.ask(warm_up, timeout=_LOAD_SECONDS)
         except (NotYetError, RefusedError) as error:
             raise StudentError(f"{self.source.name}: {error}") from None
 
@@ -75,7 +77,7 @@ class VllmStudent:
         finally:
             await self._client.aclose()
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question, *, timeout: float | None = None) -> Answer:
         """Return the answer to a request.
 
         Raises:
@@ -95,10 +97,10 @@ class VllmStudent:
         if self.source.classifies:
             answers = [workload.answer_for(label) for label in workload.classes]
             body |= {"structured_outputs": {"choice": answers}, "logprobs": True, "max_tokens": 64}
-        answer = await self._post("/v1/chat/completions", body, question.trace)
+        answer = await self._post("/v1/chat/completions", body, question.trace, timeout=timeout)
         if answer.status_code == 404:
             await self._load()
-            answer = await self._post("/v1/chat/completions", body, question.trace)
+            answer = await self._post("/v1/chat/completions", body, question.trace, timeout=timeout)
         if answer.status_code == 400:
             raise RefusedError(_said(answer))
         if answer.status_code != 200:
@@ -141,7 +143,7 @@ class VllmStudent:
                 path, json=body, headers=dict(trace or {}), timeout=timeout or self._timeout
             )
         except httpx.HTTPError as error:
-            said = f"vLLM at {self._server.url} cannot be reached: {error or type(error).__name__}"
+            said = f"vLLM at {self._server.url} cannot be reached: {str(error) or type(error).__name__}"
             raise NotYetError(said) from None
 
 
