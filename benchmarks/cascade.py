@@ -38,7 +38,8 @@ from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.schema import Student
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.evaluation.cascade import agreement_low, cascade_of
-from flywheel.jobs.spec import Calibration, CustomizeSpec, EvaluateSpec
+from flywheel.jobs.result import Calibration
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.serving.drift import Detector, level_of_eval
 from flywheel.stages.watch import LEAST_OF_SHARE
 from flywheel.students.calibration import bins_of, calibration_error, probabilities_of

@@ -12,7 +12,7 @@ import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import load_config
-from flywheel.jobs.spec import CustomizeResult
+from flywheel.jobs.result import CustomizeResult
 from flywheel.laptop.processes import free_port
 from flywheel.runs.run import Run
 from flywheel.stores import open_store

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
 from flywheel.curation.result import CurateResult
-from flywheel.jobs.spec import CHAMPION, CustomizeResult, EvaluateResult
+from flywheel.jobs.result import CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import CHAMPION
 from flywheel.promotion.champion import read_champion
 from flywheel.runs.plan import Candidate, Plan, make_plan
 from flywheel.runs.run import Run

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flywheel.evaluation.cascade import ERROR_RATE, cascade_of, curve, least_records
-from flywheel.jobs.spec import Calibration
+from flywheel.jobs.result import Calibration
 from flywheel.students.calibration import levels_of, probabilities_of
 from flywheel.students.choosing import Choice
 

@@ -18,7 +18,8 @@ from flywheel.common.errors import ArtifactError, JobError, NotEnoughRecordsErro
 from flywheel.config import Student
 from flywheel.config.student import CustomizerConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.jobs.spec import CustomizeSpec, Progress
+from flywheel.jobs.progress import Progress
+from flywheel.jobs.spec import CustomizeSpec
 from flywheel.stages import customize as stage
 from flywheel.stages.customize import customize
 from flywheel.students.adapter import load_adapter

@@ -8,8 +8,8 @@ import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, JobError, StudentError
-from flywheel.jobs.progress import ProgressFile
-from flywheel.jobs.spec import CustomizeSpec, Progress, ProgressCallback
+from flywheel.jobs.progress import Progress, ProgressCallback, ProgressFile
+from flywheel.jobs.spec import CustomizeSpec
 from flywheel.runtimes import job_command
 from flywheel.runtimes.base import CRASHED, REFUSED
 from flywheel.stages import customize as customize_stage

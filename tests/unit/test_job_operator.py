@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from flywheel.cli import main as cli
 from flywheel.common.errors import JobError
 from flywheel.config import Student
-from flywheel.jobs.spec import CustomizeResult
+from flywheel.jobs.result import CustomizeResult
 from flywheel.orchestration import read_runtime
 from flywheel.runs.run import Run
 from flywheel.runtimes import Job, RefusedJobError, Runtime, job_operator, open_runtime

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import (
 from airflow.utils.types import DagRunType
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.orchestration import ReviewOperator, notifications, review
 from flywheel.orchestration.notifications import announce
 from flywheel.orchestration.tasks import champion_uri

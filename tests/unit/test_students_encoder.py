@@ -21,7 +21,8 @@ from flywheel.common.errors import JobError, StudentError
 from flywheel.config import Student
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.jobs.families import family_of
-from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec, Progress
+from flywheel.jobs.progress import Progress
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.serving.student import Question, Source
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate

@@ -20,7 +20,8 @@ from flywheel.common.errors import ConfigError, NotEnoughRecordsError, StudentEr
 from flywheel.config import Config, Student
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
-from flywheel.jobs.spec import CustomizeSpec, EvaluateResult, EvaluateSpec
+from flywheel.jobs.result import EvaluateResult
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.promotion.champion import read_champion
 from flywheel.report.model import Report
 from flywheel.runs.plan import make_plan

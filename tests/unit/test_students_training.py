@@ -19,7 +19,7 @@ from tiny_students import make_model, make_samples, with_adapter
 
 from flywheel.common.errors import JobError, StudentError
 from flywheel.config.training import TrainingConfig
-from flywheel.jobs.spec import Progress
+from flywheel.jobs.progress import Progress
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import FILE, load_checkpoint, save_checkpoint
 from flywheel.students.outcome import TrainingOutcome

@@ -18,7 +18,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
 from flywheel.curation.result import CurateResult
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.promotion.champion import Champion, champion_history, decisions, read_champion
 from flywheel.promotion.restore import restore
 from flywheel.promotion.timeline import Timeline

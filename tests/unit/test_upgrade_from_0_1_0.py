@@ -17,7 +17,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.cli.main import app
 from flywheel.config import Config, load_config
 from flywheel.curation.result import CurateResult
-from flywheel.jobs.spec import CustomizeResult, EvaluateResult
+from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.promotion.champion import champion_history, read_champion
 from flywheel.promotion.timeline import Timeline
 from flywheel.report import read_report

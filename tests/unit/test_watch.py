@@ -12,7 +12,8 @@ import pytest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.evaluation.cascade import Cascade
-from flywheel.jobs.spec import RESULT, EvaluateResult
+from flywheel.jobs.result import EvaluateResult
+from flywheel.jobs.spec import RESULT
 from flywheel.promotion.champion import Champion
 from flywheel.runs.plan import make_plan
 from flywheel.serving.traffic import Entry

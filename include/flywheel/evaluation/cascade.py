@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.jobs.spec import Calibration
+from flywheel.jobs.result import Calibration
 
 # One-sided: the bound holds in 95 of 100 promotions.
 ERROR_RATE = 0.05

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel.evaluation.icl import own_texts
-from flywheel.jobs.spec import EvaluateSpec, Injections
+from flywheel.jobs.result import Injections
+from flywheel.jobs.spec import EvaluateSpec
 from flywheel.workloads.labels import answer_form, parse_label
 from flywheel.workloads.markers import without_tokens
 

@@ -8,17 +8,41 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
-from flywheel.jobs.spec import Progress
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SUFFIX = ".progress.json"
 _FOLDER_SECONDS, _REMOTE_SECONDS = 1.0, 5.0
 _MOST_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is, told every so often.
+
+    Attributes:
+        step: optimizer steps done, or prompts answered.
+        steps: of all.
+        loss: of the last step, in nats a token; None in an evaluation.
+        val_loss: of the last validation so far.
+        seconds_left: estimated from the speed of this call.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    val_loss: float | None
+    records_per_second: float
+    seconds_left: float
+
+
+ProgressCallback = Callable[[Progress], None]
 
 
 class ProgressFile:

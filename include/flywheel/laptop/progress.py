@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flywheel.common.errors import ArtifactError
 from flywheel.common.redaction import clean
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.laptop.api import TaskState
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run

@@ -9,7 +9,7 @@ from flywheel.evaluation.answers import difference, read_answers
 from flywheel.evaluation.choice import EPSILON, margin_left
 from flywheel.evaluation.cost import cheapest_first
 from flywheel.evaluation.statistics import bound_of_difference
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.promotion.champion import Champion
 from flywheel.promotion.timeline import Timeline
 from flywheel.report import figures

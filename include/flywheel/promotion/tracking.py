@@ -38,7 +38,7 @@ from flywheel.report.model import BasePart, CandidatePart, Report, TrackingPart
 from flywheel.runs.plan import Plan
 
 if TYPE_CHECKING:
-    from flywheel.jobs.spec import CustomizeResult
+    from flywheel.jobs.result import CustomizeResult
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from flywheel.evaluation.cascade import cascade_of
 from flywheel.evaluation.choice import low_of
 from flywheel.evaluation.cost import per_million
 from flywheel.evaluation.statistics import standard_error
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.report.constant import Constant
 from flywheel.report.model import (
     BasePart,

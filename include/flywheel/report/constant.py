@@ -22,7 +22,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.evaluation.answers import difference, read_answers
 from flywheel.evaluation.choice import EPSILON
 from flywheel.evaluation.statistics import bound_of_difference
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.report.baseline import MADE_OF, lines_of
 from flywheel.report.checks import ConstantPart
 from flywheel.report.model import CandidatePart

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from flywheel.config.evaluation import WorkloadType
 from flywheel.evaluation.cascade import Cascade
-from flywheel.jobs.spec import Calibration
+from flywheel.jobs.result import Calibration
 from flywheel.report.checks import ComparisonPart, ConstantPart, OtherSplitPart, PersonsPart
 from flywheel.report.parts import ConfusionPart, MetricPart, ReportPart, ScoredPart, TeacherPart
 from flywheel.report.speed import SpeedPart

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flywheel.jobs.spec import CHAMPION, CustomizeResult, EvaluateResult
+from flywheel.jobs.result import CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import CHAMPION
 from flywheel.report.model import JudgePart
 from flywheel.runs.run import Run, seconds_of
 

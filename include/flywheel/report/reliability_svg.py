@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flywheel.jobs.spec import Calibration
+from flywheel.jobs.result import Calibration
 from flywheel.report import figures
 
 # In pixels of the drawing.

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from flywheel.common.errors import JobError
 from flywheel.config import Student
-from flywheel.jobs.spec import CustomizeResult, EvaluateResult
+from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.runs.plan import Candidate
 from flywheel.runs.run import Run
 from flywheel.runtimes import Job, RefusedJobError, Runtime, open_runtime

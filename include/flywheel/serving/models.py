@@ -17,7 +17,8 @@ from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, Student
 from flywheel.evaluation.cascade import Cascade, cascade_of
 from flywheel.jobs.families import family_of
-from flywheel.jobs.spec import RESULT, Calibration, CustomizeResult, EvaluateResult
+from flywheel.jobs.result import Calibration, CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import RESULT
 from flywheel.jobs.weights import known_revision
 from flywheel.promotion.champion import VIEW, Champion, read_champion
 from flywheel.promotion.whole import load_champion

@@ -13,7 +13,8 @@ import numpy as np
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
 from flywheel.evaluation.cascade import Cascade
-from flywheel.jobs.spec import RESULT, CustomizeResult
+from flywheel.jobs.result import CustomizeResult
+from flywheel.jobs.spec import RESULT
 from flywheel.workloads.markers import in_conversation, in_tools
 from flywheel.workloads.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload

@@ -13,15 +13,9 @@ from flywheel.common.errors import NotEnoughRecordsError, StudentError
 from flywheel.common.parts import Parts
 from flywheel.evaluation.injections import injected
 from flywheel.jobs.families import family_of
-from flywheel.jobs.spec import (
-    RESULT,
-    CustomizeResult,
-    CustomizeSpec,
-    EvaluateResult,
-    EvaluateSpec,
-    Progress,
-    ProgressCallback,
-)
+from flywheel.jobs.progress import Progress, ProgressCallback
+from flywheel.jobs.result import CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import RESULT, CustomizeSpec, EvaluateSpec
 from flywheel.jobs.weights import files_hash
 from flywheel.stages.customize import read_records, watched_records
 from flywheel.stages.evaluate import (

@@ -11,7 +11,9 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, NotEnoughRecordsError
 from flywheel.common.parts import Parts
 from flywheel.jobs.families import family_of
-from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, ProgressCallback
+from flywheel.jobs.progress import ProgressCallback
+from flywheel.jobs.result import CustomizeResult
+from flywheel.jobs.spec import RESULT, CustomizeSpec
 from flywheel.jobs.tuning import Tuning
 from flywheel.jobs.weights import base_name, files_hash
 from flywheel.workloads.lines import read_lines

@@ -19,15 +19,9 @@ from flywheel.evaluation.cost import median_interval
 from flywheel.evaluation.icl import MOST_RECORDS, own_texts, with_examples
 from flywheel.evaluation.injections import injected, outcome
 from flywheel.jobs.families import family_of
-from flywheel.jobs.spec import (
-    RESULT,
-    CustomizeResult,
-    EvaluateResult,
-    EvaluateSpec,
-    Latency,
-    Progress,
-    ProgressCallback,
-)
+from flywheel.jobs.progress import Progress, ProgressCallback
+from flywheel.jobs.result import CustomizeResult, EvaluateResult, Latency
+from flywheel.jobs.spec import RESULT, EvaluateSpec
 from flywheel.stages.customize import read_records
 from flywheel.workloads.metrics import main_metric
 from flywheel.workloads.scores import Confusion

@@ -17,7 +17,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.evaluation.rating import Judge, Pair, Rating
 from flywheel.evaluation.rubric import CALLS, TEXTS, Rubric
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.report.model import JudgePart
 from flywheel.report.outcomes import Outcomes
 from flywheel.runs.plan import Plan

@@ -126,7 +126,8 @@ def evaluate_spec(
         with_examples: put examples into the prompts, as `icl_config` says.
     """
     from flywheel.curation.result import CurateResult
-    from flywheel.jobs.spec import CustomizeResult, EvaluateSpec
+    from flywheel.jobs.result import CustomizeResult
+    from flywheel.jobs.spec import EvaluateSpec
 
     plan, curated = run.plan, run.load("stages/curate", CurateResult)
     adapter = None

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.evaluation.cascade import Cascade, cascade_of
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.promotion.champion import Champion, Decision, RegistryEntry
 from flywheel.promotion.holds import NOBODY, Hold
 from flywheel.promotion.mlflow_client import TrackingError

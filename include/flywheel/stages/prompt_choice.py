@@ -21,13 +21,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
-from flywheel.jobs.spec import (
-    PROMPT_CHOICE_VERSION,
-    CustomizeResult,
-    CustomizeSpec,
-    ProgressCallback,
-    PromptChoice,
-)
+from flywheel.jobs.progress import ProgressCallback
+from flywheel.jobs.result import CustomizeResult, PromptChoice
+from flywheel.jobs.spec import PROMPT_CHOICE_VERSION, CustomizeSpec
 from flywheel.stages.agreement import MOST_ASKED, chosen_answers, teachers_answer
 from flywheel.stages.customize import customize, read_records
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, FlywheelError
-from flywheel.jobs.spec import EvaluateResult
+from flywheel.jobs.result import EvaluateResult
 from flywheel.promotion.champion import Champion, read_state
 from flywheel.promotion.doubts import add_doubts
 from flywheel.promotion.mlflow_client import TrackingError

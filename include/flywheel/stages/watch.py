@@ -20,7 +20,8 @@ from pathlib import Path
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
-from flywheel.jobs.spec import RESULT, EvaluateResult
+from flywheel.jobs.result import EvaluateResult
+from flywheel.jobs.spec import RESULT
 from flywheel.promotion.champion import Champion, read_state
 from flywheel.serving.drift import Detector, Share, distance, level_of_eval, share_of, shares
 from flywheel.serving.nights import Night, Watched, nights, nights_folder

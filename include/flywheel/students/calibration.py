@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import betaincinv, log_softmax
 
-from flywheel.jobs.spec import Calibration, ConfidenceBin, ConfidenceLevel
+from flywheel.jobs.result import Calibration, ConfidenceBin, ConfidenceLevel
 
 if TYPE_CHECKING:
     from flywheel.students.classifiers import Chosen

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.jobs.spec import CustomizeSpec, LossPoint, ProgressCallback
+from flywheel.jobs.progress import ProgressCallback
+from flywheel.jobs.result import LossPoint
+from flywheel.jobs.spec import CustomizeSpec
 
 Floats = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from flywheel.jobs.result import LossPoint
 from flywheel.jobs.settings import Settings
-from flywheel.jobs.spec import LossPoint
 
 
 @dataclass

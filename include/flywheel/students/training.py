@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from flywheel.common.errors import JobError, StudentError
 from flywheel.config.training import TrainingConfig
+from flywheel.jobs.progress import Progress, ProgressCallback
 from flywheel.jobs.settings import settle
-from flywheel.jobs.spec import Progress, ProgressCallback
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
 from flywheel.students.engine import engine_for

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from flywheel.jobs.spec import CHAMPION, EvaluateResult
+from flywheel.jobs.result import EvaluateResult
+from flywheel.jobs.spec import CHAMPION
 from flywheel.runs.plan import Candidate, Plan
 from flywheel.runs.run import Run
 from flywheel.web import run_files

@@ -20,7 +20,7 @@ UNPARSABLE = ""
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Agreement of two lists of labels; see `flywheel.jobs.spec.EvaluateResult` for the fields."""
+    """Agreement of two lists of labels; see `flywheel.jobs.result.EvaluateResult` for the fields."""
 
     f1_weighted: float
     f1_macro: float

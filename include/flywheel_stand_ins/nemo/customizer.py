@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config.schema import RuntimeConfig
-from flywheel.jobs.spec import CustomizeResult
+from flywheel.jobs.result import CustomizeResult
 from flywheel.runtimes.base import Job
 from flywheel.runtimes.local.processes import Processes
 from flywheel_stand_ins.nemo.checks import BadRequestError, check_answer, check_request

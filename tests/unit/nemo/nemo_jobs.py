@@ -14,7 +14,8 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
-from flywheel.jobs.spec import CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec
+from flywheel.jobs.result import CustomizeResult, EvaluateResult
+from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes import Job, open_runtime
 from flywheel.runtimes.nemo.job import NemoJob
 from flywheel.runtimes.nemo.runtime import describe

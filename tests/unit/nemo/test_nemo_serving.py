@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from flywheel.common.errors import JobError
-from flywheel.jobs.spec import CustomizeResult
+from flywheel.jobs.result import CustomizeResult
 from flywheel.promotion.champion import Champion
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common import exact_json
 from flywheel.config.evaluation import EvaluationConfig
-from flywheel.jobs.spec import RESULT, EvaluateResult, EvaluateSpec, Student
+from flywheel.jobs.result import EvaluateResult
+from flywheel.jobs.spec import RESULT, EvaluateSpec, Student
 from flywheel.stages.curate import in_own_form, line_of
 from flywheel.stages.evaluate import PREDICTIONS, Speed, keep_evaluation
 from flywheel.students.comparing import Compared, compare, teacher_calls

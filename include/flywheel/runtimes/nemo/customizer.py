@@ -17,8 +17,9 @@ from nemo_microservices.types.shared import JobStatus
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.common.errors import JobError
+from flywheel.jobs.result import LossPoint
 from flywheel.jobs.settings import settle
-from flywheel.jobs.spec import CustomizeSpec, LossPoint
+from flywheel.jobs.spec import CustomizeSpec
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER, NemoJob, hyperparameters, slug, training_options

@@ -19,8 +19,9 @@ from pydantic import BaseModel
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, JobError
 from flywheel.evaluation.icl import estimate, with_examples
+from flywheel.jobs.result import CustomizeResult, EvaluateResult, LossPoint
 from flywheel.jobs.settings import settle
-from flywheel.jobs.spec import RESULT, CustomizeResult, CustomizeSpec, EvaluateResult, EvaluateSpec, LossPoint
+from flywheel.jobs.spec import RESULT, CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
 from flywheel.stages.customize import short_prompt_for

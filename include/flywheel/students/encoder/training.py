@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from flywheel.common.errors import JobError, StudentError
-from flywheel.jobs.spec import Progress
+from flywheel.jobs.progress import Progress
 from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import load_checkpoint, save_checkpoint
 from flywheel.students.classifiers import Work

@@ -9,7 +9,8 @@ import numpy as np
 
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.jobs.spec import LossPoint, Progress
+from flywheel.jobs.progress import Progress
+from flywheel.jobs.result import LossPoint
 from flywheel.students.classifiers import Examples, Trained, Work
 from flywheel.students.linear.model import ARRAYS, WORDS, LinearModel, fit
 
