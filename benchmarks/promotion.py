@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from flywheel.config.schema import PromotionConfig
+from flywheel.config.promotion import PromotionConfig
 from flywheel.evaluation.choice import reaching
 from flywheel.evaluation.statistics import (
     bound_of_difference,

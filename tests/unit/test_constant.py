@@ -12,7 +12,7 @@ import pytest
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.config import Config
-from flywheel.config.schema import PromotionConfig
+from flywheel.config.promotion import PromotionConfig
 from flywheel.promotion.champion import read_champion
 from flywheel.report import Report, read_report, render_markdown
 from flywheel.report.constant import constant_of

@@ -8,7 +8,7 @@ import pytest
 
 from flywheel.common.errors import ConfigError
 from flywheel.config.loading import validate_config
-from flywheel.config.schema import PromotionConfig
+from flywheel.config.promotion import PromotionConfig
 from flywheel.report import figures
 from flywheel.report.build import metric_of
 from flywheel.report.model import CandidatePart

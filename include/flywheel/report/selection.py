@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flywheel.config.schema import PromotionConfig
+from flywheel.config.promotion import PromotionConfig
 from flywheel.evaluation.choice import cost_of, levels, low_of, near_best
 from flywheel.evaluation.cost import cheapest_first
 from flywheel.report import figures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flywheel.config.schema import PromotionConfig
+from flywheel.config.promotion import PromotionConfig
 from flywheel.evaluation.statistics import bound_of_difference
 from flywheel.report import figures
 from flywheel.report.model import CandidatePart, Report
