@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 from flywheel.runs.run import Run
 from flywheel.runtimes.context import share_run
+
+NOON = datetime(2019, 3, 2, 12, tzinfo=UTC)
 
 
 class TaskInstance:

@@ -18,7 +18,7 @@ from flywheel.stages.pipeline import score
 from flywheel.web.access import LocalUser, check_four_eyes, check_starter
 from flywheel.web.problems import Problem
 from tests.unit.finished_run import config_of, finish, plan_of
-from tests.unit.test_orchestration import NOON, TaskInstance
+from tests.unit.task_context import NOON, TaskInstance
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,8 @@ from flywheel.runtimes import Job, RefusedJobError, Runtime, job_operator, open_
 from flywheel.runtimes.base import Stage
 from tests.unit import finished_run
 from tests.unit.finished_run import change_plan, config_of, finish, plan_of
-from tests.unit.task_context import context_of
+from tests.unit.task_context import NOON, context_of
 from tests.unit.toy_runtime import ToyRuntime
-
-NOON = datetime(2019, 3, 2, 12, tzinfo=UTC)
 
 
 @pytest.fixture

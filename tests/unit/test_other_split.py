@@ -68,9 +68,9 @@ def test_both_splits_train_on_as_many_records_and_are_fitted_once(
 ) -> None:
     result = run(tmp_path, news_of_days(), split="temporal", gap_days=2.0, **SPLIT)
     trained: list[int] = []
-    predict = module.predict
+    fit = module.fit
     monkeypatch.setattr(
-        module, "predict", lambda texts, *more: (trained.append(len(texts)), predict(texts, *more))[1]
+        module, "fit", lambda texts, *more: (trained.append(len(texts)), fit(texts, *more))[1]
     )
     first = measured(tmp_path, result, "temporal", size=100_000)
     assert first is not None

@@ -22,7 +22,8 @@ from flywheel.teacher.endpoint import Endpoint
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import Spending
 from tests.unit.teacher_servers import Script, completion, served, stand_in
-from tests.unit.test_stages_label import LABELS, WORKLOAD, lines_of, make, start, write_headlines
+from tests.unit.test_stages_label import LABELS, WORKLOAD, lines_of, make, write_headlines
+from tests.unit.test_stages_label_failures import start
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}}
 

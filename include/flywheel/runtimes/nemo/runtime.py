@@ -228,6 +228,7 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
     state = await asyncio.to_thread(read_state, job)
     records = await asyncio.to_thread(read_eval_records, root, spec)
     if state.answered is None:
+        await asyncio.to_thread(results.model_of, spec)  # an adapter of another runtime is refused unread
         requests, examples = await asyncio.to_thread(results.requests_of, spec, records)
         told = injected(spec, records)
         asked = [*requests, *(one.request for one in told)]
