@@ -40,6 +40,8 @@ nmp_config: {nemo_base_url: "URL/nemo", nim_base_url: "URL/nim", datastore_base_
 mlflow_config: {tracking_uri: "sqlite:///FOLDER/mlflow.db", experiment_name_prefix: findistil,
                 artifact_location: FOLDER/mlruns}
 logging_config: {level: INFO}
+# Not the blueprint's: under `auto` each runtime takes its own form, and the tables are to be the same.
+student_prompt: text
 """
 
 

@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 def with_nights(web: WebServer) -> WebServer:
     """Leave nights of production, the last one with an alarm."""
     api = web.client("vera")
-    owner = api.get("/flywheel/api/champion/history").json()
+    owner = api.get("/production").json()
     workload, client = owner["workload_id"], owner["client_id"]
     root = ArtifactRoot(str(web.folder / "artifacts"))
     for number in range(NIGHTS):
@@ -75,10 +75,10 @@ def with_nights(web: WebServer) -> WebServer:
 
 
 def test_the_api_gives_the_nights_the_latest_first(with_nights: WebServer) -> None:
-    found = with_nights.client("vera").get("/flywheel/api/production", params={"limit": 5}).json()
+    found = with_nights.client("vera").get("/production", params={"limit": 5}).json()
     assert found["total"] == NIGHTS
     assert [night["agreement"]["alarm"] for night in found["nights"]] == [True, *[False] * 4]
-    assert with_nights.client("vera").get("/flywheel/api/production?offset=11").json()["nights"][0]["at"] == (
+    assert with_nights.client("vera").get("/production?offset=11").json()["nights"][0]["at"] == (
         1_772_330_400
     )
 
