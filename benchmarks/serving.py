@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,7 +42,7 @@ from flywheel.serving.models import Models
 from flywheel.serving.student import Question, ServedStudent
 from flywheel.stages.promote import champion_of
 from flywheel.workloads.workload import Workload
-from tests.serving_load import is_ready, measure
+from tests.serving_load import endpoint_process, measure
 from tests.unit.turned_wheel import turn
 from tests.vllm_server import vllm
 
@@ -92,7 +90,7 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         requests = [_messages(form, text) for text in texts]
         _write(bodies, WORKLOAD.id, requests)
         found[form] = {"engine_alone": _alone(home, config, requests, seconds)}
-        with _served(home) as url:
+        with endpoint_process(home / "config.yaml") as url:
             found[form]["ours"] = {
                 str(callers): measure(url, bodies, callers, seconds) for callers in CALLERS
             }
@@ -199,26 +197,6 @@ def _alone(home: Path, config: dict[str, Any], requests: list[Any], seconds: flo
         start = done % (len(questions) - batch)
         done += len(student.answer(questions[start : start + batch]))
     return round(done / taken, 1)
-
-
-@contextmanager
-def _served(home: Path) -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from flywheel.cli.main import main; main()", "serve", "--port", "0"],
-        env={**os.environ, "FLYWHEEL_CONFIG": str(home / "config.yaml")},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1].removesuffix("/v1")
-        while not is_ready(url):
-            assert process.poll() is None
-            time.sleep(0.2)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 @contextmanager

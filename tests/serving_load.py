@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +85,28 @@ def is_ready(url: str) -> bool:
         return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
     except httpx.HTTPError:  # it does not listen yet
         return False
+
+
+@contextmanager
+def endpoint_process(config: Path, **variables: str) -> Iterator[str]:
+    """Run `flywheel serve` in a process of its own; gives its address. It ends by SIGTERM, and must end well."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from flywheel.cli.main import main; main()", "serve", "--port", "0"],
+        env={**os.environ, "FLYWHEEL_CONFIG": str(config), **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1].removesuffix("/v1")
+        while not is_ready(url):
+            assert process.poll() is None
+            time.sleep(0.1)
+        yield url
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
 
 
 def measure(url: str, bodies: Path, callers: int, seconds: float) -> dict[str, Any]:

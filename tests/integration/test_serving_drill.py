@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -34,7 +30,7 @@ from flywheel.promotion.holds import Hold
 from flywheel.promotion.transitions import decide, promoted, rolled_back
 from flywheel.runs.run import Run
 from tests.hostile import TEXTS
-from tests.serving_load import Call, call_for, is_ready
+from tests.serving_load import Call, call_for, endpoint_process
 from tests.unit.test_serving import (
     HEADLINES,
     WORKLOAD,
@@ -57,23 +53,8 @@ def endpoint(folder: Path, **settings: Any) -> Iterator[str]:
     config = folder / f"serving-{len(list(folder.glob('serving-*')))}.yaml"
     made = config_of(folder, serving=settings).model_dump(mode="json", exclude_unset=True)
     config.write_text(yaml.safe_dump(made))
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from flywheel.cli.main import main; main()", "serve", "--port", "0"],
-        env={**os.environ, "FLYWHEEL_CONFIG": str(config), "FLYWHEEL_DEVICE": "cpu"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1].removesuffix("/v1")
-        while not is_ready(url):
-            assert process.poll() is None
-            time.sleep(0.1)
+    with endpoint_process(config, FLYWHEEL_DEVICE="cpu") as url:
         yield url
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in (0, -signal.SIGTERM)
-    finally:
-        process.kill()
 
 
 class Callers:

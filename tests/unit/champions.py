@@ -4,17 +4,54 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.promotion.champion import (
     Champion,
     Decision,
+    RegistryEntry,
     champion_folder,
     decision_name,
     digest_of,
     read_state,
 )
 from flywheel.promotion.holds import Hold
+from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.promotion.transitions import decide, lifted, promoted, rejected
+
+
+class User:
+    """The person who decides."""
+
+    def get_id(self) -> str:
+        return "7"
+
+    def get_name(self) -> str:
+        return "Ada"
+
+
+def without_services(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Decide without MLflow, Airflow's events and pictures, which have tests of their own.
+
+    Returns the adapters that are registered from now on.
+    """
+    adapters: list[str] = []
+
+    def register(plan: Any, row: Any, reason: str) -> RegistryEntry:
+        adapters.append(row.adapter)
+        return RegistryEntry(model="m", version="1")
+
+    def track(*_: object) -> None:
+        raise TrackingError("not asked for")
+
+    monkeypatch.setattr("flywheel.stages.promote.register", register)
+    monkeypatch.setattr("flywheel.web.promotion.register", register)
+    monkeypatch.setattr("flywheel.web.promotion.point_alias", lambda *_: None)
+    monkeypatch.setattr("flywheel.web.airflow_actions.tell_of_champion", lambda *_: None)
+    monkeypatch.setattr("flywheel.stages.score.track", track)
+    monkeypatch.setattr("flywheel.stages.score.draw_png", lambda report, path: None)
+    return adapters
 
 
 def put_in_force(root: ArtifactRoot, champion: Champion, by: str = "", task: str = "a run") -> Champion:

@@ -13,40 +13,22 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.cli.main import app
 from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
-from flywheel.promotion.champion import Champion, RegistryEntry, champion_history, read_champion
-from flywheel.promotion.mlflow_client import TrackingError
+from flywheel.promotion.champion import Champion, champion_history, read_champion
 from flywheel.promotion.restore import restore
 from flywheel.promotion.whole import load_champion
 from flywheel.runs.run import Run
 from flywheel.stages import pipeline as wheel
 from flywheel.web import deletion, promotion
 from flywheel.workloads.workload import Workload
-from tests.unit.champions import edit_last
+from tests.unit.champions import User, edit_last, without_services
 from tests.unit.finished_run import WORKLOAD, config_of, finish, plan_of
 
 OWN = ("news_classifier", "default")
 
 
-class User:
-    def get_id(self) -> str:
-        return "7"
-
-    def get_name(self) -> str:
-        return "Ada"
-
-
 @pytest.fixture(autouse=True)
 def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow and Airflow's events have tests of their own."""
-
-    def track(*_: object) -> None:
-        raise TrackingError("not asked for")
-
-    monkeypatch.setattr("flywheel.stages.promote.register", lambda *_: RegistryEntry(model="m", version="1"))
-    monkeypatch.setattr("flywheel.web.promotion.point_alias", lambda *_: None)
-    monkeypatch.setattr("flywheel.web.airflow_actions.tell_of_champion", lambda *_: None)
-    monkeypatch.setattr("flywheel.stages.score.track", track)
-    monkeypatch.setattr("flywheel.stages.score.draw_png", lambda report, path: None)
+    without_services(monkeypatch)
 
 
 @pytest.fixture

@@ -14,40 +14,20 @@ from flywheel.cli.main import app
 from flywheel.config import Config
 from flywheel.promotion.champion import RegistryEntry, champion_history, read_champion, read_state
 from flywheel.promotion.holds import NOBODY, Hold, holds_back
-from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.report import read_report
 from flywheel.runs.run import Run
 from flywheel.stages import pipeline as wheel
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import promotion
-from tests.unit.champions import edit_last, lift_hold, place_hold, read_hold
+from tests.unit.champions import User, edit_last, lift_hold, place_hold, read_hold, without_services
 from tests.unit.finished_run import config_of, finish, plan_of, write_dataset
 
 WORKLOAD = ("news_classifier", "default")
 
 
-class User:
-    def get_id(self) -> str:
-        return "7"
-
-    def get_name(self) -> str:
-        return "Ada"
-
-
 @pytest.fixture(autouse=True)
 def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow and Airflow's events have tests of their own."""
-
-    def track(*_: object) -> None:
-        raise TrackingError("not asked for")
-
-    entry = RegistryEntry(model="m", version="1")
-    monkeypatch.setattr("flywheel.stages.promote.register", lambda *_: entry)
-    monkeypatch.setattr("flywheel.web.promotion.register", lambda *_: entry)
-    monkeypatch.setattr("flywheel.web.promotion.point_alias", lambda *_: None)
-    monkeypatch.setattr("flywheel.web.airflow_actions.tell_of_champion", lambda *_: None)
-    monkeypatch.setattr("flywheel.stages.score.track", track)
-    monkeypatch.setattr("flywheel.stages.score.draw_png", lambda report, path: None)
+    without_services(monkeypatch)
 
 
 @pytest.fixture

@@ -12,18 +12,17 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.cli.main import app
 from flywheel.config import Config
 from flywheel.promotion.champion import (
-    RegistryEntry,
     champion_adapters,
     champion_folder,
     read_champion,
 )
-from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.promotion.timeline import Entry, Timeline, compared_champion
 from flywheel.report import read_report
 from flywheel.runs.run import Run
 from flywheel.stages import pipeline as wheel
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import deletion, promotion
+from tests.unit.champions import User, without_services
 from tests.unit.finished_run import (
     adapter_key,
     change_plan,
@@ -37,34 +36,11 @@ WORKLOAD = ("news_classifier", "default")
 NONE_GOOD = {("1b", 25): 0.7, ("3b", 25): 0.8}
 
 
-class User:
-    def get_id(self) -> str:
-        return "7"
-
-    def get_name(self) -> str:
-        return "Ada"
-
-
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """MLflow and Airflow's events by stand-ins; gives the adapters that were registered."""
-    adapters: list[str] = []
-
-    def register(plan: Any, row: Any, reason: str) -> RegistryEntry:
-        adapters.append(row.adapter)
-        return RegistryEntry(model="m", version=str(len(adapters)))
-
-    def track(*_: object) -> None:
-        raise TrackingError("not asked for")
-
-    monkeypatch.setattr("flywheel.stages.promote.register", register)
-    monkeypatch.setattr("flywheel.web.promotion.register", register)
-    monkeypatch.setattr("flywheel.web.promotion.point_alias", lambda *_: None)
-    monkeypatch.setattr("flywheel.web.airflow_actions.tell_of_champion", lambda *_: None)
-    monkeypatch.setattr("flywheel.stages.score.track", track)
-    monkeypatch.setattr("flywheel.stages.score.draw_png", lambda report, path: None)
     monkeypatch.setattr("flywheel.stages.score.baseline", lambda *_: [])
-    return adapters
+    return without_services(monkeypatch)
 
 
 @pytest.fixture

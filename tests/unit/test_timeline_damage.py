@@ -1,7 +1,6 @@
 """The timeline after kills, retries and damage."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,11 +8,10 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
 from flywheel.promotion.champion import (
-    RegistryEntry,
     champion_history,
 )
-from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.promotion.timeline import Timeline
+from tests.unit.champions import without_services
 from tests.unit.finished_run import (
     TABLE_1,
     config_of,
@@ -24,23 +22,8 @@ from tests.unit.test_timeline import WORKLOAD, cutoff, files, told, turn
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """MLflow and Airflow's events by stand-ins; gives the adapters that were registered."""
-    adapters: list[str] = []
-
-    def register(plan: Any, row: Any, reason: str) -> RegistryEntry:
-        adapters.append(row.adapter)
-        return RegistryEntry(model="m", version=str(len(adapters)))
-
-    def track(*_: object) -> None:
-        raise TrackingError("not asked for")
-
-    monkeypatch.setattr("flywheel.stages.promote.register", register)
-    monkeypatch.setattr("flywheel.web.promotion.register", register)
-    monkeypatch.setattr("flywheel.web.promotion.point_alias", lambda *_: None)
-    monkeypatch.setattr("flywheel.web.airflow_actions.tell_of_champion", lambda *_: None)
-    monkeypatch.setattr("flywheel.stages.score.track", track)
-    monkeypatch.setattr("flywheel.stages.score.draw_png", lambda report, path: None)
     monkeypatch.setattr("flywheel.stages.score.baseline", lambda *_: [])
-    return adapters
+    return without_services(monkeypatch)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from flywheel.serving.models import Models
 from flywheel.serving.student import Answer, RefusedError, text_of
 from flywheel.stores import RecordStore, open_store
 from flywheel.teacher.client import CallError, TeacherClient
+from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import resolve_endpoints
 from flywheel.teacher.known import known_answers
 from flywheel.teacher.request import Requests
@@ -167,17 +168,14 @@ class Desk:
                 await self._drop_client()
             if self._client is None:
                 teacher = self._config.teacher
-                client = TeacherClient(
+                sooner = {
+                    "max_attempts": min(3, teacher.max_attempts),
+                    "outage_seconds": min(_OUTAGE_SECONDS, teacher.outage_seconds),
+                }
+                client = client_of(
+                    teacher.model_copy(update=sooner),
                     await asyncio.to_thread(resolve_endpoints, teacher),
-                    concurrency=teacher.concurrency,
-                    adaptive=teacher.adaptive,
-                    timeout_seconds=teacher.timeout_seconds,
-                    max_attempts=min(3, teacher.max_attempts),
-                    outage_seconds=min(_OUTAGE_SECONDS, teacher.outage_seconds),
-                    rates=teacher.rate_limits,
-                    spending=Spending(
-                        teacher.budget, teacher.prices, path=self._folder / "spent.json", run_id=today
-                    ),
+                    Spending(teacher.budget, teacher.prices, path=self._folder / "spent.json", run_id=today),
                 )
                 self._client, self._day = await client.__aenter__(), today
             return self._client

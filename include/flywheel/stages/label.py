@@ -36,7 +36,6 @@ from flywheel.common.errors import BudgetError, TeacherError
 from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
-from flywheel.config.teacher import TeacherConfig
 from flywheel.runs.plan import Plan
 from flywheel.sources import Headline, SourceSpan, Spans, check_sources, read_headlines
 from flywheel.sources.quarantine import Quarantine
@@ -44,7 +43,7 @@ from flywheel.stages.forecast import held_answers
 from flywheel.stages.settled import Settled
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import Agreement, check_gate
-from flywheel.teacher.client import TeacherClient
+from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Counts, Labeller, Outcome
 from flywheel.teacher.progress import Progress
@@ -286,7 +285,7 @@ def _run(
         endpoints = error
 
     async def run() -> tuple[Counts, BudgetError | None]:
-        async with _client(teacher, endpoints, spending) as client:
+        async with client_of(teacher, endpoints, spending) as client:
             told = Progress(client, read, _sources(plan))
 
             def update(counts: Counts) -> None:
@@ -313,21 +312,6 @@ def _run(
     # Answers are looked up by a hash, so a large cache would fill with pages that nobody asks for again.
     with open_store(plan.config.store, cache_mb=4) as store:
         return asyncio.run(run())
-
-
-def _client(
-    teacher: TeacherConfig, endpoints: list[Endpoint] | TeacherError, spending: Spending
-) -> TeacherClient:
-    return TeacherClient(
-        endpoints,
-        concurrency=teacher.concurrency,
-        adaptive=teacher.adaptive,
-        timeout_seconds=teacher.timeout_seconds,
-        max_attempts=teacher.max_attempts,
-        outage_seconds=teacher.outage_seconds,
-        rates=teacher.rate_limits,
-        spending=spending,
-    )
 
 
 @contextmanager

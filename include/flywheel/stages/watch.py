@@ -31,7 +31,7 @@ from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.sources import Headline
 from flywheel.stages.label import only_one, sums_file
 from flywheel.stores import RecordStore, open_store
-from flywheel.teacher.client import TeacherClient
+from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import resolve_endpoints
 from flywheel.teacher.labeller import Labeller, Outcome
 from flywheel.teacher.request import Requests
@@ -145,16 +145,7 @@ def _label(
             labels[headline.text] = outcome.label
 
     async def run() -> None:
-        async with TeacherClient(
-            endpoints,
-            concurrency=teacher.concurrency,
-            adaptive=teacher.adaptive,
-            timeout_seconds=teacher.timeout_seconds,
-            max_attempts=teacher.max_attempts,
-            outage_seconds=teacher.outage_seconds,
-            rates=teacher.rate_limits,
-            spending=spending,
-        ) as client:
+        async with client_of(teacher, endpoints, spending) as client:
             labeller = Labeller(
                 workload,
                 Requests.of(workload, teacher),
