@@ -215,6 +215,23 @@ class StoreContract:
         with pytest.raises(StoreError):
             store.count(*SCOPE, ALWAYS)
 
+    def test_what_is_older_goes_and_what_is_younger_is_read_as_before(self, store: RecordStore) -> None:
+        # The later records refer to the first one's text, which goes.
+        prompt = "Sort this headline into one of these classes. " * 20
+        records = [news_record(f"{prompt}headline {i}", timestamp=1000 + i) for i in range(60)]
+        store.write(records)
+        store.put_answers([("a", Answer("paid for", "m", 1))], SCOPE)
+        before = list(store.read(*SCOPE, ALWAYS))
+        limit = before[40].known_at
+        assert limit is not None
+        for _ in range(2):
+            store.forget([SCOPE], before=limit)
+            assert list(store.read(*SCOPE, ALWAYS)) == before[40:]
+        assert list(self.reopen(store).read(*SCOPE, ALWAYS)) == before[40:]
+        assert store.scopes() == [SCOPE] and list(store.get_answers(["a"])) == ["a"]
+        store.write(records[:1])
+        assert store.count(*SCOPE, ALWAYS) == 21
+
     def test_a_client_is_forgotten_and_another_reads_what_it_read_before(self, store: RecordStore) -> None:
         gone, stays = ("news_classifier", "gone"), ("news_classifier", "stays")
         # Both share a prompt, and the one who goes wrote it first: the other's records refer to that text.

@@ -257,6 +257,30 @@ def test_the_endpoint_s_config_is_one_and_asks_for_a_key() -> None:
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == [config.serving.port]
 
 
+def test_the_log_s_volume_is_where_the_endpoint_s_config_has_the_log(tmp_path: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl, which applies the overlay")
+    shutil.copytree(DOCKER / "kubernetes", tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes/overlays/serving"
+    with (overlay / "kustomization.yaml").open("a") as file:
+        file.write("components: [../../components/traffic-log]\n")
+    made = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
+    kinds = {each["kind"]: each for each in yaml.safe_load_all(made.stdout)}
+    claim = kinds["PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    pod = kinds["Deployment"]["spec"]["template"]["spec"]
+    (volume,) = [
+        each["name"]
+        for each in pod["volumes"]
+        if "persistentVolumeClaim" in each
+        and each["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    ]
+    mounted = {each["name"]: each for each in pod["containers"][0]["volumeMounts"]}
+    config = validate_config(yaml.safe_load((overlay / "config.yaml").read_text()), "config.yaml")
+    # The image's home is /opt/flywheel, to which paths of the config are relative.
+    assert mounted[volume] == {"name": volume, "mountPath": f"/opt/flywheel/{config.serving.log_folder}"}
+
+
 def test_no_policy_lets_others_in_but_to_the_port_that_asks_for_a_login() -> None:
     policies = [(path, each["spec"]) for path, each in documents() if each["kind"] == "NetworkPolicy"]
     denied = [spec for _, spec in policies if spec["podSelector"] == {} and "ingress" not in spec]

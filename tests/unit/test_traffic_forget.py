@@ -60,6 +60,25 @@ def test_a_workloads_forgetting_takes_its_production_with_it(tmp_path: Path) -> 
     assert not find(config, Whose("desk", WORKLOAD.id)).is_empty
 
 
+def test_requests_in_the_store_go_when_they_are_old_and_others_stay(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    ArtifactRoot(config.artifacts.root).write_json("mark.json", {})
+    now = time.time()
+    keep(
+        config, [asked(1, now - 40 * 86_400, "Acme cuts jobs"), asked(2, now - 5 * 86_400, "Bolt cuts jobs")]
+    )
+    prune(config, remove=True)
+    scope = traffic_scope(WORKLOAD.id, "desk")
+    with open_store(config.store) as store:
+        assert store.count(*scope, FAR) == 2
+    aged = config.model_copy(
+        update={"retention": config.retention.model_copy(update={"production_days": 30.0})}
+    )
+    assert [item.count for item in prune(aged, remove=True).items["store"]] == [1]
+    with open_store(config.store) as store:
+        assert [record.messages[-1]["content"] for record in store.read(*scope, FAR)] == ["Bolt cuts jobs"]
+
+
 def test_what_no_store_took_and_what_was_half_made_goes_when_it_is_old(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     ArtifactRoot(config.artifacts.root).write_json("mark.json", {})

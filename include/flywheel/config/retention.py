@@ -39,3 +39,9 @@ class RetentionConfig(ClockSection):
     mlflow_days: float | None = Field(
         None, ge=1, description="MLflow's older runs go, but those of champions; null: none does."
     )
+    production_days: float | None = Field(
+        None,
+        ge=1,
+        description="Older requests and answers of production in the store go (docs/production.md), but not "
+        "the teacher's answers; null: none does.",
+    )

@@ -86,7 +86,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "artifacts": "root",
         "schedule": "cron time_zone asset",
         "retention": "cron time_zone keep_runs runs_days copies_days quarantine_days unreferenced_days "
-        "scratch_days mlflow_days",
+        "scratch_days mlflow_days production_days",
         "notifications.on_failure": "notifier arguments",
         "notifications.on_promotion": "notifier arguments",
         "notifications.on_worse_champion": "notifier arguments",

@@ -126,12 +126,29 @@ class Store(Place):
             )
         return said
 
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+        """Return how much of production is older than the config's `retention.production_days`."""
+        days, store = self.house.config.retention.production_days, self.house.store
+        if days is None or store is None:
+            return []
+        # Whole days, so that a second look finds the same.
+        before = int((time.time() // _DAY - days) * _DAY)
+        items = []
+        for workload, client in store.scopes():
+            if workload.startswith(TRAFFIC) and (count := store.count(workload, client, before)):
+                id = orjson.dumps((workload, client, before)).decode()
+                items.append(Item(self.name, id, count, 0, f"{count:,} requests of production"))
+        return items
+
     def remove(self, ids: Iterable[str]) -> None:
-        """Remove records and answers, also from the store's files."""
+        """Remove records and answers, or records before a time, also from the store's files."""
         store = self.house.store
-        owners = [(str(workload), str(client)) for workload, client in map(orjson.loads, ids)]
-        if store is not None and owners:
-            store.forget(owners, unowned=self._is_alone(owners))
+        owners: dict[int | None, list[tuple[str, str]]] = {}
+        for workload, client, *before in map(orjson.loads, ids):
+            owners.setdefault(next(iter(before), None), []).append((workload, client))
+        for before, theirs in owners.items():
+            if store is not None:
+                store.forget(theirs, unowned=before is None and self._is_alone(theirs), before=before)
 
     def _owners(self, whose: Whose) -> list[tuple[str, str]]:
         store = self.house.store

@@ -172,13 +172,14 @@ class RecordStore(Protocol):
         """Count what the store holds of owners."""
         ...
 
-    def forget(self, owners: Sequence[Owner], *, unowned: bool = False) -> None:
+    def forget(self, owners: Sequence[Owner], *, unowned: bool = False, before: int | None = None) -> None:
         """Remove what the store holds of owners, so that it is not in its files any more either.
 
         What is another's stays as it is read. A killed one is done again.
 
         Args:
             unowned: remove the answers that have no owner, too.
+            before: remove the owners' records with known_at < before alone; their answers stay.
         """
         ...
 

@@ -199,9 +199,9 @@ class SqliteStore(SqliteAnswers):
         """Count what the store holds of owners."""
         return holdings(self._file, owners)
 
-    def forget(self, owners: Sequence[Owner], *, unowned: bool = False) -> None:
+    def forget(self, owners: Sequence[Owner], *, unowned: bool = False, before: int | None = None) -> None:
         """Remove what the store holds of owners, also from its file: `stores.sqlite_forgetting`."""
-        forget(self._file, owners, unowned=unowned)
+        forget(self._file, owners, unowned=unowned, before=before)
         self._forget()
 
     # -- connection ----------------------------------------------------------------------------------

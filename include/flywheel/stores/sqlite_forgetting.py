@@ -45,8 +45,11 @@ def holdings(file: SqliteFile, owners: Sequence[Owner]) -> Holdings:
     return Holdings(records[0][0], all_answers - shared, shared, unowned[0][0])
 
 
-def forget(file: SqliteFile, owners: Sequence[Owner], *, unowned: bool) -> None:
+def forget(file: SqliteFile, owners: Sequence[Owner], *, unowned: bool, before: int | None) -> None:
     """Remove what a store holds of owners; killed and done again it ends the same.
+
+    Args:
+        before: remove the records with known_at < before alone.
 
     Raises:
         StoreError: another process uses the file for so long that it cannot be written anew.
@@ -55,16 +58,19 @@ def forget(file: SqliteFile, owners: Sequence[Owner], *, unowned: bool) -> None:
         file.connection.execute("PRAGMA secure_delete = ON")
     scopes = _scopes(file, owners)
     places = ",".join(map(str, scopes))
+    old = "" if before is None else f"AND known_at < {before:d}"
     while _deleted(
         file,
-        f"DELETE FROM records WHERE id IN (SELECT id FROM records WHERE scope IN ({places}) LIMIT {BATCH})",  # noqa: S608
+        "DELETE FROM records WHERE id IN "  # noqa: S608
+        f"(SELECT id FROM records WHERE scope IN ({places}) {old} LIMIT {BATCH})",
     ):
         pass
-    _forget_answers(file, scopes, unowned=unowned)
+    if before is None:
+        _forget_answers(file, scopes, unowned=unowned)
     with file.transaction():
         for prompt in _prompts_to_replace(file.connection):
             _replace(file.connection, prompt)
-        for scope in scopes:
+        for scope in scopes if before is None else ():
             # Its number is not given again; no workload has an empty name.
             file.connection.execute(
                 "UPDATE scopes SET workload_id = '', client_id = ? WHERE number = ?", (str(scope), scope)

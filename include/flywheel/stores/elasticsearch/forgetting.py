@@ -68,19 +68,33 @@ def holdings(cluster: Cluster, alias: Alias, owners: Sequence[Owner]) -> Holding
     return Holdings(records, alone, shared, unowned)
 
 
-def forget(cluster: Cluster, alias: Alias, owners: Sequence[Owner], *, unowned: bool) -> None:
-    """Remove what the store holds of owners; killed and done again it ends the same."""
+def forget(
+    cluster: Cluster, alias: Alias, owners: Sequence[Owner], *, unowned: bool, before: int | None
+) -> None:
+    """Remove what the store holds of owners; killed and done again it ends the same.
+
+    Args:
+        before: remove the records with known_at < before alone.
+    """
     for schema in SCHEMAS:
         _refresh(cluster, alias(schema))
-    _delete(cluster, alias(RECORDS), _of(owners))
+    if before is None:
+        _delete(cluster, alias(RECORDS), _of(owners))
+        _forget_answers(cluster, alias, owners, unowned=unowned)
+    else:
+        old = [_of(owners), {"range": {"known_at": {"lt": before}}}]
+        _delete(cluster, alias(RECORDS), {"bool": {"filter": old}})
+    _replace_prompts(cluster, alias)
+    _expunge(cluster, [alias(schema) for schema in SCHEMAS])
+
+
+def _forget_answers(cluster: Cluster, alias: Alias, owners: Sequence[Owner], *, unowned: bool) -> None:
     for keys, kept in _owned(cluster, alias, owners):
         _delete(cluster, alias(ANSWERS), {"ids": {"values": sorted(set(keys) - kept)}})
     _delete(cluster, alias(OWNERS), _of(owners))  # after the answers: they tell which are left to do
     if unowned:
         for batch in _unowned(cluster, alias):
             _delete(cluster, alias(ANSWERS), {"ids": {"values": batch}})
-    _replace_prompts(cluster, alias)
-    _expunge(cluster, [alias(schema) for schema in SCHEMAS])
 
 
 def _of(owners: Sequence[Owner]) -> dict[str, Any]:

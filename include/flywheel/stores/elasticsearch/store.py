@@ -193,9 +193,9 @@ class ElasticsearchStore(ElasticsearchAnswers):
         """Count what the store holds of owners."""
         return holdings(self._cluster, self._alias, owners)
 
-    def forget(self, owners: Sequence[Owner], *, unowned: bool = False) -> None:
+    def forget(self, owners: Sequence[Owner], *, unowned: bool = False, before: int | None = None) -> None:
         """Remove what the store holds of owners: see `flywheel.stores.elasticsearch.forgetting`."""
-        forget(self._cluster, self._alias, owners, unowned=unowned)
+        forget(self._cluster, self._alias, owners, unowned=unowned, before=before)
         with self._lock:
             self._compressor = Compressor()
 
