@@ -85,6 +85,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def has_cuda_context() -> bool:
+    """Whether this process uses the GPU already, so that none of its forks can."""
+    return torch.cuda.is_initialized()
+
+
 def synchronize() -> None:
     """Wait for the GPU."""
     if torch.cuda.is_available():

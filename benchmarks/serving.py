@@ -160,7 +160,7 @@ def _turned(
         "source": [{"path": str(home / "log.jsonl"), "kind": "log_records"}],
         "store": {"path": str(home / "records.sqlite")},
         "artifacts": {"root": str(home / "artifacts")},
-        "mlflow_config": {"tracking_uri": f"sqlite:///{home}/mlflow.db"},
+        "mlflow_config": {"enabled": False},
         "data_split_config": {"split": "random", "eval_size": 100, "min_total_records": 100, "val_ratio": 0},
         "student_prompt": prompt,
         "lora_config": {"adapter_dropout": 0.0},
