@@ -15,7 +15,7 @@ from flywheel.config.loading import validate_config
 from flywheel.runtimes.kubernetes.job import PodJob
 from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 from flywheel.runtimes.kubernetes.operator import PodOperator
-from flywheel.runtimes.kubernetes.trigger import Patience, PodTrigger
+from flywheel.runtimes.kubernetes.trigger import Limits, PodTrigger
 
 # The Airflow connection of the cluster.
 CONNECTION = "test_cluster"
@@ -74,7 +74,7 @@ def drill_trigger(*arguments: Any, attempt: int = 1, **settings: Any) -> PodTrig
     pods = config.runtime.kubernetes
     manifest = _operator(job).describe(job, config)
     manifest["metadata"]["labels"]["try_number"] = str(attempt)
-    return PodTrigger(pods.connection, manifest, Patience.of(pods).__dict__, pods.keep_failed_pods)
+    return PodTrigger(pods.connection, manifest, Limits.of(pods).__dict__, pods.keep_failed_pods)
 
 
 def drill_job_trigger(*arguments: Any, **settings: Any) -> JobTrigger:

@@ -305,7 +305,7 @@ def test_execution_timeout_holds_while_deferred(namespace: str, drill_image: str
     from dataclasses import replace
 
     trigger = drill_trigger(namespace, drill_image, "sleep:60")
-    trigger.patience = replace(trigger.patience, deadline=time.time() + 5)
+    trigger.limits = replace(trigger.limits, deadline=time.time() + 5)
     began = time.monotonic()
     done = asyncio.run(accompany(trigger))
     assert "execution_timeout" in done.sentence

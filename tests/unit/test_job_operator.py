@@ -227,7 +227,7 @@ def test_a_job_for_a_pod_goes_to_a_trigger_that_looks_for_its_result(
         operator.execute(context)
     path, arguments = deferred.value.trigger.serialize()
     trigger = import_string(path)(**json.loads(json.dumps(arguments)))
-    assert trigger.patience.deadline == NOON.timestamp() + 3600
+    assert trigger.limits.deadline == NOON.timestamp() + 3600
     labels = trigger.manifest["metadata"]["labels"]
     assert (labels["task_id"], labels["map_index"], labels["try_number"]) == ("candidate.customize", "3", "2")
     assert not runtime.jobs

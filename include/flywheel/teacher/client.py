@@ -2,8 +2,7 @@
 
 A call goes to the endpoint with the most room; how much that is, each endpoint's `Limiter` finds out. A call
 is tried again after time-outs, broken connections, malformed answers and the statuses 408, 409, 425, 429 and
-5xx, with exponential backoff and full jitter: a random wait between nothing and a bound that doubles (AWS
-Architecture Blog, "Exponential Backoff And Jitter"). A server's Retry-After holds back all calls to it, not
+5xx, after waits that grow (`Patience`). A server's Retry-After holds back all calls to it, not
 only the one it came with. That an endpoint cannot be reached is no attempt of a call: calls wait for one that
 is back, and the run stops when none has answered for `outage_seconds`. A refusal that may be the endpoint's
 own (a wrong key, an unknown model) breaks an endpoint that has never answered, if it comes twice in a row or
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from typing import Self
 import httpcore
 
 from flywheel.common.errors import TeacherError
+from flywheel.common.patience import Patience, seconds_to_wait
 from flywheel.common.redaction import clean
 from flywheel.config.teacher import RateLimits
 from flywheel.teacher.answers import (
@@ -36,7 +36,6 @@ from flywheel.teacher.answers import (
     advice_for,
     error_message,
     read_reply,
-    seconds_to_wait,
 )
 from flywheel.teacher.connections import Connections, HttpAnswer, certificates
 from flywheel.teacher.decoding import EncodingError, decoded
@@ -62,7 +61,6 @@ DEGRADED_IN_A_ROW = 6
 # In the texts of OpenSSL's errors: a certificate that is not trusted, and a server that does not speak TLS.
 TLS_FAULTS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
 FIRST_BACKOFF_SECONDS = 0.5
-MAX_BACKOFF_SECONDS = 30.0
 MAX_RETRY_AFTER_SECONDS = 120.0
 # An endpoint that never answered is more likely a wrong address than one that is down.
 FIRST_ANSWER_SECONDS = 20.0
@@ -196,18 +194,18 @@ class TeacherClient:
         """
         if isinstance(self._endpoints, TeacherError):
             raise self._endpoints
-        attempt = tries = 0
+        attempt = 0
+        patience = Patience(math.inf, CallError, first=self._first_backoff)
         while True:
             route = await self._place()
             try:
                 return await self._attempt(route, body, again)
             except _TryAgainError as error:
-                tries += 1
                 attempt += error.is_attempt
                 log.debug("attempt %d of %d: %s", attempt, self._max_attempts, error)
                 if attempt >= self._max_attempts:
                     raise CallError(f"{error} ({attempt} attempts)") from None
-                wait = self._backoff(tries)
+                wait = patience.failed(error)
                 if error.retry_after is not None:
                     # The route is closed until then; the jitter spreads the calls that waited together.
                     wait = min(wait, 1.0)
@@ -221,10 +219,6 @@ class TeacherClient:
                 self._hand_out()
             self.retries += 1
             await asyncio.sleep(wait)
-
-    def _backoff(self, tries: int) -> float:
-        """Return the seconds until the next try."""
-        return random.uniform(0, min(MAX_BACKOFF_SECONDS, self._first_backoff * 2 ** (min(tries, 20) - 1)))
 
     async def _place(self) -> Route:
         """Wait for an endpoint that takes a call now, and note the call there."""

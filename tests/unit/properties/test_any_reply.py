@@ -7,6 +7,7 @@ import orjson
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
+from flywheel.common.patience import seconds_to_wait
 from flywheel.stores import Answer
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.teacher.answers import (
@@ -15,7 +16,6 @@ from flywheel.teacher.answers import (
     Reply,
     error_message,
     read_reply,
-    seconds_to_wait,
     tokens_of,
 )
 from tests.unit.properties.conversations import CALLS, PARTS, TEXTS

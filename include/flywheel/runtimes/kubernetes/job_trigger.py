@@ -33,11 +33,11 @@ class JobTrigger(PodTrigger):
         self,
         connection: str | None,
         manifest: Pod,
-        patience: dict[str, Any],
+        limits: dict[str, Any],
         keep_failed: bool = False,
         result: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(connection, manifest, patience, keep_failed)
+        super().__init__(connection, manifest, limits, keep_failed)
         self.result = result
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

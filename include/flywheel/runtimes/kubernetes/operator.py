@@ -24,7 +24,7 @@ from flywheel.runtimes.kubernetes.explain import Pod
 from flywheel.runtimes.kubernetes.job import PodJob
 from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
 from flywheel.runtimes.kubernetes.pods import pod_arguments
-from flywheel.runtimes.kubernetes.trigger import Patience
+from flywheel.runtimes.kubernetes.trigger import Limits
 
 # Of a pod as it is shown: what says nothing about it.
 _EMPTY: tuple[Any, ...] = (None, {}, [])
@@ -81,10 +81,10 @@ class PodOperator(JobOperator, KubernetesPodOperator):
         deadline = None
         if self.execution_timeout is not None:
             deadline = context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds()
-        patience = Patience.of(pods, deadline)
+        limits = Limits.of(pods, deadline)
         assert self._manifest is not None
         return JobTrigger(
-            self.kubernetes_conn_id, self._manifest, patience.__dict__, pods.keep_failed_pods, result
+            self.kubernetes_conn_id, self._manifest, limits.__dict__, pods.keep_failed_pods, result
         )
 
     def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> Any:

@@ -34,11 +34,11 @@ class KubernetesRuntime(Runtime):
     def run(self, job: Job, log: Callable[[str], None]) -> None:
         """Make a job's pod and accompany it from this process."""
         from flywheel.runtimes.kubernetes.job import PodJob
-        from flywheel.runtimes.kubernetes.trigger import Patience, PodTrigger
+        from flywheel.runtimes.kubernetes.trigger import Limits, PodTrigger
 
         pods = self.config.runtime.kubernetes
         manifest = self._described(PodJob.of(job))
-        trigger = PodTrigger(pods.connection, manifest, Patience.of(pods).__dict__, pods.keep_failed_pods)
+        trigger = PodTrigger(pods.connection, manifest, Limits.of(pods).__dict__, pods.keep_failed_pods)
         with _lines_to(log):
             asyncio.run(self._accompany(trigger, job.name))
 

@@ -20,6 +20,7 @@ import aiohttp
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio.client import ApiException
 
+from flywheel.common.patience import Patience
 from flywheel.common.redaction import install
 from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.runtimes.base import log_job_line
@@ -41,7 +42,7 @@ TERMINATING_SECONDS = 90.0  # a deleted pod that stays so much longer than its g
 
 
 @dataclass(frozen=True)
-class Patience:
+class Limits:
     """How long to wait for what, in seconds.
 
     Attributes:
@@ -59,7 +60,7 @@ class Patience:
     deadline: float | None = None
 
     @classmethod
-    def of(cls, pods: KubernetesConfig, deadline: float | None = None) -> Patience:
+    def of(cls, pods: KubernetesConfig, deadline: float | None = None) -> Limits:
         """Return what a config says."""
         place, start, answer = pods.wait_hours * 3600, pods.start_minutes * 60, pods.lost_minutes * 60
         return cls(place, start, answer, pods.log_seconds, deadline)
@@ -80,17 +81,17 @@ class PodTrigger(BaseTrigger):
     Args:
         connection: Airflow connection of the cluster; None: in-cluster, else KUBECONFIG.
         manifest: the pod, as JSON.
-        patience: the fields of `Patience`.
+        limits: the fields of `Limits`.
         keep_failed: leave the pod there when it failed.
     """
 
     def __init__(
-        self, connection: str | None, manifest: Pod, patience: dict[str, Any], keep_failed: bool = False
+        self, connection: str | None, manifest: Pod, limits: dict[str, Any], keep_failed: bool = False
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.connection = connection
         self.manifest = manifest
-        self.patience = Patience(**patience)
+        self.limits = Limits(**limits)
         self.keep_failed = keep_failed
         self.name: str = manifest["metadata"]["name"]
         self.namespace: str = manifest["metadata"]["namespace"]
@@ -106,7 +107,7 @@ class PodTrigger(BaseTrigger):
         arguments = {
             "connection": self.connection,
             "manifest": self.manifest,
-            "patience": asdict(self.patience),
+            "limits": asdict(self.limits),
             "keep_failed": self.keep_failed,
         }
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
@@ -203,8 +204,8 @@ class PodTrigger(BaseTrigger):
             sentence, may_fit = explain.refusal(error.status, message, self.namespace, self.name)
             if not may_fit:
                 raise _Over(sentence) from None
-            if time.time() - since > self.patience.place:
-                hours = self.patience.place / 3600
+            if time.time() - since > self.limits.place:
+                hours = self.limits.place / 3600
                 raise _Over(f"{sentence}; waited {hours:g} h, runtime.kubernetes.wait_hours") from None
             self._say(f"waiting: {sentence}")
             await asyncio.sleep(QUOTA_SECONDS * random.uniform(0.5, 1.5))
@@ -225,13 +226,13 @@ class PodTrigger(BaseTrigger):
         hopeless = explain.hopeless(pod, created)
         if hopeless:
             raise _Over(hopeless)
-        if placed is None and created > self.patience.place:
-            raise _Over(explain.unplaced(pod, self.patience.place / 3600))
-        if placed is not None and explain.age(placed) > self.patience.start:
+        if placed is None and created > self.limits.place:
+            raise _Over(explain.unplaced(pod, self.limits.place / 3600))
+        if placed is not None and explain.age(placed) > self.limits.start:
             warnings = await self._ask(cluster, lambda: cluster.warnings(self.name))
             why = reason if init_failure(pod) or not warnings else warnings[-1]
             raise _Over(
-                f"{self.name}: not started within {self.patience.start / 60:g} min of getting a node: {why}; "
+                f"{self.name}: not started within {self.limits.start / 60:g} min of getting a node: {why}; "
                 "mend that, or raise runtime.kubernetes.start_minutes"
             )
         if placed is not None and explain.age(placed) > 15:
@@ -240,7 +241,7 @@ class PodTrigger(BaseTrigger):
 
     async def _next(self, cluster: Namespace, pod: Pod) -> Pod | None:
         """Return the pod's state after a while, or as soon as it changed; None when it is gone."""
-        if await cluster.changed(self.name, min(self.patience.log, 5.0)):
+        if await cluster.changed(self.name, min(self.limits.log, 5.0)):
             seen = cluster.latest(self.name)
             if seen is not None and seen["metadata"]["uid"] == pod["metadata"]["uid"]:
                 self._asked_at = time.monotonic()
@@ -321,7 +322,7 @@ class PodTrigger(BaseTrigger):
         return ", ".join(f"{after - before:.1f} s {name}" for before, after, name in spans)
 
     def _check_deadline(self) -> None:
-        if self.patience.deadline is not None and time.time() >= self.patience.deadline:
+        if self.limits.deadline is not None and time.time() >= self.limits.deadline:
             raise _Over(f"{self.name}: not done within the task's execution_timeout; raise it")
 
     def _say(self, sentence: str) -> None:
@@ -353,7 +354,7 @@ class PodTrigger(BaseTrigger):
             ApiException: it answered that it cannot or will not.
             _Over: no answer in all the time there is.
         """
-        deadline, pause = time.monotonic() + self.patience.answer, 0.5
+        patience = Patience(self.limits.answer, self._lost, longest=15.0)
         while True:
             try:
                 return await request()
@@ -365,15 +366,15 @@ class PodTrigger(BaseTrigger):
                 fault = f"{error.status} {error.reason}"
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 fault = f"{type(error).__name__}: {error}"
-            if time.monotonic() > deadline:
-                raise _Over(
-                    f"{self.name}: the cluster did not answer for {self.patience.answer / 60:g} min "
-                    f"({fault}); the pod goes on if it can, and the next try looks for it",
-                    reachable=False,
-                )
             self._say(f"the cluster does not answer ({fault}); asking again")
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-            pause = min(pause * 2, 15.0)
+            await patience.pause(ConnectionError(fault))
+
+    def _lost(self, fault: Exception) -> _Over:
+        return _Over(
+            f"{self.name}: the cluster did not answer for {self.limits.answer / 60:g} min ({fault}); the pod "
+            "goes on if it can, and the next try looks for it",
+            reachable=False,
+        )
 
 
 def _message(error: ApiException) -> str:

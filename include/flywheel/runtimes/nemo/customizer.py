@@ -25,7 +25,7 @@ from flywheel.runtimes.nemo.holds import RENEW_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER, NemoJob, hyperparameters, slug, training_options
 from flywheel.runtimes.nemo.models import find_adapter
 from flywheel.runtimes.nemo.results import loss_curve
-from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
+from flywheel.runtimes.nemo.services import Pauses, Services, Unsure
 
 SERVICE = "Customizer"
 ACTIVE: tuple[JobStatus, ...] = ("created", "pending", "running", "cancelling")
@@ -67,7 +67,7 @@ class Customizer:
                 self._services.say(f"going on with customization job {known}")
                 return known
         config = await self._config()
-        patience = Patience(SERVICE, self._services.config.lost_minutes * 60, self._services.say)
+        patience = self._services.patience(SERVICE)
         deadline = time.monotonic() + self._services.config.wait_hours * 3600
         pauses = Pauses(self._services.config.poll_seconds)
         while True:
@@ -85,7 +85,7 @@ class Customizer:
                 else:
                     error = None
             if error is not None:  # it may have been made: look again before a second try
-                await patience.wait(error)
+                await patience.pause(error)
                 continue
             limit = self._services.config.parallel_jobs
             self._services.tell(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +33,14 @@ from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RUN_SECONDS, Holds
 from flywheel.runtimes.nemo.job import OWNER
-from flywheel.runtimes.nemo.services import Say, address, auth_headers, explain, is_transient, reason
+from flywheel.runtimes.nemo.services import (
+    Say,
+    address,
+    auth_headers,
+    explain,
+    is_transient,
+    patience_with,
+)
 from flywheel.stages.customize import read_records, short_prompt_for, watched_records
 from flywheel.stages.evaluate import read_eval_records
 
@@ -234,7 +240,7 @@ class Datastore:
 
     def _ask(self, service: str, call: Callable[[], Answer]) -> Answer:
         """Make a call, again and again while the service is down or busy."""
-        since, pause, told = time.monotonic(), 0.5, False
+        patience = patience_with(service, self._config, self._say)
         while True:
             try:
                 return call()
@@ -248,18 +254,7 @@ class Datastore:
                     error = caught.__cause__
                 if not _is_transient(error):
                     raise _explain(service, error) from None
-                said = reason(error) if isinstance(error, APIError) else str(error).strip()[:300]
-                if time.monotonic() - since > self._config.lost_minutes * 60:
-                    minutes = self._config.lost_minutes
-                    raise JobError(
-                        f"NeMo {service}: no good answer for {minutes:g} min "
-                        f"(runtime.nemo.lost_minutes): {said}"
-                    ) from None
-                if not told:
-                    self._say(f"WARNING NeMo {service}: {said}; trying again")
-                told = True
-                time.sleep(pause)
-                pause = min(2 * pause, 30.0)
+                patience.wait(error)
 
 
 def _lines(records: list[dict[str, Any]]) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.holds import RENEW_SECONDS
 from flywheel.runtimes.nemo.job import OWNER, NemoJob
 from flywheel.runtimes.nemo.nims import Nims
-from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
+from flywheel.runtimes.nemo.services import Pauses, Services, Unsure
 from flywheel.workloads.tool_calls import calls_text, read_calls, with_arguments
 
 SERVICE = "Evaluator"
@@ -134,7 +134,7 @@ class Evaluator:
         if known is not None and await self._retrieve(known) is not None:
             self._services.say(f"going on with evaluation job {known}")
             return known
-        patience = Patience(SERVICE, self._services.config.lost_minutes * 60, self._services.say)
+        patience = self._services.patience(SERVICE)
         while True:
             found = await self._find()
             if found is not None:
@@ -142,7 +142,7 @@ class Evaluator:
             try:
                 return await self._create(teacher, student)
             except Unsure as unsure:  # it may have been made: look again before a second try
-                await patience.wait(unsure)
+                await patience.pause(unsure)
 
     async def accuracy(self, job_id: str) -> float:
         """Wait for the job; return the share of answers that name the teacher's class.

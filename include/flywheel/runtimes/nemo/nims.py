@@ -22,7 +22,7 @@ from flywheel.common.errors import JobError
 from flywheel.runtimes.nemo.holds import Holds
 from flywheel.runtimes.nemo.job import OWNER, Claim
 from flywheel.runtimes.nemo.models import serving_deployments
-from flywheel.runtimes.nemo.services import Patience, Pauses, Services, Unsure
+from flywheel.runtimes.nemo.services import Pauses, Services, Unsure
 
 SERVICE = "Deployment Manager"
 _REGISTRY = "nvcr.io/nim"
@@ -112,7 +112,7 @@ class Nims:
 
     async def _deploy(self, to_serve: bool) -> None:
         config = self._services.config
-        patience = Patience(SERVICE, config.lost_minutes * 60, self._services.say)
+        patience = self._services.patience(SERVICE)
         deadline = time.monotonic() + config.wait_hours * 3600
         pauses = Pauses(config.poll_seconds)
         while True:
@@ -128,7 +128,7 @@ class Nims:
                     except Unsure as unsure:
                         error = unsure
             if error is not None:  # it may have been made: look again before a second try
-                await patience.wait(error)
+                await patience.pause(error)
                 continue
             self._services.tell(
                 f"waiting: {deployed} NIMs are deployed (runtime.nemo.parallel_nims: {config.parallel_nims})"

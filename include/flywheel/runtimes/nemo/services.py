@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import random
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from nemo_microservices import (
 )
 
 from flywheel.common.errors import ConfigError, JobError
+from flywheel.common.patience import Patience, seconds_to_wait
 from flywheel.common.redaction import register
 from flywheel.config.loading import resolve_path
 from flywheel.config.nemo import NemoConfig, NmpConfig
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Say = Callable[[str], None]
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 
 class Unsure(Exception):  # noqa: N818
@@ -81,13 +79,16 @@ class Services:
             RefusedJobError: it says that the call is wrong.
             JobError: it refuses us, or has not answered for `lost_minutes`.
         """
-        patience = Patience(service, self.config.lost_minutes * 60, self.say)
+        patience = self.patience(service)
         while True:
             try:
                 return await self.ask_once(service, call)
             except Unsure as unsure:
-                assert isinstance(unsure.__cause__, APIError)
-                await patience.wait(unsure.__cause__)
+                await patience.pause(unsure)
+
+    def patience(self, service: str) -> Patience:
+        """Return what waits between calls that fail, up to `lost_minutes` of them alone."""
+        return patience_with(service, self.config, self.say)
 
     async def ask_once(self, service: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Return the answer to a call that must not be made twice.
@@ -117,38 +118,6 @@ class Services:
         path = Path(resolve_path("state/nemo")) / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         return AsyncFileLock(path)
-
-
-class Patience:
-    """Waits longer after each failure in a row; gives up when there was nothing else for too long."""
-
-    def __init__(self, service: str, seconds: float, say: Say) -> None:
-        self._service = service
-        self._seconds = seconds
-        self._say = say
-        self._pause = _FIRST_PAUSE
-        self._since: float | None = None
-
-    async def wait(self, error: Exception) -> None:
-        """Wait after a failure.
-
-        Raises:
-            JobError: there have been failures alone for too long.
-        """
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-            self._say(f"WARNING NeMo {self._service}: {reason(error)}; trying again")
-        if now - self._since > self._seconds:
-            minutes = self._seconds / 60
-            raise JobError(
-                f"NeMo {self._service}: no good answer for {minutes:g} min (runtime.nemo.lost_minutes): "
-                f"{reason(error)}"
-            ) from None
-        asked = _retry_after(error)
-        pause = self._pause * random.uniform(0.7, 1.3)
-        await asyncio.sleep(max(asked, pause))
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
 class Pauses:
@@ -210,7 +179,7 @@ def reason(error: Exception) -> str:
         return f"{error.request.url}: cannot be reached{f' ({cause})' if cause else ''}"
     if isinstance(error, APIStatusError):
         return f"status {error.status_code}: {_detail(error)}"
-    return str(error) or type(error).__name__
+    return str(error).strip()[:1000] or type(error).__name__
 
 
 def explain(service: str, error: APIError) -> JobError:
@@ -235,10 +204,18 @@ def _detail(error: APIStatusError) -> str:
     return str(body or error.message)[:500]
 
 
+def patience_with(service: str, config: NemoConfig, say: Say) -> Patience:
+    """Return what waits between calls of a service that fail, up to `lost_minutes` of them alone."""
+    minutes = config.lost_minutes
+    end = f"NeMo {service}: no good answer for {minutes:g} min (runtime.nemo.lost_minutes)"
+    return Patience(
+        minutes * 60,
+        lambda error: JobError(f"{end}: {reason(error)}"),
+        asked=_retry_after,
+        say=lambda error: say(f"WARNING NeMo {service}: {reason(error)}; trying again"),
+    )
+
+
 def _retry_after(error: Exception) -> float:
-    if isinstance(error, APIStatusError):
-        try:
-            return min(float(error.response.headers.get("retry-after", "0")), 300.0)
-        except ValueError:
-            return 0.0
-    return 0.0
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    return min(seconds_to_wait(response and response.headers.get("retry-after")) or 0.0, 300.0)

@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
+from flywheel.common.patience import Patience
 from flywheel.stores.elasticsearch.bulk import Document
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster
 from flywheel.stores.elasticsearch.product import reason_of
 from flywheel.workloads.records import STRENGTH, LabelledBy
 
@@ -26,7 +27,7 @@ def put_again(cluster: Cluster, index: str, documents: Sequence[Document]) -> No
     Raises:
         StoreError: the server cannot be used, or refuses an update.
     """
-    patience = Patience(cluster, "write documents")
+    patience = cluster.patience("write documents")
     left = [document for document in documents if document.known is not None]
     while left:
         found = cluster.call(

@@ -24,7 +24,7 @@ from elastic_transport import ConnectionError as TransportConnectionError
 from elastic_transport import ConnectionTimeout
 from elasticsearch import ApiError
 
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster
 from flywheel.stores.elasticsearch.product import reason_of
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class BulkWriter:
     def _deliver(self, documents: list[Document], mark: str) -> Results:
         """Send a batch until each of its documents is written, there, or refused."""
         results = Results()
-        patience = Patience(self._cluster, "write documents")
+        patience = self._cluster.patience("write documents")
         answer_lost = False
         while documents:
             try:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import elastic_transport
@@ -23,6 +21,7 @@ from elasticsearch.serializer import OrjsonSerializer
 
 from flywheel.common.connections import Connection, find_connection, variable_of
 from flywheel.common.errors import StoreError
+from flywheel.common.patience import Patience
 from flywheel.config.store import ElasticsearchConfig
 from flywheel.stores.elasticsearch.product import is_other_server, reason_of, what_answers
 
@@ -92,16 +91,27 @@ class Cluster:
         Raises:
             StoreError: it refuses, or stays away.
         """
-        patience = Patience(self, doing)
+        patience = self.patience(doing)
         while True:
             try:
                 return function(*arguments, **named)
             except (ApiError, elastic_transport.TransportError) as error:
                 patience.wait(error)
 
-    def refuse(self, doing: str, error: Exception) -> NoReturn:
-        """Raise what a person understands."""
-        raise self.error(self._explain(doing, error)) from error
+    def patience(self, doing: str) -> Patience:
+        """Return what waits between attempts, up to `wait_seconds` without a success."""
+        return Patience(
+            self.wait_seconds,
+            lambda error: self.explained(doing, error),
+            may_pass=may_pass,
+            say=lambda error: log.warning("Elasticsearch: cannot %s yet (%s); waiting", doing, _short(error)),
+            first=FIRST_PAUSE,
+            longest=LONGEST_PAUSE,
+        )
+
+    def explained(self, doing: str, error: Exception) -> StoreError:
+        """Return an error that a person understands."""
+        return self.error(self._explain(doing, error))
 
     def error(self, problem: str) -> StoreError:
         """Return an error that names the cluster and the problem."""
@@ -140,35 +150,6 @@ class Cluster:
         if status == 403 or status == 429:
             return f"cannot {doing}: {reason}; see whether its disks are full, then run this again"
         return f"cannot {doing}: HTTP {status}, {reason}"
-
-
-class Patience:
-    """Waits between attempts, longer each time, up to the cluster's `wait_seconds` without a success."""
-
-    def __init__(self, cluster: Cluster, doing: str) -> None:
-        self._cluster = cluster
-        self._doing = doing
-        self._since = 0.0
-        self._pause = FIRST_PAUSE
-
-    def wait(self, error: Exception) -> None:
-        """Wait before the next attempt.
-
-        Raises:
-            StoreError: another attempt would not help, or there were enough.
-        """
-        now = time.monotonic()
-        self._since = self._since or now
-        if not may_pass(error) or now - self._since > self._cluster.wait_seconds:
-            self._cluster.refuse(self._doing, error)
-        if self._pause == FIRST_PAUSE:
-            log.warning("Elasticsearch: cannot %s yet (%s); waiting", self._doing, _short(error))
-        time.sleep(self._pause * random.uniform(0.5, 1.0))
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
-
-    def reset(self) -> None:
-        """Begin anew after a success."""
-        self._since, self._pause = 0.0, FIRST_PAUSE
 
 
 def connect(config: ElasticsearchConfig) -> Cluster:

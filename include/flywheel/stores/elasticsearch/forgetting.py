@@ -20,7 +20,7 @@ import orjson
 
 from flywheel.stores.base import Holdings, Owner
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster, Patience
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster
 from flywheel.stores.elasticsearch.indexes import ANSWERS, OWNERS, PROMPTS, RECORDS, SCHEMAS, Schema
 from flywheel.stores.elasticsearch.paging import pages
 from flywheel.stores.elasticsearch.product import reason_of
@@ -247,7 +247,7 @@ def _update(cluster: Cluster, index: str, changes: Iterable[tuple[str, dict[str,
 
 def _bulk(cluster: Cluster, index: str, lines: dict[str, list[bytes]]) -> None:
     """Do something with documents, each by its id; what a server has no room for now is asked for again."""
-    left, patience = dict(lines), Patience(cluster, "write documents")
+    left, patience = dict(lines), cluster.patience("write documents")
     while left:
         answer = cluster.call(
             "write documents",

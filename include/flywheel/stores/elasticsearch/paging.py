@@ -23,7 +23,7 @@ from typing import Any, Self
 from elastic_transport import TransportError
 from elasticsearch import ApiError
 
-from flywheel.stores.elasticsearch.client import Cluster, Patience
+from flywheel.stores.elasticsearch.client import Cluster
 
 Hit = dict[str, Any]
 Query = dict[str, Any]
@@ -96,7 +96,7 @@ class _PointInTime:
 
     def search(self, size: int, arguments: dict[str, Any]) -> Any:
         """Return the server's answer."""
-        patience = Patience(self._cluster, "read documents")
+        patience = self._cluster.patience("read documents")
         while True:
             with self._lock:
                 if not self._id:
