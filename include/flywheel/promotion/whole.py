@@ -62,8 +62,15 @@ def load_champion(root: ArtifactRoot, workload_id: str, client_id: str) -> Loade
         ArtifactError: it is damaged, or an older flywheel promoted it; the message says what to do.
     """
     champion = read_champion(root, workload_id, client_id)
-    if champion is None:
-        return None
+    return load_whole(root, champion) if champion else None
+
+
+def load_whole(root: ArtifactRoot, champion: Champion) -> LoadedChampion:
+    """Return a champion that is or was in force with all that it is asked with.
+
+    Raises:
+        ArtifactError: it is damaged, or an older flywheel promoted it; the message says what to do.
+    """
     if champion.whole is None:
         raise ArtifactError(
             f"{champion.name} of run {champion.run_id} was promoted by an older flywheel, without its prompt "

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from flywheel.jobs.families import family_of
+from flywheel.serving.classified import Classified
 from flywheel.serving.student import Answer, Form, Question, RefusedError, Source, left_out
+from flywheel.students.answering import PLAIN_BATCH
 from flywheel.students.calibration import calibrated
 from flywheel.students.classifiers import ask, text_of
+from flywheel.workloads.markers import in_conversation
 
 
 class ServedClassifier:
@@ -47,6 +50,24 @@ class ServedClassifier:
         for place, answer in zip(asked, self._classified(list(asked.values())), strict=True):
             found[place] = answer
         return [one for one in found if one is not None]
+
+    def classify(self, texts: Sequence[str], batch_size: int | None = None) -> Classified:
+        """Return the classes of texts, each asked as this student was trained.
+
+        Args:
+            batch_size: texts of one pass; None: `PLAIN_BATCH`.
+        """
+        workload = self.source.workload
+        found = Classified.nothing(len(texts), len(workload.classes))
+        asked = [
+            text_of(self._form.of(in_conversation([{"role": "user", "content": text}]))) for text in texts
+        ]
+        size = batch_size or PLAIN_BATCH
+        for start in range(0, len(asked), size):
+            batch = asked[start : start + size]
+            chosen = ask(self._classifier, workload.classes, batch)
+            found.take(range(start, start + len(batch)), chosen, self.source.temperature)
+        return found
 
     def _classified(self, texts: Sequence[str]) -> list[Answer]:
         if not texts:

@@ -10,20 +10,17 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, FlywheelError
-from flywheel.config import Config, Student
-from flywheel.evaluation.cascade import Cascade, cascade_of
+from flywheel.config import Config
 from flywheel.jobs.families import family_of
-from flywheel.jobs.result import Calibration, CustomizeResult, EvaluateResult
+from flywheel.jobs.result import CustomizeResult
 from flywheel.jobs.spec import RESULT
-from flywheel.jobs.weights import known_revision
 from flywheel.promotion.champion import VIEW, Champion, read_champion
-from flywheel.promotion.whole import load_champion
 from flywheel.runs.run import Run
 from flywheel.serving.batches import Batches
+from flywheel.serving.sources import Sources
 from flywheel.serving.student import Answer, NotYetError, Question, Source
 from flywheel.serving.vllm import VllmStudent
 from flywheel.workloads.workload import Workload
@@ -74,6 +71,7 @@ class Models:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._root = ArtifactRoot(config.artifacts.root)
+        self._sources = Sources(self._root, config.nims, config.serving.cascade)
         self._workload = Workload.load(config.workload)
         self._champions: dict[str, Served] = {}
         self._reasons: dict[str, str] = {}
@@ -168,7 +166,7 @@ class Models:
                 continue
             async with self._loading:
                 try:
-                    source = await asyncio.to_thread(self._champion, champion)
+                    source = await asyncio.to_thread(self._sources.in_force, champion)
                     self._champions[name] = await self._load(source)
                     if served is not None:
                         self._let_go(served)
@@ -243,29 +241,6 @@ class Models:
         own = champion.client_id == self._config.client_id
         return champion.workload_id if own else f"{champion.workload_id}:{champion.client_id}"
 
-    def _champion(self, champion: Champion) -> Source:
-        loaded = load_champion(self._root, champion.workload_id, champion.client_id)
-        if loaded is None or loaded.champion.adapter != champion.adapter:
-            raise ArtifactError(f"{champion.name}: another decision came meanwhile")
-        champion, whole = loaded.champion, loaded.whole
-        here = known_revision(champion.weights)
-        if here and whole.base_revision and here != whole.base_revision:
-            raise ArtifactError(
-                f"{champion.weights}: not the base weights that {champion.name} was trained on: they are "
-                f"{here[:16]}, it has {whole.base_revision[:16]}; put those back, or promote a candidate anew"
-            )
-        return Source(
-            name=champion.name,
-            student=self._student(champion),
-            adapter=champion.adapter,
-            folder=loaded.adapter,
-            workload=loaded.workload,
-            asked_text=whole.student_prompt == "text",
-            temperature=self._temperature(champion.evaluation),
-            classifies=_classifies(champion.metric, loaded.workload),
-            cascade=self._cascade(champion),
-        )
-
     def _candidate(self, name: str) -> Source:
         """Return what `STUDENT@SIZE` or `MODEL@ADAPTER` is made of.
 
@@ -277,20 +252,7 @@ class Models:
         for champion in self._champions_there().values():
             run = Run(self._root, champion.run_id)
             if is_size and self._root.exists(f"{run.path}/jobs/{model}@{rest}/evaluate.json"):
-                made = run.load(f"jobs/{model}@{rest}/customize", CustomizeResult)
-                evaluation = run.load(f"jobs/{model}@{rest}/evaluate", EvaluateResult).key
-                plan = run.plan
-                student = plan.config.student(model)
-                return Source(
-                    name=f"{model} @ {rest}",
-                    student=student,
-                    adapter=made.adapter,
-                    folder=self._root.fetch("adapters", made.adapter),
-                    workload=plan.workload,
-                    asked_text=made.short_prompt is not None,
-                    temperature=self._temperature(evaluation),
-                    classifies=_classifies(champion.metric, plan.workload),
-                )
+                return self._sources.candidate(run, model, rest, champion.metric)
         known = next((one for one in self._config.nims if one.model_name == model), None)
         if known is None or not (rest.isascii() and rest.isalnum()) or not self._root.find("adapters", rest):
             raise UnknownModelError(name)
@@ -310,40 +272,6 @@ class Models:
             and self._config.evaluation_config.workload_type in ("auto", "classification"),
         )
 
-    def _student(self, champion: Champion) -> Student:
-        """Return a champion's student; of one that the config no longer has, with the default context."""
-        known = next((one for one in self._config.nims if one.model_name == champion.model_name), None)
-        if known is None or known.family != champion.family:
-            return champion.as_student
-        changes: dict[str, Any] = {"name": champion.student, "weights": champion.weights}
-        return known.model_copy(update=changes)
-
-    def _temperature(self, evaluation: str | None) -> float | None:
-        """Return the temperature that an evaluation found; None where it is gone or found none."""
-        found = self._calibration(evaluation)
-        return found.temperature if found else None
-
-    def _calibration(self, evaluation: str | None) -> Calibration | None:
-        folder = self._root.lookup("evaluations", evaluation) if evaluation else None
-        if folder is None:
-            return None
-        return EvaluateResult.model_validate_json((folder / RESULT).read_bytes()).calibration
-
-    def _cascade(self, champion: Champion) -> Cascade | None:
-        """Return a champion's threshold: as fixed at its promotion, else on the slice of its evaluation."""
-        asked = self._config.serving.cascade
-        if asked is None:
-            return None
-        found = champion.cascade
-        if found is None or found.target != asked.agreement:
-            found = cascade_of(self._calibration(champion.evaluation), asked.agreement)
-        log.info("%s: cascade: %s", champion.name, found.reason)
-        return found
-
 
 def _whose(champion: Champion) -> str:
     return f"{champion.workload_id}/{champion.client_id}"
-
-
-def _classifies(metric: str, workload: Workload) -> bool:
-    return bool(workload.classes) and metric in ("f1_weighted", "f1_macro", "accuracy")

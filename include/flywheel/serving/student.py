@@ -15,6 +15,7 @@ from flywheel.config.student import Student
 from flywheel.evaluation.cascade import Cascade
 from flywheel.jobs.result import CustomizeResult
 from flywheel.jobs.spec import RESULT
+from flywheel.serving.classified import Classified
 from flywheel.workloads.markers import in_conversation, in_tools
 from flywheel.workloads.short_prompts import ShortPrompt
 from flywheel.workloads.workload import Workload
@@ -22,6 +23,8 @@ from flywheel.workloads.workload import Workload
 Messages = list[dict[str, Any]]
 # No language has so many; to cut a text of a megabyte into tokens would hold up who asks beside it.
 _CHARACTERS_A_TOKEN = 32
+# Room for the answer's tokens, of a class.
+_ANSWER_TOKENS = 16
 # Texts that no prompt's own part shares a beginning with: what their prompts share is the form's.
 _PROBES = ("0", "Z")
 
@@ -200,6 +203,40 @@ class ServedStudent:
             found[place] = answer
         return [one for one in found if one is not None]
 
+    def classify(self, texts: Sequence[str], batch_size: int | None = None) -> Classified:
+        """Return the classes of texts, each asked as this student was trained; one without a class says why.
+
+        Args:
+            batch_size: texts of one pass, of similar length; None: as many as fit and are worth it.
+
+        Raises:
+            StudentError: this student writes free texts.
+        """
+        if self._chooser is None:
+            raise StudentError(f"{self.source.name} writes free texts, and so knows no classes")
+        found = Classified.nothing(len(texts), len(self.source.workload.classes))
+        asked: dict[int, Messages] = {}
+        for place, text in enumerate(texts):
+            if len(text) > self._longest * _CHARACTERS_A_TOKEN:
+                found.refused[place] = f"{len(text):,} characters, far more than {self._longest} tokens"
+            else:
+                asked[place] = self._form.of(in_conversation([{"role": "user", "content": text}]))
+        if not asked:
+            return found
+        prompts, dropped = self._chat.prompts(list(asked.values()))
+        room = self._longest - _ANSWER_TOKENS
+        fitting: dict[int, Any] = {}
+        for at, (place, prompt) in enumerate(zip(asked, prompts, strict=True)):
+            if prompt is None:
+                found.refused[place] = f"the chat template refuses it: {dropped.places.get(at, dropped)}"
+            elif len(prompt) > room:
+                found.refused[place] = f"{len(prompt):,} tokens, and the context leaves room for {room:,}"
+            else:
+                fitting[place] = prompt
+        chosen = self._chooser.choose_all(list(fitting.values()), batch_size)
+        found.take(list(fitting), chosen, self.source.temperature)
+        return found
+
     def _prompt(self, question: Question) -> Any:
         length = sum(len(str(message.get("content") or "")) for message in question.messages)
         if length > self._longest * _CHARACTERS_A_TOKEN:
@@ -214,7 +251,7 @@ class ServedStudent:
             raise RefusedError(str(error)) from None
         if prompt is None:
             raise RefusedError(str(dropped))
-        room = self._longest - (16 if self._chooser is not None else 1)
+        room = self._longest - (_ANSWER_TOKENS if self._chooser is not None else 1)
         if len(prompt) > room:
             raise RefusedError(
                 f"messages: {len(prompt)} tokens, and this model's context leaves room for {room}"

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flywheel.students.answering import PLAIN_BATCH
 from flywheel.students.choosing import Choice, ask_batch
 from flywheel.students.decoder import answering_decoder
-from flywheel.students.gpu.backend import gpu_states
+from flywheel.students.gpu.backend import fitting, gpu_states
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.prefix import RowStates
 from flywheel.students.rows import Row, Tokens
@@ -39,6 +40,21 @@ class Chooser:
         prefix = self.prefix if fits else self.prefix[:0]
         batch = [prompts[index] for index in order]
         found = dict(zip(order, ask_batch(self._states, self._head, self.trie, prefix, batch), strict=True))
+        return [found[index] for index in range(len(prompts))]
+
+    def choose_all(self, prompts: Sequence[Tokens], batch_size: int | None = None) -> list[Choice]:
+        """Return the answers to any number of prompts, each [p], in their order.
+
+        Args:
+            batch_size: prompts of one pass, of similar length; None: on a GPU as many as fit and are worth
+                it, else `PLAIN_BATCH`.
+        """
+        size = batch_size or fitting(self._states, prompts, beside=len(self.trie.tokens)) or PLAIN_BATCH
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        found: dict[int, Choice] = {}
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            found.update(zip(batch, self.choose([prompts[index] for index in batch]), strict=True))
         return [found[index] for index in range(len(prompts))]
 
 

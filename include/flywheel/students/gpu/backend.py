@@ -212,6 +212,17 @@ def gpu_states(model: Any, *, force: bool = False) -> tuple[Callable[[Row], Tens
     return None if states is None else (states, states.weights.head)
 
 
+def fitting(states: Callable[[Row], Tensor], prompts: Sequence[Tokens], *, beside: int) -> int | None:
+    """Return how many prompts are answered at once by what `gpu_states` gave; None: nothing says so.
+
+    Args:
+        beside: tokens of the answers that are tried after each prompt.
+    """
+    if not isinstance(states, Prefilled):
+        return None
+    return _fitting(states.weights, prompts, beside=beside)
+
+
 def _states(model: Any, *, force: bool) -> Prefilled | None:
     reason = reason_against(model)
     if reason is not None and not force:
