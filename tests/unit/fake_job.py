@@ -15,6 +15,15 @@ def start_environment() -> list[str]:
     return Path("/proc/self/environ").read_bytes().decode().split("\0")
 
 
+ready = False
+
+
+def make_ready() -> None:
+    """Be what a server is to call ahead."""
+    global ready
+    ready = True
+
+
 def main(arguments: list[str]) -> int:
     hold_lifeline()
     _, spec = arguments
@@ -50,6 +59,8 @@ def main(arguments: list[str]) -> int:
         Path(value).write_text(str(os.getpid()))
         print("working", flush=True)
         time.sleep(300)
+    elif what == "ready":
+        print(ready)
     elif what == "state":
         import random
 

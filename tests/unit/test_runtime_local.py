@@ -289,6 +289,13 @@ def test_jobs_share_one_server() -> None:
     assert server_pid() == pid
 
 
+def test_what_the_server_did_ahead_is_done_for_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("ready:") == ["False"]
+    stop_servers(jobs_folder())
+    monkeypatch.setattr(fork_client, "PRELOAD", (f"{MODULE}:make_ready",))
+    assert run("ready:") == ["True"]
+
+
 def test_another_environment_has_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
     run("say:a")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -9,11 +9,12 @@ import pytest
 import torch
 from tiny_students import save_student
 
+import flywheel
 from flywheel.common.errors import StudentError
 from flywheel.config import Student
 from flywheel.jobs import weights
 from flywheel.jobs.weights import hub_name, weights_hash
-from flywheel.students.loading import load_student, prepare_process
+from flywheel.students.loading import load_student, make_ready, prepare_process
 
 
 def make_folder(folder: Path, content: bytes = b"weights") -> Path:
@@ -116,3 +117,17 @@ def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(StudentError, match="FLYWHEEL_THREADS"):
             prepare_process()
     assert os.environ["FLYWHEEL_THREADS"] == "two"
+
+
+def test_what_was_made_ready_is_not_made_again_by_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import conversion_mapping
+
+    make_ready()
+
+    def never() -> None:
+        raise AssertionError("the names of weights were compiled anew")
+
+    monkeypatch.setattr(conversion_mapping, "_build_checkpoint_conversion_mapping", never)
+    weights = str(Path(flywheel.__file__).parent / "demo/students/small")
+    student = Student(model_name="flywheel/demo-small", weights=weights, context_length=2048)
+    assert load_student(student, torch.device("cpu")).model is not None

@@ -61,6 +61,17 @@ class LoadedStudent:
 _kept: dict[tuple[str, str, str], LoadedStudent] = {}
 
 
+def make_ready() -> None:
+    """Do ahead what transformers does when a process loads its first model, for the forks of this process.
+
+    It compiles some 900 regular expressions on the names of weights: as long as loading a small student.
+    """
+    import peft.utils.transformers_weight_conversion  # noqa: F401  peft's own at the first adapter
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
+
+
 def prepare_process() -> torch.device:
     """Set the number of CPU threads (FLYWHEEL_THREADS) and return the device of this job.
 

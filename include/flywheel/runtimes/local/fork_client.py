@@ -24,7 +24,7 @@ from flywheel.runtimes.local.forked import send_request
 
 START_SECONDS = 20.0
 
-# What jobs import. The stages bring in the rest of flywheel's own modules.
+# What jobs import, and after a colon what is called then. The stages bring in the rest of flywheel's modules.
 PRELOAD = (
     "torch",
     "transformers",
@@ -35,6 +35,7 @@ PRELOAD = (
     "flywheel.jobs.spec",
     "flywheel.stages.customize",
     "flywheel.stages.evaluate",
+    "flywheel.students.loading:make_ready",
 )
 
 # Variables that libraries read once, when they are imported: a server with others cannot stand in.

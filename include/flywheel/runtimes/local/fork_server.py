@@ -250,10 +250,17 @@ def _has_cuda_context() -> bool:
 
 
 def preload(modules: list[str]) -> None:
-    """Import what jobs need; a module that is missing will be missed by the job, which then says so."""
+    """Import what jobs need; a module that is missing will be missed by the job, which then says so.
+
+    Args:
+        modules: names, with `:function` where one of the module is to be called besides.
+    """
     for name in modules:
+        module, _, function = name.partition(":")
         try:
-            importlib.import_module(name)
+            imported = importlib.import_module(module)
+            if function:
+                getattr(imported, function)()
         except ImportError as error:
             sys.stderr.write(f"not preloaded: {name}: {error}\n")
     gc.collect()
