@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from flywheel.common.errors import FlywheelError
+from flywheel.config import load_config
 from flywheel.config.yaml_text import BadYamlError, read_yaml
+from flywheel.workloads.workload import Workload
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,15 @@ def test_anchors_that_people_use_are_read(tmp_path: Path) -> None:
     data, node = read_yaml(path)
     assert data["nims"] == [{"gpus": 1, "tag": "x", "name": "a"}, {"gpus": 1, "tag": "x", "name": "b"}]
     assert node is not None
+
+
+@pytest.mark.parametrize("read", [load_config, Workload.load])
+def test_a_wrong_key_is_told_in_one_form_in_config_and_workload_files(read, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("workload_id: news\nnims:\nnims:\n")
+    with pytest.raises(FlywheelError, match=rf"^{path}, line 3: key 'nims' is there already in line 2$"):
+        read(path)
+    path.write_text("systm: x\nnimz: []\n")
+    nearest = r"line \d: (systm|nimz): no such key; the nearest valid key is '(system|nims)'$"
+    with pytest.raises(FlywheelError, match=rf"(?m)^{path}, {nearest}"):
+        read(path)

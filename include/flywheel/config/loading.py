@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -18,14 +16,12 @@ from flywheel.config.experiments import experiment_path, laid_over
 from flywheel.config.logs import LoggingConfig, LogLevel
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
 from flywheel.config.secrets import secrets_in
-from flywheel.config.yaml_text import BadYamlError, read_yaml
+from flywheel.config.yaml_text import Lines, Location, missing, no_such_key, place, read_with_lines, shorten
 
 log = logging.getLogger(__name__)
 
 # Wrong keys that are named; a file with more is another file.
 _MOST_PROBLEMS = 50
-
-Location = tuple[str | int, ...]
 
 # Files whose keys without effect were named by this process.
 _told: set[tuple[str, ...]] = set()
@@ -65,9 +61,9 @@ def load_config(path: str | os.PathLike[str] | None = None, experiment: str = ""
             wrong keys are named, one a line, with their line in their file. There is no such experiment.
     """
     path = Path(path) if path is not None else default_config_path()
-    data, lines = _read_yaml(path)
+    data, lines = _read(path)
     if experiment:
-        more, more_lines = _read_yaml(experiment_path(project_home(), experiment))
+        more, more_lines = _read(experiment_path(project_home(), experiment))
         data, lines = laid_over(data, more), {**lines, **more_lines}
     config = validate_config(data, str(path), lines)
     unused = _ignored_keys_in(data)
@@ -80,13 +76,13 @@ def load_config(path: str | os.PathLike[str] | None = None, experiment: str = ""
 def log_level_in_force() -> LogLevel:
     """Return `logging_config.level` of the file in force; INFO where it is wrong, as its reader will say."""
     try:
-        data, _ = read_yaml(default_config_path())
+        data, _ = _read(default_config_path())
         return LoggingConfig.model_validate(data["logging_config"]).level
-    except (OSError, BadYamlError, ValidationError, LookupError, TypeError):
+    except (ConfigError, ValidationError, LookupError):
         return "INFO"
 
 
-def validate_config(data: Any, origin: str, lines: dict[Location, str] | None = None) -> Config:
+def validate_config(data: Any, origin: str, lines: Lines | None = None) -> Config:
     """Return the typed configuration of decoded data.
 
     Args:
@@ -98,7 +94,7 @@ def validate_config(data: Any, origin: str, lines: dict[Location, str] | None = 
     """
     secrets = secrets_in(data)
     if secrets:
-        raise ConfigError("\n".join(f"{_where(origin, lines or {}, key)}: {way}" for key, way in secrets))
+        raise ConfigError("\n".join(f"{place(lines or {}, key, origin)}: {way}" for key, way in secrets))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -109,69 +105,27 @@ def validate_config(data: Any, origin: str, lines: dict[Location, str] | None = 
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
 
 
-def _read_yaml(path: Path) -> tuple[Any, dict[Location, str]]:
-    """Return the file's data, and file and line of each key and item, by its location."""
-    try:
-        data, node = read_yaml(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; set {CONFIG_VARIABLE} or create it") from None
-    except BadYamlError as error:
-        raise ConfigError(str(error)) from None
-    lines: dict[Location, str] = {(): f"{path}, line 1"}
-    if node is not None:
-        _collect_lines(path, node, (), lines)
+def _read(path: Path) -> tuple[dict[str, Any], Lines]:
+    data, lines = read_with_lines(path, ConfigError, f"set {CONFIG_VARIABLE} or create it")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}, line 1: expected a mapping of sections such as nims, source and teacher")
     return data, lines
 
 
-def _collect_lines(path: Path, node: yaml.Node, location: Location, lines: dict[Location, str]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            if name in seen:
-                raise ConfigError(f"{path}, line {line}: key {name!r} is there already in line {seen[name]}")
-            seen[name] = line
-            lines[(*location, name)] = f"{path}, line {line}"
-            _collect_lines(path, value, (*location, name), lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*location, index)] = f"{path}, line {value.start_mark.line + 1}"
-            _collect_lines(path, value, (*location, index), lines)
-
-
-def _explain(origin: str, lines: dict[Location, str], detail: ErrorDetails) -> str:
+def _explain(origin: str, lines: Lines, detail: ErrorDetails) -> str:
     location = detail["loc"]
-    where = _where(origin, lines, location)
+    where = place(lines, location, origin)
     if detail["type"] == "extra_forbidden":
-        names = _keys_of(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
-        hint = f"the nearest valid key is {near[0]!r}" if near else f"valid keys are {', '.join(names)}"
-        return f"{where}: no such key; {hint}"
+        return no_such_key(where, location[-1], _keys_of(location[:-1]))
     if detail["type"] == "missing":
-        return f"{where}: missing, and required"
+        return missing(where)
     message = re.sub(r"^Value error, ", "expected ", detail["msg"])
     message = re.sub(r"^Input should be", "expected", message)
     if not location:  # about several keys, which the message names
         return f"{origin}: {message}"
     if "headers" in location:  # what is wrong there may be a key
         return f"{where}: {message}"
-    return f"{where}: {message}; got {_shorten(detail.get('input'))}"
-
-
-def _where(origin: str, lines: dict[Location, str], location: Location) -> str:
-    """Return file, line and key, for the beginning of a message."""
-    known = location
-    while known and known not in lines:  # a missing key has no line of its own: its section has
-        known = known[:-1]
-    key = ".".join(str(part) for part in location)
-    return f"{lines[known]}: {key}" if lines else f"{origin}: {key}"
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return f"{where}: {message}; got {shorten(detail.get('input'))}"
 
 
 def _keys_of(location: Location) -> list[str]:

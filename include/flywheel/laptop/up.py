@@ -20,6 +20,7 @@ import orjson
 from pydantic import ValidationError
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.connections import variable_of
 from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, load_config
 from flywheel.config.loading import resolve_path
@@ -197,7 +198,7 @@ class _Wheel:
         Both are empty where the config, or the environment, names a teacher of its own.
         """
         write_missing(source.path for source in self.config.source)
-        variable = f"AIRFLOW_CONN_{self.config.teacher.connection.upper()}"
+        variable = variable_of(self.config.teacher.connection)
         given = (self.config.teacher.base_url, os.environ.get(variable), os.environ.get(URL_VARIABLE))
         if self.config.teacher.model != STAND_IN or any(given):
             return [], {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flywheel.common.connections import Connection, find_connection
+from flywheel.common.connections import Connection, find_connection, variable_of
 from flywheel.common.errors import ConfigError
 
 _REFERENCE = {"connection", "field"}
@@ -32,7 +32,7 @@ def _looked_up(connection_id: str, field: str) -> Any:
     if found is None:
         raise ConfigError(
             f"a notifier's argument: there is no Airflow connection {connection_id!r}; add it, or set "
-            f"AIRFLOW_CONN_{connection_id.upper()}"
+            f"{variable_of(connection_id)}"
         )
     value = _field_of(found, field)
     if not value:

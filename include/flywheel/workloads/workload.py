@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
 from flywheel.common.errors import WorkloadError
 from flywheel.config import resolve_path
-from flywheel.config.yaml_text import BadYamlError, read_yaml
+from flywheel.config.yaml_text import Location, missing, no_such_key, place, read_with_lines, shorten
 from flywheel.workloads.labels import answer_form, normalize, parse_label
 
 PLACEHOLDER = "{text}"
@@ -136,14 +135,7 @@ class _Reader:
     """Reads one workload file and knows the line of each of its values."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.data, self.root = read_yaml(path)
-        except FileNotFoundError:
-            raise WorkloadError(f"{path}: no such file; check the key `workload` of the config") from None
-        except BadYamlError as error:
-            raise WorkloadError(str(error)) from None
-        self._check_repeats(self.root)
+        self.data, self.lines = read_with_lines(path, WorkloadError, "check the key `workload` of the config")
 
     def workload(self) -> Workload:
         """Return the validated workload."""
@@ -242,7 +234,7 @@ class _Reader:
             self._check_keys(at, entry, ["class", "text"], {"class", "text"})
             yield self._text((*at, "text")), self._class((*at, "class"), entry["class"], classes)
 
-    def _class(self, at: tuple[str | int, ...], name: Any, classes: tuple[str, ...]) -> str:
+    def _class(self, at: Location, name: Any, classes: tuple[str, ...]) -> str:
         if name in classes:
             return str(name)
         near = difflib.get_close_matches(str(name), classes, n=1, cutoff=0.4)
@@ -250,35 +242,16 @@ class _Reader:
         self._fail(at, f"one of the classes{hint}: {', '.join(classes)}", name)
         raise AssertionError  # not reached
 
-    def _check_keys(self, at: tuple[str | int, ...], entry: Any, keys: list[str], required: set[str]) -> None:
+    def _check_keys(self, at: Location, entry: Any, keys: list[str], required: set[str]) -> None:
         if not isinstance(entry, dict):
             self._fail(at, f"a mapping with the keys {', '.join(keys)}", entry)
         for key in entry:
             if key not in keys:
-                near = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.5)
-                hint = (
-                    f"the nearest valid key is {near[0]!r}" if near else f"valid keys are {', '.join(keys)}"
-                )
-                raise WorkloadError(f"{self.where((*at, key))}: no such key; {hint}")
+                raise WorkloadError(no_such_key(self.where((*at, key)), key, keys))
         for key in sorted(required - set(entry)):
-            raise WorkloadError(f"{self.where((*at, key))}: missing, and required")
+            raise WorkloadError(missing(self.where((*at, key))))
 
-    def _check_repeats(self, node: yaml.Node | None) -> None:
-        """Refuse a key that is there twice, of which YAML would silently take the last."""
-        if isinstance(node, yaml.MappingNode):
-            seen: dict[str, int] = {}
-            for key, value in node.value:
-                name, line = str(key.value), key.start_mark.line + 1
-                if name in seen:
-                    where = f"{self.path}, line {line}"
-                    raise WorkloadError(f"{where}: key {name!r} is there already in line {seen[name]}")
-                seen[name] = line
-                self._check_repeats(value)
-        elif isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._check_repeats(item)
-
-    def _text(self, at: tuple[str | int, ...]) -> str:
+    def _text(self, at: Location) -> str:
         value = self.data
         for part in at:
             value = value[part]
@@ -286,25 +259,9 @@ class _Reader:
             self._fail(at, "a text that is not empty (in quotes if it looks like something else)", value)
         return str(value)
 
-    def _fail(self, at: tuple[str | int, ...], expected: str, got: object) -> None:
-        shown = repr(got)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise WorkloadError(f"{self.where(at)}: expected {expected}; got {shown}")
+    def _fail(self, at: Location, expected: str, got: object) -> None:
+        raise WorkloadError(f"{self.where(at)}: expected {expected}; got {shorten(got)}")
 
-    def where(self, at: tuple[str | int, ...]) -> str:
+    def where(self, at: Location) -> str:
         """Return file, line and dotted key of a location; the line of its nearest part that exists."""
-        line = 1
-        node = self.root
-        for part in at:
-            step: tuple[int, yaml.Node] | None = None
-            if isinstance(node, yaml.MappingNode):
-                for key, value in node.value:
-                    if key.value == str(part):
-                        step = key.start_mark.line, value
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                step = node.value[part].start_mark.line, node.value[part]
-            if step is None:
-                break
-            line, node = step[0] + 1, step[1]
-        key = ".".join(str(part) for part in at)
-        return f"{self.path}, line {line}: {key}" if key else f"{self.path}, line {line}"
+        return place(self.lines, at)
