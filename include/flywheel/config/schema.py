@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field, field_validator, model_validator
 
+from flywheel.config.annotation import AnnotationConfig
 from flywheel.config.api import ApiConfig
 from flywheel.config.clock import ClockSection
 from flywheel.config.endpoint import VARIABLE
@@ -218,6 +219,7 @@ class Config(Section):
     mlflow_config: MlflowConfig = MlflowConfig()
     logging_config: LoggingConfig = LoggingConfig()
     serving: ServingConfig = ServingConfig()
+    annotation: AnnotationConfig = AnnotationConfig()
     api: ApiConfig = ApiConfig()
     nmp_config: NmpConfig = NmpConfig()
     llm_judge_config: JudgeConfig | None = None

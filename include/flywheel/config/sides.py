@@ -87,6 +87,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "schedule": "cron time_zone asset",
         "retention": "cron time_zone keep_runs runs_days copies_days quarantine_days unreferenced_days "
         "scratch_days mlflow_days production_days",
+        "annotation": "cron time_zone mode lag out text shard_days days",
         "notifications.on_failure": "notifier arguments",
         "notifications.on_promotion": "notifier arguments",
         "notifications.on_worse_champion": "notifier arguments",

@@ -152,6 +152,16 @@ class Timeline:
         last = [name for name in names if (_at(name), _kind(name)) == (_at(names[-1]), _kind(names[-1]))]
         return max(map(self.read, last), key=_written)
 
+    def counting(self) -> list[Entry]:
+        """Return the entries that count, one of each time, oldest first; see `entry_before`."""
+        names = self.names()
+        last = {_at(name): _kind(name) for name in names}
+        of_a_time: dict[int, list[Entry]] = {}
+        for name in names:
+            if last[_at(name)] == _kind(name):
+                of_a_time.setdefault(_at(name), []).append(self.read(name))
+        return [max(entries, key=_written) for entries in of_a_time.values()]
+
     def champion_at(self, at: int) -> Champion | None:
         """Return the champion at a time, by what was decided before it; None: the teacher."""
         entry = self.entry_before(at)

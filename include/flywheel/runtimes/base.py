@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from flywheel.runs.run import Run
     from flywheel.runtimes.job_operator import JobOperator
 
-JobKind = Literal["customize", "evaluate"]
-Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate"]
+JobKind = Literal["customize", "evaluate", "annotate-shard"]
+Stage = Literal["base_eval", "icl_eval", "champion_eval", "customize", "evaluate", "annotate"]
 
 # Exit codes of `flywheel customize` and `flywheel evaluate` besides 0. A refused job would be refused again:
 # what it was given is wrong. A crashed or killed one may do better at the next try.
@@ -47,7 +47,7 @@ class RefusedJobError(JobError):
 
 @dataclass(frozen=True)
 class Job:
-    """One run of `flywheel customize SPEC` or `flywheel evaluate SPEC`.
+    """One run of `flywheel customize SPEC`, or of `evaluate` or `annotate-shard`.
 
     Attributes:
         kind: the command.

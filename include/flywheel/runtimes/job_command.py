@@ -1,4 +1,4 @@
-"""`flywheel customize SPEC` and `flywheel evaluate SPEC`: the same command in a process, a pod, or by hand.
+"""`flywheel customize SPEC`, `evaluate SPEC`, `annotate-shard SPEC`: the same in a process, a pod, by hand.
 
 SPEC is JSON in the artifact root, `X.spec.json`; the result is written beside it, as `X.json`, whole; while
 the job runs, `X.progress.json` says how far it is.
@@ -68,6 +68,8 @@ def is_done(kind: str, spec: str) -> bool:
                     return False
                 job = job.with_prompt(form)
             key, made = job.key, "adapters"
+        elif kind == "annotate-shard":
+            return False  # its task has looked
         else:
             key, made = EvaluateSpec.model_validate(asked).key, "evaluations"
     except StudentError:
@@ -103,8 +105,12 @@ def run_job(kind: str, spec: str, *, own_level: bool = False) -> None:
         from flywheel.stages.evaluate import evaluate
 
         result = evaluate(EvaluateSpec.model_validate(asked), progress).model_dump(mode="json")
+    elif kind == "annotate-shard":
+        from flywheel.annotation.job import annotate
+
+        result = annotate(asked, progress).model_dump(mode="json")
     else:
-        raise JobError(f"{kind!r}: no such job; expected customize or evaluate")
+        raise JobError(f"{kind!r}: no such job; expected customize, evaluate or annotate-shard")
     value = {"result": result, "started_at": started_at, "ended_at": time.time()}
     folder.write_json(f"{base}.json", value)
     progress.discard()

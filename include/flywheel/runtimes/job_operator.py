@@ -47,6 +47,7 @@ _DESCRIBED = {
         "customize", "Fine-tune a student with LoRA on the first `size` records.", _CANDIDATE
     ),
     "evaluate": _described("evaluate", "Measure the fine-tuned student against the teacher.", _CANDIDATE),
+    "annotate": _described("annotate", "Label the texts of a shard of time.", None),
 }
 
 

@@ -60,6 +60,8 @@ class PodJob:
         Raises:
             JobError: it is no such spec.
         """
+        if job.kind == "annotate-shard":
+            return cls._of_shard(job)
         found = re.fullmatch(r"(.+)/(runs/[^/]+)/jobs/([^/@]+)(?:@(\d+))?/([a-z_]+)\.spec\.json", job.spec)
         if not found:
             raise JobError(f"{job.spec}: no spec of a run's job: ROOT/runs/RUN/jobs/STUDENT/STAGE.spec.json")
@@ -74,6 +76,26 @@ class PodJob:
             size=int(size) if size else None,
             run_id=plan["run_id"],
             run_path=run_path,
+            spec=job.spec,
+            root=root,
+        )
+
+    @classmethod
+    def _of_shard(cls, job: Job) -> PodJob:
+        """Return the job of a shard, `ROOT/annotations/work/KEY/SHARD.spec.json`, in the largest pod."""
+        found = re.fullmatch(r"(.+)/(annotations/work/[^/]+)/([^/]+)\.spec\.json", job.spec)
+        if not found:
+            raise JobError(f"{job.spec}: no spec of a shard: ROOT/annotations/work/KEY/SHARD.spec.json")
+        root, path, shard = found.groups()
+        asked = ArtifactRoot(root).read_json(job.spec.removeprefix(f"{root}/"))
+        students = [Student.model_validate(student) for student in asked["students"]]
+        return cls(
+            kind=job.kind,
+            stage="annotate",
+            student=max(students, key=lambda student: student.gpus),
+            size=None,
+            run_id=f"annotate {shard}",
+            run_path=path,
             spec=job.spec,
             root=root,
         )
