@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flywheel.annotation.manifest import AnnotationManifest
-from flywheel.annotation.rows import row_id, shard_in, text_hash
+from flywheel.annotation.rows import class_columns, row_id, shard_in, text_hash
 from flywheel.annotation.spread import shard_of
 
 _NEVER = np.iinfo(np.int64).max
@@ -72,7 +72,7 @@ class Rows:
         labels: list[str | None] = self.table["label"].to_pylist()
         own = self.table["probability"].to_pylist()
         reasons = self.table["reason"].to_pylist()
-        names = self.manifest.classes
+        names = class_columns(self.manifest.classes)
         given = {label: self.table[name].to_pylist() for label, name in names.items()}
         sums = np.nansum(
             [np.array(values, float) for values in given.values()] or [np.zeros(len(labels))], axis=0

@@ -223,9 +223,7 @@ def _judge(rows: Rows, who: _Who, manifest: AnnotationManifest, *tallies: _Tally
         timeline.add(
             len(rows),
             len(wrong),
-            f"row {rows.ids[wrong[0]]}: {rows.adapters[wrong[0]]}, the timeline has {due[wrong[0]] or 'nobody'}"
-            if wrong
-            else "",
+            f"row {rows.ids[wrong[0]]}: the timeline has {due[wrong[0]] or 'nobody'}" if wrong else "",
         )
     else:
         strangers = [one for one in rows.adapters if one is not None and one not in who.champions]

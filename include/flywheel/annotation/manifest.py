@@ -55,7 +55,7 @@ class AnnotationManifest(BaseModel):
     Attributes:
         spans: the times that were asked for, [from, to) in unix seconds, joined.
         lag: seconds between a champion's cutoff and a text, at least.
-        classes: the column of each class.
+        classes: in the order of their columns, whose names each file's metadata has.
         files: by path.
         champions: who labelled any row, in the order of their decisions, as the timeline said when they did.
         digest: SHA-256 of all the above, as JSON with sorted keys.
@@ -71,7 +71,7 @@ class AnnotationManifest(BaseModel):
     lag: int
     text: Literal["keep", "hash"]
     spans: tuple[tuple[int, int], ...]
-    classes: dict[str, str]
+    classes: tuple[str, ...]
     rows: int
     labelled: int
     months: dict[str, Month]

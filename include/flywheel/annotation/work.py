@@ -25,7 +25,7 @@ from flywheel.annotation.manifest import (
     read_manifest,
     write_manifest,
 )
-from flywheel.annotation.rows import CODE_VERSION, class_columns, shard_in
+from flywheel.annotation.rows import CODE_VERSION, shard_in
 from flywheel.annotation.shard import Labeller, annotate_shard
 from flywheel.annotation.spec import ShardResult, ShardSpec
 from flywheel.annotation.spread import spread
@@ -170,7 +170,7 @@ def finish_work(config: Config, work: Work) -> AnnotationManifest:
         lag=work.lag,
         text="hash" if work.text == "hash" else "keep",
         spans=joined([*(there.spans if there else ()), work.span]),
-        classes=class_columns(work.classes),
+        classes=work.classes,
         rows=sum(file.rows for file in files.values()),
         labelled=sum(file.labelled for file in files.values()),
         months=months_of(files.values()),
@@ -235,7 +235,7 @@ def _with_shards(root: ArtifactRoot, work: Work, config: Config, there: Annotati
             texts[shard] = digest_of(texts_file)
             root.put_file(texts_file, f"{work.path}/{shard}.texts")
         root.discard_scratch("annotation", key)
-    form = (class_columns(work.classes), work.text, CODE_VERSION)
+    form = (work.classes, work.text, CODE_VERSION)
     if there and (there.classes, there.text, there.code_version) != form:
         for file in there.files.values():  # no new texts, and yet another form than today's
             texts.setdefault(shard_in(file.path), "")
