@@ -87,18 +87,23 @@ def is_ready(url: str) -> bool:
         return False
 
 
-@contextmanager
-def endpoint_process(config: Path, **variables: str) -> Iterator[str]:
-    """Run `flywheel serve` in a process of its own; gives its address. It ends by SIGTERM, and must end well."""
+def start_endpoint(config: Path, **variables: str) -> tuple[subprocess.Popen[str], str]:
+    """Start `flywheel serve` in a process of its own; return it, and the address where it will listen."""
     process = subprocess.Popen(
         [sys.executable, "-c", "from flywheel.cli.main import main; main()", "serve", "--port", "0"],
         env={**os.environ, "FLYWHEEL_CONFIG": str(config), **variables},
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
+    return process, process.stdout.readline().split()[-1].removesuffix("/v1")
+
+
+@contextmanager
+def endpoint_process(config: Path, **variables: str) -> Iterator[str]:
+    """Run `flywheel serve` in a process of its own; gives its address. It ends by SIGTERM, and must end well."""
+    process, url = start_endpoint(config, **variables)
     try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1].removesuffix("/v1")
         while not is_ready(url):
             assert process.poll() is None
             time.sleep(0.1)

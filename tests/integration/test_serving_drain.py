@@ -1,0 +1,78 @@
+"""An endpoint that is told to end answers what is on its way, and takes nothing new."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.serving_load import start_endpoint
+from tests.unit.teacher_servers import body_of, completion, served
+
+
+class SlowTeacher:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await body_of(receive)
+        self.asked.set()
+        await asyncio.to_thread(self.answer.wait, 60)
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": completion("late, but here")})
+
+
+def listens(url: str) -> bool:
+    try:
+        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_what_is_on_its_way_is_answered_and_nothing_new_is_taken(tmp_path: Path) -> None:
+    teacher = SlowTeacher()
+    asked = {"model": "teacher", "messages": [{"role": "user", "content": "Acme raises its dividend"}]}
+    with served(teacher) as address, ThreadPoolExecutor(1) as pool:
+        config = tmp_path / "config.yaml"
+        data = {
+            "nims": [{"model_name": "flywheel/demo-small", "context_length": 2048, "gpus": 0}],
+            "teacher": {"base_url": f"{address}/v1", "model": "m"},
+            "artifacts": {"root": str(tmp_path / "artifacts")},
+        }
+        config.write_text(json.dumps(data))
+        process, url = start_endpoint(config)
+        try:
+            while not listens(url):
+                assert process.poll() is None
+                time.sleep(0.05)
+            call = pool.submit(httpx.post, f"{url}/v1/chat/completions", json=asked, timeout=60)
+            while not teacher.asked.wait(1):
+                assert not call.done(), call.result().text
+            process.send_signal(signal.SIGTERM)
+            while listens(url):
+                assert process.poll() is None
+                time.sleep(0.05)
+            assert not call.done()
+            teacher.answer.set()
+            response = call.result(60)
+            assert response.status_code == 200
+            assert response.json()["choices"][0]["message"]["content"] == "late, but here"
+            assert process.wait(60) in (0, -signal.SIGTERM)
+        finally:
+            teacher.answer.set()
+            process.kill()
