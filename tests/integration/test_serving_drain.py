@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from tests.serving_load import start_endpoint
 from tests.unit.teacher_servers import body_of, completion, served
@@ -67,7 +68,8 @@ def test_what_is_on_its_way_is_answered_and_nothing_new_is_taken(tmp_path: Path)
             while listens(url):
                 assert process.poll() is None
                 time.sleep(0.05)
-            assert not call.done()
+            with pytest.raises(TimeoutError):  # longer than a server waits that does not wait for its answers
+                call.result(1)
             teacher.answer.set()
             response = call.result(60)
             assert response.status_code == 200
