@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import ParamValidationError
+from jsonschema import Draft7Validator
+from jsonschema.validators import validator_for
 from typer.testing import CliRunner
 
 from flywheel.cli import main as cli
@@ -127,6 +130,22 @@ def test_a_run_does_not_set_what_is_the_operators(
         make_plan(config, run_id="r", cutoff=datetime.now(UTC), overrides=overrides)
     with pytest.raises(ParamValidationError, match="the operator's files set it"):
         dag_params(config)["overrides"].resolve(overrides)
+
+
+LATER = {"prefixItems", "unevaluatedProperties", "dependentRequired", "$dynamicRef", "$defs", "minContains"}
+
+
+def test_params_are_of_a_draft_that_is_checked_fast_and_knows_all_their_keywords(config: Config) -> None:
+    for name, param in dag_params(config).items():
+        assert validator_for(param.schema) is Draft7Validator, name
+        assert not LATER & set(keys(param.schema)), name
+
+
+def keys(schema: Any) -> Iterator[str]:
+    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    yield from schema if isinstance(schema, dict) else ()
+    for one in inner:
+        yield from keys(one)
 
 
 def test_all_that_is_refused_is_named(config: Config) -> None:
