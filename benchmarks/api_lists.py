@@ -28,7 +28,7 @@ LISTS = {
     "runs": "/runs?limit=50",
     "runs, all": "/runs?limit=1000",
     "runs, filtered": "/runs?state=success&workload=news_classifier&limit=50&offset=500",
-    "candidates": "/candidates?min_f1=0.8&sort=f1_weighted&limit=50",
+    "candidates": "/candidates?min_score=0.8&sort=score&limit=50",
     "candidates, 1,000": "/candidates?limit=1000&offset=4000",
     "jobs": "/jobs",
     "history": "/champion/history",

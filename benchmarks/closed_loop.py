@@ -218,7 +218,7 @@ class Loop:
         report = Report.read(Path(run.root.url) / run.path)
         champion = read_champion(run.root, run.plan.workload_id, run.plan.client_id)
         cascade = champion.cascade.reason if champion and champion.cascade else "no cascade"
-        return f"{report.decision.state}; F1 {report.best.f1_weighted if report.best else None}; {cascade}"
+        return f"{report.decision.state}; F1 {report.best.score if report.best else None}; {cascade}"
 
     def _config(self, address: str) -> Config:
         folder = self._folder

@@ -335,7 +335,7 @@ class Airflow:
 
 def table(report: dict[str, Any]) -> dict[tuple[str, int], float]:
     """Return the F1 of each candidate."""
-    return {(row["student"], row["size"]): row["f1_weighted"] for row in report["candidates"]}
+    return {(row["student"], row["size"]): row["score"] for row in report["candidates"]}
 
 
 def _text(line: dict[str, Any]) -> str:

@@ -265,8 +265,7 @@ def report_of(folder: Path, run_id: str) -> dict[str, Any]:
 def table_of(report: dict[str, Any]) -> dict[str, Any]:
     """Return what table 1 shows, without times."""
     return {
-        f"{row['student']} @ {row['size']}": (row["f1_weighted"], row["adapter"])
-        for row in report["candidates"]
+        f"{row['student']} @ {row['size']}": (row["score"], row["adapter"]) for row in report["candidates"]
     }
 
 

@@ -92,17 +92,15 @@ def _write_night(
     for (student, size), usual in TABLE_1.items():
         f1 = min(0.995, max(0.02, usual + rng.gauss(0, 0.02)))
         interval = [max(0, f1 - 0.03), min(1, f1 + 0.03)]
-        found = {"f1_weighted": f1, "f1_weighted_ci95": interval}
         scores = {"scores": {"f1_weighted": f1}}
-        rows[student, size] |= {**found, **scores, "score": f1, "score_ci95": interval}
+        rows[student, size] |= {**scores, "score": f1, "score_ci95": interval}
         result = files[f"jobs/{student}@{size}/evaluate.json"]["result"]
-        result |= {**found, **scores, "intervals": {"f1_weighted": interval}}
-    best = max(report["candidates"], key=lambda row: row["f1_weighted"])
-    report["best"] |= {name: best[name] for name in ("student", "size", "score", "f1_weighted")}
+        result |= {**scores, "intervals": {"f1_weighted": interval}}
+    best = max(report["candidates"], key=lambda row: row["score"])
+    report["best"] |= {name: best[name] for name in ("student", "size", "score")}
     choice = report["decision"]["choice"]
     row = rows[choice["student"], choice["size"]]
-    choice |= {"score": row["score"], "f1_weighted": row["f1_weighted"]}
-    choice |= {"run_id": run_id, "promoted_at": night.isoformat()}
+    choice |= {"score": row["score"], "run_id": run_id, "promoted_at": night.isoformat()}
     report["decision"] |= {"state": "promoted" if promotes else "in place"}
     report["champion"] = choice if promotes else None
     folder = Path(root.url) / Run(root, run_id).path
@@ -126,6 +124,7 @@ def _write_champions(root: ArtifactRoot, rows: list[dict[str, Any]]) -> None:
                 "weights": f"meta/llama-{row['student']}",
                 "adapter_path": f"adapters/{row['adapter']}",
                 "dataset": None,
+                "metric": "f1_weighted",
                 "reason": f"{row['student']} @ {row['size']} is the cheapest candidate that is good enough.",
             }
         )

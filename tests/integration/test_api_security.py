@@ -347,7 +347,7 @@ MALFORMED: list[tuple[str, str, dict[str, str], bytes, tuple[int, ...]]] = [
     ("GET", "/runs?limit=1e9", {}, b"", (422,)),
     ("GET", "/runs?offset=99999999999999999999", {}, b"", (422,)),
     ("GET", "/runs?state=root", {}, b"", (422,)),
-    ("GET", "/candidates?min_f1=nan", {}, b"", (422,)),
+    ("GET", "/candidates?min_score=nan", {}, b"", (422,)),
     ("GET", "/candidates?sort=__class__", {}, b"", (422,)),
     ("GET", "/compare?runs=night-1", {}, b"", (422,)),
     ("PUT", "/jobs", JSON, b"{}", (405,)),

@@ -113,7 +113,7 @@ def test_the_table_is_that_of_an_undisturbed_run(
     assert stack.wait("killed", 400) == "success", stack.explain("killed")
     report = report_of(data, "killed")
     assert table_of(report) == table_of(undisturbed)
-    assert report["base"][0]["f1_weighted"] == undisturbed["base"][0]["f1_weighted"]
+    assert report["base"][0]["score"] == undisturbed["base"][0]["score"]
 
     # Only what was on its way when the task was killed was asked again; no record is there twice.
     assert stack.teacher_calls(slow_teacher) - calls <= HEADLINES + CONCURRENCY

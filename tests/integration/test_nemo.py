@@ -110,8 +110,8 @@ def table(folder: Path, run_id: str) -> dict[str, Any]:
     report = report_of(folder, run_id)
     rows = report["candidates"]
     assert all(row["state"] == "scored" for row in rows), rows
-    found = {f"{row['student']} @ {row['size']}": row["f1_weighted"] for row in rows}
-    found.update({row["student"]: row["f1_weighted"] for row in report["base"]})
+    found = {f"{row['student']} @ {row['size']}": row["score"] for row in rows}
+    found.update({row["student"]: row["score"] for row in report["base"]})
     choice = report["decision"]["choice"]
     return {**found, "choice": (choice["student"], choice["size"], report["decision"]["state"])}
 

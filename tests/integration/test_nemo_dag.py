@@ -72,7 +72,7 @@ def turn(folder: Path, environment: dict[str, str], name: str, **overrides: Any)
     (run,) = ArtifactRoot(str(root)).list("runs")
     report = json.loads((root / "runs" / run / "report.json").read_text())
     assert report["decision"]["state"] == "promoted"
-    return {f"{row['student']} @ {row['size']}": row["f1_weighted"] for row in report["candidates"]}
+    return {f"{row['student']} @ {row['size']}": row["score"] for row in report["candidates"]}
 
 
 def test_the_whole_dag_gives_the_table_of_runtime_local(tmp_path: Path) -> None:

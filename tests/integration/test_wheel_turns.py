@@ -28,7 +28,7 @@ def first(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_good_candidates_are_in_the_table(first: tuple[Path, dict[str, Any]]) -> None:
     rows = {f"{row['student']} @ {row['size']}": row for row in first[1]["candidates"]}
     for name in ("small @ 40", "small @ 120"):
-        assert 0 <= rows[name]["f1_weighted"] <= 1
+        assert 0 <= rows[name]["score"] <= 1
         assert rows[name]["adapter"]
 
 

@@ -59,11 +59,8 @@ LABELLED = LabelResult(
     human=Agreement(
         records=100,
         unknown=3,
-        accuracy=0.9,
-        f1_weighted=0.91,
-        f1_macro=0.88,
-        f1_weighted_ci95=(0.85, 0.96),
-        f1_macro_ci95=(0.8, 0.95),
+        scores={"f1_weighted": 0.91, "f1_macro": 0.88, "accuracy": 0.9},
+        intervals={"f1_weighted": (0.85, 0.96), "f1_macro": (0.8, 0.95)},
         per_class={
             "Earnings": {
                 "precision": 0.95,
@@ -291,11 +288,7 @@ def evaluated(student: str, size: int | None, dataset: str, f1: float) -> dict[s
             "records": EVAL_RECORDS,
             "scores": {"f1_weighted": f1, "f1_macro": f1 - 0.02, "accuracy": f1},
             "intervals": {"f1_weighted": (max(0.0, f1 - 0.03), min(1.0, f1 + 0.03))},
-            "f1_weighted": f1,
-            "f1_macro": f1 - 0.02,
-            "f1_weighted_ci95": (max(0.0, f1 - 0.03), min(1.0, f1 + 0.03)),
             "per_class": per_class,
-            "accuracy": f1,
             "unparsable": sum(row[-1] for row in matrix),
             "seconds": 2.0,
             "records_per_second": 100.0 / PARAMETERS[student] * 1e9,

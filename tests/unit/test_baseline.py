@@ -19,8 +19,8 @@ def root(tmp_path: Path) -> ArtifactRoot:
 def test_more_records_are_better_and_sizes_beyond_the_split_are_left_out(root: ArtifactRoot) -> None:
     rows = baseline(root, write_dataset(root, texts=200), [4, 200, 1000], Workload.load(WORKLOAD))
     assert [row.size for row in rows] == [4, 200]
-    assert rows[0].f1_weighted < rows[1].f1_weighted
-    assert rows[1].f1_weighted > 0.9
+    assert rows[0].score < rows[1].score
+    assert rows[1].score > 0.9
 
 
 def test_a_split_is_fitted_once(root: ArtifactRoot, monkeypatch: pytest.MonkeyPatch) -> None:

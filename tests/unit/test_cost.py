@@ -7,7 +7,7 @@ import pytest
 from flywheel.config.prices import PricesConfig
 from flywheel.evaluation.cost import cheapest_first, median_interval, per_million
 from flywheel.report.model import BaselinePart, CandidatePart, DecisionPart, Report
-from flywheel.report.parts import TeacherPart
+from flywheel.report.parts import MetricPart, TeacherPart
 from flywheel.report.verdict import verdict_of
 
 
@@ -78,13 +78,14 @@ def test_an_hour_costs_by_what_a_job_ran_on() -> None:
 
 
 def test_the_verdict_says_when_tfidf_would_have_won() -> None:
-    line = BaselinePart(size=1000, f1_weighted=0.95, f1_macro=0.9, f1_low=0.93)
+    line = BaselinePart(size=1000, score=0.95, score_ci95=(0.93, 0.97), scores={"f1_weighted": 0.95})
     report = Report(
         run_id="r",
         workload_id="w",
         client_id="c",
         cutoff=0,
         created_at="",
+        metric=MetricPart(name="f1_weighted", title="Weighted F1", short="F1"),
         teacher=TeacherPart(model="t"),
         baseline=[line],
         decision=DecisionPart(threshold=0.9),
@@ -92,5 +93,5 @@ def test_the_verdict_says_when_tfidf_would_have_won() -> None:
     assert any(
         "as a student of family linear it would have been good enough" in one for one in verdict_of(report)
     )
-    line.f1_low = 0.89
+    line.score_ci95 = (0.89, 0.97)
     assert not any("family linear" in one for one in verdict_of(report))

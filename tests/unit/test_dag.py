@@ -336,7 +336,7 @@ def test_a_runtime_of_ones_own_has_its_jobs_done_and_its_tasks_in_the_graph(
     mapped = dag.get_task("base_eval")
     operator = mapped.unmap({"student": "1b"})
     monkeypatch.setattr(operator, "find", lambda *_: False)
-    assert operator.execute(context_of(run))["f1_weighted"]
+    assert operator.execute(context_of(run))["scores"]["f1_weighted"]
     assert ToyRuntime.jobs == ["base_eval 1b"]
     monkeypatch.setitem(config.runtime.options, "program", ["false"])
     finished_run.change_plan(run, run.plan.model_copy(update={"config": config}))

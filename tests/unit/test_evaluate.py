@@ -77,7 +77,8 @@ def test_an_adapter_teaches_the_form_of_the_answers(folder: Path, trained: Custo
     custom = evaluate(make_spec(folder, adapter=trained.adapter, size=160), seen.append)
     assert base.adapter is None and base.size is None and base.unparsable > 20
     assert custom.unparsable < 4
-    assert custom.f1_weighted_ci95[0] <= custom.f1_weighted <= custom.f1_weighted_ci95[1]
+    low, high = custom.intervals["f1_weighted"]
+    assert low <= custom.scores["f1_weighted"] <= high
     assert custom.parameters > base.parameters
     assert [progress.step for progress in seen] == [10, 20, 30, 40, 48]
     assert 0 < custom.latency_ms.p50 <= custom.latency_ms.p95
@@ -191,7 +192,7 @@ def test_predictions_hold_each_record_in_order_and_its_own_text(
         if line["student"]:
             assert line["student"] in line["answer"]
     agreeing = sum(line["teacher"] == line["student"] for line in lines)
-    assert result.accuracy == pytest.approx(agreeing / len(lines))
+    assert result.scores["accuracy"] == pytest.approx(agreeing / len(lines))
 
 
 def test_an_evaluation_is_found_again_under_the_name_of_the_asking(
@@ -200,7 +201,7 @@ def test_an_evaluation_is_found_again_under_the_name_of_the_asking(
     first = evaluate(make_spec(folder, adapter=trained.adapter, size=160))
     again = evaluate(make_spec(folder, adapter=trained.adapter, size=99))
     assert again.found and again.key == first.key and again.size == 99
-    assert again.f1_weighted == first.f1_weighted
+    assert again.scores == first.scores
 
 
 def test_prompts_beyond_the_context_count_as_unanswered(folder: Path) -> None:
@@ -210,7 +211,7 @@ def test_prompts_beyond_the_context_count_as_unanswered(folder: Path) -> None:
     assert result.records == 24 == len(lines)
     assert any(line["answer"] == "" for line in lines) and any(line["answer"] != "" for line in lines)
     nothing = evaluate(make_spec(folder, student=short.model_copy(update={"context_length": 20})))
-    assert nothing.unparsable == 24 and nothing.f1_weighted == 0
+    assert nothing.unparsable == 24 and nothing.scores["f1_weighted"] == 0
 
 
 def test_an_adapter_of_another_student_is_an_error(

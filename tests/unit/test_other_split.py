@@ -50,9 +50,9 @@ def test_news_that_changes_by_the_day_scores_better_on_a_random_split(tmp_path: 
     assert found is not None
     here, there = (found.here, found.there) if split == "random" else (found.there, found.here)
     assert found.split != split
-    assert here.f1_weighted > 0.8 > 0.5 > there.f1_weighted
+    assert here.score > 0.8 > 0.5 > there.score
     assert here.eval_records == there.eval_records == 100
-    assert here.f1_weighted_ci95[0] < here.f1_weighted < here.f1_weighted_ci95[1]
+    assert here.score_ci95[0] < here.score < here.score_ci95[1]
     assert found.differs
 
 
@@ -107,9 +107,11 @@ def test_a_dataset_of_before_that_tells_no_times_has_no_other_split(tmp_path: Pa
 def test_the_report_says_it_in_a_sentence_where_the_two_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = {"f1_weighted": 0.3, "f1_weighted_ci95": (0.25, 0.35), "eval_records": 400}
-    two = {"f1_weighted": 0.63, "f1_weighted_ci95": (0.58, 0.68), "eval_records": 400}
-    part = OtherSplitPart.model_validate({"split": "random", "size": 2000, "here": one, "there": two})
+    one = {"score": 0.3, "score_ci95": (0.25, 0.35), "eval_records": 400}
+    two = {"score": 0.63, "score_ci95": (0.58, 0.68), "eval_records": 400}
+    part = OtherSplitPart.model_validate(
+        {"split": "random", "metric": "f1_weighted", "size": 2000, "here": one, "there": two}
+    )
     monkeypatch.setattr("flywheel.stages.score.other_split", lambda *_: part)
     run = finish(plan_of(config_of(str(tmp_path / "artifacts"), "http://127.0.0.1:9")))
     report = scored(run)
@@ -120,7 +122,7 @@ def test_the_report_says_it_in_a_sentence_where_the_two_differ(
     )
     assert sentence in report.verdict
     folder = tmp_path / "artifacts/runs/night-1"
-    assert orjson.loads((folder / "report.json").read_bytes())["other_split"]["there"]["f1_weighted"] == 0.63
+    assert orjson.loads((folder / "report.json").read_bytes())["other_split"]["there"]["score"] == 0.63
     assert "instead of 0.300" in (folder / "report.html").read_text()
     turned = part.model_copy(update={"split": "temporal", "here": part.there, "there": part.here})
     lower = verdict_of(report.model_copy(update={"other_split": turned}))

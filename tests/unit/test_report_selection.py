@@ -21,7 +21,7 @@ PARAMETERS = {"1b": 1_000_000_000, "3b": 3_000_000_000}
 
 def candidate(student: str, size: int, f1: float, half: float = 0.01, **changes: object) -> CandidatePart:
     bounds = (f1 - half, f1 + half)
-    values = {"student": student, "size": size, "f1_weighted": f1, "f1_weighted_ci95": bounds}
+    values = {"student": student, "size": size, "score": f1, "score_ci95": bounds}
     values |= {"score_error": half / 2, "eval_records": 10**9}
     return CandidatePart.model_validate({**values, "parameters": PARAMETERS[student], **changes})
 

@@ -52,16 +52,16 @@ def test_report_json_has_the_agreed_keys(root: str) -> None:
     report = json.loads((Path(root) / "runs/night-1/report.json").read_bytes())
     assert (report["run_id"], report["cutoff"]) == ("night-1", 1551484800)
     assert report["teacher"]["model"] == "meta/llama-3.3-70b-instruct"
-    assert report["teacher"]["human_f1_weighted"] == 0.91
-    assert [(row["student"], row["f1_weighted"]) for row in report["base"]] == [
+    assert report["teacher"]["human_scores"]["f1_weighted"] == 0.91
+    assert [(row["student"], row["score"]) for row in report["base"]] == [
         ("1b", 0.08),
         ("3b", 0.31),
         ("8b", 0.46),
     ]
-    assert {(row["student"], row["size"]): row["f1_weighted"] for row in report["candidates"]} == TABLE_1
+    assert {(row["student"], row["size"]): row["score"] for row in report["candidates"]} == TABLE_1
     for row in report["candidates"]:
-        assert row["f1_weighted_ci95"][0] < row["f1_weighted"] < row["f1_weighted_ci95"][1]
-        for key in ("parameters", "f1_macro", "train_seconds", "records_per_second", "adapter"):
+        assert row["score_ci95"][0] < row["score"] < row["score_ci95"][1]
+        for key in ("parameters", "train_seconds", "records_per_second", "adapter"):
             assert row[key], key
         assert isinstance(row["unparsable"], int)
     assert (report["champion"]["student"], report["champion"]["size"]) == ("1b", 25)
@@ -95,7 +95,7 @@ def test_a_failed_candidate_is_in_the_table_with_its_reason(root: str) -> None:
     report = scored(run)
     row = report.candidate("8b", 25)
     assert row is not None
-    assert (row.state, row.reason, row.f1_weighted) == ("failed", "customize: out of <memory>", None)
+    assert (row.state, row.reason, row.score) == ("failed", "customize: out of <memory>", None)
     assert len(report.scored) == 8
     assert "Of 9 candidates 1 failed." in report.verdict
     page = (Path(root) / "runs/night-1/report.html").read_text()

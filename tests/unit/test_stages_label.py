@@ -171,12 +171,12 @@ def test_the_teacher_is_measured_against_human_labels(tmp_path: Path) -> None:
         human = label(make(tmp_path, url), tmp_path).human
     assert human is not None
     assert (human.records, human.unknown) == (39, 1)
-    assert human.accuracy == pytest.approx(38 / 39)
+    assert human.scores["accuracy"] == pytest.approx(38 / 39)
     assert human.per_class["Labour Issues"]["f1"] == 1.0
     assert [human.per_class["Guidance"][name] for name in ("recall", "f1", "support")] == [0.0, 0.0, 1.0]
     assert human.per_class["Earnings"]["recall"] == 1.0
     earnings = human.per_class["Earnings"]
-    assert human.f1_macro == pytest.approx((1.0 + 0.0 + earnings["f1"]) / 3)
+    assert human.scores["f1_macro"] == pytest.approx((1.0 + 0.0 + earnings["f1"]) / 3)
 
 
 def test_a_teacher_below_the_gate_stops_the_run_after_its_figures_are_saved(folder: Path) -> None:
@@ -200,8 +200,8 @@ def test_an_answer_without_a_class_counts_as_wrong(tmp_path: Path) -> None:
     counter.add("Earnings", None)
     result = counter.result()
     assert result is not None
-    assert (result.accuracy, result.per_class["Earnings"]["recall"]) == (0.75, 0.75)
-    assert result.f1_weighted == result.f1_macro == pytest.approx(2 * 0.75 / 1.75)
+    assert (result.scores["accuracy"], result.per_class["Earnings"]["recall"]) == (0.75, 0.75)
+    assert result.scores["f1_weighted"] == result.scores["f1_macro"] == pytest.approx(2 * 0.75 / 1.75)
 
 
 def test_the_answers_in_the_store_name_the_model_that_gave_them(folder: Path) -> None:

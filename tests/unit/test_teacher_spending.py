@@ -278,8 +278,10 @@ def test_the_agreement_has_a_confusion_matrix_and_intervals() -> None:
     assert earnings["f1_low"] < earnings["f1"] < earnings["f1_high"]
     # The standard deviation of F1 is about 0.018 here.
     assert earnings["f1_high"] - earnings["f1_low"] == pytest.approx(4 * 0.018, rel=0.3)
-    assert result.f1_weighted_ci95[0] < result.f1_weighted < result.f1_weighted_ci95[1]
-    assert result.f1_macro_ci95[0] < result.f1_macro < result.f1_macro_ci95[1]
+    assert (
+        result.intervals["f1_weighted"][0] < result.scores["f1_weighted"] < result.intervals["f1_weighted"][1]
+    )
+    assert result.intervals["f1_macro"][0] < result.scores["f1_macro"] < result.intervals["f1_macro"][1]
     assert result == counted([("Earnings", "Earnings", 80), ("Earnings", "Guidance", 10),
                               ("Guidance", "Guidance", 45), ("Guidance", None, 5)])  # fmt: skip
 
@@ -296,8 +298,8 @@ def test_the_gate_may_judge_the_interval_or_the_macro_f1() -> None:
 def test_before_all_labels_are_there_only_a_clear_failure_stops() -> None:
     gate = Gate(min_f1_weighted=0.9)
     near = counted([("Earnings", "Earnings", 88), ("Earnings", "Guidance", 12), ("Guidance", "Guidance", 20)])
-    assert near.f1_weighted < 0.92
-    check_gate(near, Gate(min_f1_weighted=near.f1_weighted + 0.01), is_all=False)
+    assert near.scores["f1_weighted"] < 0.92
+    check_gate(near, Gate(min_f1_weighted=near.scores["f1_weighted"] + 0.01), is_all=False)
     far = counted([("Earnings", "Earnings", 30), ("Earnings", "Guidance", 70)])
     with pytest.raises(TeacherError):
         check_gate(far, gate, is_all=False)

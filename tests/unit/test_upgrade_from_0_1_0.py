@@ -23,6 +23,7 @@ from flywheel.promotion.timeline import Timeline
 from flywheel.report import read_report
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import open_run
+from flywheel.stages.label import LabelResult
 from flywheel.stages.promote import PromoteResult
 from flywheel.stores import open_store
 
@@ -65,6 +66,28 @@ def test_the_champion_its_history_and_its_timeline_are_those_of_its_nights(
     )
     assert [past.run_id for past in champion_history(root, *SCOPE)] == ["night-1", "night-2"]
     assert [entry.run_id for entry in Timeline(root, *SCOPE).entries()] == ["night-2", "night-1"]
+
+
+def test_its_scores_have_the_names_of_their_metrics(home: Path, config: Config) -> None:
+    with tarfile.open(STATE) as packed:
+        file = packed.extractfile("./artifacts/runs/night-2/report.json")
+        assert file is not None
+        before = json.load(file)
+    root = str(home / "artifacts")
+    report = read_report(ArtifactRoot(root), "night-2")
+    teacher = before["teacher"]
+    assert report.teacher.human_scores == {
+        name: teacher[f"human_{name}"] for name in ("f1_weighted", "f1_macro", "accuracy")
+    }
+    assert report.teacher.human_intervals == {"f1_weighted": tuple(teacher["human_f1_weighted_ci95"])}
+    (row,), (was,) = report.baseline, before["baseline"]
+    assert (row.score, row.scores["f1_macro"]) == (was["f1_weighted"], was["f1_macro"])
+    (candidate,), (found,) = report.candidates, before["candidates"]
+    assert (candidate.score, candidate.scores) == (found["f1_weighted"], found["scores"])
+    human = open_run(root, "night-2").load("stages/label", LabelResult).human
+    assert human is not None
+    assert human.scores == report.teacher.human_scores
+    assert set(human.intervals) == {"f1_weighted", "f1_macro"}
 
 
 @pytest.mark.parametrize("night", ["night-1", "night-2"])

@@ -53,8 +53,8 @@ def in_force(config: Config) -> None:
     made = Champion(
         workload_id=WORKLOAD.id, client_id="desk", student="small", model_name="x/small", weights="x/small",
         size=5, parameters=None, adapter=ADAPTER, adapter_path=f"adapters/{ADAPTER}", dataset="d" * 20,
-        evaluation="e" * 20, f1_weighted=0.9, f1_weighted_ci95=None, run_id="night-0", cutoff=1, promoted_at="",
-        reason="", cascade=promised,
+        evaluation="e" * 20, metric="f1_weighted", score=0.9, score_ci95=None, run_id="night-0", cutoff=1,
+        promoted_at="", reason="", cascade=promised,
     )  # fmt: skip
     put_in_force(root, made)
 

@@ -54,7 +54,6 @@ export interface Candidate {
   passes?: boolean | null;
   eval_records?: number | null;
   scores: Record<string, number>;
-  accuracy: number | null;
   unparsable: number | null;
   train_seconds: number | null;
   records_per_second: number | null;
@@ -135,10 +134,10 @@ export interface Report {
   created_at: string;
   workload_type: string;
   metric: Metric;
-  teacher: { model: string; human_f1_weighted: number | null; human_records: number | null };
+  teacher: { model: string; human_scores: Record<string, number>; human_records: number | null };
   base: Base[];
   candidates: Candidate[];
-  baseline: { size: number; f1_weighted: number }[];
+  baseline: { size: number; score: number }[];
   best: Pick | null;
   champion: ChampionPart | null;
   production: ChampionPart | null;
@@ -242,8 +241,7 @@ export interface Run extends RunLine {
 
 export interface Confusion {
   records: number;
-  f1_weighted: number | null;
-  f1_macro: number | null;
+  scores: Record<string, number>;
   labels: string[];
   columns: string[];
   matrix: number[][];

@@ -12,6 +12,8 @@ from flywheel.jobs.tuning import Tuning
 from flywheel.workloads.scores import ClassScore, Confusion
 from flywheel.workloads.short_prompts import ShortPrompt
 
+Interval = tuple[float, float]
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -192,16 +194,13 @@ class Injections(_Model):
 
 
 class EvaluateResult(_Model):
-    """How a student's answers agree with the teacher's.
+    """How a student's answers agree with the teacher's; what another version says beside it is read over.
 
     Attributes:
         workload_type: classification, tool_calling or generic.
         scores: by metric, all that the type has (see `flywheel.workloads.metrics`); `intervals` by metric,
-            too: 95 % percentile bootstrap over the records.
-        f1_weighted: mean F1 of the classes (of tool calls: of the functions), weighted by the teacher's
-            labels; None of free texts, as is all that goes by class.
-        f1_macro: plain mean F1 of the classes that teacher or student named.
-        f1_weighted_ci95: percentile bootstrap over the records.
+            too: 95 % percentile bootstrap over the records, of those metrics that have one.
+        per_class: of tool calls by function; empty of free texts, as is the confusion matrix.
         unparsable: answers that name no class, or hold a call that is not whole. Each counts as wrong: a
             miss of its class, right for none.
         unanswered: of these, prompts that are longer than the context, or that the chat template refuses.
@@ -222,19 +221,17 @@ class EvaluateResult(_Model):
         parts: seconds of this call's parts: load, answer, score.
     """
 
+    model_config = ConfigDict(extra="ignore")
+
     key: str
     student: str
     size: int | None
     adapter: str | None
     records: int
     workload_type: WorkloadType = "classification"
-    scores: dict[str, float] = Field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    f1_weighted: float | None
-    f1_macro: float | None
-    f1_weighted_ci95: tuple[float, float] | None
+    scores: dict[str, float]
+    intervals: dict[str, Interval] = Field(default_factory=dict)
     per_class: dict[str, ClassScore]
-    accuracy: float | None
     unparsable: int
     unanswered: int = 0
     notes: tuple[str, ...] = ()

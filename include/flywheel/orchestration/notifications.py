@@ -82,7 +82,6 @@ def announce(context: Any, run: Run, result: Any) -> None:
             "adapter": champion.adapter,
             "metric": champion.metric,
             "score": champion.score,
-            "f1_weighted": champion.f1_weighted,
         }
         context["outlet_events"][CHAMPION].add(
             Asset(champion_uri(plan.workload_id, plan.client_id)), extra=facts

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
@@ -47,13 +47,6 @@ class RegistryEntry(BaseModel):
 
     model: str
     version: str
-
-
-def with_score(data: Any) -> Any:
-    """Return what was written when F1 was the one metric with that as its score; anything else as it is."""
-    if isinstance(data, dict) and data.get("score") is None and data.get("f1_weighted") is not None:
-        return {**data, "score": data["f1_weighted"], "score_ci95": data.get("f1_weighted_ci95")}
-    return data
 
 
 class Whole(BaseModel):
@@ -89,8 +82,7 @@ class Champion(BaseModel):
         model_name: the student's Hugging Face name; `weights` is where its weights are read from.
         adapter: key of the LoRA adapter; `adapter_path` is its path in the artifact root.
         metric: the name of the metric that it was chosen by; `score` against the teacher, on the eval set of
-            `run_id`.
-        f1_weighted: the same by class, or by function; None of free texts.
+            `run_id`, `score_ci95` its 95 % interval.
         cutoff: unix seconds; it was made from records before that.
         promoted_at: ISO 8601, UTC.
         whole: its copy with the prompt and classes of its day; None: an older flywheel promoted it, or it is
@@ -115,11 +107,9 @@ class Champion(BaseModel):
     adapter_path: str
     dataset: str | None
     evaluation: str | None
-    metric: str = "f1_weighted"
-    score: float | None = None
-    score_ci95: tuple[float, float] | None = None
-    f1_weighted: float | None
-    f1_weighted_ci95: tuple[float, float] | None
+    metric: str
+    score: float
+    score_ci95: tuple[float, float] | None
     run_id: str
     cutoff: int
     promoted_at: str
@@ -129,12 +119,6 @@ class Champion(BaseModel):
     gain: float | None = None
     whole: Whole | None = None
     cascade: Cascade | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _score_of_older_files(cls, data: Any) -> Any:
-        """Give a champion that was written when F1 was the one metric its score."""
-        return with_score(data)
 
     @property
     def name(self) -> str:

@@ -72,7 +72,7 @@ def track(plan: Plan, report: Report, customized: Mapping[str, CustomizeResult])
             tree.log(student, {"student": student}, metrics, steps)
             for row in report.candidates:
                 if row.student == student:
-                    _track_candidate(tree, plan, row, customized.get(row.name))
+                    _track_candidate(tree, plan, row, report.metric.name, customized.get(row.name))
         for node, run_id in tree.ids.items():
             failed = any(row.name == node and row.state == "failed" for row in report.candidates)
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
@@ -169,14 +169,15 @@ def _base_metrics(report: Report, base: BasePart | None) -> dict[str, float | No
     """Return what an untrained student reached, by metric; with examples in its prompts as `icl_METRIC`."""
     if base is None:
         return {}
-    metrics: dict[str, float | None] = {"f1_weighted": base.f1_weighted, "f1_macro": base.f1_macro}
-    metrics |= {name: value for name, value in base.scores.items() if name != "accuracy"}
+    metrics: dict[str, float | None] = {**base.scores}
     if base.icl_score is not None:
         metrics[f"icl_{report.metric.name}"] = base.icl_score
     return metrics
 
 
-def _track_candidate(tree: Tree, plan: Plan, row: CandidatePart, made: CustomizeResult | None) -> None:
+def _track_candidate(
+    tree: Tree, plan: Plan, row: CandidatePart, metric: str, made: CustomizeResult | None
+) -> None:
     student, training = plan.config.student(row.student), plan.config.training_config
     tags: dict[str, str] = {"flywheel.state": row.state}
     if row.passes is not None:
@@ -199,14 +200,11 @@ def _track_candidate(tree: Tree, plan: Plan, row: CandidatePart, made: Customize
     }
     metrics = {
         **row.scores,
-        "f1_weighted": row.f1_weighted,
-        "f1_macro": row.f1_macro,
-        "f1_weighted_low": row.f1_weighted_ci95[0] if row.f1_weighted_ci95 else None,
-        "f1_weighted_high": row.f1_weighted_ci95[1] if row.f1_weighted_ci95 else None,
+        f"{metric}_low": row.score_ci95[0] if row.score_ci95 else None,
+        f"{metric}_high": row.score_ci95[1] if row.score_ci95 else None,
         "score_low": row.score_low,
         "score_error": row.score_error,
         "test_error_rate": row.test_rate,
-        "accuracy": row.accuracy,
         "unparsable": row.unparsable,
         "ece": row.ece,
         "injections_followed": row.injections.followed if row.injections else None,

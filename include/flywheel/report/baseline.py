@@ -19,7 +19,7 @@ from flywheel.students.linear.model import fit
 from flywheel.workloads.lines import read_lines
 from flywheel.workloads.workload import Workload
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 # In an evaluation that no result names: the key of the data set that it was made from, with which it goes.
 MADE_OF = "of.json"
 
@@ -66,9 +66,9 @@ def _fit(folder: Path, sizes: Sequence[int], workload: Workload | None) -> list[
         rows.append(
             BaselinePart(
                 size=size,
-                f1_weighted=weighted,
-                f1_macro=macro,
-                f1_low=f1_with_interval(eval_labels, predicted)[1][0],
+                score=weighted,
+                score_ci95=f1_with_interval(eval_labels, predicted)[1],
+                scores={"f1_weighted": weighted, "f1_macro": macro},
             )
         )
     return rows

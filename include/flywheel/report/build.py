@@ -152,8 +152,6 @@ def champion_part(row: CandidatePart, reason: str) -> ChampionPart:
         reason=reason,
         score=row.score,
         score_ci95=row.score_ci95,
-        f1_weighted=row.f1_weighted,
-        f1_weighted_ci95=row.f1_weighted_ci95,
         parameters=row.parameters,
         adapter=row.adapter,
         injections=row.injections,
@@ -185,8 +183,6 @@ def _candidate(job: JobOutcome, train: int | None, metric: Metric, rate: float) 
         row.score, row.score_ci95 = found.scores.get(metric.name), found.intervals.get(metric.name)
         row.scores = found.scores
         row.injections = injections_part(found)
-        row.f1_weighted, row.f1_macro = found.f1_weighted, found.f1_macro
-        row.f1_weighted_ci95, row.accuracy = found.f1_weighted_ci95, found.accuracy
         row.unparsable, row.eval_records = found.unparsable, found.records
         row.ece = found.calibration.ece if found.calibration else None
         row.answers_per_second, row.evaluation = found.records_per_second, found.key
@@ -241,9 +237,6 @@ def _base(job: JobOutcome, metric: Metric) -> BasePart:
             score=found.scores.get(metric.name),
             score_ci95=found.intervals.get(metric.name),
             scores=found.scores,
-            f1_weighted=found.f1_weighted,
-            f1_macro=found.f1_macro,
-            f1_weighted_ci95=found.f1_weighted_ci95,
             unparsable=found.unparsable,
             injections=injections_part(found),
         )
@@ -280,8 +273,6 @@ def _best(
         size=row.size,
         score=row.score,
         score_ci95=row.score_ci95,
-        f1_weighted=row.f1_weighted,
-        f1_weighted_ci95=row.f1_weighted_ci95,
         per_class=sorted(classes, key=lambda part: -part.support),
         confusion=_confusion(found.confusion.labels, found.confusion.matrix) if classes else None,
         calibration=found.calibration,
@@ -326,8 +317,7 @@ def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
     )
     if human is None:
         return part
-    part.human_f1_weighted, part.human_f1_macro = human.f1_weighted, human.f1_macro
-    part.human_f1_weighted_ci95, part.human_accuracy = human.f1_weighted_ci95, human.accuracy
+    part.human_scores, part.human_intervals = human.scores, human.intervals
     part.human_records, part.human_unknown = human.records, human.unknown
     if human.confusion:
         part.human_confusion = _confusion(human.confusion.labels, human.confusion.matrix)

@@ -11,10 +11,10 @@ from flywheel.report.parts import ReportPart
 
 
 class SplitScore(ReportPart):
-    """TF-IDF and logistic regression on one split of the records."""
+    """TF-IDF and logistic regression on one split of the records, by the part's metric."""
 
-    f1_weighted: float
-    f1_weighted_ci95: tuple[float, float]
+    score: float
+    score_ci95: tuple[float, float]
     eval_records: int
 
 
@@ -23,11 +23,13 @@ class OtherSplitPart(ReportPart):
 
     Attributes:
         split: the other one.
+        metric: what both were measured by.
         size: training records of both.
         here: on the run's split; `there`: on the other.
     """
 
     split: Literal["temporal", "random"]
+    metric: str
     size: int
     here: SplitScore
     there: SplitScore
@@ -35,7 +37,7 @@ class OtherSplitPart(ReportPart):
     @property
     def differs(self) -> bool:
         """Whether the two are further apart than their 95 % intervals reach."""
-        one, other = self.here.f1_weighted_ci95, self.there.f1_weighted_ci95
+        one, other = self.here.score_ci95, self.there.score_ci95
         return one[0] > other[1] or other[0] > one[1]
 
 
@@ -70,7 +72,7 @@ class ComparisonPart(ReportPart):
     """
 
     champion: str
-    metric: str = "f1_weighted"
+    metric: str
     records: int
     seen: int
     difference: float

@@ -68,7 +68,7 @@ def series_of(report: Report) -> list[Series]:
 def baseline_of(report: Report) -> Series:
     """Return the baseline's line; it has no intervals."""
     rows = sorted(report.baseline, key=lambda row: row.size)
-    points = [Point(row.size, row.f1_weighted, row.f1_weighted, row.f1_weighted) for row in rows]
+    points = [Point(row.size, row.score, row.score, row.score) for row in rows]
     return Series(BASELINE_NAME, 0, points)
 
 

@@ -104,7 +104,7 @@ def _troubles(report: Report) -> list[tuple[str, str, str]]:
 
 def _row(report: Report, size: int) -> dict[str, Any]:
     """Return a row of table 1."""
-    baseline = next((row.f1_weighted for row in report.baseline if row.size == size), None)
+    baseline = next((row.score for row in report.baseline if row.size == size), None)
     cells = [report.candidate(student, size) for student in report.students]
     return {"size": size, "cells": cells, "baseline": baseline}
 

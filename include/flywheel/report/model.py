@@ -8,10 +8,10 @@ latencies in milliseconds, `cutoff` in unix seconds.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import orjson
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from flywheel.config.evaluation import WorkloadType
 from flywheel.evaluation.cascade import Cascade
@@ -40,7 +40,6 @@ class BasePart(ScoredPart):
     state: State = "scored"
     reason: str = ""
     parameters: int | None = None
-    f1_macro: float | None = None
     unparsable: int | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     icl_score: float | None = None
@@ -74,8 +73,6 @@ class CandidatePart(ScoredPart, SpeedPart):
     size: int
     state: State = "scored"
     reason: str = ""
-    f1_macro: float | None = None
-    accuracy: float | None = None
     score_error: float | None = None
     score_low: float | None = None
     test_rate: float | None = None
@@ -93,13 +90,6 @@ class CandidatePart(ScoredPart, SpeedPart):
     evaluation: str | None = None
     found: bool = False
 
-    @model_validator(mode="after")
-    def _scores_of_older_reports(self) -> Self:
-        if not self.scores:
-            older = {"f1_weighted": self.f1_weighted, "f1_macro": self.f1_macro, "accuracy": self.accuracy}
-            self.scores = {name: value for name, value in older.items() if value is not None}
-        return self
-
     @property
     def name(self) -> str:
         """The name in texts: `1b @ 5000`."""
@@ -107,12 +97,17 @@ class CandidatePart(ScoredPart, SpeedPart):
 
 
 class BaselinePart(ReportPart):
-    """TF-IDF and logistic regression on `size` records; `f1_low`: lower end of the 95 % interval."""
+    """TF-IDF and logistic regression on `size` records.
+
+    Attributes:
+        score: by the report's metric.
+        scores: by metric, all that were measured.
+    """
 
     size: int
-    f1_weighted: float
-    f1_macro: float
-    f1_low: float | None = None
+    score: float
+    score_ci95: tuple[float, float] | None = None
+    scores: dict[str, float]
 
 
 class ClassPart(ReportPart):
@@ -328,7 +323,7 @@ class Report(ReportPart):
     cutoff: int
     created_at: str
     workload_type: WorkloadType = "classification"
-    metric: MetricPart = MetricPart()
+    metric: MetricPart
     judge: JudgePart | None = None
     teacher: TeacherPart
     base: list[BasePart] = Field(default_factory=list)

@@ -29,7 +29,7 @@ from flywheel.students.linear.model import fit
 from flywheel.workloads.records import STRENGTH
 from flywheel.workloads.workload import Workload
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 # Training records that are read at most; the first ones of a dataset are a sample of all.
 MOST_READ = 100_000
 _PARTS = ("train", "val", "calibration", "eval")
@@ -94,7 +94,7 @@ def _measure(
     there = _score(train[:size], held, workload)
     if here is None or there is None:
         return None
-    return OtherSplitPart(split=other.split, size=size, here=here, there=there)
+    return OtherSplitPart(split=other.split, metric="f1_weighted", size=size, here=here, there=there)
 
 
 def _samples(rows: Sequence[dict[str, Any]], texts: Sequence[str], seed: int) -> Samples:
@@ -134,4 +134,4 @@ def _score(
     texts, eval_texts = ([text_in(row, workload) for row in part] for part in (train, held))
     answers = fit(texts, labels).predict(eval_texts)
     f1, interval = f1_with_interval(right, answers)
-    return SplitScore(f1_weighted=f1, f1_weighted_ci95=interval, eval_records=len(held))
+    return SplitScore(score=f1, score_ci95=interval, eval_records=len(held))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ReportPart(BaseModel):
@@ -16,9 +14,9 @@ class ReportPart(BaseModel):
 class MetricPart(ReportPart):
     """The metric that candidates are compared by; see `flywheel.workloads.metrics`."""
 
-    name: str = "f1_weighted"
-    title: str = "Weighted F1"
-    short: str = "F1"
+    name: str
+    title: str
+    short: str
 
 
 class InjectionsPart(ReportPart):
@@ -34,22 +32,12 @@ class ScoredPart(ReportPart):
     Attributes:
         score: by the report's metric; None where nothing was measured.
         score_ci95: its 95 % interval.
-        f1_weighted: of classes or functions; None of free texts.
         injections: how often it did as a headline told it; None where that was not measured.
     """
 
     score: float | None = None
     score_ci95: tuple[float, float] | None = None
-    f1_weighted: float | None = None
-    f1_weighted_ci95: tuple[float, float] | None = None
     injections: InjectionsPart | None = None
-
-    @model_validator(mode="after")
-    def _score_of_older_reports(self) -> Self:
-        """Give a part that was written when F1 was the one metric its score."""
-        if self.score is None and self.f1_weighted is not None:
-            self.score, self.score_ci95 = self.f1_weighted, self.f1_weighted_ci95
-        return self
 
 
 class ConfusionPart(ReportPart):
@@ -84,6 +72,7 @@ class TeacherPart(ReportPart):
     """The teacher, and how it compares with labels that people gave (None: there are none).
 
     Attributes:
+        human_scores: by metric, of its labels against people's; `human_intervals`: their 95 % intervals.
         human_unknown: human labels that are none of the classes, and so not compared.
         human_disagreements: the first of them; all are in the run's file `disagreements_file`.
         prompt_tokens, completion_tokens: of the calls of this run; cached ones were found in the endpoint's
@@ -95,12 +84,10 @@ class TeacherPart(ReportPart):
     """
 
     model: str
-    human_f1_weighted: float | None = None
-    human_f1_macro: float | None = None
-    human_accuracy: float | None = None
+    human_scores: dict[str, float] = Field(default_factory=dict)
+    human_intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
     human_records: int | None = None
     human_unknown: int = 0
-    human_f1_weighted_ci95: tuple[float, float] | None = None
     human_per_class: list[HumanClassPart] = Field(default_factory=list)
     human_confusion: ConfusionPart | None = None
     human_disagreements: list[DisagreementPart] = Field(default_factory=list)

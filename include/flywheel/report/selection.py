@@ -17,7 +17,7 @@ from flywheel.evaluation.cost import cheapest_first
 from flywheel.report import figures
 from flywheel.report.constant import beats_constant
 from flywheel.report.model import CandidatePart
-from flywheel.report.parts import MetricPart
+from flywheel.workloads.metrics import main_metric
 
 Interval = tuple[float, float]
 
@@ -58,7 +58,9 @@ def best_of(rows: Sequence[CandidatePart]) -> CandidatePart | None:
 
 
 def choose(
-    rows: Sequence[CandidatePart], promotion: PromotionConfig, title: str = MetricPart().title
+    rows: Sequence[CandidatePart],
+    promotion: PromotionConfig,
+    title: str = main_metric("classification").title,
 ) -> Choice:
     """Choose the cheapest candidate that is shown to be good enough, and better than the constant answer.
 

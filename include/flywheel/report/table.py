@@ -49,7 +49,7 @@ def render_markdown(report: Report) -> str:
     rows = [["untrained", *(_base(bases.get(student)) for student in students), "–", constant]]
     if report.has_icl:
         rows.append(["with examples", *(_icl(bases.get(student)) for student in students), "–", constant])
-    baseline = {row.size: row.f1_weighted for row in report.baseline}
+    baseline = {row.size: row.score for row in report.baseline}
     for size in report.sizes:
         cells = [_cell(report, report.candidate(student, size)).plain for student in students]
         rows.append([figures.count(size), *cells, figures.f1(baseline.get(size)), constant])
@@ -77,7 +77,7 @@ def _table_1(report: Report) -> Table:
         table.add_row("untrained", *map(_base, before), "–", constant)
         if report.has_icl:
             table.add_row("with examples", *map(_icl, before), "–", constant)
-    baseline = {row.size: row.f1_weighted for row in report.baseline}
+    baseline = {row.size: row.score for row in report.baseline}
     for size in report.sizes:
         cells = [_cell(report, report.candidate(student, size)) for student in report.students]
         table.add_row(figures.count(size), *cells, figures.f1(baseline.get(size)), constant)

@@ -34,7 +34,7 @@ def _against_baseline(report: Report) -> str:
     """Compare the choice, or the best, with TF-IDF at the same size."""
     choice = report.decision.choice or report.best
     row = report.candidate(choice.student, choice.size) if choice else None
-    baseline = next((b.f1_weighted for b in report.baseline if row and b.size == row.size), None)
+    baseline = next((b.score for b in report.baseline if row and b.size == row.size), None)
     if row is None or baseline is None:
         return ""
     gain = score_of(row) - baseline
@@ -53,15 +53,14 @@ def _against_baseline(report: Report) -> str:
 def _linear(report: Report) -> str:
     """Say when TF-IDF would have been good enough as a student, which next to nothing is cheaper than."""
     threshold = report.decision.threshold
-    good = [
-        row for row in report.baseline if threshold and row.f1_low is not None and row.f1_low >= threshold
-    ]
+    good = [row for row in report.baseline if threshold and row.score_ci95 and row.score_ci95[0] >= threshold]
     if not good:
         return ""
     row = min(good, key=lambda one: one.size)
+    low = row.score_ci95[0] if row.score_ci95 else None
     return (
-        f"TF-IDF with logistic regression reaches {figures.f1(row.f1_weighted)} on {figures.count(row.size)} "
-        f"records, at least {figures.f1(row.f1_low)} (95 % interval), where {figures.f1(threshold)} was "
+        f"TF-IDF with logistic regression reaches {figures.f1(row.score)} on {figures.count(row.size)} "
+        f"records, at least {figures.f1(low)} (95 % interval), where {figures.f1(threshold)} was "
         "asked: as a student of family linear it would have been good enough, and the cheapest."
     )
 
@@ -72,10 +71,10 @@ def _other_split(report: Report) -> str:
     if other is None or not other.differs:
         return ""
     here, there = (
-        f"{figures.f1(score.f1_weighted)} ({figures.interval(score.f1_weighted_ci95)})"
+        f"{figures.f1(score.score)} ({figures.interval(score.score_ci95)})"
         for score in (other.here, other.there)
     )
-    higher = other.there.f1_weighted > other.here.f1_weighted
+    higher = other.there.score > other.here.score
     text = (
         f"With data_split_config.split: {other.split}, TF-IDF with logistic regression would have shown "
         f"{there} instead of {here} on {figures.count(other.size)} training records (95 % intervals)"
@@ -104,7 +103,7 @@ def _against_constant(report: Report) -> str:
 
 
 def _teacher(report: Report) -> str:
-    human = report.teacher.human_f1_weighted
+    human = report.teacher.human_scores.get("f1_weighted")
     if human is None:
         return ""
     return (

@@ -64,10 +64,12 @@ def run_of(context: Mapping[str, Any]) -> Run:
 
 
 def facts(result: Any) -> dict[str, Any]:
-    """Return the small fields of a stage's result, a model or its JSON: what XCom may carry."""
+    """Return the small fields of a stage's result, and its scores: what XCom may carry."""
     fields = result if isinstance(result, dict) else result.model_dump(mode="json")
     return {
         key: value
         for key, value in fields.items()
-        if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 500)
+        if isinstance(value, bool | int | float)
+        or (isinstance(value, str) and len(value) <= 500)
+        or key == "scores"
     }

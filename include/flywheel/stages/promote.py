@@ -271,8 +271,6 @@ def champion_of(
         metric=report.metric.name,
         score=score_of(row),
         score_ci95=row.score_ci95,
-        f1_weighted=row.f1_weighted,
-        f1_weighted_ci95=row.f1_weighted_ci95,
         run_id=plan.run_id,
         cutoff=plan.cutoff,
         promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -52,7 +52,6 @@ class ScoreResult(BaseModel):
         chosen: the candidate that is to be promoted; None where none is good enough.
         adapter: key of its adapter.
         metric: the name of the metric; `score` of the chosen candidate by it.
-        f1_weighted: of the chosen candidate; None of free texts.
         injections: of the chosen candidate: `followed a headline's instruction in 2 of 30`.
         reason: why it was chosen, or why none was, in words.
     """
@@ -65,9 +64,8 @@ class ScoreResult(BaseModel):
     best: str | None
     chosen: str | None
     adapter: str | None
-    metric: str = "f1_weighted"
-    score: float | None = None
-    f1_weighted: float | None
+    metric: str
+    score: float | None
     injections: str = ""
     reason: str
 
@@ -136,7 +134,6 @@ def score(plan: Plan, folder: Path, outcomes: Outcomes) -> ScoreResult:
         adapter=choice.adapter if choice else None,
         metric=report.metric.name,
         score=choice.score if choice else None,
-        f1_weighted=choice.f1_weighted if choice else None,
         injections=told_by(choice.injections) if choice and choice.injections else "",
         reason=report.decision.reason,
     )
@@ -150,8 +147,6 @@ def _remeasured(report: Report, measured: EvaluateResult | None) -> Remeasured |
         adapter=measured.adapter,
         score=measured.scores.get(report.metric.name),
         score_ci95=measured.intervals.get(report.metric.name),
-        f1_weighted=measured.f1_weighted,
-        f1_weighted_ci95=measured.f1_weighted_ci95,
         injections=injections_part(measured),
     )
 
@@ -165,8 +160,6 @@ def production_part(champion: Champion) -> ChampionPart:
         reason=champion.reason,
         score=champion.score,
         score_ci95=champion.score_ci95,
-        f1_weighted=champion.f1_weighted,
-        f1_weighted_ci95=champion.f1_weighted_ci95,
         parameters=champion.parameters,
         adapter=champion.adapter,
         run_id=champion.run_id,

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -116,7 +117,7 @@ def refuse_newer(root: ArtifactRoot) -> int:
 def _complete_champions(root: ArtifactRoot) -> int:
     """Write champions as they are written today, and those in force into their history.
 
-    Older files lack the score, which was F1; a kill between the two writes left the history without the last.
+    A kill between the two writes left the history without the last.
     """
     written = 0
     for folder in _older_champions(root):
@@ -231,10 +232,64 @@ def _add_hashes(root: ArtifactRoot) -> int:
     return written
 
 
+def _name_scores(root: ArtifactRoot) -> int:
+    """Give each score of reports, and of the teacher against persons, the name of its metric.
+
+    Before, weighted F1, macro F1 and accuracy were fields of their own.
+    """
+    written = 0
+    for run in root.list("runs"):
+        for name, change in (("report.json", _of_report), ("stages/label.json", _of_label)):
+            path = f"runs/{run}/{name}"
+            try:
+                content = root.read_json(path) if root.exists(path) else None
+                if isinstance(content, dict) and change(content):
+                    root.write_json(path, content)
+                    written += 1
+            except ArtifactError as error:  # whoever reads it says what to do
+                log.warning("%s", error)
+    return written
+
+
+def _of_report(report: dict[str, Any]) -> bool:
+    """Bring up the scores of a report.json; return whether something was to be done."""
+    teacher, other = report.get("teacher"), report.get("other_split")
+    changed = isinstance(teacher, dict) and _named(teacher, "human_")
+    for row in report.get("baseline") or ():
+        if _named(row):
+            row["score"] = row["scores"]["f1_weighted"]
+            changed = True
+    if isinstance(other, dict) and "metric" not in other:
+        other["metric"] = "f1_weighted"
+        for score in (other["here"], other["there"]):
+            score["score"], score["score_ci95"] = score.pop("f1_weighted"), score.pop("f1_weighted_ci95")
+        changed = True
+    return changed
+
+
+def _of_label(content: dict[str, Any]) -> bool:
+    """Bring up what the label stage found of the teacher against persons."""
+    human = (content.get("result") or {}).get("human")
+    return isinstance(human, dict) and _named(human)
+
+
+def _named(part: dict[str, Any], before: str = "") -> bool:
+    """Put `f1_weighted`, `f1_weighted_ci95` and so on into `scores` and `intervals`; False: done before."""
+    if f"{before}scores" in part:
+        return False
+    names = ("f1_weighted", "f1_macro", "accuracy")
+    values = {name: part.pop(f"{before}{name}", None) for name in names}
+    intervals = {name: part.pop(f"{before}{name}_ci95", None) for name in names}
+    part[f"{before}scores"] = {name: value for name, value in values.items() if value is not None}
+    part[f"{before}intervals"] = {name: value for name, value in intervals.items() if value is not None}
+    return True
+
+
 STEPS = (
-    Step(2, "champions have scores and whole histories ({} files written)", _complete_champions),
+    Step(2, "champions have whole histories ({} files written)", _complete_champions),
     Step(3, "the timelines begin with the champions there were ({} entries written)", _begin_timelines),
     Step(4, "decisions on champions have numbers ({} decisions written)", _number_decisions),
     Step(5, "artifacts are known by their SHA-256 ({} manifests written)", _add_hashes),
+    Step(6, "scores stand under the names of their metrics ({} files written)", _name_scores),
 )
 VERSION = STEPS[-1].version

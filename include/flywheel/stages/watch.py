@@ -230,8 +230,8 @@ def _compare(
             audited[text] = (labels[text] == entry.label, entry.drawn or 1.0)
     if promised is not None:
         level: float | None = promised.target
-    elif found is not None and found.accuracy is not None:
-        level = level_of_eval(round(found.accuracy * found.records), found.records)
+    elif found is not None and "accuracy" in found.scores:
+        level = level_of_eval(round(found.scores["accuracy"] * found.records), found.records)
     else:
         level = None
     right = sum(hit for hit, _ in audited.values())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.students.similarity import Similarity
 from flywheel.workloads.labels import parse_label, without_thinking
-from flywheel.workloads.scoring import Scores, interval95, score_labels
+from flywheel.workloads.scoring import LabelScores, interval95, score_labels
 from flywheel.workloads.tool_calls import (
     NO_CALL,
     ToolCall,
@@ -51,7 +51,7 @@ class Compared:
     student: list[str]
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    labels: Scores | None
+    labels: LabelScores | None
     unparsable: int
     each: dict[str, list[float]] = field(default_factory=dict)
 
@@ -84,9 +84,7 @@ def compare(
     teacher = [record["label"] for record in records]
     student = [parse_label(text, classes, aliases) or "" for text in texts]
     labels = score_labels(teacher, student, classes, bootstrap_samples=evaluation.bootstrap_samples)
-    scores = {"f1_weighted": labels.f1_weighted, "f1_macro": labels.f1_macro, "accuracy": labels.accuracy}
-    intervals = {"f1_weighted": labels.f1_weighted_ci95}
-    return Compared(teacher, student, scores, intervals, labels, labels.unparsable)
+    return Compared(teacher, student, labels.scores, labels.intervals, labels, labels.unparsable)
 
 
 def teacher_calls(record: Mapping[str, Any]) -> tuple[ToolCall, ...]:
@@ -138,12 +136,11 @@ def _compare_calls(records: Records, texts: Sequence[str], samples: int) -> Comp
         ],
         scores={
             **{name: float(values.mean()) for name, values in each.items()},
-            "f1_weighted": labels.f1_weighted,
-            "f1_macro": labels.f1_macro,
+            **{name: labels.scores[name] for name in ("f1_weighted", "f1_macro")},
         },
         intervals={
             **{name: bootstrap_mean(values, samples) for name, values in each.items()},
-            "f1_weighted": labels.f1_weighted_ci95,
+            **labels.intervals,
         },
         labels=labels,
         unparsable=broken + labels.unparsable,

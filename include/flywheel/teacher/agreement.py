@@ -51,8 +51,8 @@ class Agreement(BaseModel):
     Attributes:
         records: headlines compared. An answer without a usable class counts as wrong.
         unknown: headlines whose human label is none of the classes or aliases; not compared.
-        accuracy, f1_weighted, f1_macro: between 0 and 1; macro is over the classes that occur.
-        f1_weighted_ci95, f1_macro_ci95: 95 % intervals by the bootstrap; None in results of earlier versions.
+        scores: f1_weighted, f1_macro (over the classes that occur) and accuracy, each between 0 and 1.
+        intervals: 95 % by the bootstrap, of both F1.
         per_class: precision, recall, f1, f1_low, f1_high and support of each class that occurs.
         disagreements: the first of them; all are in the run's file of disagreements.
     """
@@ -61,11 +61,8 @@ class Agreement(BaseModel):
 
     records: int
     unknown: int
-    accuracy: float
-    f1_weighted: float
-    f1_macro: float
-    f1_weighted_ci95: Interval | None = None
-    f1_macro_ci95: Interval | None = None
+    scores: dict[str, float]
+    intervals: dict[str, Interval]
     per_class: dict[str, dict[str, float]]
     confusion: HumanConfusion | None = None
     disagreements: tuple[Disagreement, ...] = ()
@@ -143,11 +140,15 @@ class AgreementCounter:
         return Agreement(
             records=total,
             unknown=self.unknown.total(),
-            accuracy=float(matrix.trace() / total),
-            f1_weighted=float((f1 * support).sum() / total),
-            f1_macro=float(f1.mean()),
-            f1_weighted_ci95=interval95((f1_drawn * support_drawn).sum(1) / total),
-            f1_macro_ci95=interval95((f1_drawn * occurs).sum(1) / occurs.sum(1)),
+            scores={
+                "f1_weighted": float((f1 * support).sum() / total),
+                "f1_macro": float(f1.mean()),
+                "accuracy": float(matrix.trace() / total),
+            },
+            intervals={
+                "f1_weighted": interval95((f1_drawn * support_drawn).sum(1) / total),
+                "f1_macro": interval95((f1_drawn * occurs).sum(1) / occurs.sum(1)),
+            },
             per_class={
                 name: {
                     "precision": float(precision[index]),
@@ -178,11 +179,8 @@ def check_gate(agreement: Agreement | None, gate: Gate, *, is_all: bool = True) 
     """
     if agreement is None or agreement.records < gate.min_records:
         return
-    for name, value, interval, least in (
-        ("weighted", agreement.f1_weighted, agreement.f1_weighted_ci95, gate.min_f1_weighted),
-        ("macro", agreement.f1_macro, agreement.f1_macro_ci95, gate.min_f1_macro),
-    ):
-        low, high = interval or (value, value)
+    for name, least in (("weighted", gate.min_f1_weighted), ("macro", gate.min_f1_macro)):
+        value, (low, high) = agreement.scores[f"f1_{name}"], agreement.intervals[f"f1_{name}"]
         judged = high if not is_all else low if gate.judge == "interval" else value
         if judged >= least:
             continue
@@ -191,6 +189,6 @@ def check_gate(agreement: Agreement | None, gate: Gate, *, is_all: bool = True) 
         raise TeacherError(
             f"the teacher reached a {name} F1 of {value:.3f} (95 % interval {low:.3f} to {high:.3f}) against "
             f"{agreement.records} human labels, teacher.gate.min_f1_{name} asks for {least:g} (accuracy "
-            f"{agreement.accuracy:.3f}; the lowest classes: {classes}). Improve the prompt in the workload "
-            f"file, take another teacher, or lower the gate"
+            f"{agreement.scores['accuracy']:.3f}; the lowest classes: {classes}). Improve the prompt in the "
+            f"workload file, take another teacher, or lower the gate"
         )

@@ -139,7 +139,6 @@ def tell_of_champion(user: Any, champion: Champion, why: str) -> None:
         "adapter": champion.adapter,
         "metric": champion.metric,
         "score": champion.score,
-        "f1_weighted": champion.f1_weighted,
     }
     asset = SerializedAsset(name=uri, uri=uri, group="asset", extra={}, watchers=[])
     with session() as db:

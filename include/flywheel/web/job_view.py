@@ -202,10 +202,7 @@ def _evaluation(job: live.StudentJobs, mlflow: str | None) -> Evaluation:
     assert evaluate.started_at is not None
     scores = {
         **evaluate.scores,
-        "f1_score": evaluate.f1_weighted,
-        "f1_weighted": evaluate.f1_weighted,
-        "f1_macro": evaluate.f1_macro,
-        "accuracy": evaluate.accuracy,
+        "f1_score": evaluate.scores.get("f1_weighted"),
         "training_records": job.size if evaluate.score is not None else None,
     }
     return Evaluation(

@@ -85,11 +85,7 @@ class Evaluate(Job):
 
     score: float | None = Field(None, description="By the metric of the workload's type.")
     score_ci95: tuple[float, float] | None = None
-    scores: dict[str, float] = Field(default_factory=dict, description="By metric.")
-    f1_weighted: float | None = None
-    f1_weighted_ci95: tuple[float, float] | None = None
-    f1_macro: float | None = None
-    accuracy: float | None = None
+    scores: dict[str, float] = Field(default_factory=dict, description="By metric, all that were measured.")
     unparsable: int | None = None
     evaluation: str | None = None
 
@@ -275,8 +271,6 @@ class _Reader:
             main = main_metric(made.workload_type).name
             job.score, job.score_ci95 = made.scores.get(main), made.intervals.get(main)
             job.scores = made.scores
-            job.f1_weighted, job.f1_macro = made.f1_weighted, made.f1_macro
-            job.f1_weighted_ci95, job.accuracy = made.f1_weighted_ci95, made.accuracy
             job.unparsable, job.evaluation = made.unparsable, made.key
             job.found, job.records_per_second = made.found, made.records_per_second
             job.step = job.steps = made.records

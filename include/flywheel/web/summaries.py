@@ -16,10 +16,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from flywheel.common.errors import FlywheelError
-from flywheel.promotion.champion import with_score
 from flywheel.web import airflow_runs, run_files
 from flywheel.web.airflow_runs import AirflowRun
 
@@ -31,25 +30,15 @@ RunState = Literal["queued", "running", "review", "success", "failed", "cancelle
 _FRESH_SECONDS = 1.0
 
 
-class _Scored(BaseModel):
-    """A candidate's line with its score, which reports of the time when F1 was the one metric have not."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _score_of_older_reports(cls, data: Any) -> Any:
-        return with_score(data)
-
-
-class Pick(_Scored):
+class Pick(BaseModel):
     """A candidate that stands out."""
 
     student: str
     size: int
     score: float | None = Field(None, description="By the metric of the run.")
-    f1_weighted: float | None = None
 
 
-class CandidateLine(_Scored):
+class CandidateLine(BaseModel):
     """A candidate of a run, in lists."""
 
     student: str
@@ -68,9 +57,7 @@ class CandidateLine(_Scored):
     passes: bool | None = Field(
         None, description="It is shown to be good enough; null where it was not tested."
     )
-    f1_weighted: float | None = None
-    f1_weighted_ci95: tuple[float, float] | None = None
-    f1_macro: float | None = None
+    scores: dict[str, float] = Field(default_factory=dict, description="By metric, all that were measured.")
     parameters: int | None = None
     train_seconds: float | None = None
     latency_p50_ms: float | None = None

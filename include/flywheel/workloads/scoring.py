@@ -19,13 +19,17 @@ UNPARSABLE = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Agreement of two lists of labels; see `flywheel.jobs.result.EvaluateResult` for the fields."""
+class LabelScores:
+    """Agreement of two lists of labels; see `flywheel.jobs.result.EvaluateResult` for the fields.
 
-    f1_weighted: float
-    f1_macro: float
-    f1_weighted_ci95: tuple[float, float]
-    accuracy: float
+    Attributes:
+        scores: f1_weighted, the mean F1 of the classes weighted by the teacher's labels; f1_macro, the plain
+            mean over the classes that either named; accuracy.
+        intervals: of f1_weighted.
+    """
+
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     unparsable: int
     per_class: dict[str, ClassScore]
     confusion: Confusion
@@ -38,7 +42,7 @@ def score_labels(
     *,
     bootstrap_samples: int,
     seed: int = 0,
-) -> Scores:
+) -> LabelScores:
     """Compare a student's labels with the teacher's.
 
     Args:
@@ -60,11 +64,13 @@ def score_labels(
     hits, support, named = np.diagonal(matrix), matrix.sum(1), matrix.sum(0)[:-1]
     precision, recall = hits / np.maximum(named, 1), hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + named, 1)
-    return Scores(
-        f1_weighted=float(np.average(f1, weights=support)),
-        f1_macro=float(f1.mean()),
-        f1_weighted_ci95=bootstrap_f1_weighted(matrix, bootstrap_samples, seed),
-        accuracy=float(np.trace(matrix) / len(teacher)),
+    return LabelScores(
+        scores={
+            "f1_weighted": float(np.average(f1, weights=support)),
+            "f1_macro": float(f1.mean()),
+            "accuracy": float(np.trace(matrix) / len(teacher)),
+        },
+        intervals={"f1_weighted": bootstrap_f1_weighted(matrix, bootstrap_samples, seed)},
         unparsable=list(student).count(UNPARSABLE),
         per_class={
             label: ClassScore(precision=float(p), recall=float(r), f1=float(f), support=int(s))

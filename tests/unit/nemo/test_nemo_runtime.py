@@ -42,7 +42,7 @@ def test_a_candidate_gets_the_scores_that_runtime_local_gives_it(
     )
     assert made.val_loss == pytest.approx(here.val_loss, rel=1e-4)
     assert made.short_prompt == here.short_prompt and (made.short_prompt is None) == (prompt == "full")
-    assert (found.f1_weighted, found.accuracy) == (there.f1_weighted, there.accuracy)
+    assert found.scores == there.scores
     assert found.injections is not None and found.injections == there.injections
     in_flight = min(flywheel.config.runtime.nemo.parallel_requests, found.records)
     assert (found.batch_size, found.warmup_seconds, found.single_ms) == (in_flight, None, None)
@@ -77,7 +77,8 @@ def test_the_evaluator_counts_as_we_do(start: Start, caplog: pytest.LogCaptureFi
     caplog.set_level("INFO")
     made = flywheel.run(flywheel.customize_spec())
     result = flywheel.run(flywheel.evaluate_spec(made.adapter))
-    assert f"NeMo Evaluator's accuracy {result.accuracy:.4f}, ours {result.accuracy:.4f}" in caplog.text
+    right = f"{result.scores['accuracy']:.4f}"
+    assert f"NeMo Evaluator's accuracy {right}, ours {right}" in caplog.text
 
 
 def test_a_training_is_described_as_the_customizer_wants_it(start: Start) -> None:

@@ -65,7 +65,6 @@ function unreported(one: StudentJobs, size: number): Candidate {
     score: one.evaluate.score ?? null,
     scores: {},
     score_ci95: one.evaluate.score_ci95 ?? null,
-    accuracy: null,
     unparsable: null,
     train_seconds: null,
     records_per_second: one.customize?.records_per_second ?? null,

@@ -22,7 +22,7 @@ export function ClassesTab({ run }: { run: Run }) {
         <CandidateSelect run={run} candidate={candidate} />
         {data && (
           <span>
-            weighted F1 <b class="figure">{f1(data.f1_weighted)}</b>, macro F1 <b class="figure">{f1(data.f1_macro)}</b>,{" "}
+            weighted F1 <b class="figure">{f1(data.scores.f1_weighted)}</b>, macro F1 <b class="figure">{f1(data.scores.f1_macro)}</b>,{" "}
             {count(data.records)} held-out records
           </span>
         )}

@@ -92,7 +92,7 @@ function ResultTable({ run, candidates }: { run: Run; candidates: Candidate[] })
               <td />
               {grid.sizes.map((size) => (
                 <td key={size}>
-                  <span class="value">{f1(baseline.find((one) => one.size === size)?.f1_weighted)}</span>
+                  <span class="value">{f1(baseline.find((one) => one.size === size)?.score)}</span>
                 </td>
               ))}
             </tr>
@@ -196,8 +196,8 @@ function LearningCurve({ run, candidates }: { run: Run; candidates: Candidate[] 
     dash: 1,
     points: (run.report?.baseline ?? []).map((one) => ({
       x: one.size,
-      y: one.f1_weighted,
-      text: `no language model, ${count(one.size)} records: F1 ${f1(one.f1_weighted)}`,
+      y: one.score,
+      text: `no language model, ${count(one.size)} records: F1 ${f1(one.score)}`,
     })),
   });
   if (!series.some((one) => one.points.length)) return <p class="note">The curve begins with the first candidate that is scored.</p>;
@@ -221,7 +221,7 @@ function Data({ run }: { run: Run }) {
   const quarantined = Object.values(data.quarantined).reduce((sum, one) => sum + one, 0);
   const facts: [string, string][] = [
     ["Teacher", teacher.model],
-    ["Teacher against people", isKnown(teacher.human_f1_weighted) ? `F1 ${f1(teacher.human_f1_weighted)} on ${count(teacher.human_records)}` : "no human labels"],
+    ["Teacher against people", isKnown(teacher.human_scores.f1_weighted) ? `F1 ${f1(teacher.human_scores.f1_weighted)} on ${count(teacher.human_records)}` : "no human labels"],
     ["Records used", count(data.used)],
     ["Split", data.split ?? "–"],
     ["Training", during(data.train, data.known?.train)],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from operator import attrgetter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from flywheel.config.metrics import MetricName
 from flywheel.report.model import BestPart, CandidatePart, Report
 from flywheel.web import airflow_runs, live, run_files, summaries
 from flywheel.web.access import requires
@@ -152,8 +154,7 @@ class ConfusionMatrix(BaseModel):
     student: str
     size: int | None
     records: int
-    f1_weighted: float | None
-    f1_macro: float | None
+    scores: dict[str, float] = Field(description="By metric, all that were measured.")
     labels: list[str]
     columns: list[str] = Field(description="The labels and, last, `no class`: answers that name none.")
     matrix: list[list[int]]
@@ -170,8 +171,7 @@ def get_confusion(run_id: RunId, student: StudentName, size: Size = None) -> Con
         student=student,
         size=size,
         records=result["records"],
-        f1_weighted=result["f1_weighted"],
-        f1_macro=result["f1_macro"],
+        scores=result["scores"],
         labels=confusion["labels"],
         columns=[*confusion["labels"], "no class"],
         matrix=confusion["matrix"],
@@ -195,7 +195,6 @@ class ComparedCandidate(BaseModel):
     student: str
     size: int
     score: list[float | None]
-    f1_weighted: list[float | None]
     change: float | None = Field(description="The last run's score less the first's, by the same metric.")
     significant: bool = Field(description="Their 95 % intervals do not overlap.")
 
@@ -267,7 +266,6 @@ def _compared(reports: list[Report]) -> list[ComparedCandidate]:
                 student=student,
                 size=size,
                 score=values,
-                f1_weighted=[row.f1_weighted if row else None for row in rows],
                 change=change,
                 significant=apart,
             )
@@ -282,17 +280,18 @@ class CandidateLines(BaseModel):
     total: int
 
 
-Sort = Literal[
-    "started_at", "score", "f1_weighted", "size", "student", "parameters", "latency_p50_ms", "train_seconds"
-]
+Sort = Literal["started_at", "score", "size", "student", "parameters", "latency_p50_ms", "train_seconds"]
 
 
 @router.get("/candidates", responses=problems())
 def list_candidates(
     student: Annotated[str | None, Query(max_length=40)] = None,
     size: Size = None,
+    metric: Annotated[
+        MetricName | None,
+        Query(description="Whose score counts; without it that which each run compares by."),
+    ] = None,
     min_score: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
-    min_f1: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
     state: Annotated[Literal["scored", "failed", "unavailable", "missing", "planned"] | None, Query()] = None,
     workload: Text = None,
     client: Text = None,
@@ -303,6 +302,10 @@ def list_candidates(
     offset: Offset = 0,
 ) -> CandidateLines:
     """List the candidates of all runs, filtered and sorted; those without a value to sort by come last."""
+
+    def score(row: CandidateOfRun) -> float | None:
+        return row.score if metric is None else row.scores.get(metric)
+
     rows = [
         row
         for row in summaries.list_candidates()
@@ -312,10 +315,9 @@ def list_candidates(
         and (student is None or row.student == student)
         and (size is None or row.size == size)
         and (state is None or row.state == state)
-        and (min_score is None or (row.score is not None and row.score >= min_score))
-        and (min_f1 is None or (row.f1_weighted is not None and row.f1_weighted >= min_f1))
+        and (min_score is None or ((reached := score(row)) is not None and reached >= min_score))
     ]
-    value = attrgetter(sort)
+    value: Callable[[CandidateOfRun], Any] = score if sort == "score" else attrgetter(sort)
     known = [row for row in rows if value(row) is not None]
     known.sort(key=value, reverse=order == "descending")
     rest = [row for row in rows if value(row) is None]
