@@ -66,10 +66,10 @@ def config_of(folder: Path, student: dict[str, Any], **changes: Any) -> Config:
 
 
 @contextmanager
-def promoted(home: Path, student: dict[str, Any], **changes: Any) -> Iterator[Path]:
+def promoted(home: Path, student: dict[str, Any], headlines: int = 900, **changes: Any) -> Iterator[Path]:
     """Turn the wheel in a folder, on one thread of the CPU; the champion is in force meanwhile."""
     with (home / "log.jsonl").open("wb") as file:
-        for place, headline in enumerate(generate(900)):
+        for place, headline in enumerate(generate(headlines)):
             answer = WORKLOAD.answer_for(headline.teacher_label)
             line = {
                 "request": {"model": "teacher", "messages": WORKLOAD.messages(headline.text)},

@@ -40,11 +40,13 @@ class Texts:
         values: None where a text is missing.
         kind: of the table that the labels go into.
         index: of a pandas Series; None: 0 to N - 1.
+        first: number of the first row, in messages.
     """
 
     values: list[str | None]
     kind: Kind = "pandas"
     index: Any = None
+    first: int = 0
 
     @classmethod
     def of(cls, given: Any) -> Texts:
@@ -86,7 +88,7 @@ class Texts:
 
     def row(self, place: int) -> str:
         """Return a row as messages name it."""
-        return _row(place, self.index)
+        return _row(place, self.index, self.first)
 
     def named(self, places: Iterable[int]) -> str:
         """Return a few rows as messages name them."""
@@ -144,7 +146,7 @@ def _text(value: Any, place: int, index: Any) -> str | None:
     )
 
 
-def _row(place: int, index: Any) -> str:
+def _row(place: int, index: Any, first: int = 0) -> str:
     if index is None:
-        return f"row {place}"
+        return f"row {place + first}"
     return f"row {place} (index {index[place]!r})"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flywheel.annotation.commands import label_texts
 from flywheel.cli.demo import demo_records, headlines
 from flywheel.common.errors import FlywheelError
 from flywheel.common.redaction import clean, install
@@ -138,6 +139,7 @@ def workload(
 app.add_typer(champion_commands, name="champion", rich_help_panel=WHEEL)
 app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
 app.command(rich_help_panel=WHEEL)(timeline)
+app.command("label-texts", rich_help_panel=WHEEL)(label_texts)
 app.command(rich_help_panel=WHEEL)(forget)
 app.command(rich_help_panel=WHEEL)(prune)
 app.command(rich_help_panel=DEMO)(headlines)

@@ -196,6 +196,7 @@ def explain_missing(weights: str, error: Exception) -> str:
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return (
         f"{weights}: neither a folder with weights nor a model that the Hugging Face Hub gives us "
-        f"({first[:200]}). Set the student's `weights` to a local folder, or HF_TOKEN to a token that may "
+        f"({first[:200]}). Set the student's `weights` to a local folder (a relative one "
+        "begins at FLYWHEEL_HOME; `flywheel.champion` takes weights=), or HF_TOKEN to a token that may "
         "read the model, or HF_HOME to a cache that holds it"
     )
