@@ -160,7 +160,7 @@ def test_a_job_that_was_ended_goes_on_from_its_checkpoint(
         steps.append(progress.step)
         raise JobError("ended")
 
-    monkeypatch.setattr("flywheel.students.training._PROGRESS_SECONDS", 0)
+    monkeypatch.setattr("flywheel.students.trainer._PROGRESS_SECONDS", 0)
     with pytest.raises(JobError):
         customize(spec, end)
     assert not ArtifactRoot(spec.artifact_root).find("adapters", spec.key)

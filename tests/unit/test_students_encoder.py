@@ -97,7 +97,7 @@ def test_a_training_that_was_ended_goes_on_from_its_checkpoint_to_the_same_weigh
     shutil.copytree(folder / "artifacts/datasets", tmp_path / "artifacts/datasets")
     training = made_of(folder).training.model_copy(update={"checkpoint_seconds": 1e-9})
     spec = made_of(folder, artifact_root=str(tmp_path / "artifacts"), training=training)
-    monkeypatch.setattr("flywheel.students.encoder.training._PROGRESS_SECONDS", 0)
+    monkeypatch.setattr("flywheel.students.trainer._PROGRESS_SECONDS", 0)
 
     def end(progress: Progress) -> None:
         if progress.step == 90:

@@ -24,7 +24,8 @@ from flywheel.students.adapter import trainable
 from flywheel.students.checkpoint import FILE, load_checkpoint, save_checkpoint
 from flywheel.students.outcome import TrainingOutcome
 from flywheel.students.rows import Sample, build_row
-from flywheel.students.training import fine_tune, rate_at
+from flywheel.students.trainer import rate_at
+from flywheel.students.training import fine_tune
 
 # More frequent than any job needs, so that a checkpoint follows every step.
 EVERY_STEP = 1e-9
@@ -228,7 +229,7 @@ class TestCheckpoints:
         self, tmp_path: Path, uninterrupted: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Told of every step, so that the signal comes after the first one on a machine of any speed.
-        monkeypatch.setattr("flywheel.students.training._PROGRESS_SECONDS", 0.0)
+        monkeypatch.setattr("flywheel.students.trainer._PROGRESS_SECONDS", 0.0)
         asked: list[int] = []
 
         def ask(progress: Progress) -> None:
