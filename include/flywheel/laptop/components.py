@@ -14,13 +14,11 @@ is not Airflow's]}, {"stop": seconds}. When stdin ends, whoever started this is 
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flywheel.common.forks import become, reaped, wakeup
 from flywheel.config.private import UMASK
 from flywheel.laptop.home import airflow_home
 from flywheel.laptop.processes import end_sessions, end_stale, started_at
@@ -58,7 +57,6 @@ PRELOAD = (
 
 RESTARTS = 5
 _GC_PAUSE_SECONDS = 15.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Components:
@@ -101,16 +99,9 @@ class Components:
 
     def reap(self) -> None:
         """Notice what has ended: a component is started again, its workers and tasks being ended first."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, code in reaped():
             if pid in self.commands:
                 command, then = self.commands.pop(pid)
-                code = os.waitstatus_to_exitcode(status)
                 tell(done=command, code=code)
                 if code == 0 and then:
                     self.obey(then)
@@ -160,18 +151,7 @@ class Components:
 
     def _become(self, watcher: int, log: Path, server: bool) -> None:
         """Make this fork a process of its own."""
-        os.setsid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != watcher:
-            raise SystemExit(1)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        with open(os.devnull, "rb") as nothing, open(log, "ab") as file:
-            os.dup2(nothing.fileno(), 0)
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        os.closerange(3, 1024)
+        become(watcher, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
         gc.freeze()
         if server:
             # A line for each request of each task is of no use here, and takes a tenth of the time.
@@ -256,11 +236,7 @@ def main(arguments: list[str]) -> int:
     if sys.platform == "linux":
         preload()
     tell(ready=True)
-    wakeup, signals = socket.socketpair()
-    wakeup.setblocking(False)
-    signals.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+    signals = wakeup()
     selector = selectors.DefaultSelector()
     selector.register(signals, selectors.EVENT_READ)
     selector.register(0, selectors.EVENT_READ)

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flywheel.common.forks import reaped, wakeup
 from flywheel.runtimes.base import GRACE_SECONDS
 from flywheel.runtimes.local.forked import KEPT_FOR_VARIABLE, become_job, receive, send_request
 
@@ -85,12 +86,8 @@ class ForkServer:
 
     def serve(self) -> None:
         """Fork jobs until idle for long enough."""
-        wakeup, signals = socket.socketpair()
-        wakeup.setblocking(False)
-        signals.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signals = wakeup()
         signal.signal(signal.SIGTERM, self._retire)
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         self.selector.register(signals, selectors.EVENT_READ)
         idle_since = time.monotonic()
         while self.jobs or time.monotonic() - idle_since < self.idle_seconds:
@@ -208,20 +205,14 @@ class ForkServer:
                     os.killpg(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, code in reaped():
             self.ending.pop(pid, None)
             # What the job itself started dies with it.
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
             for kept_for in [name for name, (other, _) in self.kept.items() if other == pid]:
                 self._forget(kept_for)
-            self._ended(pid, os.waitstatus_to_exitcode(status))
+            self._ended(pid, code)
 
     def _ended(self, pid: int, code: int) -> None:
         """Tell a job's client how it ended; a process without a job has none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import gc
 import importlib
@@ -15,9 +14,10 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from flywheel.common.forks import become
+
 # What a job's process is kept for: a GPU.
 KEPT_FOR_VARIABLE = "FLYWHEEL_KEPT_FOR"
-_PR_SET_PDEATHSIG = 1
 
 
 def send_request(connection: socket.socket, request: dict[str, Any], output: int) -> None:
@@ -51,18 +51,9 @@ def become_job(request: dict[str, Any], output: int, control: socket.socket | No
     code = 125
     server = os.getppid()
     try:
-        os.setsid()
-        _die_with(server)
-        signal.set_wakeup_fd(-1)
         if control is not None:
             control = socket.socket(fileno=_moved_up(control.detach()))
-        nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.closerange(3, control.fileno() if control is not None else 65536)
-        if control is not None:
-            os.closerange(control.fileno() + 1, 65536)
+        become(server, output, control.fileno() if control is not None else None)
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         while True:
             code = 125
@@ -89,8 +80,6 @@ def _moved_up(file: int) -> int:
 
 def _do(request: dict[str, Any]) -> int:
     """Do a job and return its exit code."""
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -104,7 +93,8 @@ def _next_request(control: socket.socket) -> dict[str, Any] | None:
     sys.stderr.flush()
     os.dup2(0, 1)  # who reads the output sees its end
     os.dup2(0, 2)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):  # which the job may have changed
+        signal.signal(number, signal.SIG_DFL)
     gc.collect()  # what the job leaves in cycles holds memory of the GPU
     files: list[int] = []
     try:
@@ -128,11 +118,3 @@ def _fresh_state(threads: int) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
         sys.modules["torch"].seed()
-
-
-def _die_with(server: int) -> None:
-    """Have the kernel end this process when the server dies (Linux; elsewhere the client does it)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:
-        raise SystemExit("the fork server is gone")
