@@ -102,7 +102,7 @@ def write_settings(ports: Ports) -> None:
         "workers": {
             # Also the time in which a task learns that it was marked or cleared, and for which LocalExecutor
             # may keep a worker whose task has ended.
-            "min_heartbeat_interval": 1,
+            "min_heartbeat_interval": 3,
             "missing_dag_retry_delay": 5,
         },
         "dag_processor": {

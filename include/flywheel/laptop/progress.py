@@ -31,6 +31,7 @@ STAGES = (
     "review",
     "promote",
 )
+_JOBS = ("base_eval", "icl_eval", "champion_eval", "customize", "evaluate")
 _ENDED = ("success", "failed", "upstream_failed", "skipped", "removed")
 _ACTIVE = ("running", "queued", "scheduled", "up_for_retry", "restarting", "awaiting_input", "deferred")
 
@@ -95,6 +96,14 @@ class Progress:
         if tasks:
             active = [task.name for task in tasks if task.state == "running"]
             self.message = ", ".join(active[:4])
+
+    def jobs_are_running(self) -> bool:
+        """Return whether students were being trained or asked at the last look."""
+        return any(task.task in _JOBS and task.state == "running" for task in self.tasks)
+
+    def needs_the_rest(self) -> bool:
+        """Return whether a task waits in the triggerer or for a person, who may change files meanwhile."""
+        return any(task.state in ("deferred", "awaiting_input") for task in self.tasks)
 
     def seconds_left(self) -> float | None:
         """Return an estimate of the time to the end of all jobs, from the jobs that are done."""

@@ -39,7 +39,11 @@ from flywheel.teacher.endpoint import URL_VARIABLE
 from flywheel.workloads.workload import Workload
 
 POLL_SECONDS = 0.25
+# Of the tasks, and of all while jobs are at work: a look is CPU time of the UI's server that jobs could have.
 TASKS_POLL_SECONDS = 1.0
+JOBS_POLL_SECONDS = 2.0
+# When what a run does not wait for is started beside it: together they take a tenth of a core.
+REST_SECONDS = 300.0
 BROKEN_SECONDS = 60.0
 UI_SECONDS = 30.0
 INTERRUPTED = 130
@@ -234,15 +238,15 @@ class _Wheel:
 
     def _follow(self, run: Run, progress: Progress) -> str:
         """Show the run until it has ended; return its state."""
-        rest_at = time.monotonic() + 20.0
-        warm = told = False
+        rest_at = time.monotonic() + REST_SECONDS
+        warm = told = rested = False
         looked_at = 0.0
         while True:
-            time.sleep(POLL_SECONDS)
+            time.sleep(JOBS_POLL_SECONDS if progress.jobs_are_running() else POLL_SECONDS)
             if self.problem:
                 raise UpError(self.problem)
             state = self.api.run_state(run.run_id)
-            if state in DONE or (state and time.monotonic() - looked_at > TASKS_POLL_SECONDS):
+            if state and (state in DONE or time.monotonic() - looked_at > TASKS_POLL_SECONDS):
                 progress.update(self.api.tasks(run.run_id))
                 looked_at = time.monotonic()
                 self._look_at_imports(progress)
@@ -255,9 +259,10 @@ class _Wheel:
             if not warm and self._needs_training(run):
                 warm = True
                 threading.Thread(target=self._warm_up, daemon=True).start()
-            if state in DONE or time.monotonic() > rest_at:
+            needed = state in DONE or progress.needs_the_rest() or time.monotonic() > rest_at
+            if needed and not rested:
+                rested = True
                 self._start_the_rest()
-                rest_at = float("inf")
             if state in DONE:
                 return str(state)
 
@@ -274,7 +279,7 @@ class _Wheel:
             raise UpError(f"the DAG cannot be imported:\n{errors[0].strip()}")
 
     def _start_the_rest(self) -> None:
-        """Start what a run does not wait for: the reader of changed DAG files, and the triggerer."""
+        """Start what a run of jobs here does not wait for: the reader of changed DAG files, the triggerer."""
         assert self.launcher is not None
         self.launcher.start("dag-processor")
         if not self.runtime.defers:
