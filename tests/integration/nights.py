@@ -24,7 +24,7 @@ from flywheel.report.outcomes import gather
 from flywheel.report.verdict import verdict_of
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run
-from flywheel.stages.evaluate import PREDICTIONS
+from flywheel.stages.examined import PREDICTIONS
 from flywheel.workloads.workload import Workload
 from tests.unit.finished_run import EVAL_RECORDS, TABLE_1, WORKLOAD, config_of, finish, plan_of
 

@@ -15,11 +15,12 @@ from flywheel.common.errors import StudentError
 from flywheel.config import Student
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.training import LoraConfig, TrainingConfig
+from flywheel.evaluation.icl import own_texts
 from flywheel.jobs.progress import Progress
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.stages.customize import customize
-from flywheel.stages.evaluate import evaluate, own_texts
+from flywheel.stages.evaluate import evaluate
 from flywheel.students import answering, generation
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.stages.evaluate import PREDICTIONS
+from flywheel.stages.examined import PREDICTIONS
 from flywheel.web.predictions import disagreements, labels_of
 
 

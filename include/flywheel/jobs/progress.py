@@ -45,6 +45,18 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
+def telling(progress: ProgressCallback | None, total: int) -> Callable[[int], None]:
+    """Return what tells of so many answers of all, at the rate since now."""
+    started = time.perf_counter()
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            progress(Progress(done, total, None, None, rate, (total - done) / rate))
+
+    return tell
+
+
 class ProgressFile:
     """Takes a job's progress and writes it down now and then.
 

@@ -11,20 +11,14 @@ from typing import Any
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError, StudentError
 from flywheel.common.parts import Parts
-from flywheel.evaluation.injections import injected
 from flywheel.jobs.families import family_of
-from flywheel.jobs.progress import Progress, ProgressCallback
+from flywheel.jobs.progress import ProgressCallback, telling
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.jobs.spec import RESULT, CustomizeSpec, EvaluateSpec
 from flywheel.jobs.weights import files_hash
 from flywheel.stages.customize import read_records, watched_records
-from flywheel.stages.evaluate import (
-    Speed,
-    keep_evaluation,
-    read_calibration_records,
-    read_eval_records,
-    read_training_records,
-)
+from flywheel.stages.evaluate import Questions, read_training_records
+from flywheel.stages.examined import Examined, Speed, keep_evaluation
 from flywheel.students.answering import answer_in_batches
 from flywheel.students.calibration import probabilities_of
 from flywheel.students.classifiers import Examples, Trained, Work, ask, text_of
@@ -116,49 +110,38 @@ def examine(
     if spec.adapter is None or spec.workload_type != "classification":
         raise StudentError(f"{spec.student.name}: {family.title} classifies, and only when it was trained")
     with parts.time("load"):
-        records = read_eval_records(root, spec)
+        questions = Questions.of(root, spec)
         classifier = family.classifier.load(spec.student, root.fetch("adapters", spec.adapter))
         short = ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
-    told, held = injected(spec, records), read_calibration_records(root, spec)
-    requests = [record["messages"][:-1] for record in records]
-    beside = [*(one.request for one in told), *(record["messages"][:-1] for record in held)]
-    texts = [text_of(short.shorten(one) if short else one) for one in (*requests, *beside)]
+    texts = [text_of(request) for request in questions.requests(short)]
     started = time.perf_counter()
-
-    def tell(done: int) -> None:
-        if progress is not None:
-            rate = done / max(time.perf_counter() - started, 1e-9)
-            progress(Progress(done, len(texts), None, None, rate, (len(texts) - done) / rate))
-
     answers = answer_in_batches(
         texts,
         lambda batch: ask(classifier, spec.classes, batch),
         batch_size=spec.evaluation.batch_size,
         device="cpu" if classifier.device == "cpu" else "cuda",
-        progress=tell,
+        progress=telling(progress, len(texts)),
     )
     seconds = time.perf_counter() - started
     parts.add("answer", seconds)
-    count, given = len(records), answers.given
-    probabilities = probabilities_of(
-        spec.classes, records, held, [*given[:count], *given[count + len(told) :]]
-    )
+    count, given = len(questions.records), answers.given
+    asked = count + len(questions.told)
     forms = spec.answers or tuple(answer_form(name) for name in spec.classes)
-    written = [forms[one.answer] for one in given[: count + len(told)]]
+    written = [forms[one.answer] for one in given[:asked]]
     with parts.time("score"):
-        result = keep_evaluation(
-            root,
-            key,
-            spec,
-            records,
+        examined = Examined(
+            questions.records,
             written[:count],
+            Speed.of(answers, seconds),
+            classifier.device,
+            classifier.parameters,
             instructed=written[count:],
-            speed=Speed.of(answers, seconds),
-            parameters=classifier.parameters,
-            device=classifier.device,
-            probabilities=probabilities,
+            probabilities=probabilities_of(
+                spec.classes, questions.records, questions.held, [*given[:count], *given[asked:]]
+            ),
             fitting=range(count),
         )
+        result = keep_evaluation(root, key, spec, examined)
     return result.model_copy(update={"parts": parts.seconds})
 
 

@@ -4,78 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import orjson
-
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
 from flywheel.common.parts import Parts
-from flywheel.evaluation.cost import median_interval
-from flywheel.evaluation.icl import MOST_RECORDS, own_texts, with_examples
-from flywheel.evaluation.injections import injected, outcome
+from flywheel.evaluation.icl import MOST_RECORDS, with_examples
+from flywheel.evaluation.injections import Injected, injected
 from flywheel.jobs.families import family_of
-from flywheel.jobs.progress import Progress, ProgressCallback
-from flywheel.jobs.result import CustomizeResult, EvaluateResult, Latency
+from flywheel.jobs.progress import ProgressCallback, telling
+from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.jobs.spec import RESULT, EvaluateSpec
 from flywheel.stages.customize import read_records
-from flywheel.workloads.metrics import main_metric
-from flywheel.workloads.scores import Confusion
+from flywheel.stages.examined import Examined, Speed, keep_evaluation
 from flywheel.workloads.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
     from flywheel.students.answering import Answers
     from flywheel.students.calibration import Probabilities
+    from flywheel.students.chat import Chat
     from flywheel.students.label_trie import LabelTrie
 
 log = logging.getLogger(__name__)
-
-PREDICTIONS = "predictions.jsonl"
-INJECTIONS = "injections.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast a student answered.
-
-    Attributes:
-        seconds: answering all prompts, all that this takes.
-        answered: prompts in the steady part.
-        steady_seconds: of those, without a warm-up.
-        waits: milliseconds that each of those waited for its answer.
-        batch_size: prompts in a batch, or in flight at once.
-        warmup_seconds: the batch thrown away; None where there was none.
-        alone: milliseconds of a few prompts, each answered alone.
-        each: seconds an answer in each of the batches.
-    """
-
-    seconds: float
-    answered: int
-    steady_seconds: float
-    waits: Sequence[float]
-    batch_size: int | None
-    warmup_seconds: float | None = None
-    alone: Sequence[float] = ()
-    each: Sequence[float] = ()
-
-    @classmethod
-    def of(cls, answers: Answers[Any], seconds: float) -> Speed:
-        """Return how fast answers were given, all of it in so many seconds."""
-        sizes = Counter(answers.batch_of)
-        return cls(
-            seconds=seconds,
-            answered=len(answers.given),
-            steady_seconds=sum(answers.batch_seconds),
-            waits=[answers.batch_seconds[batch] * 1e3 for batch in answers.batch_of],
-            batch_size=answers.batch_size or None,
-            warmup_seconds=answers.warmup_seconds,
-            alone=[second * 1e3 for second in answers.single_seconds],
-            each=[second / max(1, sizes[place]) for place, second in enumerate(answers.batch_seconds)],
-        )
 
 
 def evaluate(spec: EvaluateSpec, progress: ProgressCallback | None = None) -> EvaluateResult:
@@ -133,37 +85,62 @@ def _by_the_fastest(
     return answers if answers is not None else clear_path(decoder, *arguments, **settings)
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What a student is asked in an evaluation.
+
+    Attributes:
+        records: the held-out ones.
+        told: texts with instructions in them.
+        held: the slice that probabilities are calibrated on.
+    """
+
+    records: list[dict[str, Any]]
+    told: list[Injected]
+    held: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, root: ArtifactRoot, spec: EvaluateSpec) -> Questions:
+        """Return those of an evaluation.
+
+        Raises:
+            ArtifactError: the dataset is missing or damaged, or has no held-out records.
+        """
+        records = read_eval_records(root, spec)
+        return cls(records, injected(spec, records), read_calibration_records(root, spec))
+
+    def requests(self, short: ShortPrompt | None) -> list[list[dict[str, Any]]]:
+        """Return the messages of all, the held-out records first, without what their prompts share."""
+        held_out, held = ([record["messages"][:-1] for record in part] for part in (self.records, self.held))
+        requests = [*held_out, *(one.request for one in self.told), *held]
+        return [short.shorten(one) for one in requests] if short is not None else requests
+
+    def tools(self) -> list[Any]:
+        """Return the functions that each of them offers."""
+        told = (self.records[one.place] for one in self.told)
+        return [record.get("tools") for record in (*self.records, *told, *self.held)]
+
+
 def answer_and_score(
     root: ArtifactRoot, key: str, spec: EvaluateSpec, progress: ProgressCallback | None
 ) -> EvaluateResult:
     """Have a causal LM answer the held-out prompts, and score and keep its answers."""
     from flywheel.students.adapter import load_adapter
-    from flywheel.students.calibration import probabilities_of
-    from flywheel.students.compile_cache import compile_cache
-    from flywheel.students.label_trie import LabelTrie
     from flywheel.students.loading import count_parameters, device_name, load_student, prepare_process
 
     parts = Parts()
-    short: ShortPrompt | None = None
     with parts.time("load"):
-        records = read_eval_records(root, spec)
+        questions = Questions.of(root, spec)
         device = prepare_process()
         student = load_student(spec.student, device)
         model = student.model
         if spec.adapter is not None:
             model = load_adapter(model, root.fetch("adapters", spec.adapter))
-            short = short_prompt_of(root, spec)
-    # Asked besides: texts with instructions in them, and the slice that probabilities are calibrated on.
-    told, held = injected(spec, records), read_calibration_records(root, spec)
-    requests = [record["messages"][:-1] for record in records]
-    beside = [*(one.request for one in told), *(record["messages"][:-1] for record in held)]
-    if short is not None:
-        requests, beside = ([short.shorten(one) for one in several] for several in (requests, beside))
-    tools = [record.get("tools") for record in (*records, *(records[one.place] for one in told), *held)]
-    examples: float | None = None
+        requests = questions.requests(short_prompt_of(root, spec))
+    count, examples = len(questions.records), None
     if spec.icl is not None:
-        requests, examples = with_examples(
-            records,
+        requests[:count], examples = with_examples(
+            questions.records,
             read_training_records(root, spec),
             spec.icl,
             context_length=spec.student.context_length,
@@ -171,69 +148,99 @@ def answer_and_score(
             measure=student.chat.lengths,
         )
     started = time.perf_counter()
-    count = len(records)
-    prompts, refused = student.chat.prompts([*requests, *beside], tools)
-    longest = spec.student.context_length - spec.evaluation.answer_tokens
-    asked_of = {at: one for at, one in enumerate(prompts) if one is not None and len(one) <= longest}
-    fitting = [at for at in asked_of if at < count]
-    dropped = refused.first(count)
-    if too_long := count - len(fitting) - dropped.count:
-        dropped.reasons["longer than the context"] += too_long
-    notes = dropped.said([record["id"] for record in records], "prompts count as unanswered")
+    asked, notes = _asked(student.chat, questions, requests, spec)
     for note in notes:
         log.warning("%s", note)
-
-    def tell(done: int) -> None:
-        if progress is not None:
-            rate = done / max(time.perf_counter() - started, 1e-9)
-            progress(Progress(done, len(asked), None, None, rate, (len(asked) - done) / rate))
-
-    asked = list(asked_of.values())
-    settings: dict[str, Any] = {"batch_size": spec.evaluation.batch_size, "progress": tell}
-    probabilities: Probabilities | None = None
-    with compile_cache(root, device.type):
-        if spec.answers is None:
-            longest_answer = spec.evaluation.answer_tokens
-            answers = _answer(model, asked, student.chat.stops, max_new_tokens=longest_answer, **settings)
-            given = answers.given
-        else:
-            trie = LabelTrie(student.chat.answers(requests[fitting[0] if fitting else 0], spec.answers))
-            answers = choose_among(model, asked, trie, **settings)
-            given = [choice.tokens for choice in answers.given]
-            if spec.adapter is not None and fitting:
-                of_slice = [at for at in asked_of if at >= count + len(told)]
-                probabilities = probabilities_of(
-                    spec.classes,
-                    [records[at] for at in fitting],
-                    [held[at - count - len(told)] for at in of_slice],
-                    [*answers.given[: len(fitting)], *answers.given[len(asked) - len(of_slice) :]],
-                )
-    texts = [""] * (count + len(told))
-    for at, tokens in zip(asked_of, given, strict=True):
+    fitting = [at for at in asked if at < count]
+    form = requests[fitting[0] if fitting else 0]
+    answers, given = _answers(root, model, student.chat, spec, list(asked.values()), form, progress)
+    texts = [""] * (count + len(questions.told))
+    for at, tokens in zip(asked, given, strict=True):
         if at < len(texts):
             texts[at] = student.chat.text(tokens)
+    probabilities = None
+    if spec.answers is not None and spec.adapter is not None and fitting:
+        probabilities = _probabilities(spec, questions, list(asked), answers.given)
     seconds = time.perf_counter() - started
     parts.add("answer", seconds)
-    speed = Speed.of(answers, seconds)
     with parts.time("score"):
-        result = keep_evaluation(
-            root,
-            key,
-            spec,
-            records,
+        examined = Examined(
+            questions.records,
             texts[:count],
+            Speed.of(answers, seconds),
+            device_name(device.type),
+            count_parameters(model)[0],
             instructed=texts[count:],
-            speed=speed,
-            parameters=count_parameters(model)[0],
-            device=device_name(device.type),
             examples=examples,
             unanswered=count - len(fitting),
             notes=notes,
             probabilities=probabilities,
             fitting=fitting,
         )
+        result = keep_evaluation(root, key, spec, examined)
     student.keep(model)
     return result.model_copy(update={"parts": parts.seconds})
+
+
+def _asked(
+    chat: Chat, questions: Questions, requests: Sequence[list[dict[str, Any]]], spec: EvaluateSpec
+) -> tuple[dict[int, Any], tuple[str, ...]]:
+    """Return the prompts that can be asked by their place, and in sentences why others cannot."""
+    prompts, refused = chat.prompts(requests, questions.tools())
+    longest = spec.student.context_length - spec.evaluation.answer_tokens
+    asked = {at: one for at, one in enumerate(prompts) if one is not None and len(one) <= longest}
+    count = len(questions.records)
+    dropped = refused.first(count)
+    if too_long := count - sum(at < count for at in asked) - dropped.count:
+        dropped.reasons["longer than the context"] += too_long
+    return asked, dropped.said([one["id"] for one in questions.records], "prompts count as unanswered")
+
+
+def _answers(
+    root: ArtifactRoot,
+    model: Any,
+    chat: Chat,
+    spec: EvaluateSpec,
+    asked: Sequence[Sequence[int]],
+    form: list[dict[str, Any]],
+    progress: ProgressCallback | None,
+) -> tuple[Answers[Any], list[Any]]:
+    """Return the answers to prompts, and the tokens of each.
+
+    Args:
+        form: messages of one of them, by which closed answers are written.
+    """
+    from flywheel.students.compile_cache import compile_cache
+    from flywheel.students.label_trie import LabelTrie
+
+    settings: dict[str, Any] = {
+        "batch_size": spec.evaluation.batch_size,
+        "progress": telling(progress, len(asked)),
+    }
+    with compile_cache(root, model.device.type):
+        if spec.answers is None:
+            most = spec.evaluation.answer_tokens
+            answers = _answer(model, asked, chat.stops, max_new_tokens=most, **settings)
+            return answers, answers.given
+        answers = choose_among(model, asked, LabelTrie(chat.answers(form, spec.answers)), **settings)
+        return answers, [choice.tokens for choice in answers.given]
+
+
+def _probabilities(
+    spec: EvaluateSpec, questions: Questions, asked: Sequence[int], given: Sequence[Any]
+) -> Probabilities:
+    """Return the calibrated probabilities of the choices; `asked` has the place of each question."""
+    from flywheel.students.calibration import probabilities_of
+
+    count = len(questions.records)
+    after = count + len(questions.told)
+    kept = [(at, one) for at, one in zip(asked, given, strict=True) if at < count or at >= after]
+    return probabilities_of(
+        spec.classes,
+        [questions.records[at] for at, _ in kept if at < count],
+        [questions.held[at - after] for at, _ in kept if at >= after],
+        [one for _, one in kept],
+    )
 
 
 def read_eval_records(root: ArtifactRoot, spec: EvaluateSpec) -> list[dict[str, Any]]:
@@ -286,109 +293,3 @@ def read_training_records(
         ArtifactError: the dataset is missing or damaged.
     """
     return read_records(root.fetch("datasets", spec.dataset) / "train.jsonl", most)
-
-
-def _latency(waits: Sequence[float]) -> Latency | None:
-    """Return the percentiles of waits in milliseconds; None without any."""
-    if not len(waits):
-        return None
-    p50, p95 = np.percentile(waits, [50, 95])
-    return Latency(p50=float(p50), p95=float(p95))
-
-
-def keep_evaluation(
-    root: ArtifactRoot,
-    key: str,
-    spec: EvaluateSpec,
-    records: Sequence[dict[str, Any]],
-    texts: Sequence[str],
-    *,
-    instructed: Sequence[str] = (),
-    speed: Speed,
-    parameters: int | None,
-    device: str,
-    examples: float | None = None,
-    unanswered: int = 0,
-    notes: tuple[str, ...] = (),
-    probabilities: Probabilities | None = None,
-    fitting: Sequence[int] = (),
-) -> EvaluateResult:
-    """Score a student's answers and keep them, wherever it answered.
-
-    Args:
-        records: of the eval set, with the teacher's labels.
-        texts: the answers, in the same order; "" for none.
-        instructed: the answers to `flywheel.evaluation.injections.injected`; empty where those were not
-        asked. speed: how fast it answered.
-        parameters: of the student with its adapter.
-        examples: in a prompt on average; None where none were asked for.
-        unanswered: prompts that were not asked.
-        notes: in sentences, why not.
-        probabilities: of the answers to the records at the places `fitting`; None where it gave none.
-    """
-    from flywheel.students.comparing import compare
-
-    evaluation = spec.evaluation.of_type(spec.workload_type)
-    compared = compare(records, texts, evaluation, spec.classes, spec.aliases)
-    labels = compared.labels
-    told = injected(spec, records) if instructed else []
-    injections, instructions = outcome(spec, told, instructed, texts)
-    result = EvaluateResult(
-        key=key,
-        student=spec.student.name,
-        size=spec.size,
-        adapter=spec.adapter,
-        records=len(records),
-        workload_type=spec.workload_type,
-        scores=compared.scores,
-        intervals=compared.intervals,
-        per_class=labels.per_class if labels else {},
-        unparsable=compared.unparsable,
-        unanswered=unanswered,
-        notes=notes,
-        injections=injections if told else None,
-        icl_examples=examples,
-        seconds=speed.seconds,
-        records_per_second=speed.answered / max(speed.steady_seconds, 1e-9),
-        latency_ms=_latency(speed.waits) or Latency(p50=0.0, p95=0.0),
-        answer_seconds=median_interval(speed.each),
-        batch_size=speed.batch_size,
-        warmup_seconds=speed.warmup_seconds,
-        single_ms=_latency(speed.alone),
-        parameters=parameters,
-        calibration=probabilities.calibration if probabilities else None,
-        predictions=f"evaluations/{key}/{PREDICTIONS}",
-        confusion=labels.confusion if labels else Confusion(labels=(), matrix=()),
-        found=False,
-        device=device,
-    )
-    own = own_texts([record["messages"][:-1] for record in records])
-    likely = dict(zip(fitting, probabilities.lines(), strict=True)) if probabilities else {}
-    with root.build("evaluations", key) as folder:
-        with (folder / PREDICTIONS).open("wb") as file:
-            answers = zip(compared.teacher, compared.student, texts, strict=True)
-            for index, (record, (teacher, answer, text)) in enumerate(zip(records, answers, strict=True)):
-                line = {
-                    "id": record["id"],
-                    "text": own[index],
-                    "teacher": teacher,
-                    "student": answer,
-                    "answer": text,
-                    **({"probabilities": likely[index]} if index in likely else {}),
-                    **({"label": record["label"]} if compared.each else {}),
-                    **{name: values[index] for name, values in compared.each.items()},
-                }
-                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-        if instructions:
-            lines = [orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in instructions]
-            (folder / INJECTIONS).write_bytes(b"".join(lines))
-        (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
-    main = main_metric(result.workload_type)
-    log.info(
-        "evaluation %s: %s %.3f, %.0f records/s",
-        key,
-        main.title[0].lower() + main.title[1:],
-        result.scores[main.name],
-        result.records_per_second,
-    )
-    return result

@@ -22,7 +22,7 @@ from flywheel.report.model import JudgePart
 from flywheel.report.outcomes import Outcomes
 from flywheel.runs.plan import Plan
 from flywheel.stages.customize import read_records
-from flywheel.stages.evaluate import PREDICTIONS
+from flywheel.stages.examined import PREDICTIONS
 from flywheel.stores import open_store
 from flywheel.students.comparing import bootstrap_mean, teacher_calls
 from flywheel.workloads.labels import without_thinking

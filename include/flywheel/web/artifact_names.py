@@ -10,7 +10,7 @@ from flywheel.report.files import CURVE_FILE, HTML_FILE
 from flywheel.report.model import REPORT_FILE
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run
-from flywheel.stages.evaluate import PREDICTIONS
+from flywheel.stages.examined import PREDICTIONS
 from flywheel.web import run_files
 
 _FILES = {

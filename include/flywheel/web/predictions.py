@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, Field
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.stages.evaluate import PREDICTIONS
+from flywheel.stages.examined import PREDICTIONS
 from flywheel.web import settings
 
 

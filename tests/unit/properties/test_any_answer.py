@@ -13,7 +13,7 @@ from flywheel.config.evaluation import EvaluationConfig
 from flywheel.jobs.result import EvaluateResult
 from flywheel.jobs.spec import RESULT, EvaluateSpec, Student
 from flywheel.stages.curate import in_own_form, line_of
-from flywheel.stages.evaluate import PREDICTIONS, Speed, keep_evaluation
+from flywheel.stages.examined import PREDICTIONS, Examined, Speed, keep_evaluation
 from flywheel.students.comparing import Compared, compare, teacher_calls
 from flywheel.workloads.labels import parse_label
 from flywheel.workloads.tool_calls import calls_text, parse_calls
@@ -77,7 +77,7 @@ def test_any_answer_to_any_record_is_compared_and_kept(
             artifact_root=folder, student=Student(model_name="test/s"), dataset="d", evaluation=evaluation
         )
         speed = Speed(1.0, len(lines), 1.0, [1.0] * len(lines), 1)
-        result = keep_evaluation(root, "k", spec, lines, texts, speed=speed, parameters=1, device="cpu")
+        result = keep_evaluation(root, "k", spec, Examined(lines, texts, speed, "cpu", 1))
         kept = root.fetch("evaluations", "k")
         said = [exact_json.loads(line) for line in (kept / PREDICTIONS).read_bytes().split(b"\n")[:-1]]
         assert EvaluateResult.model_validate_json((kept / RESULT).read_bytes()) == result

@@ -25,7 +25,8 @@ from flywheel.jobs.spec import RESULT, CustomizeSpec, EvaluateSpec
 from flywheel.runtimes.base import RefusedJobError
 from flywheel.runtimes.nemo.job import NemoJob, steps_of
 from flywheel.stages.customize import short_prompt_for
-from flywheel.stages.evaluate import Speed, keep_evaluation, read_eval_records, read_training_records
+from flywheel.stages.evaluate import read_eval_records, read_training_records
+from flywheel.stages.examined import Examined, Speed, keep_evaluation
 from flywheel.students.comparing import compare, teacher_calls
 from flywheel.workloads.tool_calls import normal_text, parse_calls
 
@@ -275,25 +276,23 @@ def _evaluation(
         raise ArtifactError(
             f"{len(answered.texts)} answers for the {len(records)} records of dataset {spec.dataset}"
         )
-    result = keep_evaluation(
-        root,
-        job.key,
-        spec,
+    examined = Examined(
         records,
         answered.texts,
-        instructed=answered.instructed,
         # Nothing is warmed up and nothing asked alone: the NIM serves others, too, and is up before.
-        speed=Speed(
+        Speed(
             seconds=answered.seconds,
             answered=len(answered.milliseconds),
             steady_seconds=answered.seconds,
             waits=answered.milliseconds,
             batch_size=answered.in_flight,
         ),
-        parameters=answered.parameters or None,
-        device=DEVICE,
+        DEVICE,
+        answered.parameters or None,
+        instructed=answered.instructed,
         examples=answered.examples,
     )
+    result = keep_evaluation(root, job.key, spec, examined)
     if answered.evaluator is not None:
         ours = next(result.scores[name] for name in _LIKE_THE_EVALUATORS if name in result.scores)
         log.info("NeMo Evaluator's accuracy %.4f, ours %.4f", answered.evaluator, ours)
