@@ -13,6 +13,7 @@ import torch
 from benchmarks.gpu_shapes import random_weights
 from flywheel.students.gpu import kernels, reference
 from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.kernels import library
 from flywheel.students.gpu.layout import Adapter, Architecture
 from flywheel.students.gpu.plan import place_row
 from flywheel.students.gpu.prefilled import Prefilled
@@ -130,6 +131,16 @@ def attention(
             compare(f"attention d{letter} {name} {prefix} {d}", found, right, limit)
 
 
+def many_queries(limit: float) -> None:
+    """So many queries against a prefix that the library is asked for two halves."""
+    q = strided(library.HALVED + 128, 4 * 64, dtype=torch.bfloat16).unflatten(1, (4, 64))
+    k, v = (strided(1150, 2 * 64, dtype=torch.bfloat16).unflatten(1, (2, 64)) for _ in range(2))
+    found = kernels.prefix_attention(q, k, v, 0.125)
+    wanted = reference.prefix_attention(q.float(), k.float(), v.float(), 0.125)
+    compare("many queries", found[0], wanted[0], limit)
+    compare("many queries, log-sum-exp", found[1], wanted[1], limit)
+
+
 def tree(dtype: torch.dtype, limit: float, prefix: int, heads: int, kv_heads: int, d: int) -> None:
     """Attention of prompts that are followed by a tree of tokens."""
     rng = np.random.default_rng(prefix)
@@ -205,6 +216,8 @@ def main() -> None:
             attention(dtype, limit, *shape)
             attention(dtype, limit, *shape, longest=300)
             tree(dtype, limit, *shape)
+    if DEVICE.type == "cuda":
+        many_queries(1e-2)
     sys.exit(f"failed: {failures}" if failures else 0)
 
 

@@ -319,3 +319,26 @@ def test_a_student_without_an_adapter_pays_for_none_and_answers_alike(kind: str)
     found = gpu_answers(base, prompts, frozenset({3}), force=True, **settings)
     assert found is not None
     assert found.given == generate(ReferenceDecoder(base), prompts, frozenset({3}), **settings).given
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_answering_asks_the_last_layer_only_for_the_queries_that_are_looked_at(kind: str):
+    engine = make_engine(make_peft(kind).eval())
+    widths = []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(reference, name)
+
+        def matmul(self, left, right, out):
+            widths.append(right.shape[1])
+            reference.matmul(left, right, out)
+
+    shared, samples = make_samples(40)
+    row = build_row(shared, samples)
+    wanted = Prefilled(engine)(row)[: len(row.predicting)].clone()
+    engine.ops = Counting()
+    found = Prefilled(engine)(row)[: len(row.predicting)]
+    torch.testing.assert_close(found, wanted)
+    # The prefix and the row after it: queries, keys and values of all tokens in every layer but the last.
+    assert widths.count(engine.groups["qkv"].outputs) == 2 * (engine.arch.layers - 1)

@@ -15,7 +15,7 @@ from flywheel.students.choosing import choose
 from flywheel.students.decoder import Decoder
 from flywheel.students.gpu.backend import gpu_choices
 from flywheel.students.label_trie import LabelTrie
-from flywheel.students.rows import Tokens
+from flywheel.students.rows import Sample, Tokens, build_row
 
 END = 4
 
@@ -119,3 +119,20 @@ def test_the_clear_path_computes_a_prefix_once_for_all_batches(monkeypatch: pyte
     own = sum(len(prompt) - 20 + len(trie.tokens) for prompt in prompts)
     assert computed[0] == 20
     assert sum(computed[2:5]) == own  # after a warm-up, three batches of what is their own
+
+
+@pytest.mark.parametrize("answers", [FORKED, FLAT], ids=["forked", "flat"])
+def test_a_trees_row_is_that_of_samples_whose_answers_are_the_tree(answers: list[Tokens]) -> None:
+    trie, prompts = LabelTrie(answers), sorted(make_prompts(20, 6), key=len, reverse=True)
+    prefix = prompts[0][:20]
+    row = trie.row(prefix, prompts)
+    after = np.concatenate([trie.tokens, np.zeros(1, np.int32)])
+    wanted = build_row(prefix, [Sample(prompt, after) for prompt in prompts])
+    for name in ("tokens", "predicting", "predicted", "samples", "prefix"):
+        np.testing.assert_array_equal(getattr(row, name), getattr(wanted, name), err_msg=name)
+    # A token of the tree stands where its depth puts it, whatever stands beside it.
+    ends = row.prefix + row.samples[1:]
+    tree = row.positions.numpy()[ends[:, None] - len(trie.tokens) + np.arange(len(trie.tokens))]
+    last = np.array([len(prompt) for prompt in prompts]) - 1
+    np.testing.assert_array_equal(tree, last[:, None] + trie.depths)
+    assert (row.until is None) == (not len(trie.tokens))

@@ -29,7 +29,8 @@ class Chooser:
 
     def __init__(self, model: Any, trie: LabelTrie, prefix: Tokens) -> None:
         self.trie, self.prefix = trie, prefix
-        self._states, self._head = states_of(model)
+        self._states, head = states_of(model)
+        self._chosen = trie.part_of(head)
 
     @torch.inference_mode()
     def choose(self, prompts: Sequence[Tokens]) -> list[Choice]:
@@ -39,7 +40,7 @@ class Chooser:
         fits = all(len(prompt) > begin and np.array_equal(prompt[:begin], self.prefix) for prompt in prompts)
         prefix = self.prefix if fits else self.prefix[:0]
         batch = [prompts[index] for index in order]
-        found = dict(zip(order, ask_batch(self._states, self._head, self.trie, prefix, batch), strict=True))
+        found = dict(zip(order, ask_batch(self._states, self._chosen, self.trie, prefix, batch), strict=True))
         return [found[index] for index in range(len(prompts))]
 
     def choose_all(self, prompts: Sequence[Tokens], batch_size: int | None = None) -> list[Choice]:

@@ -77,8 +77,10 @@ def choose_by(
     shared = common_prefix(prompts)
     prefix = prompts[0][:shared] if prompts else np.empty(0, np.int32)
 
+    chosen = trie.part_of(head)
+
     def ask(batch: Sequence[Tokens]) -> list[Choice]:
-        return ask_batch(states, head, trie, prefix, batch)
+        return ask_batch(states, chosen, trie, prefix, batch)
 
     return answer_in_batches(
         prompts, ask, batch_size=batch_size, device=head.device.type, prefix=shared, progress=progress
@@ -86,17 +88,17 @@ def choose_by(
 
 
 def ask_batch(
-    states: Callable[[Row], Tensor], head: Tensor, trie: LabelTrie, prefix: Tokens, batch: Sequence[Tokens]
+    states: Callable[[Row], Tensor], chosen: Tensor, trie: LabelTrie, prefix: Tokens, batch: Sequence[Tokens]
 ) -> list[Choice]:
     """Answer one batch of prompts, longest first, in one forward pass; see `choose_by`.
 
     Args:
+        chosen: the tree's part of the output layer (`LabelTrie.part_of`), which is the same for all batches.
         prefix: with which all of them begin; each has at least one token more.
     """
     row = trie.row(prefix, batch)
     hidden = states(row)[: len(row.predicting)]
-    chosen_head = head.index_select(0, torch.from_numpy(trie.choices).to(head.device))  # [c, d]
-    logits = torch.nn.functional.linear(hidden, chosen_head).float().cpu().numpy()
+    logits = torch.nn.functional.linear(hidden, chosen).float().cpu().numpy()
     logits = logits.reshape(len(batch), -1, len(trie.choices))
     return [
         Choice(answer, trie.answers[answer][:-1], likely)

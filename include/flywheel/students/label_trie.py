@@ -9,15 +9,16 @@ SpecInfer, Miao et al. 2024, arXiv 2305.09781). One forward pass gives what the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from torch import Tensor
 
 from flywheel.common.errors import StudentError
-from flywheel.students.rows import Row, Sample, Tokens, build_row
+from flywheel.students.rows import Row, Tokens
 
 # A key that all later queries of its sample see.
 NEVER = np.iinfo(np.int32).max
@@ -93,19 +94,36 @@ class LabelTrie:
 
         Its `predicting` are, for each prompt, its last place and the tree's: [S (1 + n)].
         """
-        unseen = np.zeros(1, np.int32)  # a row leaves each answer's last token out
-        after = np.concatenate([self.tokens, unseen])
-        row = build_row(prefix, [Sample(prompt, after) for prompt in prompts])
-        if not len(self.tokens):
-            return row
-        until = np.full(int(row.samples[-1]), NEVER, np.int64)
-        count = len(self.tokens)
-        own = np.diff(row.samples)[:, None] - count  # of each prompt
-        tree = row.samples[1:, None] - count + np.arange(count)
-        until[tree] = own + self.ends
-        positions = row.positions.numpy().copy()
-        positions[len(prefix) + tree] = len(prefix) + own - 1 + self.depths
-        return replace(row, positions=torch.from_numpy(positions), until=until)
+        begin, count = len(prefix), len(self.tokens)
+        pieces = [prefix]
+        for prompt in prompts:
+            pieces += [prompt[begin:], self.tokens] if count else [prompt[begin:]]
+        own = np.array([len(prompt) for prompt in prompts]) - begin
+        ends = np.cumsum(own + count)
+        starts = ends - own - count
+        places = np.arange(ends[-1]) - np.repeat(starts, own + count)  # each in its sample
+        positions = np.concatenate([np.arange(begin), begin + places])
+        until = None
+        if count:
+            until = np.full(len(places), NEVER, np.int64)
+            tree = (starts + own)[:, None] + np.arange(count)
+            until[tree] = own[:, None] + self.ends
+            positions[begin + tree] = begin + own[:, None] - 1 + self.depths
+        asked = 1 + count
+        return Row(
+            tokens=torch.from_numpy(np.concatenate(pieces).astype(np.int64)),
+            positions=torch.from_numpy(positions),
+            prefix=begin,
+            samples=np.concatenate([[0], ends]),
+            predicting=torch.from_numpy(((begin + starts + own - 1)[:, None] + np.arange(asked)).reshape(-1)),
+            predicted=np.arange(len(prompts) + 1) * asked,
+            targets=torch.zeros(len(prompts) * asked, dtype=torch.int64),  # there is no loss
+            until=until,
+        )
+
+    def part_of(self, head: Tensor) -> Tensor:
+        """Return the rows of an output layer [V, d] that belong to `choices`: [c, d]."""
+        return head.index_select(0, torch.from_numpy(self.choices).to(head.device))
 
     def choose(self, logits: NDArray[np.float32]) -> list[int]:
         """Walk down the tree for each prompt.

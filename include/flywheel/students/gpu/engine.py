@@ -143,14 +143,18 @@ class Engine:
             ops.add_norm(x, y, w.norm1[layer], arch.eps, head.x, normed, head.rstd)
             whole = space.heads[layer].qkv[: before + tokens, :outputs]
             qkv = whole[before:]
-            self.linear("qkv", layer, head.normed, qkv)
-            ops.rotate(qkv[:, : arch.q_width + arch.kv_width], row.positions, w.cos, w.sin, arch.head_dim, 1)
-            q, k, v = self.split(whole)
-            q, count, residual = q[before:], tokens, head.x
+            q, count, residual = qkv, tokens, head.x
             if is_last:
-                count = asked
-                q = torch.index_select(q, 0, row.loss_rows)
-                residual = torch.index_select(head.x, 0, row.loss_rows)
+                count, residual = asked, torch.index_select(head.x, 0, row.loss_rows)
+            if is_last and not space.trains:
+                q = self._asked_queries(layer, row, head.normed, qkv)
+            else:
+                self.linear("qkv", layer, head.normed, qkv)
+                rotated = qkv[:, : arch.q_width + arch.kv_width]
+                ops.rotate(rotated, row.positions, w.cos, w.sin, arch.head_dim, 1)
+                q = torch.index_select(qkv, 0, row.loss_rows) if is_last else qkv
+            q = q[:, : arch.q_width].view(count, arch.heads, arch.head_dim)
+            _, k, v = self.split(whole)
             tail = space.tails[layer].rows(count, arch.heads)
             out = tail.out[:, : arch.q_width].view(-1, arch.heads, arch.head_dim)
             plan = row.last if is_last else row.full
@@ -181,14 +185,42 @@ class Engine:
             has_u: Whether the LoRA product x A^T is already in its columns of x.
         """
         group, matrix = self.groups[name], self.weights.packed[name][layer]
+        if not has_u:
+            self._lora_product(name, layer, x)
+        self.ops.matmul(x, matrix[: group.outputs].T, out)
+
+    def _lora_product(self, name: str, layer: int, x: Tensor) -> None:
+        """Put x A^T of a group into its columns of x."""
+        group, matrix = self.groups[name], self.weights.packed[name][layer]
         k, n, count = group.columns, group.outputs, len(group.modules) * self.rank
-        if self.rank and not has_u:
-            a, u = matrix[n : n + count, :k], x[:, k : k + count]
-            if self.dropout:
-                self.ops.lora_down(x[:, :k], a, u, self.rank, self._mask(name, layer))
-            else:
-                self.ops.matmul(x[:, :k], a.T, u)
-        self.ops.matmul(x, matrix[:n].T, out)
+        if not self.rank:
+            return
+        a, u = matrix[n : n + count, :k], x[:, k : k + count]
+        if self.dropout:
+            self.ops.lora_down(x[:, :k], a, u, self.rank, self._mask(name, layer))
+        else:
+            self.ops.matmul(x[:, :k], a.T, u)
+
+    def _asked_queries(self, layer: int, row: DeviceRow, x: Tensor, qkv: Tensor) -> Tensor:
+        """Fill k and v of all of a row's tokens; return q of its `loss_rows` alone, [N, H D].
+
+        Args:
+            layer: The layer.
+            row: The row.
+            x: [T, K + E], its first K columns filled.
+            qkv: [T, N].
+        """
+        ops, arch, w, asked = self.ops, self.arch, self.weights, row.loss_rows
+        matrix, width = w.packed["qkv"][layer][: self.groups["qkv"].outputs], arch.q_width
+        self._lora_product("qkv", layer, x)
+        ops.matmul(x, matrix[width:].T, qkv[:, width:])
+        k = qkv[:, width : width + arch.kv_width]
+        ops.rotate(k, row.positions, w.cos, w.sin, arch.head_dim, 1)
+        q = torch.empty(len(asked), width, dtype=qkv.dtype, device=qkv.device)
+        ops.matmul(torch.index_select(x, 0, asked), matrix[:width].T, q)
+        positions = torch.index_select(row.positions, 0, asked)
+        ops.rotate(q, positions, w.cos, w.sin, arch.head_dim, 1)
+        return q
 
     def swiglu(self, layer: int, gate_up: Tensor, hidden: Tensor) -> None:
         """Fill hidden, [T, I + E], and the LoRA product of the layer that reads it."""

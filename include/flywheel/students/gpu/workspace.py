@@ -116,6 +116,7 @@ class Workspace:
         keep: Literal["all", "qkv", "nothing"] = "all",
     ) -> None:
         self.tokens, self.answers = tokens, answers
+        self.trains = keep == "all"
         groups: dict[str, Group] = {group.name: group for group in arch.groups}
         extra = {name: group.padding(rank) for name, group in groups.items()}
 

@@ -15,6 +15,9 @@ from flywheel.students.gpu import reference
 
 # Which library computes bf16 attention: "cudnn" or "flash".
 BACKEND = "cudnn"
+# From so many queries on, cuDNN is asked for two halves as a batch: 35,840 of them over 1,150 keys took
+# 0.90 ms on an H200, at once 0.96, in four parts 0.90, in eight 0.91.
+HALVED = 16_384
 
 
 def _batch(x: Tensor) -> Tensor:
@@ -33,6 +36,14 @@ def prefix_attention(
         return reference.prefix_attention(q, k, v, scale, causal)
     aten: Any = torch.ops.aten
     if BACKEND == "cudnn":
+        if not causal and len(q) >= HALVED and len(q) % 2 == 0:
+            halves = q.view(2, -1, *q.shape[1:]).transpose(1, 2)
+            keys, values = (_batch(x).expand(2, -1, -1, -1) for x in (k, v))
+            out, log_sum, *_ = aten._scaled_dot_product_cudnn_attention(
+                halves, keys, values, None, True, 0.0, causal, False, scale=scale
+            )
+            log_sums = log_sum.reshape(2, q.shape[1], -1).transpose(0, 1)
+            return out.transpose(1, 2).flatten(0, 1), log_sums.reshape(q.shape[1], -1)
         out, log_sum, *_ = aten._scaled_dot_product_cudnn_attention(
             _batch(q), _batch(k), _batch(v), None, True, 0.0, causal, False, scale=scale
         )
