@@ -51,8 +51,8 @@ def label(
 ) -> tuple[Work, AnnotationManifest]:
     """Label a span in this process."""
     work = plan_work(config, start, end)
-    run_here(config, work, students or Students())
-    return work, finish_work(config, work)
+    run_here(work, students or Students())
+    return work, finish_work(work)
 
 
 def frame(work: Work) -> pd.DataFrame:

@@ -46,8 +46,8 @@ def config(tmp_path: Path) -> Config:
 
 def label(config: Config) -> str:
     work = plan_work(config, START, END)
-    run_here(config, work, Students())
-    finish_work(config, work)
+    run_here(work, Students())
+    finish_work(work)
     return work.out
 
 

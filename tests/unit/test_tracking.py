@@ -1,9 +1,11 @@
 """MLflow on a real SQLite file: nested runs, one registered version for an adapter, nothing twice."""
 
 import base64
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from mlflow.entities import Run as MlflowRun
 from flywheel.common.redaction import register_environment
 from flywheel.config.schema import MlflowConfig
 from flywheel.promotion import tracking
-from flywheel.promotion.mlflow_client import TrackingError, open_client, tracking_uri
+from flywheel.promotion.mlflow_client import TrackingError, make_database, open_client, tracking_uri
 from flywheel.promotion.registry import model_name, register
 from flywheel.report import read_report
 from flywheel.runs.plan import Plan
@@ -29,6 +31,18 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with open_client(uri) as client:
         client.search_experiments(max_results=1)
     yield uri
+
+
+def test_its_file_is_made_ahead_and_a_server_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    make_database(MlflowConfig(tracking_uri="http://127.0.0.1:1"))
+    assert not (tmp_path / "state").exists()
+    make_database(MlflowConfig())
+    with closing(sqlite3.connect(tmp_path / "state" / "mlflow.db")) as made:
+        assert made.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
 @pytest.fixture(autouse=True)

@@ -49,6 +49,7 @@ class Work(BaseModel):
     """What is to be done for a span.
 
     Attributes:
+        config: as it was when the work was planned; an edit of the file changes nothing of it.
         path: its folder in the artifact root.
         span: [from, to) in unix seconds.
         shards: names of those with new texts, or of another form than today's.
@@ -58,6 +59,7 @@ class Work(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    config: Config
     path: str
     out: str
     workload_id: str
@@ -95,6 +97,10 @@ def plan_work(config: Config, start: datetime, end: datetime, *, client_id: str 
     span = (int(start.timestamp()), int(end.timestamp()))
     if span[0] >= span[1]:
         raise ConfigError(f"from {start} to {end}: expected a time and a later one")
+    if config.runtime.type == "nemo":
+        raise ConfigError(
+            "runtime.type: nemo: its students are its services' own; label with runtime local or kubernetes"
+        )
     root = ArtifactRoot(config.artifacts.root)
     settings = config.annotation
     workload_id, client_id = Workload.load(config.workload).id, client_id or config.client_id
@@ -110,6 +116,7 @@ def plan_work(config: Config, start: datetime, end: datetime, *, client_id: str 
     known = [*(there.classes if there else ()), *(c for one in stretches for c in one.classes)]
     path = f"annotations/work/{key_of('work', out.url)}"
     work = Work(
+        config=config,
         path=path,
         out=out.url,
         workload_id=workload_id,
@@ -126,28 +133,50 @@ def plan_work(config: Config, start: datetime, end: datetime, *, client_id: str 
     return _with_shards(root, work, config, there)
 
 
-def run_here(config: Config, work: Work, opened: Callable[[Stretch], Labeller] | None = None) -> None:
+def run_here(work: Work, opened: Callable[[Stretch], Labeller] | None = None) -> None:
     """Do all shards in this process, one after another; those that are finished are found.
 
     Args:
         opened: loads champions; None: `opener`.
     """
-    root = ArtifactRoot(config.artifacts.root)
-    for shard in work.shards:
+    root = ArtifactRoot(work.config.artifacts.root)
+    for shard in unfinished(work):
         spec = ShardSpec.model_validate(root.read_json(work.spec_path(shard)))
-        if is_finished(root, spec, work.result_path(shard)):
-            continue
         result = annotate_shard(spec, opened or opener(spec))
         root.write_json(work.result_path(shard), {"result": result.model_dump(mode="json")})
 
 
-def finish_work(config: Config, work: Work) -> AnnotationManifest:
+def unfinished(work: Work) -> list[str]:
+    """Return the shards that are still to be done."""
+    root = ArtifactRoot(work.config.artifacts.root)
+    return [
+        shard
+        for shard in work.shards
+        if not is_finished(
+            root, ShardSpec.model_validate(root.read_json(work.spec_path(shard))), work.result_path(shard)
+        )
+    ]
+
+
+def read_work(root: ArtifactRoot, path: str) -> Work:
+    """Return what was planned.
+
+    Raises:
+        ArtifactError: nothing was, or it is damaged.
+    """
+    try:
+        return Work.model_validate(root.read_json(f"{path}/plan.json".lstrip("/")))
+    except ValidationError as error:
+        raise ArtifactError(f"{root.url}/{path}/plan.json: damaged: {error}; plan the span again") from None
+
+
+def finish_work(work: Work) -> AnnotationManifest:
     """Write the manifest and the data card over all files, those of this span and of before.
 
     Raises:
         ArtifactError: a shard is not finished.
     """
-    root, out = ArtifactRoot(config.artifacts.root), RootFiles(work.out)
+    root, out = ArtifactRoot(work.config.artifacts.root), RootFiles(work.out)
     there = read_manifest(out)
     files = dict(there.files) if there else {}
     used = {(one.at, one.adapter): one for one in (there.champions if there else ())}

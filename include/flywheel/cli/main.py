@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flywheel.annotation.commands import label_texts
+from flywheel.cli.annotate import annotate, annotate_shard
 from flywheel.cli.demo import demo_records, headlines
 from flywheel.common.errors import FlywheelError
 from flywheel.common.redaction import clean, install
@@ -42,6 +43,8 @@ JOBS = "Jobs, as a pod runs them"
 RESULTS = "Results"
 DEMO = "Demo and tests"
 
+_AS_JOBS = ("customize", "evaluate", "annotate-shard")
+
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 RootOption = Annotated[str, typer.Option("--artifacts", help="The artifact root; default: the config's.")]
 
@@ -55,7 +58,7 @@ class Approval(StrEnum):
 
 def main() -> None:
     """Run the command line; a known error becomes one clear message and exit code 1."""
-    if not {"customize", "evaluate"} & set(sys.argv[1:3]):  # a pod's umask is its volume's matter
+    if not set(_AS_JOBS) & set(sys.argv[1:3]):  # a pod's umask is its volume's matter
         os.umask(UMASK)
     try:
         app()
@@ -70,7 +73,7 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     install()
-    if context.invoked_subcommand not in ("customize", "evaluate"):  # a pod has no config: its spec says
+    if context.invoked_subcommand not in _AS_JOBS:  # a pod has no config: its spec says
         from flywheel.config.loading import log_level_in_force
         from flywheel.config.logs import log_to_stderr
 
@@ -81,6 +84,8 @@ def _options(
 
 app.command(rich_help_panel=WHEEL)(serve)
 app.command(rich_help_panel=WHEEL)(watch)
+app.command(rich_help_panel=WHEEL)(annotate)
+app.command("annotate-shard", rich_help_panel=JOBS)(annotate_shard)
 
 
 # -- the wheel -----------------------------------------------------------------------------------------
@@ -301,13 +306,13 @@ SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="Path or URL o
 @app.command(rich_help_panel=JOBS)
 def customize(spec: SpecArgument) -> None:
     """Fine-tune a student as SPEC says; the result is written beside it."""
-    _exit_as_job("customize", spec)
+    exit_as_job("customize", spec)
 
 
 @app.command(rich_help_panel=JOBS)
 def evaluate(spec: SpecArgument) -> None:
     """Measure a student or candidate against the teacher as SPEC says; the result is written beside it."""
-    _exit_as_job("evaluate", spec)
+    exit_as_job("evaluate", spec)
 
 
 # -- results -------------------------------------------------------------------------------------------
@@ -341,7 +346,7 @@ def _open(run_id: str, artifacts: str) -> Run:
     return open_run(_root(artifacts), run_id)
 
 
-def _exit_as_job(kind: str, spec: str) -> None:
+def exit_as_job(kind: str, spec: str) -> None:
     """Run a job and end with the exit code that its runtime understands."""
     from flywheel.runtimes.job_command import main
 

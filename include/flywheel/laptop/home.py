@@ -14,12 +14,16 @@ import os
 import secrets
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from flywheel.common.errors import ConfigError
+from flywheel.config import load_config
 from flywheel.config.loading import default_config_path, project_home, resolve_path
 from flywheel.config.private import private_folder
+from flywheel.promotion.mlflow_client import make_database
 
 USER = "admin"
 LOCAL_SETTINGS = "from flywheel.laptop.database import create_metadata_engine\n"
@@ -138,10 +142,11 @@ def password() -> str:
 
 
 def prepare() -> None:
-    """Make the settings and the metadata database, and write our DAG into it.
+    """Make the settings and the databases, Airflow's and MLflow's, and write our DAG into the first.
 
     Raises:
         RuntimeError: Airflow refused; the message ends with what it said.
+        TrackingError: MLflow did.
     """
     write_settings(Ports())
     password()
@@ -159,6 +164,8 @@ def prepare() -> None:
             tail = "\n".join(done.stdout.splitlines()[-20:])
             raise RuntimeError(f"`airflow {' '.join(command)}` failed:\n{tail}")
     mark_serialized()
+    with suppress(ConfigError):  # `up` says what is wrong with the config
+        make_database(load_config().mlflow_config)
     (airflow_home() / "prepared").write_text(_prepared_for())
 
 

@@ -18,6 +18,7 @@ from flywheel.config.schema import MlflowConfig
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_SQLITE = "sqlite:///"
 # A server that is down is known to be down after some seconds, not after MLflow's default of minutes.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -37,7 +38,21 @@ class TrackingError(FlywheelError):
 def tracking_uri(config: MlflowConfig) -> str:
     """Return the tracking URI: the config's, else MLFLOW_TRACKING_URI, else SQLite in the state folder."""
     uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"sqlite:///{resolve_path('state/mlflow.db')}"
+    return uri or f"{_SQLITE}{resolve_path('state/mlflow.db')}"
+
+
+def make_database(config: MlflowConfig) -> None:
+    """Make MLflow's SQLite file where that is what is tracked in, so that no run has to wait for it.
+
+    MLflow makes it as it was in its first version and brings it up to date by some sixty migrations.
+
+    Raises:
+        TrackingError: it cannot be made.
+    """
+    uri = tracking_uri(config)
+    if uri.startswith(_SQLITE):
+        with open_client(uri):
+            pass
 
 
 @contextmanager
@@ -45,8 +60,8 @@ def open_client(uri: str) -> Iterator[MlflowClient]:
     """Give a client; whatever MLflow raises inside becomes a TrackingError."""
     for key, value in _SETTINGS.items():
         os.environ.setdefault(key, value)
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith(_SQLITE):
+        file = Path(uri.removeprefix(_SQLITE))
         private_folder(file.parent)
         private_file(file)
     from mlflow import MlflowClient

@@ -1,0 +1,47 @@
+"""# A labelled history
+
+Labels texts of the config's sources, each by the champion of its time, into Parquet files; see
+docs/annotation.md. It is there where the config has a section `annotation`, and by `annotation.cron` takes in
+the last days. By hand: `flywheel annotate --from 2019-01-01 --to 2020-01-01`.
+
+    plan_shards -> annotate [one for each shard of time] -> write_manifest
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import dag
+
+from flywheel.orchestration import notify_failure, read_config
+from flywheel.orchestration.annotating import (
+    ShardOperator,
+    annotate_params,
+    annotate_schedule,
+    annotates,
+    plan_shards,
+    write_manifest,
+)
+
+config = read_config()
+
+
+@dag(
+    dag_display_name="flywheel annotate",
+    schedule=annotate_schedule(config),
+    params=annotate_params(),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"owner": "flywheel", "retries": 2, "retry_delay": timedelta(seconds=10)},
+    on_failure_callback=notify_failure,
+    doc_md=__doc__,
+    tags=["flywheel"],
+)
+def flywheel_annotate() -> None:
+    """Label a span of texts."""
+    shards = ShardOperator.partial(task_id="annotate", map_index_template="{{ task.shard }}")
+    shards.expand(spec=plan_shards()) >> write_manifest()
+
+
+if annotates(config):
+    flywheel_annotate()

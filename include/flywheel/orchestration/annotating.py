@@ -1,0 +1,131 @@
+"""The tasks of the DAG `flywheel_annotate`: a plan, one job for each shard of time, and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from airflow.sdk import BaseOperator, CronTriggerTimetable, Param, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from flywheel.common.errors import ConfigError
+from flywheel.common.redaction import install
+from flywheel.config import Config
+from flywheel.runtimes import Job, RefusedJobError, Runtime, open_runtime
+from flywheel.runtimes.base import log_job_line
+from flywheel.runtimes.context import cutoff_of
+from flywheel.runtimes.job_command import SPEC_SUFFIX
+
+_TIME = r"^$|^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?$"
+
+
+def annotates(config: Config | None) -> bool:
+    """Return whether the config has a section `annotation`: then there is a DAG."""
+    return config is not None and "annotation" in config.model_fields_set
+
+
+def annotate_schedule(config: Config | None) -> Any:
+    """Return when the last days are labelled; None where the config leaves that to a person."""
+    clock = config.annotation if config else None
+    if clock is None or not clock.cron:
+        return None
+    return CronTriggerTimetable(clock.cron, timezone=clock.time_zone, run_immediately=timedelta(0))
+
+
+def annotate_params() -> dict[str, Param]:
+    """Return the fields of the trigger form; where texts and labels lie is the operator's alone."""
+    return {
+        "from": Param(
+            "",
+            type="string",
+            pattern=_TIME,
+            title="From",
+            description="UTC date or time from which on texts are labelled. Empty: the last days, as "
+            "annotation.days says.",
+        ),
+        "to": Param(
+            "", type="string", pattern=_TIME, title="To", description="Before which they are. Empty: now."
+        ),
+    }
+
+
+@task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=12))
+def plan_shards() -> list[str]:
+    """Read the sources once; return the specs of the shards that are to be labelled."""
+    from flywheel.annotation.work import plan_work, unfinished
+    from flywheel.artifacts.root import ArtifactRoot
+    from flywheel.config import load_config
+
+    install()
+    context, config = get_current_context(), load_config()
+    params = context["params"]
+    end = _time(params["to"]) or cutoff_of(context)
+    start = _time(params["from"]) or end - timedelta(days=config.annotation.days)
+    work = plan_work(config, start, end)
+    context["ti"].xcom_push(key="work", value={"root": config.artifacts.root, "path": work.path})
+    root = ArtifactRoot(config.artifacts.root)
+    return [f"{root.url}/{work.spec_path(shard)}" for shard in unfinished(work)]
+
+
+@task(trigger_rule="none_failed", execution_timeout=timedelta(hours=1))
+def write_manifest() -> dict[str, Any]:
+    """Write the manifest and the data card over all files."""
+    from flywheel.annotation.work import finish_work, read_work
+    from flywheel.artifacts.root import ArtifactRoot
+
+    where = get_current_context()["ti"].xcom_pull(task_ids="plan_shards", key="work")
+    work = read_work(ArtifactRoot(where["root"]), where["path"])
+    manifest = finish_work(work)
+    return {"out": work.out, "rows": manifest.rows, "labelled": manifest.labelled, "digest": manifest.digest}
+
+
+class ShardOperator(BaseOperator):
+    """Labels a shard by a job of the config's runtime: a process of this machine, or a pod.
+
+    Args:
+        spec: path or URL of the shard's spec.
+    """
+
+    template_fields: Sequence[str] = ("spec",)
+    ui_color = "#e8f0e4"
+
+    def __init__(self, *, spec: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.spec = spec
+        self._running: Runtime | None = None
+
+    @property
+    def shard(self) -> str:
+        """The shard's first day."""
+        return self.spec.rpartition("/")[2].removesuffix(SPEC_SUFFIX)
+
+    def execute(self, context: Any) -> str:
+        """Run the job to its end; return the shard's name."""
+        from flywheel.annotation.work import read_work
+        from flywheel.artifacts.root import ArtifactRoot
+
+        install()
+        folder = ArtifactRoot(self.spec.rpartition("/")[0])
+        self._running = open_runtime(read_work(folder, "").config)
+        job = Job("annotate-shard", self.spec, f"annotate {self.shard}")
+        try:
+            self._running.run(job, partial(log_job_line, self.log))
+        except RefusedJobError as error:  # it would be refused again: no retry
+            raise AirflowFailException(str(error)) from None
+        return self.shard
+
+    def on_kill(self) -> None:
+        """End the job: its task was marked or cleared, ran out of time, or its worker is going down."""
+        if self._running is not None:
+            self._running.kill()
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        raise ConfigError(f"from, to: expected a date or a time such as 2019-03-01, got {text!r}") from None

@@ -1,0 +1,125 @@
+"""The DAG of a labelled history: a plan, one task for each shard, the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.exceptions import AirflowFailException
+
+from flywheel.annotation.shard import annotate_shard
+from flywheel.annotation.spec import ShardSpec
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.config import Config
+from flywheel.orchestration import annotating
+from flywheel.runtimes import Job, RefusedJobError
+from flywheel.runtimes.kubernetes.job import PodJob
+from tests.unit.labelled_history import Students, config_for, with_champions, write_headlines
+
+DAG_FILE = Path(__file__).parents[2] / "dags" / "flywheel_annotate.py"
+
+
+class Here:
+    """A runtime that labels a shard in this process."""
+
+    jobs: list[str]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def run(self, job: Job, log: Callable[[str], None]) -> None:
+        """Do a job as `flywheel annotate-shard SPEC` does."""
+        root = ArtifactRoot(self.config.artifacts.root)
+        spec = ShardSpec.model_validate(root.read_json(job.spec.removeprefix(f"{root.url}/")))
+        result = annotate_shard(spec, Students())
+        path = job.spec.removeprefix(f"{root.url}/").replace(".spec.json", ".json")
+        root.write_json(path, {"result": result.model_dump(mode="json")})
+        log(f"INFO {job.command[0]}")
+
+
+class Refusing(Here):
+    """A runtime whose jobs say that what they were given is wrong."""
+
+    def run(self, job: Job, log: Callable[[str], None]) -> None:
+        """Refuse."""
+        raise RefusedJobError(f"{job.name}: no")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_headlines(tmp_path / "headlines.csv", 200)
+    with_champions(config_for(tmp_path))
+    data = {
+        "client_id": "desk",
+        "nims": [{"model_name": "tfidf", "name": "linear", "family": "linear", "gpus": 0}],
+        "source": [{"path": str(tmp_path / "headlines.csv")}],
+        "artifacts": {"root": str(tmp_path / "artifacts")},
+        "annotation": {"cron": "0 5 * * *"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(tmp_path / "config.yaml"))
+    return tmp_path
+
+
+def context(monkeypatch: pytest.MonkeyPatch, **params: str) -> dict[str, Any]:
+    pushed: dict[str, Any] = {}
+    ti = SimpleNamespace(
+        xcom_push=lambda key, value: pushed.__setitem__(key, value),
+        xcom_pull=lambda task_ids, key: pushed[key],
+    )
+    given = {"ti": ti, "params": {"from": "", "to": "", **params}}
+    monkeypatch.setattr(annotating, "get_current_context", lambda: given)
+    return given
+
+
+def test_the_dag_is_there_where_the_config_has_the_section(folder: Path) -> None:
+    bag = DagBag(str(DAG_FILE), safe_mode=False)
+    assert not bag.import_errors
+    dag = bag.dags["flywheel_annotate"]
+    assert {task.task_id: set(task.downstream_task_ids) for task in dag.tasks} == {
+        "plan_shards": {"annotate"},
+        "annotate": {"write_manifest"},
+        "write_manifest": set(),
+    }
+    assert dag.schedule.expression == "0 5 * * *"
+    assert set(dag.params) == {"from", "to"}  # where texts and labels lie is the operator's alone
+    path = folder / "config.yaml"
+    path.write_text("nims: [{model_name: a/b}]\n")
+    assert DagBag(str(DAG_FILE), safe_mode=False).dags == {}
+
+
+def test_its_tasks_label_a_span_and_a_second_run_finds_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotating, "open_runtime", Here)
+    given = context(monkeypatch, **{"from": "2019-01-01", "to": "2019-04-01"})
+    specs = annotating.plan_shards.function()
+    assert [spec.rpartition("/")[2] for spec in specs] == [
+        f"2019-0{month}-01.spec.json" for month in (1, 2, 3)
+    ]
+    for spec in specs:
+        annotating.ShardOperator(task_id="annotate", spec=spec).execute(given)
+    assert annotating.write_manifest.function()["rows"] == 200
+    assert annotating.plan_shards.function() == []
+
+
+def test_a_shard_that_is_refused_is_not_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotating, "open_runtime", Refusing)
+    given = context(monkeypatch, **{"from": "2019-01-01", "to": "2019-02-01"})
+    (spec,) = annotating.plan_shards.function()
+    with pytest.raises(AirflowFailException, match="annotate 2019-01-01: no"):
+        annotating.ShardOperator(task_id="annotate", spec=spec).execute(given)
+
+
+def test_a_shard_is_a_pods_job_as_others_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context(monkeypatch, **{"from": "2019-01-01", "to": "2019-02-01"})
+    (spec,) = annotating.plan_shards.function()
+    job = PodJob.of(Job("annotate-shard", spec, "annotate 2019-01-01"))
+    assert (job.kind, job.stage, job.student.name) == ("annotate-shard", "annotate", "linear")
+    assert job.name.startswith("fw-annotate-linear-")
+    assert job.result == spec.removeprefix(f"{job.root}/").replace(".spec.json", ".json")
