@@ -91,7 +91,79 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
         records: in the order in which they were known.
         config: the seed of the hashes, and what near-duplicates and events are.
     """
-    key = str(config.random_seed).encode()
+    read = _read(records, str(config.random_seed).encode())
+    ids, contexts = read.ids, np.frombuffer(read.contexts, np.int64)
+    words, starts = np.frombuffer(read.words, np.int32), np.frombuffer(read.starts, np.int64)
+    compared = _apart(words, starts, contexts, read.count_of_contexts)
+    first = group_similar(compared, starts, threshold=config.near_duplicate_similarity)
+    strength, times = np.frombuffer(read.by, np.int8), np.frombuffer(read.known, np.int64)
+    # The first of each group by the strength of its word, then by its place.
+    order = np.lexsort((np.arange(len(ids)), strength, first))
+    kept = order[np.flatnonzero(np.diff(first[order], prepend=-1))]
+    kept = kept[np.lexsort((kept, times[kept]))]
+    place_of_group = np.full(len(ids), -1, np.int64)
+    place_of_group[first[kept]] = np.arange(len(kept))
+    dropped = np.setdiff1d(np.arange(len(ids)), kept)
+    aside_of = place_of_group[first[np.concatenate([np.frombuffer(read.of, np.int64), dropped])]]
+    by_name = sorted(read.names)
+    place = np.array([by_name.index(name) for name in read.names], np.int64)
+    kept_words, kept_starts, events = _events(read, words, starts, kept, times[kept], config)
+    conflicts, examples = _conflicts(read)
+    return Samples(
+        ids=[ids[index] for index in kept.tolist()],
+        labels=place[np.frombuffer(read.labels, np.int64)[kept]] if ids else np.empty(0, np.int64),
+        names=tuple(by_name),
+        hashes=np.frombuffer(read.hashes, np.uint64)[kept],
+        known_at=times[kept],
+        labelled_by=strength[kept],
+        events=events,
+        words=kept_words,
+        starts=kept_starts,
+        duplicates=len(read.others),
+        near_duplicates=len(ids) - len(kept),
+        conflicts=conflicts,
+        conflict_examples=examples,
+        texts=np.frombuffer(read.texts, np.uint64)[kept],
+        aside=[*read.others, *(ids[index] for index in dropped.tolist())],
+        aside_of=aside_of,
+    )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of the records while they are read, in flat arrays; duplicates are left out.
+
+    Attributes:
+        of: of each record that was left out (`others`), the place of its text above.
+        earlier: the words of earlier turns.
+        count_of_contexts: that there are; `contexts` has the number of each record's.
+        wholes, befores: what `continued` asks.
+        spellings: of the words, by their numbers.
+    """
+
+    ids: list[str]
+    labels: array[int]
+    names: dict[str, int]
+    known: array[int]
+    by: array[int]
+    words: array[int]
+    starts: array[int]
+    hashes: array[int]
+    texts: array[int]
+    others: list[str]
+    of: array[int]
+    others_labels: array[int]
+    others_by: array[int]
+    earlier: array[int]
+    earlier_starts: array[int]
+    contexts: array[int]
+    count_of_contexts: int
+    wholes: array[int]
+    befores: array[int]
+    spellings: list[str]
+
+
+def _read(records: Iterable[Reduced], key: bytes) -> _Read:
     digests: dict[bytes, int] = {}
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__  # a new word gets the next number
@@ -100,13 +172,10 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
     labels, words, starts, hashes = array("q"), array("i"), array("q", [0]), array("Q")
     texts = array("Q")
     known, by = array("q"), array("b")
-    # Of each record that is left out here: its id, the place of its text above, its label and who gave that.
     others, of, others_labels, others_by = list[str](), array("q"), array("q"), array("b")
-    # Of earlier turns their words, of contexts their numbers, of turns what `continued` asks.
     earlier, earlier_starts, contexts = array("i"), array("q", [0]), array("q")
     numbers, wholes, befores = {"": 0}, array("Q"), array("Q")
-    total = 0
-    for total, record in enumerate(records, 1):  # noqa: B007
+    for record in records:
         record_id, label, text, known_at, labelled_by = record[:5]
         digest = hashlib.blake2b(text.encode(), digest_size=16, key=key).digest()
         context = numbers.setdefault(record.context, len(numbers))
@@ -137,70 +206,52 @@ def collect(records: Iterable[Reduced], config: DataSplitConfig) -> Samples:
         befores.append(record.before)
         hashes.append(int.from_bytes(digest[:8], "little"))
         texts.append(text_number(f"{record.context}\n{text}" if context else text))
-    duplicates = total - len(ids)
-    spellings = list(vocabulary)
-    del digests, vocabulary
-    all_words, all_starts = np.frombuffer(words, np.int32), np.frombuffer(starts, np.int64)
-    compared = _apart(all_words, all_starts, np.frombuffer(contexts, np.int64), len(numbers))
-    first = group_similar(compared, all_starts, threshold=config.near_duplicate_similarity)
-    strength, times = np.frombuffer(by, np.int8), np.frombuffer(known, np.int64)
-    # The first of each group by the strength of its word, then by its place.
-    order = np.lexsort((np.arange(len(ids)), strength, first))
-    kept = order[np.flatnonzero(np.diff(first[order], prepend=-1))]
-    kept = kept[np.lexsort((kept, times[kept]))]
-    place_of_group = np.full(len(ids), -1, np.int64)
-    place_of_group[first[kept]] = np.arange(len(kept))
-    dropped = np.setdiff1d(np.arange(len(ids)), kept)
-    aside = [*others, *(ids[index] for index in dropped.tolist())]
-    aside_of = place_of_group[first[np.concatenate([np.frombuffer(of, np.int64), dropped])]]
-    merged, figures = event_words(spellings)
-    kept_words, kept_starts = _rows(merged[all_words], all_starts, kept)
-    if len(earlier):
-        before_words, before_starts = (
-            np.frombuffer(earlier, np.int32),
-            np.frombuffer(earlier_starts, np.int64),
-        )
-        before_rows = _rows(merged[before_words], before_starts, kept)
-        kept_words, kept_starts = _joined((kept_words, kept_starts), before_rows)
-    events = group_events(
+    return _Read(
+        *(ids, labels, names, known, by, words, starts, hashes, texts),
+        *(others, of, others_labels, others_by, earlier, earlier_starts, contexts, len(numbers)),
+        *(wholes, befores, list(vocabulary)),
+    )
+
+
+def _events(
+    read: _Read,
+    words: NDArray[np.int32],
+    starts: Ints,
+    kept: Ints,
+    times: Ints,
+    config: DataSplitConfig,
+) -> tuple[NDArray[np.int32], Ints, Ints]:
+    """Return the words of the records that are kept, and the event or dialogue of each."""
+    merged, figures = event_words(read.spellings)
+    kept_words, kept_starts = _rows(merged[words], starts, kept)
+    if len(read.earlier):
+        earlier = merged[np.frombuffer(read.earlier, np.int32)]
+        before = _rows(earlier, np.frombuffer(read.earlier_starts, np.int64), kept)
+        kept_words, kept_starts = _joined((kept_words, kept_starts), before)
+    dialogues = Groups(len(kept))
+    dialogues.first = group_events(
         kept_words,
         kept_starts,
-        times[kept],
+        times,
         figures,
         similarity=config.event_similarity,
         days=config.event_days,
     )
-    dialogues = Groups(len(kept))
-    dialogues.first = events
-    dialogues.join(
-        *continued(np.frombuffer(wholes, np.uint64)[kept], np.frombuffer(befores, np.uint64)[kept])
-    )
-    events = dialogues.first
-    by_name = sorted(names)
-    place = np.array([by_name.index(name) for name in names], np.int64)
-    named = tuple(names)
-    conflicts = np.flatnonzero(np.frombuffer(labels, np.int64)[of] != np.frombuffer(others_labels, np.int64))
-    examples = tuple(
-        Pair(ids[of[i]], named[labels[of[i]]], by[of[i]], others[i], named[others_labels[i]], others_by[i])
-        for i in conflicts[:MOST_EXAMPLES].tolist()
-    )
-    return Samples(
-        ids=[ids[index] for index in kept.tolist()],
-        labels=place[np.frombuffer(labels, np.int64)[kept]] if ids else np.empty(0, np.int64),
-        names=tuple(by_name),
-        hashes=np.frombuffer(hashes, np.uint64)[kept],
-        known_at=times[kept],
-        labelled_by=strength[kept],
-        events=events,
-        words=kept_words,
-        starts=kept_starts,
-        duplicates=duplicates,
-        near_duplicates=len(ids) - len(kept),
-        conflicts=len(conflicts),
-        conflict_examples=examples,
-        texts=np.frombuffer(texts, np.uint64)[kept],
-        aside=aside,
-        aside_of=aside_of,
+    wholes, befores = (np.frombuffer(of, np.uint64)[kept] for of in (read.wholes, read.befores))
+    dialogues.join(*continued(wholes, befores))
+    return kept_words, kept_starts, dialogues.first
+
+
+def _conflicts(read: _Read) -> tuple[int, tuple[Pair, ...]]:
+    """Return how many duplicates have another label than the record that stays, and the first of them."""
+    ids, labels, names, of = read.ids, read.labels, tuple(read.names), read.of
+    found = np.flatnonzero(np.frombuffer(labels, np.int64)[of] != np.frombuffer(read.others_labels, np.int64))
+    return len(found), tuple(
+        Pair(
+            *(ids[of[i]], names[labels[of[i]]], read.by[of[i]]),
+            *(read.others[i], names[read.others_labels[i]], read.others_by[i]),
+        )
+        for i in found[:MOST_EXAMPLES].tolist()
     )
 
 

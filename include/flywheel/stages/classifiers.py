@@ -16,7 +16,7 @@ from flywheel.jobs.progress import ProgressCallback, telling
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.jobs.spec import RESULT, CustomizeSpec, EvaluateSpec
 from flywheel.jobs.weights import files_hash
-from flywheel.stages.customize import read_records, watched_records
+from flywheel.stages.customize import read_records, training_records, watched_records
 from flywheel.stages.evaluate import Questions, read_training_records
 from flywheel.stages.examined import Examined, Speed, keep_evaluation
 from flywheel.students.answering import answer_in_batches
@@ -40,24 +40,18 @@ def train(
     parts, family = Parts(), family_of(spec.student)
     with parts.time("load"):
         dataset = root.fetch("datasets", spec.dataset)
-        records = read_records(dataset / "train.jsonl", max(spec.size, LOOKED_AT))
+        records = training_records(spec, dataset, LOOKED_AT)
         short = ShortPrompt.of(records)
         train = _examples(records[: spec.size], short)
-        if len(train.texts) < spec.size:
-            raise NotEnoughRecordsError(
-                f"dataset {spec.dataset} has {len(train.texts)} training records, fewer than the {spec.size} "
-                f"of size {spec.size}; lower `sizes` or wait for more records"
-            )
         if len(set(train.labels)) < 2:
             raise NotEnoughRecordsError(
                 f"the first {spec.size} training records are all of one class; raise `sizes`"
             )
         watched = watched_records(spec.size) if spec.training.validations else 0
         val = _examples(read_records(dataset / "val.jsonl", watched), short)
-        room = family.classifier
     work = Work(spec, train, val, scratch, lambda: root.save_scratch("adapters", key), progress)
     with parts.time("train"):
-        made = room.train(work)
+        made = family.classifier.train(work)
     for note in made.notes:
         log.warning("%s", note)
     result = CustomizeResult(

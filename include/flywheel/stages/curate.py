@@ -36,26 +36,25 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.common.collecting import rare_collections
 from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.evaluation import WorkloadType
-from flywheel.curation.posted import conflict_notes, conflicts_of, examinable, split_samples
+from flywheel.curation.posted import examinable, split_samples
 from flywheel.curation.prompts import Sift, notes_of, renamed
 from flywheel.curation.reading import own_workload, reduced
 from flywheel.curation.result import CurateResult, SizeResult
 from flywheel.curation.samples import Samples, collect
 from flywheel.curation.seen import EVENTS_FILE, write_events
-from flywheel.curation.splits import Split
+from flywheel.curation.summary import summary_of
 from flywheel.curation.telling import check_can_tell
 from flywheel.runs.plan import Candidate, Plan
 from flywheel.stores import RecordStore, open_store
 from flywheel.workloads.labels import without_thinking
 from flywheel.workloads.lines import LineWriter
 from flywheel.workloads.markers import in_conversation, in_tools
-from flywheel.workloads.records import STRENGTH, Record
+from flywheel.workloads.records import Record
 from flywheel.workloads.tool_calls import is_functions, with_arguments
 from flywheel.workloads.workload import Workload
 
@@ -175,34 +174,8 @@ def _build(
             f"{len(parts.calibration)} for calibration, {len(parts.left_out)} in the gap or of their "
             "events; add data, or lower these"
         )
-    conflicts = conflicts_of(samples)
     sides = {"train": parts.train, "val": parts.val, "calibration": parts.calibration, "eval": parts.eval}
-    summary = {
-        "dataset": key,
-        "cutoff": plan.cutoff,
-        "total": len(ids),
-        "duplicates": samples.duplicates,
-        "near_duplicates": samples.near_duplicates,
-        "conflicts": samples.conflicts,
-        "conflict_examples": [conflict.model_dump(mode="json") for conflict in conflicts],
-        "labelled_by": {
-            by: count
-            for by, count in zip(
-                STRENGTH, np.bincount(samples.labelled_by, minlength=3).tolist(), strict=True
-            )
-            if count
-        },
-        "prompts": prompts.model_dump(mode="json"),
-        "used": len(samples.ids),
-        **{name: len(places) for name, places in sides.items()},
-        "left_out": len(parts.left_out),
-        "split": config.split,
-        "events": int(np.count_nonzero(np.bincount(samples.events))),
-        "known": {name: _known(samples, places) for name, places in sides.items() if len(places)},
-        "stratified": parts.stratified,
-        "notes": [*parts.notes, *notes_of(prompts), *conflict_notes(samples.conflicts, conflicts)],
-        "per_class": _per_class(samples, parts),
-    }
+    summary = summary_of(plan, key, len(ids), samples, parts, sides, prompts)
     classifies = _workload_type(plan, samples.names) == "classification"
     with root.build("datasets", key) as made:
         writer = LineWriter(made)
@@ -265,24 +238,6 @@ def _beyond_cutoff(plan: Plan, store: RecordStore, folder: Path) -> list[str]:
 def _whose(plan: Plan) -> str:
     cutoff = datetime.fromtimestamp(plan.cutoff, UTC).isoformat()
     return f"workload {plan.workload_id!r}, client {plan.client_id!r}, before {cutoff} ({plan.cutoff})"
-
-
-def _per_class(samples: Samples, parts: Split) -> dict[str, dict[str, int]]:
-    def counts(places: NDArray[np.int64]) -> list[int]:
-        return [int(count) for count in np.bincount(samples.labels[places], minlength=len(samples.names))]
-
-    rows = zip(*map(counts, (parts.train, parts.val, parts.calibration, parts.eval)), strict=True)
-    return {
-        name: dict(zip(("total", "train", "val", "calibration", "eval"), (sum(row), *row), strict=True))
-        for name, row in zip(samples.names, rows, strict=True)
-        if sum(row)
-    }
-
-
-def _known(samples: Samples, places: NDArray[np.int64]) -> tuple[int, int]:
-    """Return when the first and the last of these records were known."""
-    times = samples.known_at[places]
-    return int(times.min()), int(times.max())
 
 
 def _events(samples: Samples) -> Iterator[list[str]]:

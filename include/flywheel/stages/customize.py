@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,10 @@ from flywheel.workloads.lines import read_lines
 from flywheel.workloads.short_prompts import LOOKED_AT, ShortPrompt
 
 if TYPE_CHECKING:
+    from flywheel.students.chat import Dropped
+    from flywheel.students.loading import LoadedStudent
     from flywheel.students.outcome import TrainingOutcome
+    from flywheel.students.rows import Sample
 
 log = logging.getLogger(__name__)
 
@@ -113,57 +117,88 @@ def _find(root: ArtifactRoot, key: str) -> CustomizeResult | None:
     return result.model_copy(update={"found": True, "steps_run": 0, "resumed_from_step": None})
 
 
+def training_records(spec: CustomizeSpec, dataset: Path, most: int = 0) -> list[dict[str, Any]]:
+    """Return the first training records of a dataset: as many as the size asks for, or `most` of them.
+
+    Raises:
+        NotEnoughRecordsError: it has fewer than the size asks for.
+        ArtifactError: a line is no record.
+    """
+    records = read_records(dataset / "train.jsonl", max(spec.size, most))
+    if len(records) < spec.size:
+        raise NotEnoughRecordsError(
+            f"dataset {spec.dataset} has {len(records)} training records, fewer than the {spec.size} of "
+            f"size {spec.size}; lower `sizes` or wait for more records"
+        )
+    return records
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A student, and what it is trained on."""
+
+    student: LoadedStudent
+    short: ShortPrompt | None
+    samples: list[Sample]
+    val_samples: list[Sample]
+    examined: list[dict[str, Any]]
+    dropped: Dropped
+    notes: tuple[str, ...]
+
+
+def _load(root: ArtifactRoot, spec: CustomizeSpec) -> _Loaded:
+    from flywheel.students.loading import load_student, prepare_process
+
+    dataset = root.fetch("datasets", spec.dataset)
+    train = training_records(spec, dataset)
+    short = short_prompt_for(spec, dataset)
+    watched = watched_records(spec.size) if spec.training.validations else 0
+    examined = read_records(dataset / "val.jsonl", _EXAMINED if spec.is_tuned else watched)
+    val = examined[:watched]
+    student = load_student(spec.student, prepare_process())
+    longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
+    samples, dropped = student.chat.samples(*_chats(train, longest, short))
+    val_samples, val_dropped = student.chat.samples(*_chats(val, longest, short), some=False)
+    notes = (
+        *dropped.said([record["id"] for record in train], "training records are left out"),
+        *val_dropped.said([record["id"] for record in val], "validation records are left out"),
+    )
+    notes = tuple(dict.fromkeys(notes))
+    for note in notes:
+        log.warning("%s", note)
+    return _Loaded(student, short, samples, val_samples, examined, dropped, notes)
+
+
 def train(
     root: ArtifactRoot, key: str, spec: CustomizeSpec, scratch: Path, progress: ProgressCallback | None
 ) -> CustomizeResult:
     """Fine-tune a causal LM, and keep its adapter."""
     from flywheel.students.adapter import add_adapter, save_adapter
     from flywheel.students.compile_cache import compile_cache
-    from flywheel.students.loading import count_parameters, device_name, load_student, prepare_process
     from flywheel.students.training import fine_tune
 
     parts = Parts()
     with parts.time("load"):
-        dataset = root.fetch("datasets", spec.dataset)
-        train = read_records(dataset / "train.jsonl", spec.size)
-        short = short_prompt_for(spec, dataset)
-        if len(train) < spec.size:
-            raise NotEnoughRecordsError(
-                f"dataset {spec.dataset} has {len(train)} training records, fewer than the {spec.size} of "
-                f"size {spec.size}; lower `sizes` or wait for more records"
-            )
-        watched = watched_records(spec.size) if spec.training.validations else 0
-        examined = read_records(dataset / "val.jsonl", _EXAMINED if spec.is_tuned else watched)
-        val = examined[:watched]
-        device = prepare_process()
-        student = load_student(spec.student, device)
-        longest = min(spec.student.context_length, spec.student.customizer_configs.max_seq_length or 1 << 62)
-        samples, dropped = student.chat.samples(*_chats(train, longest, short))
-        val_samples, val_dropped = student.chat.samples(*_chats(val, longest, short), some=False)
-        notes = (
-            *dropped.said([record["id"] for record in train], "training records are left out"),
-            *val_dropped.said([record["id"] for record in val], "validation records are left out"),
-        )
-        notes = tuple(dict.fromkeys(notes))
-        for note in notes:
-            log.warning("%s", note)
+        loaded = _load(root, spec)
+    student, device = loaded.student, loaded.student.device.type
     tuning: Tuning | None = None
     if spec.is_tuned:
         from flywheel.stages.tuning import Material, tune
 
         saved = partial(root.save_scratch, "adapters", key)
-        with parts.time("tune"), compile_cache(root, device.type):
-            material = Material(student, samples, val_samples, examined, short, scratch, saved)
+        with parts.time("tune"), compile_cache(root, device):
+            material = Material(
+                student, loaded.samples, loaded.val_samples, loaded.examined, loaded.short, scratch, saved
+            )
             training, lora, tuning = tune(spec, material)
         spec = spec.model_copy(update={"training": training, "lora": lora})
-        notes = (*notes, tuning.sentence())
     with parts.time("load"):
         model = add_adapter(student.model, spec.lora, student.base_name, spec.seed, student.revision)
-    with parts.time("train"), compile_cache(root, device.type):
+    with parts.time("train"), compile_cache(root, device):
         outcome = fine_tune(
             model,
-            samples,
-            val_samples,
+            loaded.samples,
+            loaded.val_samples,
             spec.training,
             dropout=spec.lora.adapter_dropout,
             seed=spec.seed,
@@ -173,23 +208,43 @@ def train(
         )
     parts.add("compile", outcome.compile_seconds)
     parts.add("train", -outcome.compile_seconds)
+    result = _result(key, spec, loaded, model, tuning, outcome, parts)
+    with parts.time("save"), root.build("adapters", key) as folder:
+        save_adapter(model, folder, _model_card(spec, result, outcome))
+        (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
+    student.keep(model)
+    log.info("adapter %s: %d steps, %.0f records/s", key, result.steps, result.records_per_second)
+    return result.model_copy(update={"parts": parts.seconds})
+
+
+def _result(
+    key: str,
+    spec: CustomizeSpec,
+    loaded: _Loaded,
+    model: Any,
+    tuning: Tuning | None,
+    outcome: TrainingOutcome,
+    parts: Parts,
+) -> CustomizeResult:
+    from flywheel.students.loading import count_parameters, device_name
+
     parameters, trainable_parameters = count_parameters(model)
-    state = outcome.state
-    result = CustomizeResult(
+    state, student = outcome.state, loaded.student
+    return CustomizeResult(
         adapter=key,
         path=f"adapters/{key}",
         student=spec.student.name,
         size=spec.size,
         parameters=parameters,
         trainable_parameters=trainable_parameters,
-        train_records=len(samples),
-        dropped=dropped.count,
-        dropped_reasons=dict(dropped.reasons),
-        short_prompt=short,
+        train_records=len(loaded.samples),
+        dropped=loaded.dropped.count,
+        dropped_reasons=dict(loaded.dropped.reasons),
+        short_prompt=loaded.short,
         tuning=tuning,
         base_revision=student.revision,
         base_sha256=files_hash(spec.student.weights),
-        notes=(*notes, *outcome.settings.doubts),
+        notes=(*loaded.notes, *([tuning.sentence()] if tuning else []), *outcome.settings.doubts),
         prefix_tokens=outcome.prefix,
         steps=state.step,
         steps_run=outcome.steps_run,
@@ -204,15 +259,9 @@ def train(
         stopped_early=state.stopped_early,
         found=False,
         resumed_from_step=outcome.resumed_from_step,
-        device=device_name(device.type),
+        device=device_name(student.device.type),
         parts=parts.seconds,
     )
-    with parts.time("save"), root.build("adapters", key) as folder:
-        save_adapter(model, folder, _model_card(spec, result, outcome))
-        (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
-    student.keep(model)
-    log.info("adapter %s: %d steps, %.0f records/s", key, state.step, result.records_per_second)
-    return result.model_copy(update={"parts": parts.seconds})
 
 
 def _model_card(spec: CustomizeSpec, result: CustomizeResult, outcome: TrainingOutcome) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
+from flywheel.evaluation.cascade import Cascade
 from flywheel.jobs.result import EvaluateResult
 from flywheel.jobs.spec import RESULT
 from flywheel.promotion.champion import Champion, read_state
@@ -206,56 +207,77 @@ def _compare(
     night.champion, night.adapter = champion.name, champion.adapter
     own = [entry for entry in there if entry.adapter == champion.adapter]
     found = _evaluation(root, champion)
-    if found is not None and found.calibration is not None:
-        bins = found.calibration.bins
-        night.confidence_eval = sum(b.confidence * b.records for b in bins) / max(
-            1, sum(b.records for b in bins)
-        )
     if found is not None:
-        matrix, names = found.confusion.matrix, found.confusion.labels
-        columns = [sum(row[column] for row in matrix) for column in range(len(names))]
-        night.classes_eval = {
-            name: n / max(1, sum(columns)) for name, n in zip(names, columns, strict=True) if n
-        }
-        night.moved = distance(night.classes, night.classes_eval)
+        _show_evaluation(night, found)
     same = before[-1] if before and before[-1].adapter == champion.adapter else None
-    # A story that many ask about is one draw of the world: each text counts once.
-    audited: dict[str, tuple[bool, float]] = {}
     promised = champion.cascade if champion.cascade and champion.cascade.threshold is not None else None
-    for entry in own:
-        text = _text(workload, entry)
-        if promised is not None and entry.unsure:
-            continue  # nothing was promised of it: the teacher should have answered, and could not
-        if entry.audit and not entry.by_teacher and text in labels and text not in audited:
-            audited[text] = (labels[text] == entry.label, entry.drawn or 1.0)
+    level: float | None = None
     if promised is not None:
-        level: float | None = promised.target
+        level = promised.target
     elif found is not None and "accuracy" in found.scores:
         level = level_of_eval(round(found.scores["accuracy"] * found.records), found.records)
-    else:
-        level = None
-    right = sum(hit for hit, _ in audited.values())
-    night.agreement = _watched(
-        share_of(audited.values()), right, len(audited), level, same.agreement if same else None
-    )
-    earlier = same.agreement_since if same else Watched()
-    all_of, all_right = earlier.of + len(audited), round((earlier.value or 0) * earlier.of) + right
-    night.agreement_since = _watched(
-        share_of([(True, 1.0)] * all_right + [(False, 1.0)] * (all_of - all_right))
-    )
+    _compare_audit(night, _audited(own, workload, labels, promised is not None), level, same)
     mine = {entry.id: not entry.by_teacher and not entry.unsure for entry in own}
-    alone = sum(mine.values())
     least: float | None = None
     if promised is not None:
         sure = round(promised.share * promised.records)
         least = LEAST_OF_SHARE * level_of_eval(sure, promised.records)
     night.answered = _watched(
         share_of((one, 1.0) for one in mine.values()),
-        alone,
+        sum(mine.values()),
         len(mine),
         least,
         same.answered if same else None,
     )
+    _tell(night, champion, promised, level, before)
+
+
+def _show_evaluation(night: Night, found: EvaluateResult) -> None:
+    """Note what the champion was sure of in its evaluation, and of which classes."""
+    if found.calibration is not None:
+        bins = found.calibration.bins
+        sure = sum(one.confidence * one.records for one in bins)
+        night.confidence_eval = sure / max(1, sum(one.records for one in bins))
+    matrix, names = found.confusion.matrix, found.confusion.labels
+    columns = [sum(row[column] for row in matrix) for column in range(len(names))]
+    night.classes_eval = {name: n / max(1, sum(columns)) for name, n in zip(names, columns, strict=True) if n}
+    night.moved = distance(night.classes, night.classes_eval)
+
+
+def _audited(
+    own: list[Entry], workload: Workload, labels: dict[str, str], promised: bool
+) -> list[tuple[bool, float]]:
+    """Return of each audited text whether the teacher agrees, and the share that it was drawn with."""
+    # A story that many ask about is one draw of the world: each text counts once.
+    audited: dict[str, tuple[bool, float]] = {}
+    for entry in own:
+        text = _text(workload, entry)
+        if promised and entry.unsure:
+            continue  # nothing was promised of it: the teacher should have answered, and could not
+        if entry.audit and not entry.by_teacher and text in labels and text not in audited:
+            audited[text] = (labels[text] == entry.label, entry.drawn or 1.0)
+    return list(audited.values())
+
+
+def _compare_audit(
+    night: Night, audited: list[tuple[bool, float]], level: float | None, same: Night | None
+) -> None:
+    """Note the agreement of the night, and since the champion answers; `same`: its night before."""
+    right = sum(hit for hit, _ in audited)
+    night.agreement = _watched(
+        share_of(audited), right, len(audited), level, same.agreement if same else None
+    )
+    earlier = same.agreement_since if same else Watched()
+    all_of, all_right = earlier.of + len(audited), round((earlier.value or 0) * earlier.of) + right
+    night.agreement_since = _watched(
+        share_of([(True, 1.0)] * all_right + [(False, 1.0)] * (all_of - all_right))
+    )
+
+
+def _tell(
+    night: Night, champion: Champion, promised: Cascade | None, level: float | None, before: list[Night]
+) -> None:
+    """Write alarms into the night, and what is no alarm yet."""
     if night.agreement.alarm:
         night.alarms.append(
             f"{champion.name}: of its answers in production {_percent(night.agreement)} agree with the "
