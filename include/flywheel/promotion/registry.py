@@ -6,10 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.errors import ArtifactError
 from flywheel.config.schema import MlflowConfig
 from flywheel.promotion.champion import RegistryEntry
-from flywheel.promotion.mlflow_client import open_client, tracking_uri
+from flywheel.promotion.mlflow_client import TrackingError, open_client, tracking_uri
 from flywheel.promotion.mlflow_runs import ADAPTER_TAG, ROOT_NODE, open_tree
+from flywheel.promotion.model_folder import keep_model
 from flywheel.report.model import CandidatePart
 from flywheel.runs.plan import Plan
 
@@ -35,19 +37,24 @@ def registered_name(prefix: str, workload_id: str, client_id: str) -> str:
 
 
 def register(plan: Plan, row: CandidatePart, decided: str) -> RegistryEntry:
-    """Register the champion's adapter and set the alias `champion` on its version; once for each adapter.
+    """Register the champion and set the alias `champion` on its version; once for each adapter.
 
-    The version's source is the adapter in the artifact root. A tracking server does not take the path of a
-    folder on another machine; there the adapter is uploaded to the candidate's run first.
+    The version's source is a model that MLflow loads by itself (`flywheel.promotion.model_folder`), in the
+    artifact root; of one that writes free texts or calls its adapter. A tracking server does not take the
+    path of a folder on another machine; there it is uploaded to the candidate's run first.
 
     Args:
         decided: the reason, kept as the version's description.
 
     Raises:
-        TrackingError: MLflow cannot be reached or refuses.
+        TrackingError: MLflow cannot be reached or refuses, or the model cannot be written.
     """
     assert row.adapter is not None
     uri, name = tracking_uri(plan.config.mlflow_config), model_name(plan)
+    try:
+        made_of = keep_model(ArtifactRoot(plan.config.artifacts.root), plan, row) or ("adapters", row.adapter)
+    except (ArtifactError, OSError) as error:
+        raise TrackingError(f"the model for MLflow cannot be written: {error}") from None
     with open_client(uri) as client:
         tree = open_tree(client, plan)
         tree.node(ROOT_NODE, None, plan.run_id, {})
@@ -58,7 +65,7 @@ def register(plan: Plan, row: CandidatePart, decided: str) -> RegistryEntry:
         versions = client.search_model_versions(f"name = '{name}'")
         version = next((v.version for v in versions if v.tags.get(ADAPTER_TAG) == row.adapter), None)
         if version is None:
-            source = _adapter_source(client, plan, row.adapter, run_id, uri)
+            source = _source(client, plan, made_of, run_id, uri)
             tags = {ADAPTER_TAG: row.adapter, "flywheel.student": row.student, "flywheel.size": str(row.size)}
             made = client.create_model_version(
                 name, source, run_id, tags=tags, description=decided[:5000], await_creation_for=None
@@ -89,12 +96,14 @@ def registered_adapter(client: MlflowClient, name: str) -> str | None:
     return adapter
 
 
-def _adapter_source(client: MlflowClient, plan: Plan, adapter: str, run_id: str, uri: str) -> str:
+def _source(client: MlflowClient, plan: Plan, made_of: tuple[str, str], run_id: str, uri: str) -> str:
+    kind, key = made_of
     root = ArtifactRoot(plan.config.artifacts.root)
     if not root.is_folder:
-        return f"{root.url}/adapters/{adapter}"
-    folder = root.fetch("adapters", adapter)
+        return f"{root.url}/{kind}/{key}"
+    folder = root.fetch(kind, key)
     if not uri.startswith("http"):
         return folder.as_uri()
-    client.log_artifacts(run_id, str(folder), "adapter")
-    return f"{client.get_run(run_id).info.artifact_uri}/adapter"
+    place = "adapter" if kind == "adapters" else "model"
+    client.log_artifacts(run_id, str(folder), place)
+    return f"{client.get_run(run_id).info.artifact_uri}/{place}"
