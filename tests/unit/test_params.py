@@ -13,6 +13,7 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import ParamValidationError
 from jsonschema import Draft7Validator
 from jsonschema.validators import validator_for
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from flywheel.cli import main as cli
@@ -22,6 +23,7 @@ from flywheel.config.loading import validate_config
 from flywheel.config.overrides import override_config
 from flywheel.config.sides import MOST, SIDES, is_open, leaves, side_of
 from flywheel.orchestration import dag_params
+from flywheel.orchestration.ahead import import_ahead
 from flywheel.orchestration.notifications import notify
 from flywheel.orchestration.settings import config_of, read_config, unchanged_as_none
 from flywheel.runs.plan import make_plan
@@ -130,6 +132,15 @@ def test_a_run_does_not_set_what_is_the_operators(
         make_plan(config, run_id="r", cutoff=datetime.now(UTC), overrides=overrides)
     with pytest.raises(ParamValidationError, match="the operator's files set it"):
         dag_params(config)["overrides"].resolve(overrides)
+
+
+def test_a_process_that_has_done_it_ahead_does_not_write_the_schema_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flywheel.orchestration.ahead.read_config", lambda: config)
+    import_ahead()
+    monkeypatch.setattr(BaseModel, "model_json_schema", lambda *_, **__: pytest.fail("written again"))
+    assert dag_params(config)["overrides"].schema["properties"]
 
 
 LATER = {"prefixItems", "unevaluatedProperties", "dependentRequired", "$dynamicRef", "$defs", "minContains"}
