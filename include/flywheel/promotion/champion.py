@@ -212,9 +212,9 @@ def sequences(root: ArtifactRoot, workload_id: str, client_id: str) -> list[int]
     if found and found != list(range(1, len(found) + 1)):
         gap = next(number for number, there in enumerate(found, 1) if number != there)
         raise ArtifactError(f"{root.url}/{folder}/{decision_name(gap)}: no such file; {RESTORE}")
-    if not found and any(root.exists(f"{folder}/{name}") for name in (VIEW, "history", "hold.json")):
+    if not found and any(root.exists(f"{folder}/{name}") for name in (VIEW, "history")):
         raise ArtifactError(
-            f"{root.url}/{folder}/decisions: no decision is there, and yet {VIEW}, a history or a hold of an "
+            f"{root.url}/{folder}/decisions: no decision is there, and yet {VIEW} or a history of an "
             "older flywheel: `flywheel champion restore` brings them up, or says which file is damaged"
         )
     return found
