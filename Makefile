@@ -102,8 +102,11 @@ drills-integration: install-dev
 drills-kubernetes: install-dev
 	$(DRILLS) tests/e2e
 
-ui:
-	cd ui && npm ci --no-audit --no-fund && npm run build
+# The types of the page's source are made from the API's OpenAPI document first.
+ui: install-dev
+	cd ui && npm ci --no-audit --no-fund
+	$(BIN)/python scripts/page_types.py
+	cd ui && npm run build
 
 bench: install-dev
 	@$(BIN)/python -m benchmarks.$(NAME) $(ARGS)

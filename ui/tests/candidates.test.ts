@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import type { Candidate, StudentJobs } from "../src/api";
+import type { CandidatePart, StudentJobs } from "../src/api";
 import { candidatesOf, chosen, gridOf, keyOf, ofKey } from "../src/logic/candidates";
 import { progressOf } from "../src/logic/progress";
 
@@ -26,7 +26,7 @@ test("the table has students in the order of the config and sizes rising", () =>
     ["b", 300],
     ["b", 40],
     ["a", 40],
-  ].map(([student, size]) => ({ student, size }) as Candidate);
+  ].map(([student, size]) => ({ student, size }) as CandidatePart);
   const grid = gridOf(rows);
   expect(grid.students).toEqual(["b", "a"]);
   expect(grid.sizes).toEqual([40, 300]);

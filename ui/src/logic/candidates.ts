@@ -1,6 +1,6 @@
 /** The candidates of a run: which is meant, and how they stand in the table of students and sizes. */
 
-import type { Candidate, Run, StudentJobs } from "../api";
+import type { CandidatePart, RunDetail, StudentJobs } from "../api";
 
 export interface Named {
   student: string;
@@ -20,26 +20,30 @@ export function ofKey(key: string): Named {
 }
 
 /** Return what of a run has a result to look into: candidates first, as in the table, then the bare students. */
-export function evaluated(run: Pick<Run, "jobs">): Named[] {
+export function evaluated(run: Pick<RunDetail, "jobs">): Named[] {
   const done = (kind: StudentJobs["kind"]) => run.jobs.filter((one) => one.kind === kind && one.evaluate.state === "done");
   return [...done("candidate"), ...done("base")].map(({ student, size }) => ({ student, size }));
 }
 
 /** Return the candidate that is asked for, else the best one, else any that has a result; null: none has. */
-export function chosen(run: Pick<Run, "jobs" | "best">, key: string): Named | null {
+export function chosen(run: Pick<RunDetail, "jobs" | "best">, key: string): Named | null {
   const all = evaluated(run);
   const best = run.best && keyOf(run.best);
   return all.find((one) => keyOf(one) === key) ?? all.find((one) => keyOf(one) === best) ?? all[0] ?? null;
 }
 
+/** A candidate in the page's tables: as its report has it, or as far as its jobs tell while the run goes on. */
+export type CandidateRow = Partial<CandidatePart> &
+  Pick<CandidatePart, "student" | "size" | "state" | "reason" | "score" | "score_ci95" | "scores" | "adapter" | "found">;
+
 export interface Grid {
   students: string[];
   sizes: number[];
-  at: (student: string, size: number) => Candidate | undefined;
+  at: (student: string, size: number) => CandidateRow | undefined;
 }
 
 /** Lay candidates out as the table: students in the order of the config, sizes rising. */
-export function gridOf(candidates: readonly Candidate[]): Grid {
+export function gridOf(candidates: readonly CandidateRow[]): Grid {
   const byKey = new Map(candidates.map((one) => [keyOf(one), one]));
   return {
     students: [...new Set(candidates.map((one) => one.student))],
@@ -49,12 +53,12 @@ export function gridOf(candidates: readonly Candidate[]): Grid {
 }
 
 /** Return a run's candidates: of its report, else of its jobs, as far as they are known while it goes on. */
-export function candidatesOf(run: Pick<Run, "jobs" | "report">): Candidate[] {
+export function candidatesOf(run: Pick<RunDetail, "jobs" | "report">): CandidateRow[] {
   if (run.report) return run.report.candidates;
   return run.jobs.flatMap((one) => (one.kind === "candidate" && one.size !== null ? [unreported(one, one.size)] : []));
 }
 
-function unreported(one: StudentJobs, size: number): Candidate {
+function unreported(one: StudentJobs, size: number): CandidateRow {
   const isScored = one.evaluate.state === "done" && typeof one.evaluate.score === "number";
   return {
     student: one.student,

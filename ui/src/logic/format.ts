@@ -1,6 +1,6 @@
 /** Figures as people read them. Numbers are grouped and rounded to what they carry. */
 
-import type { Metric } from "../api";
+import type { MetricPart } from "../api";
 
 const grouped = new Intl.NumberFormat("en");
 
@@ -15,11 +15,11 @@ export function isKnown<T>(value: Maybe<T>): value is T {
 }
 
 /** What a run's candidates are compared by; before it is scored, and of older runs, weighted F1. */
-export function metricOf(report: Maybe<{ metric?: Metric }>): Metric {
+export function metricOf(report: Maybe<{ metric?: MetricPart }>): MetricPart {
   return report?.metric ?? METRICS.f1_weighted;
 }
 
-export const METRICS: Record<string, Metric> & { f1_weighted: Metric } = {
+export const METRICS: Record<string, MetricPart> & { f1_weighted: MetricPart } = {
   f1_weighted: { name: "f1_weighted", title: "Weighted F1", short: "F1" },
   f1_macro: { name: "f1_macro", title: "Macro F1", short: "macro F1" },
   accuracy: { name: "accuracy", title: "Accuracy", short: "accuracy" },

@@ -1,6 +1,6 @@
 /** How far a run is, from its stages and jobs. */
 
-import type { Job, Run } from "../api";
+import type { Job, RunDetail } from "../api";
 
 export interface RunProgress {
   /** Of all stages and jobs, those of the jobs counted by their steps. */
@@ -15,7 +15,7 @@ const ENDED = ["done", "failed", "skipped", "cancelled"];
 // The review takes as long as people take: it is no part of the work.
 const NO_WORK = ["review"];
 
-export function progressOf(run: Pick<Run, "stages" | "jobs">): RunProgress {
+export function progressOf(run: Pick<RunDetail, "stages" | "jobs">): RunProgress {
   const stages = run.stages.filter((stage) => !NO_WORK.includes(stage.name));
   const jobs = run.jobs.flatMap((one) => [one.customize, one.evaluate]).filter((job): job is Job => job !== null);
   const done = stages.filter((stage) => ENDED.includes(stage.state)).length + jobs.reduce((sum, job) => sum + shareOf(job), 0);

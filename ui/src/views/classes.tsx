@@ -1,6 +1,6 @@
 /** How well a candidate tells the classes: F1 class by class, and what it takes for what. */
 
-import { type Confusion, type Run, query, runPath } from "../api";
+import { type ConfusionMatrix, type RunDetail, query, runPath } from "../api";
 import { PlaceLink, usePage } from "../context";
 import { useAnswer } from "../hooks";
 import { type Named, keyOf } from "../logic/candidates";
@@ -11,10 +11,10 @@ import { CandidateSelect, useCandidate } from "./candidate";
 /** What answers that name none of the classes are called. */
 export const NO_CLASS = "no class";
 
-export function ClassesTab({ run }: { run: Run }) {
+export function ClassesTab({ run }: { run: RunDetail }) {
   const candidate = useCandidate(run);
   const path = candidate && query(runPath(run.run_id, "/confusion"), { student: candidate.student, size: candidate.size });
-  const { data, problem, isLoading } = useAnswer<Confusion>(path);
+  const { data, problem, isLoading } = useAnswer<ConfusionMatrix>(path);
   if (!candidate) return <p class="note">No candidate is evaluated yet.</p>;
   return (
     <>
@@ -46,7 +46,7 @@ export function ClassesTab({ run }: { run: Run }) {
   );
 }
 
-function PerClass({ data, candidate }: { data: Confusion; candidate: Named }) {
+function PerClass({ data, candidate }: { data: ConfusionMatrix; candidate: Named }) {
   const { place } = usePage();
   const rows = [...data.per_class].sort((a, b) => b.support - a.support);
   return (
@@ -90,7 +90,7 @@ function PerClass({ data, candidate }: { data: Confusion; candidate: Named }) {
   );
 }
 
-function Matrix({ data, candidate }: { data: Confusion; candidate: Named }) {
+function Matrix({ data, candidate }: { data: ConfusionMatrix; candidate: Named }) {
   const { place } = usePage();
   const lastIsUsed = data.matrix.some((row) => (row[data.columns.length - 1] ?? 0) > 0);
   const columns = data.columns.filter((_, index) => index < data.columns.length - 1 || lastIsUsed);

@@ -1,6 +1,6 @@
 /** The held-out headlines that a candidate labels otherwise than the teacher, to read through. */
 
-import { type Confusion, type Disagreements, type Run, query, runPath } from "../api";
+import { type ConfusionMatrix, type Disagreements, type RunDetail, query, runPath } from "../api";
 import { usePage } from "../context";
 import { useAnswer } from "../hooks";
 import { count, percent } from "../logic/format";
@@ -10,7 +10,7 @@ import { NO_CLASS } from "./classes";
 
 const ROWS = 25;
 
-export function DisagreementsTab({ run }: { run: Run }) {
+export function DisagreementsTab({ run }: { run: RunDetail }) {
   const { place, go } = usePage();
   const candidate = useCandidate(run);
   const named = candidate && { student: candidate.student, size: candidate.size };
@@ -23,7 +23,7 @@ export function DisagreementsTab({ run }: { run: Run }) {
       offset: (place.dpage - 1) * ROWS,
     }) + answered(place.student);
   const { data, problem, isLoading } = useAnswer<Disagreements>(path);
-  const classes = useAnswer<Confusion>(named && query(runPath(run.run_id, "/confusion"), named));
+  const classes = useAnswer<ConfusionMatrix>(named && query(runPath(run.run_id, "/confusion"), named));
   if (!candidate) return <p class="note">No candidate is evaluated yet.</p>;
   const wrong = data ? Object.values(data.by_label).reduce((sum, one) => sum + one, 0) : 0;
   const labels = classes.data?.labels ?? [];

@@ -1,16 +1,12 @@
 /** Where else the run can be looked at: the logs of its stages, MLflow, and its files. */
 
-import { type Run, hostUrl, runPath } from "../api";
+import { type Artifacts, type RunDetail, hostUrl, runPath } from "../api";
 import { AirflowLink } from "../context";
 import { useAnswer } from "../hooks";
 import { duration } from "../logic/format";
 import { Badge, Missing, Scroll, Section } from "../parts";
 
-interface Artifacts {
-  artifacts: { name: string; description: string; url: string }[];
-}
-
-export function FilesTab({ run }: { run: Run }) {
+export function FilesTab({ run }: { run: RunDetail }) {
   return (
     <>
       <Section title="Elsewhere">
@@ -38,7 +34,7 @@ export function FilesTab({ run }: { run: Run }) {
   );
 }
 
-function Mlflow({ of }: { of: NonNullable<Run["links"]["mlflow"]> }) {
+function Mlflow({ of }: { of: NonNullable<RunDetail["links"]["mlflow"]> }) {
   return (
     <li>
       {of.url ? (
@@ -57,7 +53,7 @@ function Mlflow({ of }: { of: NonNullable<Run["links"]["mlflow"]> }) {
   );
 }
 
-function Stages({ run }: { run: Run }) {
+function Stages({ run }: { run: RunDetail }) {
   return (
     <Scroll label="Stages of the run">
       <table class="wide">
@@ -103,7 +99,7 @@ function Stages({ run }: { run: Run }) {
   );
 }
 
-function Files({ run }: { run: Run }) {
+function Files({ run }: { run: RunDetail }) {
   const { data, problem, isLoading } = useAnswer<Artifacts>(runPath(run.run_id, "/artifacts"));
   if (!data) return <Missing problem={problem} isLoading={isLoading} what="the files" />;
   return (

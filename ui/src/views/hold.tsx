@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 
-import { type Held, type Me, Problem, type Word, query, remove } from "../api";
+import { type Held, type Me, Problem, type Hold, query, remove } from "../api";
 import { useAnswer } from "../hooks";
 import { moment } from "../logic/format";
 import { Dialog, Section } from "../parts";
@@ -79,7 +79,7 @@ export function HoldCard({ held, workload, client, onLifted }: HoldProps) {
   );
 }
 
-function Said({ word }: { word: Word }) {
+function Said({ word }: { word: Hold }) {
   return (
     <p>
       <b>{word.by || "Somebody"}</b> {word.why === "rolled back" ? "rolled a champion back" : "rejected a candidate"}, {moment(word.at)}

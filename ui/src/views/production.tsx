@@ -6,7 +6,7 @@ import { type Champion, type History, type Night, type Nights, type Watched } fr
 import { Chart, type Point } from "../charts/chart";
 import { useAnswer } from "../hooks";
 import { NONE, asDate, chance, count, day, milliseconds, moment, percent } from "../logic/format";
-import { Missing, Pager, Scroll, Section } from "../parts";
+import { Facts, Missing, Pager, Scroll, Section } from "../parts";
 import { useChampion } from "./champion";
 import { Decide } from "./decide";
 
@@ -106,14 +106,7 @@ function LastNight({ night }: { night: Night }) {
   ];
   return (
     <Section title={`The night to ${moment(night.at)}`}>
-      <dl class="facts">
-        {facts.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-      </dl>
+      <Facts facts={facts} />
     </Section>
   );
 }

@@ -1,14 +1,14 @@
 /** Table 1 of a run, students x sizes, and its learning curve; cells fill while the run goes on. */
 
-import type { Base, Candidate, Run, StudentJobs } from "../api";
+import type { BasePart, RunDetail, StudentJobs } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { PlaceLink, usePage } from "../context";
-import { candidatesOf, gridOf, keyOf } from "../logic/candidates";
+import { type CandidateRow, candidatesOf, gridOf, keyOf } from "../logic/candidates";
 import { chance, count, duration, f1, inSentence, interval, isKnown, metricOf, percent } from "../logic/format";
-import { Section, Scroll, pickName } from "../parts";
+import { Facts, Section, Scroll, pickName } from "../parts";
 import { Tested } from "./tested";
 
-export function ResultsTab({ run }: { run: Run }) {
+export function ResultsTab({ run }: { run: RunDetail }) {
   const candidates = candidatesOf(run);
   if (!candidates.length) return <p class="note">The run has no candidates yet: they are known once it is planned.</p>;
   const metric = metricOf(run.report);
@@ -32,7 +32,7 @@ export function ResultsTab({ run }: { run: Run }) {
   );
 }
 
-function Verdict({ run }: { run: Run }) {
+function Verdict({ run }: { run: RunDetail }) {
   const report = run.report;
   if (!report) return null;
   return (
@@ -49,7 +49,7 @@ function Verdict({ run }: { run: Run }) {
   );
 }
 
-function ResultTable({ run, candidates }: { run: Run; candidates: Candidate[] }) {
+function ResultTable({ run, candidates }: { run: RunDetail; candidates: CandidateRow[] }) {
   const grid = gridOf(candidates);
   const metric = metricOf(run.report);
   const baseline = run.report?.baseline ?? [];
@@ -103,7 +103,7 @@ function ResultTable({ run, candidates }: { run: Run; candidates: Candidate[] })
   );
 }
 
-function BaseCell({ base, job }: { base: Base | undefined; job: StudentJobs | undefined }) {
+function BaseCell({ base, job }: { base: BasePart | undefined; job: StudentJobs | undefined }) {
   const value = base?.score ?? job?.evaluate.score;
   if (!isKnown(value)) return <td>{job ? <JobCell job={job} /> : <span class="faint">{base?.state ?? "–"}</span>}</td>;
   return (
@@ -119,7 +119,7 @@ function BaseCell({ base, job }: { base: Base | undefined; job: StudentJobs | un
   );
 }
 
-function Cell({ run, candidate, job }: { run: Run; candidate: Candidate | undefined; job: StudentJobs | undefined }) {
+function Cell({ run, candidate, job }: { run: RunDetail; candidate: CandidateRow | undefined; job: StudentJobs | undefined }) {
   const { place } = usePage();
   if (!candidate) return <td class="faint">–</td>;
   if (candidate.state !== "scored") {
@@ -153,7 +153,7 @@ function Cell({ run, candidate, job }: { run: Run; candidate: Candidate | undefi
   );
 }
 
-function Unscored({ candidate }: { candidate: Candidate }) {
+function Unscored({ candidate }: { candidate: CandidateRow }) {
   return (
     <details class="unscored">
       <summary class={`badge is-${candidate.state}`}>{candidate.state}</summary>
@@ -174,7 +174,7 @@ function JobCell({ job }: { job: StudentJobs }) {
   );
 }
 
-function LearningCurve({ run, candidates }: { run: Run; candidates: Candidate[] }) {
+function LearningCurve({ run, candidates }: { run: RunDetail; candidates: CandidateRow[] }) {
   const { place, go } = usePage();
   const grid = gridOf(candidates);
   const metric = metricOf(run.report);
@@ -214,7 +214,7 @@ function LearningCurve({ run, candidates }: { run: Run; candidates: Candidate[] 
   );
 }
 
-function Data({ run }: { run: Run }) {
+function Data({ run }: { run: RunDetail }) {
   const data = run.report?.data;
   const teacher = run.report?.teacher;
   if (!data || !teacher) return null;
@@ -235,14 +235,7 @@ function Data({ run }: { run: Run }) {
   ];
   return (
     <Section title="Data">
-      <dl class="facts">
-        {facts.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-      </dl>
+      <Facts facts={facts} />
     </Section>
   );
 }
@@ -254,6 +247,6 @@ function during(records: number | null, known: [number, number] | undefined): st
   return `${count(records)}, ${first === last ? first : `${first} to ${last}`}`;
 }
 
-function isSame(one: { student: string; size: number } | null | undefined, other: Candidate): boolean {
+function isSame(one: { student: string; size: number } | null | undefined, other: CandidateRow): boolean {
   return one?.student === other.student && one.size === other.size;
 }

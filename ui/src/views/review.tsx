@@ -2,13 +2,13 @@
 
 import { useState } from "preact/hooks";
 
-import { type Me, Problem, type Run, post, runPath } from "../api";
+import { type Me, Problem, type RunDetail, post, runPath } from "../api";
 import { useAnswer } from "../hooks";
 import { f1, isKnown, metricOf, moment } from "../logic/format";
 import { Badge, Section, pickName } from "../parts";
 import { Words } from "./tested";
 
-export function ReviewTab({ run, reload }: { run: Run; reload: () => void }) {
+export function ReviewTab({ run, reload }: { run: RunDetail; reload: () => void }) {
   const decision = run.report?.decision;
   return (
     <>
@@ -48,7 +48,7 @@ export function ReviewTab({ run, reload }: { run: Run; reload: () => void }) {
   );
 }
 
-function Answer({ run, reload }: { run: Run; reload: () => void }) {
+function Answer({ run, reload }: { run: RunDetail; reload: () => void }) {
   const review = run.review;
   if (!review) {
     return (
@@ -73,7 +73,7 @@ function Answer({ run, reload }: { run: Run; reload: () => void }) {
   );
 }
 
-function Form({ run, subject, reload }: { run: Run; subject: string; reload: () => void }) {
+function Form({ run, subject, reload }: { run: RunDetail; subject: string; reload: () => void }) {
   const me = useAnswer<Me>("me").data;
   const may = !!me?.may.review;
   const [comment, setComment] = useState("");

@@ -2,7 +2,7 @@
 
 import { useRef } from "preact/hooks";
 
-import { type Run, runPath } from "../api";
+import { type RunDetail, runPath } from "../api";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
 import { duration, moment } from "../logic/format";
@@ -31,7 +31,7 @@ const NAMES: Record<Tab, string> = {
 export function RunView() {
   const { place, fixedRun } = usePage();
   const live = useRef(true);
-  const answer = useAnswer<Run>(runPath(place.run), live.current ? LIVE_SECONDS : 0);
+  const answer = useAnswer<RunDetail>(runPath(place.run), live.current ? LIVE_SECONDS : 0);
   const run = answer.data;
   live.current = !run || ["queued", "running", "review"].includes(run.state);
   return (
@@ -67,7 +67,7 @@ export function RunView() {
   );
 }
 
-function Notices({ run }: { run: Run }) {
+function Notices({ run }: { run: RunDetail }) {
   const { place, go } = usePage();
   if (run.review?.state === "waiting" && place.tab !== "review")
     return (
@@ -91,7 +91,7 @@ function Notices({ run }: { run: Run }) {
   );
 }
 
-function Tabs({ run, reload }: { run: Run; reload: () => void }) {
+function Tabs({ run, reload }: { run: RunDetail; reload: () => void }) {
   const { place, go } = usePage();
   const list = useRef<HTMLDivElement>(null);
 

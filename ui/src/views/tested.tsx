@@ -1,12 +1,12 @@
 /** What was tested before a promotion, and how sure each answer is: in words, and each candidate's bound. */
 
-import type { Candidate, Run } from "../api";
+import type { RunDetail } from "../api";
 import { PlaceLink, usePage } from "../context";
-import { candidatesOf, keyOf } from "../logic/candidates";
+import { type CandidateRow, candidatesOf, keyOf } from "../logic/candidates";
 import { chance, count, f1, metricOf } from "../logic/format";
 import { Scroll, Section, pickName } from "../parts";
 
-export function Tested({ run }: { run: Run }) {
+export function Tested({ run }: { run: RunDetail }) {
   const { place } = usePage();
   const decision = run.report?.decision;
   if (!decision?.test?.length) return null;
@@ -62,7 +62,7 @@ export function Words({ texts }: { texts: readonly string[] }) {
   );
 }
 
-function isChoice(run: Run, one: Candidate): boolean {
+function isChoice(run: RunDetail, one: CandidateRow): boolean {
   const choice = run.report?.decision.choice;
   return choice?.student === one.student && choice.size === one.size;
 }

@@ -1,6 +1,6 @@
 /** Who was, or would have been, in production after each night, by what was known at its cutoff. */
 
-import type { Entries, Entry } from "../api";
+import type { Entries, Placed } from "../api";
 import { PlaceLink, to } from "../context";
 import { f1, moment } from "../logic/format";
 import { Badge, Pager, Scroll, Section, pickName } from "../parts";
@@ -12,7 +12,7 @@ interface TimelineProps {
   onPage: (page: number) => void;
 }
 
-const KINDS: Record<Entry["kind"], string> = { night: "night", backfill: "in the past", person: "person" };
+const KINDS: Record<Placed["kind"], string> = { night: "night", backfill: "in the past", person: "person" };
 
 export function TimelineSection({ entries, page, rows, onPage }: TimelineProps) {
   return (
@@ -47,7 +47,7 @@ export function TimelineSection({ entries, page, rows, onPage }: TimelineProps) 
   );
 }
 
-function Row({ entry }: { entry: Entry }) {
+function Row({ entry }: { entry: Placed }) {
   return (
     <tr>
       <td class="figure-left">

@@ -1,16 +1,16 @@
 /** Quality against what it costs: two charts with their Pareto fronts, and all figures of the candidates. */
 
-import type { Candidate, Run } from "../api";
+import type { RunDetail } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { PlaceLink, usePage } from "../context";
-import { candidatesOf, keyOf } from "../logic/candidates";
+import { type CandidateRow, candidatesOf, keyOf } from "../logic/candidates";
 import { type Maybe, count, duration, f1, inSentence, interval, isKnown, METRICS, metricOf, milliseconds, parameters, short } from "../logic/format";
 import { paretoFront } from "../logic/pareto";
 import { Scroll, Section, Select, pickName } from "../parts";
 
 interface Measure {
   name: string;
-  of: (one: Candidate) => Maybe<number>;
+  of: (one: CandidateRow) => Maybe<number>;
   read: (value: Maybe<number>) => string;
 }
 
@@ -23,7 +23,7 @@ const LATENCIES: Record<string, Measure> = {
   p50: { name: "latency of an answer, median (ms)", of: (one) => one.latency_p50_ms, read: milliseconds },
 };
 
-export function TradeoffsTab({ run }: { run: Run }) {
+export function TradeoffsTab({ run }: { run: RunDetail }) {
   const { place, go } = usePage();
   const candidates = candidatesOf(run).filter((one) => one.state === "scored");
   const cost = COSTS[place.cost] ?? (COSTS["parameters"] as Measure);
@@ -58,7 +58,7 @@ export function TradeoffsTab({ run }: { run: Run }) {
   );
 }
 
-function frontOf(candidates: readonly Candidate[], measure: Measure) {
+function frontOf(candidates: readonly CandidateRow[], measure: Measure) {
   return paretoFront(
     candidates.flatMap((one) => {
       const cost = measure.of(one);
@@ -68,8 +68,8 @@ function frontOf(candidates: readonly Candidate[], measure: Measure) {
 }
 
 interface TradeoffProps {
-  run: Run;
-  candidates: Candidate[];
+  run: RunDetail;
+  candidates: CandidateRow[];
   measure: Measure;
   title: string;
 }
@@ -80,7 +80,7 @@ function Tradeoff({ run, candidates, measure, title }: TradeoffProps) {
   const onFront = new Set(front.map((one) => one.candidate));
   const known = candidates.filter((one) => isKnown(measure.of(one)));
   if (!known.length) return <p class="note">It is measured once the run is scored.</p>;
-  const point = (one: Candidate) => {
+  const point = (one: CandidateRow) => {
     const value = measure.of(one) as number;
     const place = onFront.has(one) ? ", on the Pareto front" : "";
     const text = `${pickName(one)}: ${metricOf(run.report).short} ${f1(one.score)}, ${measure.read(value)}${place}`;
@@ -111,15 +111,15 @@ function Tradeoff({ run, candidates, measure, title }: TradeoffProps) {
   );
 }
 
-function Figures({ run, candidates, cost, latency }: { run: Run; candidates: Candidate[]; cost: Measure; latency: Measure }) {
+function Figures({ run, candidates, cost, latency }: { run: RunDetail; candidates: CandidateRow[]; cost: Measure; latency: Measure }) {
   const { place } = usePage();
   const fronts = [cost, latency].map((measure) => new Set(frontOf(candidates, measure).map((one) => one.candidate)));
   const metric = metricOf(run.report);
   const others = Object.values(METRICS).filter(({ name }) => name !== metric.name && candidates.some((one) => isKnown(one.scores?.[name])));
-  const columns: [string, (one: Candidate) => string][] = [
+  const columns: [string, (one: CandidateRow) => string][] = [
     [metric.name === "f1_weighted" ? "F1" : metric.title, (one) => f1(one.score)],
     ["95 % interval", (one) => interval(one.score_ci95)],
-    ...others.map(({ name, title }): [string, (one: Candidate) => string] => [title, (one) => f1(one.scores?.[name])]),
+    ...others.map(({ name, title }): [string, (one: CandidateRow) => string] => [title, (one) => f1(one.scores?.[name])]),
     ["Unparsable", (one) => count(one.unparsable)],
     ["Parameters", (one) => parameters(one.parameters)],
     ["Trained in", (one) => duration(one.train_seconds)],

@@ -2,13 +2,13 @@
 
 import { useState } from "preact/hooks";
 
-import type { Job, Run, StudentJobs } from "../api";
+import type { Job, RunDetail, StudentJobs } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { AirflowLink } from "../context";
 import { duration, isKnown, percent, short } from "../logic/format";
 import { Badge, Bar, Scroll, Section, Select } from "../parts";
 
-export function TrainingTab({ run }: { run: Run }) {
+export function TrainingTab({ run }: { run: RunDetail }) {
   if (!run.jobs.length) return <p class="note">The jobs are known once the run is planned.</p>;
   return (
     <>
@@ -20,7 +20,7 @@ export function TrainingTab({ run }: { run: Run }) {
   );
 }
 
-function Losses({ run }: { run: Run }) {
+function Losses({ run }: { run: RunDetail }) {
   const trained = run.jobs.filter((one) => one.customize?.losses?.length);
   const students = [...new Set(trained.map((one) => one.student))];
   const [student, setStudent] = useState("");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import lru_cache
 from importlib.resources import files
@@ -11,6 +12,7 @@ import jinja2
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from flywheel.web import contract
 from flywheel.web.access import requires
 from flywheel.web.headers import document_policy
 
@@ -33,9 +35,38 @@ def get_page(request: Request) -> HTMLResponse:
 
 
 def document(app: Any, base: str) -> dict[str, Any]:
-    """Return the OpenAPI document, with the path under which the application is mounted."""
-    described: dict[str, Any] = {**app.openapi(), "servers": [{"url": base or "/"}]}
+    """Return the OpenAPI document, with the path under which the application is mounted.
+
+    An answer has all its fields, where FastAPI calls those with a default optional, as they would be in a
+    request. What the blueprint publishes stays as it does.
+    """
+    described: dict[str, Any] = copy.deepcopy(app.openapi()) | {"servers": [{"url": base or "/"}]}
+    schemas = described["components"]["schemas"]
+    operations = [one for methods in described["paths"].values() for one in methods.values()]
+    asked = _named(schemas, [one.get("requestBody") for one in operations])
+    for name in (
+        _named(schemas, [one["responses"].get("200") for one in operations]) - asked - vars(contract).keys()
+    ):
+        if "properties" in schemas[name]:
+            schemas[name]["required"] = list(schemas[name]["properties"])
     return described
+
+
+def _named(schemas: dict[str, Any], part: Any) -> set[str]:
+    """Return the names of the schemas that a part of the document refers to, and those that they refer to."""
+    found: set[str] = set()
+    left = [part]
+    while left:
+        one = left.pop()
+        if isinstance(one, list):
+            left += one
+        elif isinstance(one, dict):
+            name = str(one.get("$ref", "")).rsplit("/", 1)[-1]
+            if name in schemas and name not in found:
+                found.add(name)
+                left.append(schemas[name])
+            left += one.values()
+    return found
 
 
 @lru_cache(maxsize=8)
