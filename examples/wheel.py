@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flywheel.config.loading import project_home, validate_config
+from flywheel.jobs.spec import CHAMPION
+from flywheel.promotion.timeline import compared_champion
 from flywheel.report import Report, read_report, render_markdown
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
 from flywheel.runtimes import Job, open_runtime
 from flywheel.runtimes.base import JobKind
+from flywheel.runtimes.job_command import run_job
 from flywheel.stages import pipeline
 
 KINDS: tuple[JobKind, ...] = ("customize", "evaluate")
@@ -62,6 +66,36 @@ def turn(folder: Path, config: dict[str, Any], *, night: datetime | None = None)
     pipeline.score(run)
     pipeline.promote(run)
     return read_report(run.root, run.run_id)
+
+
+def backfill(config: dict[str, Any], nights: Sequence[datetime], *, in_force: bool = False) -> list[Run]:
+    """Do nights of the past in this process, one after another; each enters its champion into the timeline.
+
+    Args:
+        config: a whole config file's sections.
+        nights: their cutoffs.
+        in_force: as nights of today, which put their champion into production.
+    """
+    runs = []
+    for cutoff in nights:
+        plan = make_plan(
+            validate_config(config, "the example"),
+            run_id=f"night-{cutoff:%Y-%m-%d-%H%M%S}",
+            cutoff=cutoff,
+            is_backfill=not in_force,
+        )
+        run = Run.create(plan)
+        for stage in (pipeline.label, pipeline.ingest, pipeline.curate):
+            stage(run)
+        for candidate in run.candidates:
+            for kind in KINDS:
+                run_job(kind, pipeline.write_spec(run, kind, candidate.student, candidate.size))
+        if compared_champion(run.root, plan) is not None:
+            run_job("evaluate", pipeline.write_spec(run, "champion_eval", CHAMPION))
+        pipeline.score(run)
+        pipeline.promote(run)
+        runs.append(run)
+    return runs
 
 
 def tell(text: str | Report) -> None:

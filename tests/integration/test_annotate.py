@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from examples.wheel import backfill
 from flywheel.annotation.manifest import read_manifest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.artifacts.root_files import RootFiles
 from flywheel.promotion.timeline import Timeline
-from tests.unit.backfilled import WORKLOAD, annotate_config, backfill, night_config, write_demo
+from tests.unit.backfilled import NIGHTS, WORKLOAD, annotate_config, night_config, write_demo
 
 TEXTS = 2400
 REPO = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with headlines and the champions of two backfilled nights."""
     folder = tmp_path_factory.mktemp("history")
     write_demo(folder, TEXTS)
-    backfill(night_config(folder))
+    backfill(night_config(folder), NIGHTS)
     return folder
 
 

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
-from flywheel.jobs.spec import CHAMPION
-from flywheel.promotion.timeline import Timeline
-from flywheel.runs.plan import make_plan
-from flywheel.runs.run import Run
-from flywheel.runtimes.job_command import run_job
-from flywheel.stages import pipeline as wheel
 from flywheel.workloads.records import make_record
 from flywheel.workloads.workload import Workload
 
@@ -93,26 +86,3 @@ def annotate_config(folder: Path, **annotation: Any) -> dict[str, Any]:
         "source": [{"path": str(folder / "headlines.csv")}],
         "annotation": annotation,
     }
-
-
-def backfill(config: dict[str, Any], nights: Sequence[datetime] = NIGHTS) -> list[Run]:
-    """Do the nights, one after another."""
-    return [_night(config, night) for night in nights]
-
-
-def _night(config: dict[str, Any], cutoff: datetime) -> Run:
-    plan = make_plan(
-        validate_config(config, "test"), run_id=f"night-{cutoff:%Y-%m-%d}", cutoff=cutoff, is_backfill=True
-    )
-    run = Run.create(plan)
-    has_champion = bool(Timeline.of(run.root, run.plan).names())
-    for stage in (wheel.label, wheel.ingest, wheel.curate):
-        stage(run)
-    for one in run.candidates:
-        run_job("customize", wheel.write_spec(run, "customize", one.student, one.size))
-        run_job("evaluate", wheel.write_spec(run, "evaluate", one.student, one.size))
-    if has_champion:
-        run_job("evaluate", wheel.write_spec(run, "champion_eval", CHAMPION))
-    wheel.score(run)
-    wheel.promote(run)
-    return run

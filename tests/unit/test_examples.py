@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from examples import own_data, own_runtime, research, sentiment
+from examples.event_study.__main__ import main as event_study
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,17 @@ def test_a_runtime_of_ones_own_runs_the_jobs(folder: Path, capsys: pytest.Captur
     assert own_runtime.main(place(folder, "own_runtime")) == 2
     said = capsys.readouterr().out
     assert "2 jobs ran at the lowest priority: customize tfidf @ 60, evaluate tfidf @ 60." in said
+
+
+def test_an_event_study_is_fooled_by_look_ahead_and_not_point_in_time(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest, ahead = event_study(place(folder, "event_study"), folder / "page")
+    assert ahead.later[1] > 0  # a rise that nobody could have bought, and its band is above it
+    assert honest.later[1] < 0 < honest.later[2]
+    page = (folder / "page/index.html").read_text()
+    for picture in ("events.png", "lookahead.png"):
+        assert f'src="{picture}"' in page
+        assert (folder / "page" / picture).read_bytes().startswith(b"\x89PNG")
+    assert "0 of them ahead, 0 checks failed" in page
+    assert "look-ahead: +" in capsys.readouterr().out
