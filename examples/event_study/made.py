@@ -1,9 +1,10 @@
 """Made headlines and made prices: what moves prices is known, and so is what must not be found.
 
 Headlines are the demo's, a year of them, each of one of sixty made companies; a class moves its company's
-price on the day, and by nothing afterwards. Besides them each company "is in talks", every other week, which means
-nothing at all: the teacher calls it OTHER. Eight companies, though, are bought in the last quarter, and then
-the same words about them are Mergers and Acquisitions. Their prices had drifted up after the talks of before.
+price on the day, and by nothing afterwards. Besides them each company "is in talks", every other week, which
+means nothing at all: the teacher calls it OTHER. Eight companies, though, are bought in the last quarter, and
+then the same words about them are Mergers and Acquisitions. Their prices had drifted up after the talks of
+before.
 
 So a student of today has learned whose talks led to something. Let it label the past, and mergers seem to be
 followed by a rise that anybody could have bought. Nobody could: no label of that day said so.
