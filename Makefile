@@ -67,6 +67,7 @@ lint: install-dev
 	$(BIN)/deptry include dags plugins
 	$(BIN)/deptry tests benchmarks scripts examples --ignore DEP002,DEP004
 	$(BIN)/python scripts/dead_code.py
+	$(BIN)/python scripts/lengths.py
 
 test-unit: install-dev
 	$(BIN)/pytest tests/unit -n 2

@@ -65,8 +65,22 @@ def write_settings(ports: Ports) -> None:
     """Write airflow.cfg, and the settings that Airflow takes from Python."""
     home = airflow_home()
     private_folder(home)
-    kept = _secrets()
-    sections: dict[str, dict[str, object]] = {
+    lines = [f"# Written by `flywheel up` at each start; see {Path(__file__).name}."]
+    for section, options in _sections(ports).items():
+        lines += [
+            "",
+            f"[{section}]",
+            *(f"{key} = {str(value).replace('%', '%%')}" for key, value in options.items()),
+        ]
+    _write_private(home / "airflow.cfg", "\n".join(lines) + "\n")
+    (home / "config").mkdir(exist_ok=True)
+    _write_private(home / "config" / "airflow_local_settings.py", LOCAL_SETTINGS)
+
+
+def _sections(ports: Ports) -> dict[str, dict[str, object]]:
+    """Return the options of airflow.cfg by section."""
+    home, kept = airflow_home(), _secrets()
+    return {
         "core": {
             "dags_folder": project_home() / "dags",
             "plugins_folder": project_home() / "plugins",
@@ -121,16 +135,6 @@ def write_settings(ports: Ports) -> None:
         },
         "usage_data_collection": {"enabled": False},
     }
-    lines = [f"# Written by `flywheel up` at each start; see {Path(__file__).name}."]
-    for section, options in sections.items():
-        lines += [
-            "",
-            f"[{section}]",
-            *(f"{key} = {str(value).replace('%', '%%')}" for key, value in options.items()),
-        ]
-    _write_private(home / "airflow.cfg", "\n".join(lines) + "\n")
-    (home / "config").mkdir(exist_ok=True)
-    _write_private(home / "config" / "airflow_local_settings.py", LOCAL_SETTINGS)
 
 
 def password() -> str:

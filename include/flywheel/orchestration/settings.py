@@ -124,6 +124,19 @@ def prune_schedule(config: Config | None) -> Any:
     return CronTriggerTimetable(retention.cron, timezone=retention.time_zone, run_immediately=timedelta(0))
 
 
+_CHANGES = (
+    "Sections of the config with the keys to change, such as "
+    '{"training_config": {"epochs": 2}}. A run may change sizes, student_prompt, '
+    "training_config, lora_config, evaluation_config and icl_config; what decides the "
+    "examination (data_split_config, for one) too, but then it never promotes by itself; the "
+    "gates of promotion it may make stricter. All else is the operator's."
+)
+_SHOWN = {
+    "automatic": "Automatic: the cheapest good candidate is promoted",
+    "human": "Human: the run waits for an answer under Required Actions",
+}
+
+
 def dag_params(config: Config | None) -> dict[str, Param]:
     """Return the fields of the trigger form, with the config's values as defaults."""
     students = [student.name for student in config.students] if config else []
@@ -166,10 +179,7 @@ def dag_params(config: Config | None) -> dict[str, Param]:
             type="string",
             title="Approval",
             enum=list(_APPROVALS[_APPROVALS.index(approval) :]),  # stricter is what a run may be
-            values_display={
-                "automatic": "Automatic: the cheapest good candidate is promoted",
-                "human": "Human: the run waits for an answer under Required Actions",
-            },
+            values_display=_SHOWN,
             description="Who decides about the promotion.",
         ),
         "experiment": _param(
@@ -184,13 +194,7 @@ def dag_params(config: Config | None) -> dict[str, Param]:
         "overrides": _param(
             {},
             title="Changes to the config, for this run alone",
-            description=(
-                "Sections of the config with the keys to change, such as "
-                '{"training_config": {"epochs": 2}}. A run may change sizes, student_prompt, '
-                "training_config, lora_config, evaluation_config and icl_config; what decides the "
-                "examination (data_split_config, for one) too, but then it never promotes by itself; the "
-                "gates of promotion it may make stricter. All else is the operator's."
-            ),
+            description=_CHANGES,
             **overrides_schema(config),
         ),
     }

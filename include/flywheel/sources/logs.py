@@ -82,11 +82,7 @@ def read_log_records(
                         continue
                     try:
                         origin = file.name, row.line
-                        known: dict[str, Any] = {}
-                        if labelled:
-                            known = {"known_at": row.values.get("known_at"), "labelled_by": "teacher"}
-                        else:
-                            known = _known(row, times)
+                        known = _as_labelled(row) if labelled else _known(row, times)
                         record = Record.from_json(
                             row.values,
                             workload.classes,
@@ -114,6 +110,11 @@ def read_log_records(
                 if not is_later:
                     yield record
         times.check()
+
+
+def _as_labelled(row: Row) -> dict[str, Any]:
+    """Return when a record of the stage `label` is known, as it says itself, and by whom it was labelled."""
+    return {"known_at": row.values.get("known_at"), "labelled_by": "teacher"}
 
 
 def _known(row: Row, times: TimeColumn) -> dict[str, Any]:

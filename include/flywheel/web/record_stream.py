@@ -208,6 +208,37 @@ def _refusal(line: int, reason: str) -> bytes:
     return orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """Makes records of rows; see `take`."""
+
+    workload: Workload
+    workload_type: WorkloadType
+    parse_arguments: bool
+    workload_id: str | None
+    client_id: str | None
+    students: Collection[str]
+
+    def record(self, row: Row) -> Record:
+        """Return a row's record, known from now on.
+
+        Raises:
+            RecordError: it is none, or not one to take.
+        """
+        record = Record.from_json(
+            row.values,
+            self.workload.classes,
+            self.workload.aliases,
+            workload_type=self.workload_type,
+            parse_arguments=self.parse_arguments,
+            known_at=int(time.time()),
+            labelled_by="posted",
+        )
+        check_no_student(record, self.students)
+        _check_owner(record, self.workload_id, self.client_id)
+        return record
+
+
 def take(
     body: Lines,
     answers: Answers,
@@ -237,20 +268,7 @@ def take(
     taken, started = Taken(), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="records-", dir=_own_folder()))
 
-    def read(row: Row) -> Record:
-        record = Record.from_json(
-            row.values,
-            workload.classes,
-            workload.aliases,
-            workload_type=workload_type,
-            parse_arguments=parse_arguments,
-            known_at=int(time.time()),
-            labelled_by="posted",
-        )
-        check_no_student(record, students)
-        _check_owner(record, workload_id, client_id)
-        return record
-
+    reader = _Reader(workload, workload_type, parse_arguments, workload_id, client_id, students)
     try:
         with open_store(store) as opened, Quarantine(folder / "quarantine.jsonl") as quarantine:
             batch = _Batch(opened, answers if tell_accepted else None, taken)
@@ -259,7 +277,7 @@ def take(
                     taken.lines, reason = row.line, row.problem
                     if not reason:
                         try:
-                            record = read(row)
+                            record = reader.record(row)
                         except RecordError as error:
                             reason = str(error)
                     if not reason:

@@ -97,7 +97,7 @@ class DeviceRow:
     before: int = 0
 
 
-def place_row(
+def place_row(  # long: one layout, whose parts need the same numbers
     row: Row,
     device: torch.device,
     *,

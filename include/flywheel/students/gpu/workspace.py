@@ -105,7 +105,7 @@ class Workspace:
     Without a backward pass there is little to keep: each layer's q, k and v for decoding ("qkv"), or nothing.
     """
 
-    def __init__(
+    def __init__(  # long: all buffers with their sizes, a line each
         self,
         arch: Architecture,
         rank: int,
