@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -99,15 +100,23 @@ def annotate_shard(
         StudentError, ArtifactError: a champion cannot be loaded.
     """
     root, out = ArtifactRoot(spec.artifact_root), RootFiles(spec.out)
+    with room_for(f"{spec.out}/{spec.path}"), root.scratch("annotation", key_of(spec.key)) as scratch:
+        result = _Shard(spec, root, out, scratch, opened, progress).work()
+        root.discard_scratch("annotation", key_of(spec.key))
+        return result
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Say what is to be done where a disk is full, or fails.
+
+    Raises:
+        JobError: it is.
+    """
     try:
-        with root.scratch("annotation", key_of(spec.key)) as scratch:
-            result = _Shard(spec, root, out, scratch, opened, progress).work()
-            root.discard_scratch("annotation", key_of(spec.key))
-            return result
+        yield
     except OSError as error:
-        raise JobError(
-            f"{spec.out}/{spec.path}: {error}; make room and start it again: what is labelled is kept"
-        ) from None
+        raise JobError(f"{what}: {error}; make room and start it again: what is labelled is kept") from None
 
 
 class _Shard:

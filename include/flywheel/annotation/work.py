@@ -26,7 +26,7 @@ from flywheel.annotation.manifest import (
     write_manifest,
 )
 from flywheel.annotation.rows import CODE_VERSION, shard_in
-from flywheel.annotation.shard import Labeller, annotate_shard
+from flywheel.annotation.shard import Labeller, annotate_shard, room_for
 from flywheel.annotation.spec import ShardResult, ShardSpec
 from flywheel.annotation.spread import spread
 from flywheel.annotation.statistics import digest_of
@@ -208,7 +208,8 @@ def finish_work(work: Work) -> AnnotationManifest:
             sorted((one for one in used.values() if one.adapter in adapters), key=lambda one: one.at)
         ),
     ).sealed()
-    write_manifest(root, out, manifest, card_of(manifest))
+    with room_for(out.url):
+        write_manifest(root, out, manifest, card_of(manifest))
     for shard in work.shards:  # its texts are in its file
         root.discard(f"{work.path}/{shard}.texts")
     return manifest
@@ -258,7 +259,7 @@ def _with_shards(root: ArtifactRoot, work: Work, config: Config, there: Annotati
     """Write the texts and the spec of each shard; return the work with their names."""
     key = key_of("spread", work.path)
     texts: dict[str, str] = {}
-    with root.scratch("annotation", key) as scratch:
+    with room_for(f"{root.url}/{work.path}"), root.scratch("annotation", key) as scratch:
         found = spread(config, *work.span, scratch / "texts")
         for shard, texts_file in found.shards.items():
             texts[shard] = digest_of(texts_file)

@@ -1,0 +1,250 @@
+"""Texts a second of a labelled history, its memory, and what a plain pipeline and vLLM give on the same.
+
+    python -m benchmarks.annotation [--quick] [--texts N] [--sample N] [--without-vllm] [--student small]
+
+A demo student (short prompts) is the champion of a night of 2024; the demo's headlines of the year after are
+labelled by `flywheel.annotation` as `flywheel annotate` does, from a CSV file to Parquet files with their
+manifest, in a process of its own: once a tenth of them, once all. `memory_ratio` is the peak of resident
+memory of the second by that of the first; rates are without imports and the loading of the student, which is
+`load_seconds`. On a sample the same student is asked by transformers' text-generation
+pipeline with the adapter merged in, as its documentation has it, and by vLLM on the CPU (`make install-vllm`,
+or FLYWHEEL_VLLM), 64 requests at once; both have the same short prompts and the same two cores.
+
+--quick: few texts in row groups of 256 instead of 8,192, so that a tenth is more than one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, date, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from examples.wheel import backfill
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.config.loading import validate_config
+from flywheel.demo.headlines import generate
+from flywheel.promotion.champion import Champion
+from flywheel.promotion.timeline import Timeline
+from tests.unit.backfilled import WORKLOAD, night_config, write_rows
+from tests.vllm_server import executable, vllm
+
+PROJECT = Path(__file__).resolve().parents[1]
+START, NIGHT, END = date(2024, 1, 1), datetime(2025, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
+QUICK_GROUP = 256
+AT_ONCE = 64
+
+
+def main() -> None:
+    """Measure and print one line of JSON; with --part, be the measured process."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--texts", type=int)
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--records", type=int, default=600, help="that the champion was trained on")
+    parser.add_argument("--student", default="small", help="of include/flywheel/demo/students")
+    parser.add_argument("--without-vllm", action="store_true")
+    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        print(json.dumps(_part(arguments.part, arguments.quick)))
+        return
+    with tempfile.TemporaryDirectory(prefix="benchmark-annotation-") as folder:
+        print(json.dumps(_measure(Path(folder), arguments)))
+
+
+def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    texts = arguments.texts or (6_000 if arguments.quick else 1_000_000)
+    sample = arguments.sample or (64 if arguments.quick else 512)
+    weights = PROJECT / "include/flywheel/demo/students" / arguments.student
+    champion = _champion(folder, weights, arguments)
+    runs = {}
+    for count in (texts // 10, texts):
+        place = folder / f"{count}"
+        place.mkdir()
+        asked = _write(place / "headlines.csv", count)
+        config = {**_config(folder, weights, arguments), "source": [{"path": str(place / "headlines.csv")}]}
+        config["annotation"] = {"out": str(place / "out")}
+        (place / "config.json").write_text(json.dumps(config))
+        runs[count] = _child(place / "config.json", arguments.quick)
+        print(f"{count:,} texts: {json.dumps(runs[count])}", file=sys.stderr, flush=True)
+    whole = runs[texts]
+    adapter = folder / "artifacts/adapters" / champion.adapter
+    pipeline = _pipeline(weights, adapter, asked[:sample])
+    print(f"pipeline: {pipeline:.1f} texts/s", file=sys.stderr, flush=True)
+    by_vllm = None
+    if not arguments.without_vllm and executable() is not None:
+        by_vllm = _by_vllm(folder, weights, adapter, asked[:sample])
+    ours = whole["texts_per_second"]
+    return {
+        "name": "annotation",
+        "ours": ours,
+        "peer": round(pipeline, 1),
+        "ratio": round(ours / pipeline, 1),
+        "unit": f"texts/s of {texts:,}, from CSV to Parquet, {arguments.student} @ {champion.size}",
+        "peer_name": f"transformers pipeline, {sample} texts in batches of 16",
+        "vllm": None if by_vllm is None else round(by_vllm, 1),
+        "vllm_ratio": None if by_vllm is None else round(ours / by_vllm, 1),
+        "memory_ratio": round(whole["peak_rss_mb"] / runs[texts // 10]["peak_rss_mb"], 3),
+        "peak_rss_mb": whole["peak_rss_mb"],
+        "runs": list(runs.values()),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+    }
+
+
+def _config(folder: Path, weights: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    student = {"model_name": f"demo/{weights.name}", "name": weights.name, "weights": str(weights), "gpus": 0}
+    own = night_config(folder)
+    return {
+        **own,
+        "nims": [student],
+        "sizes": [arguments.records],
+        "student_prompt": "text",
+        "data_split_config": {**own["data_split_config"], "calibration_ratio": 0.1},
+        "lora_config": {"adapter_dropout": 0.0},
+        "training_config": {"batch_size": 32, "epochs": 3, "learning_rate": 0.005, "validations": 0},
+        "promotion": {"within": 0.99, "min_eval": 1},
+    }
+
+
+def _champion(folder: Path, weights: Path, arguments: argparse.Namespace) -> Champion:
+    made = generate(arguments.records * 2, seed=3, start=START, end=NIGHT.date())
+    write_rows(folder, ((item.text, item.timestamp, item.teacher_label) for item in made))
+    backfill(_config(folder, weights, arguments), [NIGHT])
+    champion = Timeline(ArtifactRoot(str(folder / "artifacts")), WORKLOAD.id, "desk").champion_at(1 << 40)
+    assert champion is not None
+    return champion
+
+
+def _write(path: Path, count: int) -> list[str]:
+    """Write headlines of the year after the night; return the first of them."""
+    first: list[str] = []
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["headline", "date"])
+        for item in generate(count, seed=5, start=NIGHT.date(), end=END.date()):
+            writer.writerow([item.text, item.timestamp])
+            if len(first) < 1000:
+                first.append(item.text)
+    return first
+
+
+def _child(config: Path, quick: bool) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.annotation", "--part", str(config)]
+    done = subprocess.run(
+        [*command, *(["--quick"] if quick else [])],
+        cwd=PROJECT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _part(path: Path, quick: bool) -> dict[str, Any]:
+    """Label the headlines of a config."""
+    from flywheel.annotation import shard, spread
+    from flywheel.annotation.labelling import open_labeller
+    from flywheel.annotation.shard import Labeller
+    from flywheel.annotation.spec import ShardSpec
+    from flywheel.annotation.stretches import Stretch
+    from flywheel.annotation.work import finish_work, plan_work, run_here
+
+    if quick:
+        shard.ROW_GROUP = spread.ROW_GROUP = QUICK_GROUP
+    config = validate_config(json.loads(path.read_text()), "benchmark")
+    started, cpu = time.monotonic(), time.process_time()
+    work = plan_work(config, NIGHT, END)
+    planned, loading = time.monotonic() - started, 0.0
+
+    def opened(stretch: Stretch) -> Labeller:
+        nonlocal loading
+        before = time.monotonic()
+        root = ArtifactRoot(config.artifacts.root)
+        spec = ShardSpec.model_validate(root.read_json(work.spec_path(work.shards[0])))
+        student = open_labeller(spec, stretch)
+        student.classify(["Acme pays a dividend"])
+        loading += time.monotonic() - before
+        return student
+
+    run_here(work, opened)
+    manifest = finish_work(work)
+    seconds = time.monotonic() - started - loading
+    assert manifest.labelled == manifest.rows == work.counts["taken"], work.counts
+    return {
+        "texts": manifest.rows,
+        "seconds": round(seconds, 2),
+        "plan_seconds": round(planned, 2),
+        "load_seconds": round(loading, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "texts_per_second": round(manifest.rows / seconds, 1),
+        "peak_rss_mb": _peak_mb(),
+        "megabytes": round(sum(one.size for one in manifest.files.values()) / 1e6, 1),
+    }
+
+
+def _peak_mb() -> int:
+    """Return the peak of this process's own memory; getrusage would count its parent's from before exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+
+def _pipeline(weights: Path, adapter: Path, texts: list[str]) -> float:
+    """Return texts a second of transformers' pipeline, warm."""
+    import transformers
+    from peft import PeftModel
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(weights, padding_side="left")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(weights)
+    model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    asked = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    settings = {"max_new_tokens": 12, "do_sample": False, "batch_size": 16, "return_full_text": False}
+    asked(chats[:16], **settings)
+    started = time.perf_counter()
+    asked(chats, **settings)
+    return len(texts) / (time.perf_counter() - started)
+
+
+def _by_vllm(folder: Path, weights: Path, adapter: Path, texts: list[str]) -> float:
+    """Return texts a second of vLLM, warm, with so many requests at once."""
+    with vllm(weights, folder / "vllm.log") as url:
+        order = {"lora_name": "champion", "lora_path": str(adapter.resolve())}
+        httpx.post(f"{url}/v1/load_lora_adapter", json=order, timeout=120).raise_for_status()
+        asyncio.run(_ask(url, texts[:AT_ONCE]))
+        started = time.perf_counter()
+        asyncio.run(_ask(url, texts))
+        return len(texts) / (time.perf_counter() - started)
+
+
+async def _ask(url: str, texts: list[str]) -> None:
+    waiting = iter(texts)
+
+    async def caller(client: httpx.AsyncClient) -> None:
+        for text in waiting:
+            body = {"model": "champion", "messages": [{"role": "user", "content": text}]}
+            answer = await client.post(
+                f"{url}/v1/chat/completions", json={**body, "max_tokens": 12, "temperature": 0}
+            )
+            answer.raise_for_status()
+
+    async with httpx.AsyncClient(timeout=600) as client:
+        await asyncio.gather(*(caller(client) for _ in islice(range(AT_ONCE), len(texts))))
+
+
+if __name__ == "__main__":
+    main()
