@@ -21,7 +21,7 @@ from flywheel.serving.traffic import ship
 from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.stores import open_store
 from tests.unit.teacher_servers import Script, completion, served
-from tests.unit.test_traffic import ask, config_of, entries, is_alive, wait_for
+from tests.unit.test_traffic import ask, config_of, entries, living_endpoint
 
 pytestmark = pytest.mark.slow
 
@@ -58,17 +58,6 @@ def test_every_answered_request_is_in_the_store_once_after_twenty_kills(tmp_path
         environment = {**os.environ, "FLYWHEEL_CONFIG": str(tmp_path / "config.yaml")}
         ids: list[str] = []
         done = False
-        url = ""
-
-        def start() -> subprocess.Popen[bytes]:
-            nonlocal url
-            command = [sys.executable, "-m", "flywheel.cli.main", "serve", "--port", "0"]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-            assert process.stdout is not None
-            at = process.stdout.readline().decode().split()[-1].removesuffix("/v1")
-            wait_for(lambda: is_alive(at))
-            url = at
-            return process
 
         def ships() -> subprocess.Popen[bytes]:
             return subprocess.Popen([sys.executable, "-c", SHIPPER], env=environment)
@@ -82,7 +71,8 @@ def test_every_answered_request_is_in_the_store_once_after_twenty_kills(tmp_path
                 except (httpx.HTTPError, KeyError, ValueError):
                     time.sleep(0.05)
 
-        endpoint, shipper, killed = start(), ships(), Counter[str]()
+        endpoint, url = living_endpoint(tmp_path)
+        shipper, killed = ships(), Counter[str]()
         with ThreadPoolExecutor(CALLERS) as threads:
             callers = [threads.submit(load, caller) for caller in range(CALLERS)]
             try:
@@ -93,7 +83,7 @@ def test_every_answered_request_is_in_the_store_once_after_twenty_kills(tmp_path
                     if target == "endpoint":
                         endpoint.send_signal(signal.SIGKILL)
                         endpoint.wait()
-                        endpoint = start()
+                        endpoint, url = living_endpoint(tmp_path)
                     elif target == "logging":
                         shipper.send_signal(signal.SIGKILL)
                         shipper.wait()

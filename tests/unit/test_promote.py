@@ -37,16 +37,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return adapters
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> ArtifactRoot:
-    return ArtifactRoot(str(tmp_path / "artifacts"))
-
-
-@pytest.fixture
-def config(root: ArtifactRoot) -> Config:
-    return config_of(root.url, "sqlite:////nowhere/mlflow.db")
-
-
 def turn(config: Config, run_id: str = "night-1", day: int = 2, **arguments: Any) -> PromoteResult:
     """Score and promote a finished run."""
     approved, comment = arguments.pop("approved", True), arguments.pop("comment", "")

@@ -22,40 +22,19 @@ from flywheel.runs.run import Run
 from flywheel.stages import pipeline as wheel
 from flywheel.stages.promote import PromoteResult
 from flywheel.web import deletion, promotion
-from tests.unit.champions import User, without_services
+from tests.unit.champions import User
 from tests.unit.finished_run import (
     adapter_key,
     change_plan,
-    config_of,
     finish,
     plan_of,
     write_dataset,
 )
 
+pytestmark = pytest.mark.usefixtures("registered")
+
 WORKLOAD = ("news_classifier", "default")
 NONE_GOOD = {("1b", 25): 0.7, ("3b", 25): 0.8}
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """MLflow and Airflow's events by stand-ins; gives the adapters that were registered."""
-    monkeypatch.setattr("flywheel.stages.score.baseline", lambda *_: [])
-    return without_services(monkeypatch)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> ArtifactRoot:
-    return ArtifactRoot(str(tmp_path / "artifacts"))
-
-
-@pytest.fixture
-def config(root: ArtifactRoot) -> Config:
-    return config_of(root.url, "sqlite:////nowhere/mlflow.db")
-
-
-@pytest.fixture
-def line(root: ArtifactRoot) -> Timeline:
-    return Timeline(root, *WORKLOAD)
 
 
 def turn(config: Config, day: int, *, data: int, backfill: bool = False, **arguments: Any) -> PromoteResult:

@@ -11,34 +11,12 @@ from flywheel.promotion.champion import (
     champion_history,
 )
 from flywheel.promotion.timeline import Timeline
-from tests.unit.champions import without_services
 from tests.unit.finished_run import (
     TABLE_1,
-    config_of,
 )
 from tests.unit.test_timeline import WORKLOAD, cutoff, files, told, turn
 
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """MLflow and Airflow's events by stand-ins; gives the adapters that were registered."""
-    monkeypatch.setattr("flywheel.stages.score.baseline", lambda *_: [])
-    return without_services(monkeypatch)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> ArtifactRoot:
-    return ArtifactRoot(str(tmp_path / "artifacts"))
-
-
-@pytest.fixture
-def config(root: ArtifactRoot) -> Config:
-    return config_of(root.url, "sqlite:////nowhere/mlflow.db")
-
-
-@pytest.fixture
-def line(root: ArtifactRoot) -> Timeline:
-    return Timeline(root, *WORKLOAD)
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 def test_a_retry_finds_its_entry(config: Config, root: ArtifactRoot, line: Timeline) -> None:

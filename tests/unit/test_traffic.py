@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +32,7 @@ from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.stores import open_store
 from flywheel.workloads.records import Record
 from flywheel.workloads.workload import Workload
+from tests.serving_load import start_endpoint
 from tests.unit.teacher_servers import Script, completion, served, stand_in
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
@@ -266,21 +265,22 @@ class TestTeacherAnswers:
             Record.from_json(record.to_json(), WORKLOAD.classes, WORKLOAD.aliases)
 
 
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[bytes], str]]]:
-    """Start `flywheel serve` as a process of its own, as often as it is asked for."""
-    started: list[subprocess.Popen[bytes]] = []
+def living_endpoint(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start `flywheel serve` with the config in a folder; return it and its address when it answers."""
+    process, url = start_endpoint(folder / "config.yaml")
+    wait_for(lambda: is_alive(url))
+    return process, url
 
-    def start() -> tuple[subprocess.Popen[bytes], str]:
-        command = [sys.executable, "-m", "flywheel.cli.main", "serve", "--port", "0"]
-        environment = {**os.environ, "FLYWHEEL_CONFIG": str(tmp_path / "config.yaml")}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-        started.append(process)
-        assert process.stdout is not None
-        line = process.stdout.readline().decode()
-        url = line.split()[-1].removesuffix("/v1")
-        wait_for(lambda: is_alive(url))
-        return process, url
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str], str]]]:
+    """Start an endpoint as often as it is asked for."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> tuple[subprocess.Popen[str], str]:
+        found = living_endpoint(tmp_path)
+        started.append(found[0])
+        return found
 
     yield start
     for process in started:
@@ -296,7 +296,7 @@ def is_alive(url: str) -> bool:
 
 
 def test_every_answered_request_is_in_the_store_once_though_the_endpoint_is_killed_under_load(
-    tmp_path: Path, endpoint: Callable[[], tuple[subprocess.Popen[bytes], str]]
+    tmp_path: Path, endpoint: Callable[[], tuple[subprocess.Popen[str], str]]
 ) -> None:
     with served(Script([(200, {}, completion("[[[labour issues]]]"))])) as address:
         config = config_of(tmp_path, teacher={"base_url": f"{address}/v1"})
