@@ -369,6 +369,11 @@ class Config(Section):
                 return student
         raise KeyError(f"no student {name!r}; there are {', '.join(s.name for s in self.nims)}")
 
+    def training_of(self, student: Student) -> TrainingConfig:
+        """Return how a student is trained: as `training_config` says, but for what it says itself."""
+        own = student.customizer_configs.model_dump(include={"epochs", "learning_rate"}, exclude_none=True)
+        return self.training_config.model_copy(update=own)
+
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
     """Return the section class inside an annotation such as `tuple[Student, ...]`, if there is one."""

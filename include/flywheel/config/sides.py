@@ -47,8 +47,8 @@ _TABLE: dict[Side, dict[str, str]] = {
         "": "client_id workload embedding_config celery_config",
         "nims": "model_name model_type context_length gpus pvc_size tag registry_base "
         "customization_enabled name family weights",
-        "nims.customizer_configs": "target gpus max_seq_length micro_batch_size training_precision "
-        "num_nodes tensor_parallel_size data_parallel_size use_sequence_parallel",
+        "nims.customizer_configs": "target gpus max_seq_length epochs learning_rate micro_batch_size "
+        "training_precision num_nodes tensor_parallel_size data_parallel_size use_sequence_parallel",
         "serving": "port url switch_seconds batch_size wait_ms most_waiting engine timeout_seconds "
         "follow_seconds log log_folder audit",
         "serving.keys": "name sha256 connection models per_minute at_once",

@@ -21,6 +21,16 @@ class CustomizerConfig(BlueprintSection):
     )
     gpus: int = Field(1, ge=0, description="On NeMo: GPUs of a customization job.")
     max_seq_length: int | None = Field(None, ge=1, description="Longest training example, in tokens.")
+    # flywheel's own: wide students want a lower rate and fewer passes than narrow ones
+    epochs: int | None = Field(
+        None, ge=1, le=100, description="Of this student, whatever training_config.epochs says; null: that."
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Of this student, whatever training_config.learning_rate says; null: that.",
+    )
     micro_batch_size: int = Field(1, ge=1, description="On NeMo: examples at once on a GPU.")
     training_precision: Precision | None = Field(
         None, description="On NeMo: null: the Customizer's own. Elsewhere bf16 on a GPU, fp32 on a CPU."

@@ -178,7 +178,8 @@ def _base_metrics(report: Report, base: BasePart | None) -> dict[str, float | No
 def _track_candidate(
     tree: Tree, plan: Plan, row: CandidatePart, metric: str, made: CustomizeResult | None
 ) -> None:
-    student, training = plan.config.student(row.student), plan.config.training_config
+    student = plan.config.student(row.student)
+    training = plan.config.training_of(student)
     tags: dict[str, str] = {"flywheel.state": row.state}
     if row.passes is not None:
         tags["flywheel.passes"] = "yes" if row.passes else "no"

@@ -107,7 +107,7 @@ def customize_spec(run: Run, candidate: Candidate) -> CustomizeSpec:
         student=student,
         dataset=curated.dataset,
         size=candidate.size,
-        training=plan.config.training_config,
+        training=plan.config.training_of(student),
         lora=plan.config.lora_config,
         tuning=plan.config.tuning,
         student_prompt=plan.config.student_prompt,
