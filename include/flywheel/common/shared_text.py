@@ -12,11 +12,19 @@ def common_text(texts: Sequence[str]) -> str:
     return first[: shared_start(first, last)]
 
 
-def shared_ends(texts: set[str]) -> tuple[str, str]:
+def between(text: str, before: str, after: str) -> str | None:
+    """Return what a text has of its own between its beginning and its end; None where it has others."""
+    if len(text) < len(before) + len(after) or not (text.startswith(before) and text.endswith(after)):
+        return None
+    return text[len(before) : len(text) - len(after)]
+
+
+def shared_ends(texts: set[str], *, whole_words: bool = True) -> tuple[str, str]:
     """Return what the texts begin with and what the rest of them ends with, cut at white space."""
-    before = _to_space(common_text(list(texts)))
+    cut = _to_space if whole_words else str
+    before = cut(common_text(list(texts)))
     rests = [text[len(before) :][::-1] for text in texts]
-    return before, _to_space(common_text(rests))[::-1]
+    return before, cut(common_text(rests))[::-1]
 
 
 def _to_space(text: str) -> str:

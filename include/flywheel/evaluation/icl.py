@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flywheel.common.shared_text import common_text
+from flywheel.common.shared_text import between, shared_ends
 from flywheel.config.icl import IclConfig
 from flywheel.students.similarity import Similarity
 from flywheel.workloads.workload import own_line
@@ -95,12 +95,11 @@ def own_texts(requests: Sequence[Sequence[dict[str, Any]]], *, with_line: bool =
     ]
     if len(set(texts)) < 2:
         return texts
-    head = len(common_text(texts))
-    tail = len(common_text([text[head:][::-1] for text in texts]))
+    before, after = shared_ends(set(texts), whole_words=False)
     if with_line:
-        before, after = own_line(texts[0][:head], texts[0][len(texts[0]) - tail :])
-        head, tail = head - len(before), tail - len(after)
-    return [text[head : len(text) - tail].strip() for text in texts]
+        head, tail = own_line(before, after)
+        before, after = before.removesuffix(head), after.removeprefix(tail)
+    return [(between(text, before, after) or "").strip() for text in texts]
 
 
 def _similar(

@@ -21,7 +21,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.common.errors import ArtifactError
-from flywheel.common.shared_text import shared_ends
+from flywheel.common.shared_text import between, shared_ends
 
 PROMPTS_FILE = "prompts.json"
 # What so few characters share may be chance, and is not worth a name.
@@ -64,11 +64,8 @@ class SharedPrompt(BaseModel):
         text = first.get("content")
         if not self.before and not self.after:
             return [first, *rest]
-        if not isinstance(text, str) or len(text) < len(self.before) + len(self.after):
-            return None
-        if not (text.startswith(self.before) and text.endswith(self.after)):
-            return None
-        return [{**first, "content": text[len(self.before) : len(text) - len(self.after)]}, *rest]
+        own = between(text, self.before, self.after) if isinstance(text, str) else None
+        return None if own is None else [{**first, "content": own}, *rest]
 
     def around(self, messages: Messages) -> list[dict[str, Any]]:
         """Return a whole conversation: the other way."""

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from flywheel.common.errors import WorkloadError
+from flywheel.common.shared_text import between
 from flywheel.config import resolve_path
 from flywheel.config.yaml_text import Location, missing, no_such_key, place, read_with_lines, shorten
 from flywheel.workloads.labels import answer_form, normalize, parse_label
@@ -97,11 +98,7 @@ class Workload:
         content = user.get("content")
         if user.get("role") != "user" or not isinstance(content, str):
             return None
-        if len(content) < len(self.before) + len(self.after):
-            return None
-        if not (content.startswith(self.before) and content.endswith(self.after)):
-            return None
-        return content[len(self.before) : len(content) - len(self.after)]
+        return between(content, self.before, self.after)
 
     def answer_for(self, label: str) -> str:
         """Return the answer in the asked form: `[[[analyst rating]]]`."""
