@@ -4,6 +4,7 @@
 # Needs python3 (3.11 or newer), nothing else; root or not.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/environment.sh
 PYTHON=${PYTHON:-python3}
 TORCH_INDEX=${TORCH_INDEX:-}
 
@@ -47,6 +48,16 @@ find_uv() {
 find_uv
 [ "${1:-}" != --uv ] || exit 0
 
+# What comes, and whether there is room: a disk that is full in the middle says less.
+case " $* " in
+    *" requirements-students.txt "*) what="Airflow, torch and the libraries of students, 6 GB with CUDA (2 GB without)" need=7 ;;
+    *" requirements-dev.txt "*) what="linters, type checker and test libraries, 1 GB" need=2 ;;
+    *) what="" need=1 ;;
+esac
+[ -z "$what" ] || say "To install: $what; a package index that pip knows is asked."
+free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
+[ "$free" -ge "$need" ] || say "warning: $free GB free in $(pwd), $need GB are needed; free some, or move the project"
+
 [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$PYTHON" .venv
 
 # Bytecode at install: importing torch, transformers and peft then takes 6.5 s instead of 10.7 s.
@@ -64,3 +75,6 @@ for lock in "$@"; do
     install --quiet --require-hashes -r "$lock"
 done
 install --quiet --no-build-isolation --editable .
+# Where the package is, from the folder of the file: a whole path with a letter outside ASCII would keep Python from
+# starting at all under LC_ALL=C, and a project that is moved goes on.
+for link in .venv/lib/python3*/site-packages/__editable__.flywheel-*.pth; do echo ../../../../include > "$link"; done

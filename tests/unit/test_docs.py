@@ -91,7 +91,7 @@ def commands(text: str, program: str) -> Iterator[list[str]]:
                 continue
             while words and re.fullmatch(r"[A-Z_]+=.*|export|env", words[0]):
                 words.pop(0)
-            if words and words[0].removeprefix(".venv/bin/") == program:
+            if words and words[0].removeprefix("./") == program:
                 yield words[1:]
 
 

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from typing import Literal
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.cli import machine
 from flywheel.common.errors import FlywheelError, SourceError
 from flywheel.common.redaction import clean
 from flywheel.config import Config, load_config, resolve_path
 from flywheel.config.loading import default_config_path
+from flywheel.laptop import stand_in
 from flywheel.laptop.home import airflow_home
 from flywheel.runtimes import open_runtime
 from flywheel.runtimes.checks import Finding, version
@@ -58,6 +60,9 @@ def findings() -> Iterator[Finding]:
         _artifacts,
         _runtime,
         _airflow,
+        machine.ports,
+        machine.locale,
+        machine.clock,
     )
     for check in checks:
         try:
@@ -130,12 +135,25 @@ def _teacher(config: Config) -> Iterator[Finding]:
 
     from flywheel.teacher.endpoint import resolve_endpoints
 
+    if stand_in.is_needed(config):
+        url = stand_in.running()
+        yield (
+            Finding("teacher", "ok", f"the demo's stand-in at {url}, as `make run` started it")
+            if url
+            else Finding(
+                "teacher",
+                "warning",
+                "the demo's stand-in does not run now",
+                "`make run` and `./flywheel label` start it; for a teacher of your own see docs/teachers.md",
+            )
+        )
+        return
     for endpoint in resolve_endpoints(config.teacher):
         url = endpoint.url.replace("/chat/completions", "/models")
         try:
             status = httpx.get(url, headers=endpoint.own_headers(), timeout=10).status_code
         except httpx.HTTPError as error:
-            advice = "start it; the stand-in runs only during `make run`"
+            advice = "start it, or mend its address: teacher.base_url, the connection or the variable"
             yield Finding("teacher", "warning", f"{url}: {type(error).__name__}", advice)
             continue
         if status in (401, 403):
@@ -176,7 +194,7 @@ def _artifacts(config: Config) -> Iterator[Finding]:
     if root.is_folder:
         free = shutil.disk_usage(root.url).free
         state: Literal["ok", "warning"] = "ok" if free > LOW_DISK_BYTES else "warning"
-        advice = "" if state == "ok" else "free some space, or put artifacts.root elsewhere"
+        advice = "" if state == "ok" else "free some (`./flywheel prune`), or put artifacts.root elsewhere"
         yield Finding("disk", state, f"{free / 1e9:.1f} GB free at {root.url}", advice)
 
 

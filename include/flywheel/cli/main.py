@@ -61,7 +61,7 @@ def main() -> None:
     if not set(_AS_JOBS) & set(sys.argv[1:3]):  # a pod's umask is its volume's matter
         os.umask(UMASK)
     try:
-        app()
+        app(prog_name="flywheel")
     except FlywheelError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
@@ -195,14 +195,17 @@ def plan(
     """Freeze config, cutoff and candidates of a run."""
     from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
+    from flywheel.laptop import stand_in
     from flywheel.runs.plan import make_plan
     from flywheel.runs.plan_changes import keeps
     from flywheel.runs.run import Run
     from flywheel.runtimes import open_runtime
     from flywheel.stages import pipeline as wheel
 
+    loaded = load_config(config, experiment)
+    stand_in.write_demo(loaded)
     asked = make_plan(
-        load_config(config, experiment),
+        loaded,
         run_id=run,
         cutoff=cutoff.replace(tzinfo=UTC) if cutoff else datetime.now(UTC),
         students=student,
@@ -227,12 +230,14 @@ def label(
     yes: Annotated[bool, typer.Option("--yes", help="Ask more than teacher.confirm_above too.")] = False,
 ) -> None:
     """Have the teacher label the new headlines."""
+    from flywheel.laptop.stand_in import answering
     from flywheel.stages import confirmation
     from flywheel.stages import pipeline as wheel
 
     opened = _open(run, artifacts)
     confirmation.check(opened, opened.plan.config.teacher.confirm_above, yes=yes)
-    _print(wheel.label(opened))
+    with answering(opened.plan.config):
+        _print(wheel.label(opened))
 
 
 @app.command(rich_help_panel=STAGES)

@@ -3,7 +3,7 @@
 The settings are those of one user on one machine: SQLite and LocalExecutor, so that no server has to be
 installed; short intervals, so that a task starts soon after the one before it; nothing reported anywhere.
 They are written anew at each start, because the ports may differ; the secrets stay. The file serves the
-`airflow` command too: `AIRFLOW_HOME=state/airflow airflow backfill create …`.
+`airflow` command too: `./airflow dags list` (`flywheel.laptop.command`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from flywheel.config.private import private_folder
 from flywheel.promotion.mlflow_client import make_database
 
 USER = "admin"
+UI_PORT = 8080  # or the next free one
 LOCAL_SETTINGS = "from flywheel.laptop.database import create_metadata_engine\n"
 
 
@@ -33,7 +34,7 @@ LOCAL_SETTINGS = "from flywheel.laptop.database import create_metadata_engine\n"
 class Ports:
     """Where the UI with the public API, and the API of the tasks, listen."""
 
-    ui: int = 8080
+    ui: int = UI_PORT
     tasks: int = 8081
 
 

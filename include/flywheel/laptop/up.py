@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,12 +19,10 @@ import orjson
 from pydantic import ValidationError
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.common.connections import variable_of
 from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, load_config
 from flywheel.config.loading import resolve_path
-from flywheel.demo.tasks import write_missing
-from flywheel.laptop import endpoint, home
+from flywheel.laptop import endpoint, home, stand_in
 from flywheel.laptop.api import DAG, DONE, AirflowApi, wait_until_it_answers
 from flywheel.laptop.failures import describe
 from flywheel.laptop.interrupts import Interrupts
@@ -35,7 +32,6 @@ from flywheel.laptop.progress import Progress
 from flywheel.runs.run import Run, seconds_of
 from flywheel.runtimes import open_runtime
 from flywheel.stages.upgrade import upgrade
-from flywheel.teacher.endpoint import URL_VARIABLE
 from flywheel.workloads.workload import Workload
 
 POLL_SECONDS = 0.25
@@ -47,10 +43,7 @@ REST_SECONDS = 300.0
 BROKEN_SECONDS = 60.0
 UI_SECONDS = 30.0
 INTERRUPTED = 130
-STAND_IN = "stand-in"
 STATE_FILE = "state/up.json"
-DEMO_FILE = "state/demo/headlines.csv"
-DEMO_HEADLINES = 6000
 
 
 class UpError(FlywheelError):
@@ -106,7 +99,7 @@ class _Wheel:
         self.launcher: Launcher | None = None
         self.left_behind = ""
         self.broken_since = float("inf")
-        self.ports = home.Ports(ui=free_port(8080), tasks=free_port())
+        self.ports = home.Ports(ui=free_port(home.UI_PORT), tasks=free_port())
         self.api = AirflowApi(f"http://127.0.0.1:{self.ports.ui}")
 
     def turn(self) -> int:
@@ -201,23 +194,12 @@ class _Wheel:
 
         Both are empty where the config, or the environment, names a teacher of its own.
         """
-        write_missing(source.path for source in self.config.source)
-        variable = variable_of(self.config.teacher.connection)
-        given = (self.config.teacher.base_url, os.environ.get(variable), os.environ.get(URL_VARIABLE))
-        if self.config.teacher.model != STAND_IN or any(given):
+        stand_in.write_demo(self.config)
+        if not stand_in.is_needed(self.config):
             return [], {}
-        answers = Path(resolve_path(DEMO_FILE))
-        if not answers.exists():
-            from flywheel.demo.headlines import write_csv
-
-            answers.parent.mkdir(parents=True, exist_ok=True)
-            aside = answers.with_suffix(".aside")
-            write_csv(aside, DEMO_HEADLINES)
-            os.replace(aside, answers)
         port = free_port()
-        command = [sys.executable, "-m", "flywheel_stand_ins", "teacher"]
-        command += ["--answers", str(answers), "--port", str(port)]
-        return command, {variable: f"http://127.0.0.1:{port}/v1"}
+        stand_in.remember(stand_in.address(port))
+        return stand_in.command(port), {stand_in.variable(self.config): stand_in.address(port)}
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event.get("launcher") == "ended" and not self.ended:
@@ -365,3 +347,15 @@ def _only_one() -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def is_up() -> bool:
+    """Return whether a `flywheel up` of this project runs now."""
+    try:
+        with open(resolve_path("state/up.lock")) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
