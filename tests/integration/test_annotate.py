@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -157,3 +159,16 @@ def test_a_full_disk_is_said_and_the_next_try_gives_the_same_bytes(folder: Path)
     assert "start it again" in full.stderr
     assert once(folder).returncode == 0
     assert files(folder) == undisturbed
+
+
+def test_the_worker_of_the_docs_labels_tables_as_annotate_does(folder: Path) -> None:
+    page = (REPO / "docs/annotation.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    root = str(folder / "artifacts")
+    names: dict[str, Any] = {}
+    exec(block.replace("s3://bucket/flywheel", root).replace("2019-03-01", "2024-02-20"), names)
+    assert once(folder).returncode == 0
+    rows = pq.read_table(out(folder) / "rows" / "month=2024-02", partitioning=None)
+    first = rows.filter(pc.equal(rows["adapter"], rows["adapter"][len(rows) - 1]))
+    labelled = names["Label"]()(first.select(["text"]))
+    assert labelled["label"].to_pylist() == first["label"].to_pylist()
