@@ -85,7 +85,8 @@ def ask(web: WebServer, client: httpx.Client, route: str) -> httpx.Response:
     method, path = route.split(" ", 1)
     path = re.sub(r"\{[^}]+\}", "no-such-run", path)
     given: dict[str, Any] = {"json": {"no": "such key"}} if method == "POST" else {}
-    params = {"workload_id": "nowhere"} if "champion" in path else {}
+    asks_whose = "champion" in path and (method != "POST" or "rollback" in path)
+    params = {"workload_id": "nowhere"} if asks_whose else {}
     return client.request(method, web.url + path, params=params, **given)
 
 

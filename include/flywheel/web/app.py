@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from flywheel.common.redaction import install
+from flywheel.web.access import current_user
 from flywheel.web.headers import SafeHeaders
 from flywheel.web.limits import BodyLimit
+from flywheel.web.parameters import only_known_parameters
 from flywheel.web.problems import Guard, install_handlers
 from flywheel.web.routes import (
     artifacts,
@@ -41,7 +43,8 @@ def create_app() -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    api = APIRouter(prefix="/api")
+    # Who asks comes first: nobody learns of a route what it takes.
+    api = APIRouter(prefix="/api", dependencies=[Depends(current_user), Depends(only_known_parameters)])
     for part in (me, jobs, runs, review, artifacts, champion, production, records):
         api.include_router(part.router)
     app.include_router(api)
