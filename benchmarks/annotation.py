@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
@@ -61,8 +62,9 @@ def main() -> None:
     if arguments.part:
         print(json.dumps(_part(arguments.part, arguments.quick)))
         return
-    with tempfile.TemporaryDirectory(prefix="benchmark-annotation-") as folder:
-        print(json.dumps(_measure(Path(folder), arguments)))
+    with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="benchmark-annotation-") as folder:
+        found = _measure(Path(folder), arguments)
+    print(json.dumps(found))
 
 
 def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

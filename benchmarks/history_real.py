@@ -9,6 +9,7 @@ one night of August 2020, in force. All headlines of the year are labelled by bo
 `agreement` is the share of labels that are the teacher's (a stand-in's, see the data's README), by month.
 `ours` is that of point in time, `peer` that of today's champion, who has seen many of these very texts;
 `lookahead` is their difference on the texts that both labelled, its interval a paired bootstrap over days.
+`plants`: which checks find a planted row, a tampered manifest (with digests that fit) and a shifted clock.
 --quick: three months.
 """
 
@@ -20,8 +21,10 @@ import gzip
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,10 +34,14 @@ import pandas as pd
 
 from examples.wheel import backfill
 from flywheel.annotation.checking import check
+from flywheel.annotation.manifest import digest_of
 from flywheel.annotation.work import finish_work, plan_work, run_here
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.loading import validate_config
+from flywheel.promotion.timeline import Timeline
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.workloads.records import make_record
+from tests.unit.annotation_plants import change_rows, seal_again
 from tests.unit.backfilled import WORKLOAD, night_config
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -50,7 +57,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=8000, help="records of a night, the newest")
     arguments = parser.parse_args()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="benchmark-history-") as folder:
+    with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="benchmark-history-") as folder:
         found = _measure(Path(folder), arguments.limit, NIGHTS[:3] if arguments.quick else NIGHTS)
     print(json.dumps({**found, "seconds": round(time.monotonic() - started, 1)}))
 
@@ -110,8 +117,39 @@ def _measure(folder: Path, limit: int, nights: list[datetime]) -> dict[str, Any]
         "lookahead": _interval(both),
         "months": months,
         "proofs": proofs,
+        "plants": _plants(folder, config, start, end),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
     }
+
+
+def _plants(folder: Path, config: dict[str, Any], start: datetime, end: datetime) -> dict[str, list[str]]:
+    """Return what finds a planted row, a tampered manifest and a shifted clock, whose digests all fit."""
+    source = {"path": str(folder / "headlines.csv"), "columns": {"timestamp": "date"}}
+    out = {"annotation": {"out": str(folder / "planted")}}
+    honest = validate_config({**config, "source": [source], **out}, "benchmark")
+    shifted = validate_config({**config, "source": [{**source, "known_after": 86_400}], **out}, "benchmark")
+    work = plan_work(honest, start, end)
+    run_here(work)
+    finish_work(work)
+    root = ArtifactRoot(honest.artifacts.root)
+    today = Timeline(root, WORKLOAD.id, "desk").champion_at(1 << 40)
+    assert today is not None
+
+    def found(by: Any = honest) -> list[str]:
+        return [one.what for one in check(by, work.out, scratch=folder) if one.state == "FAILED"]
+
+    manifest = Path(work.out) / "manifest.json"
+    whole = manifest.read_bytes()
+    plants = {"nothing": found(), "shifted clock": found(shifted)}
+    content = json.loads(whole)
+    content["lag"] = 1
+    manifest.write_text(json.dumps({**content, "digest": digest_of(content)}))
+    plants["tampered manifest"] = found()
+    manifest.write_bytes(whole)
+    first = min(content["files"])
+    change_rows(work.out, first, lambda row: row.update(adapter=today.adapter))
+    seal_again(honest, work.out)
+    return {**plants, "planted row": found()}
 
 
 def _prepare(folder: Path) -> dict[str, str]:
