@@ -293,7 +293,13 @@ def test_the_command_line_shows_the_timeline(config: Config, tmp_path: Path, lin
     said = CliRunner().invoke(app, ["timeline"], env=shell).output
     assert "2019-03-02 00:00  backfill  promoted      1b @ 25 of run backfill-2\n" in said
     assert "1b @ 25 of run backfill-4  [compared with another champion than stands before it now]" in said
-    assert "backfill-2" not in CliRunner().invoke(app, ["timeline", "--last", "1"], env=shell).output
+    assert "the beginning to 2019-03-02 00:00  the teacher\n" in said
+    assert (
+        "2019-03-02 00:00 to 2019-03-04 00:00  1b @ 25 of run backfill-2 (knows until 2019-03-02 00:00, 2.0 days"
+        in said
+    )
+    latest = CliRunner().invoke(app, ["timeline", "--last", "1"], env=shell).output
+    assert "of run backfill-2" not in latest.partition("Decisions:")[2]
 
 
 def test_a_run_planned_as_backfill_by_hand_is_one(config: Config, root: ArtifactRoot, tmp_path: Path) -> None:

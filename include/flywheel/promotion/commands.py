@@ -98,17 +98,24 @@ def restore(
 def timeline(
     workload: WorkloadOption = "",
     client: ClientOption = "",
-    last: Annotated[int, typer.Option(min=1, help="So many entries, the latest.")] = 30,
+    last: Annotated[int, typer.Option(min=1, help="So many decisions, the latest.")] = 30,
 ) -> None:
-    """Show who was, or would have been, in production after each night, and why."""
+    """Show which champion was, or would have been, in force at which time, and what each night decided."""
     from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
+    from flywheel.promotion.in_force import in_force
     from flywheel.promotion.timeline import Timeline
 
     whose = _whose(workload, client)
-    entries = Timeline(ArtifactRoot(load_config().artifacts.root), *whose).entries(last)
+    line = Timeline(ArtifactRoot(load_config().artifacts.root), *whose)
+    entries = line.entries(last)
     if not entries:
         typer.echo(f"No night of {_of(whose)} has decided anything yet.")
+        return
+    typer.echo(f"In force, of {_of(whose)}, times in UTC:")
+    for stretch in in_force(line)[-last:]:
+        typer.echo("\n".join(stretch.lines()))
+    typer.echo("\nDecisions:")
     for entry in entries[::-1]:
         typer.echo(entry.line())
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.promotion.champion import Champion, champion_history, read_champion, read_state
 from flywheel.promotion.holds import Hold
+from flywheel.promotion.in_force import InForce, in_force
 from flywheel.promotion.timeline import Placed, Timeline
 from flywheel.promotion.transitions import decide, lifted
 from flywheel.web import promotion, settings
@@ -95,6 +96,35 @@ def get_timeline(
     line = Timeline(root, workload, client)
     entries = line.entries(limit, offset)
     return Entries(workload_id=workload, client_id=client, entries=entries, total=len(line.names()))
+
+
+class Stretches(BaseModel):
+    """Which champion was in force at which time, the latest stretch first."""
+
+    workload_id: str
+    client_id: str
+    stretches: list[InForce]
+    total: int
+
+
+@router.get("/champion/in-force", dependencies=[requires("read")], responses=problems())
+def get_in_force(
+    workload_id: Workload = None, client_id: Client = None, limit: Limit = 100, offset: Offset = 0
+) -> Stretches:
+    """List which champion was, or would have been, in force at which time, and why there was none.
+
+    The stretches have no gap between them: from the beginning until the first decision the teacher answered,
+    and so in each that has no champion, with its reason. `behind` is how far the champion's cutoff lay behind
+    at the end of its stretch.
+    """
+    root, workload, client = whose(workload_id, client_id)
+    found = in_force(Timeline(root, workload, client))[::-1]
+    return Stretches(
+        workload_id=workload,
+        client_id=client,
+        stretches=found[offset : offset + limit],
+        total=len(found),
+    )
 
 
 class Held(BaseModel):
