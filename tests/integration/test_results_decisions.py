@@ -112,6 +112,10 @@ def test_a_roll_back_is_in_the_timeline_and_its_hold_is_lifted(web: WebServer, b
         expect(rows.nth(1)).to_contain_text("rolled back")
         expect(rows.nth(2)).to_contain_text("8b @ 25")
         expect(rows.last).to_contain_text("night-0")
+        stretches = page.get_by_role("table", name="Champions in force, the latest first").get_by_role("row")
+        expect(stretches.nth(1)).to_contain_text("now")
+        expect(stretches.last).to_contain_text("the teacher")
+        expect(stretches.last).to_contain_text("No night had decided anything")
     # A person promotes another one: the hold ends, and what was turned down stays so.
     otto.post("/champion", json={**asked, "student": "3b"}).raise_for_status()
     with champion_view(web, browser, "vera") as page:

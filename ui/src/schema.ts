@@ -1464,6 +1464,58 @@ export interface components {
             support: number;
         };
         /**
+         * InForce
+         * @description A stretch of time with one champion, or with none.
+         *
+         *     Attributes:
+         *         since: unix seconds: of what is decided strictly after it; None: from the beginning on.
+         *         until: unix seconds: up to it, and itself; None: it lasts.
+         *         champion: who answers; None: the teacher.
+         *         by: the person who decided that it begins; empty where the rules did.
+         *         kind: of that decision; empty before the first.
+         *         reason: of it, in words; of a stretch without a champion why there is none.
+         *         unchanged: how many decisions in it changed nothing, by what they were: kept, held, refused, ...
+         *         last: what the latest of these said.
+         *         behind: seconds from the champion's cutoff to the end of the stretch, or now: what it had not seen.
+         *         in_line: its decision was compared with the champion that stands before it.
+         */
+        InForce: {
+            /** Since */
+            since: number | null;
+            /** Until */
+            until: number | null;
+            champion: components["schemas"]["Champion"] | null;
+            /**
+             * By
+             * @default
+             */
+            by: string;
+            /**
+             * Kind
+             * @default
+             * @enum {string}
+             */
+            kind: "" | "backfill" | "night" | "person";
+            /** Reason */
+            reason: string;
+            /** Unchanged */
+            unchanged: {
+                [key: string]: number;
+            };
+            /**
+             * Last
+             * @default
+             */
+            last: string;
+            /** Behind */
+            behind: number | null;
+            /**
+             * In Line
+             * @default true
+             */
+            in_line: boolean;
+        };
+        /**
          * InjectionsPart
          * @description Texts with an instruction in them, and how many were followed; see `flywheel.evaluation.injections`.
          */
@@ -2472,6 +2524,20 @@ export interface components {
             task: components["schemas"]["TaskLink"] | null;
         };
         /**
+         * Stretches
+         * @description Which champion was in force at which time, the latest stretch first.
+         */
+        Stretches: {
+            /** Workload Id */
+            workload_id: string;
+            /** Client Id */
+            client_id: string;
+            /** Stretches */
+            stretches: components["schemas"]["InForce"][];
+            /** Total */
+            total: number;
+        };
+        /**
          * StudentJobs
          * @description The jobs of a candidate, of a student before training, or of the champion in force.
          */
@@ -2775,6 +2841,7 @@ export type Held = components['schemas']['Held'];
 export type History = components['schemas']['History'];
 export type Hold = components['schemas']['Hold'];
 export type HumanClassPart = components['schemas']['HumanClassPart'];
+export type InForce = components['schemas']['InForce'];
 export type InjectionsPart = components['schemas']['InjectionsPart'];
 export type InvalidRequest = components['schemas']['InvalidRequest'];
 export type JobCancelResponse = components['schemas']['JobCancelResponse'];
@@ -2811,6 +2878,7 @@ export type RunLine = components['schemas']['RunLine'];
 export type RunLines = components['schemas']['RunLines'];
 export type SplitScore = components['schemas']['SplitScore'];
 export type StageTask = components['schemas']['StageTask'];
+export type Stretches = components['schemas']['Stretches'];
 export type StudentJobs = components['schemas']['StudentJobs'];
 export type TaskLink = components['schemas']['TaskLink'];
 export type TeacherPart = components['schemas']['TeacherPart'];

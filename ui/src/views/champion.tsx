@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 
-import { type Champion, type Entries, type Held, type History, Problem, query } from "../api";
+import { type Champion, type Entries, type Held, type History, Problem, type Stretches, query } from "../api";
 import { Chart, type Point } from "../charts/chart";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
@@ -10,6 +10,7 @@ import { METRICS, day, f1, interval, moment, parameters } from "../logic/format"
 import { Missing, Pager, Section, pickName } from "../parts";
 import { Decide } from "./decide";
 import { HoldCard } from "./hold";
+import { InForceSection } from "./in-force";
 import { TimelineSection } from "./timeline";
 
 const ROWS = 50;
@@ -56,7 +57,8 @@ export function ChampionView() {
   const held = useAnswer<Held>(useChampion("champion/hold"));
   const [entriesPage, setEntriesPage] = useState(1);
   const entries = useAnswer<Entries>(useChampion("champion/timeline", { limit: ROWS, offset: (entriesPage - 1) * ROWS }));
-  const reload = () => [current, history, held, entries].forEach((answer) => answer.reload());
+  const inForce = useAnswer<Stretches>(useChampion("champion/in-force", { limit: ROWS, offset: 0 }));
+  const reload = () => [current, history, held, entries, inForce].forEach((answer) => answer.reload());
   const { data, problem, isLoading } = history;
   const none = current.problem?.status === 404 ? new Problem(404, current.problem.message) : null;
   const from = (place.page - 1) * ROWS;
@@ -96,6 +98,7 @@ export function ChampionView() {
           </Section>
         </>
       )}
+      {inForce.data && entries.data && entries.data.total > 0 && <InForceSection found={inForce.data} />}
       {entries.data && entries.data.total > 0 && (
         <TimelineSection entries={entries.data} page={entriesPage} rows={ROWS} onPage={setEntriesPage} />
       )}
