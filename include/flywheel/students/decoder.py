@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from flywheel.common.errors import StudentError
 from flywheel.students import lora
 from flywheel.students.lora import Dropout, Linear
+from flywheel.students.normed import Norm, rotate
 
 # Model types that this forward pass is right for, as transformers names them.
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
@@ -25,19 +26,6 @@ _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")
 
 # attend(layer, q [Tq, H, D], k [T, Hkv, D], v [T, Hkv, D]) -> [Tq, H, D]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467): weight [d], frozen."""
-
-    weight: Tensor
-    epsilon: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[..., d] -> [..., d]."""
-        y: Tensor = _RmsNorm.apply(x, self.weight, self.epsilon)  # type: ignore[no-untyped-call]
-        return y
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,56 +160,6 @@ class Decoder:
             self._rotary_table = (cos[0].unsqueeze(1), sin[0].unsqueeze(1))
         cos, sin = self._rotary_table
         return cos.index_select(0, positions), sin.index_select(0, positions)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return queries or keys with their positions: x [T, H, D]; cos, sin [T, 1, D]."""
-    y: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
-    return y
-
-
-class _Rotate(torch.autograd.Function):
-    """Rotary embedding (Su et al. 2021, arXiv 2104.09864) in the halves layout of Llama."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin, 1)
-
-    @staticmethod
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _rotated(d_y, cos, sin, -1), None, None
-
-
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    half = x.shape[-1] // 2
-    y = x * cos
-    y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-direction)
-    y[..., half:].addcmul_(x[..., :half], sin[..., half:], value=direction)
-    return y
-
-
-class _RmsNorm(torch.autograd.Function):
-    """y = x r w with r = 1 / sqrt(mean(x^2) + e); d_x = r (w g - x r^2 mean(x w g)), g the gradient of y."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = x.float()  # as transformers does, whatever the precision of x
-        inverse = (torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.shape[-1] + epsilon).rsqrt()
-        ctx.save_for_backward(x, weight, inverse)
-        y: Tensor = (wide * inverse).to(x.dtype) * weight
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, None, None]:
-        x, weight, inverse = ctx.saved_tensors
-        if not ctx.needs_input_grad[0]:
-            return None, None, None
-        wide = x.float()
-        d_x = (d_y * weight).float()
-        share = torch.linalg.vecdot(d_x, wide).unsqueeze(-1) * inverse.pow(2) / x.shape[-1]
-        return d_x.addcmul_(wide, share, value=-1).mul_(inverse).to(x.dtype), None, None
 
 
 def _check_supported(config: Any) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flywheel.students.gpu.plan import AttentionPlan
+from flywheel.students.normed import inverse_rms, norm_gradient, rotated
 
 
 def matmul(left: Tensor, right: Tensor, out: Tensor) -> None:
@@ -34,16 +35,15 @@ def add_norm(
     """
     total.copy_(x if y is None else x + y)
     values = _wide(total)
-    scale = torch.rsqrt(values.square().mean(-1) + eps)
-    rstd.copy_(scale)
-    out.copy_(values * scale[:, None] * _wide(weight))
+    scale = inverse_rms(values, eps)
+    rstd.copy_(scale[:, 0])
+    out.copy_(values * scale * _wide(weight))
 
 
 def norm_backward(grad: Tensor, x: Tensor, rstd: Tensor, weight: Tensor, total: Tensor) -> None:
     """total += the gradient of RMSNorm's input, given that of its output; all [T, d]."""
-    scale = rstd[:, None].to(_wide(x).dtype)
-    normed, inner = _wide(x) * scale, _wide(grad) * _wide(weight)
-    total.add_((scale * (inner - normed * (inner * normed).mean(-1, keepdim=True))).to(total.dtype))
+    inner = _wide(grad) * _wide(weight)
+    total.add_(norm_gradient(inner, _wide(x), rstd[:, None].to(inner.dtype)).to(total.dtype))
 
 
 def rotate(x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, head_dim: int, sign: int) -> None:
@@ -52,10 +52,9 @@ def rotate(x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, head_dim: int
     x: [T, heads * D], each head's first half rotated with its second, as transformers does.
     """
     view = x.view(x.shape[0], -1, head_dim)  # rows may be strided: only the last dimension is split
-    left, right = (_wide(half) for half in view.chunk(2, -1))
-    c = cos[positions.long()].to(left.dtype)[:, None]
-    s = sin[positions.long()].to(left.dtype)[:, None] * sign
-    view.copy_(torch.cat((left * c - right * s, right * c + left * s), -1))
+    wide = _wide(view)
+    c, s = (torch.cat((half, half), -1)[positions.long(), None].to(wide.dtype) for half in (cos, sin))
+    view.copy_(rotated(wide, c, s, sign))
 
 
 def swiglu(gate_up: Tensor, out: Tensor, a: Tensor, u: Tensor, mask: Mask) -> None:
