@@ -65,9 +65,9 @@ class InForce(BaseModel):
         found = [f"{start} to {end}  {who}{how}{past}", f"    {self.reason}"]
         if self.unchanged:
             said = ", ".join(f"{name} {count}" for name, count in self.unchanged.items())
-            found.append(
-                f"    {sum(self.unchanged.values())} decisions changed nothing ({said}): {self.last}"
-            )
+            count = sum(self.unchanged.values())
+            decisions = "1 decision" if count == 1 else f"{count} decisions"
+            found.append(f"    {decisions} changed nothing ({said}): {self.last}")
         if not self.in_line:
             found.append("    compared with another champion than stands before it now: backfill it anew")
         return found
