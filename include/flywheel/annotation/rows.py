@@ -131,17 +131,17 @@ class Form:
         """Return rows as a table; times are unix seconds, `probabilities` a mapping by class."""
         schema, columns = self.schema, class_columns(self.classes)
         by_class = {name: label for label, name in columns.items()}
-
-        def value(row: dict[str, Any], name: str) -> Any:
-            if name in by_class:
-                return row["probabilities"].get(by_class[name])
-            if name == "mode":
-                return self.mode
-            return row.get(name)
-
+        given = [row["probabilities"] for row in rows]
         arrays = []
         for field in schema:
-            values = [value(row, field.name) for row in rows]
+            if field.name in by_class:
+                label = by_class[field.name]
+                values: list[Any] = [of_row.get(label) for of_row in given]
+            elif field.name == "mode":
+                values = [self.mode] * len(rows)
+            else:
+                name = field.name
+                values = [row.get(name) for row in rows]
             if field.type == _TIME:
                 values = [None if one is None else one * 1000 for one in values]
             arrays.append(pa.array(values, field.type))

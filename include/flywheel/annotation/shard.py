@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,10 +141,18 @@ class _Shard:
     def work(self) -> ShardResult:
         pieces: list[Path] = []
         items = self._items()
-        while group := list(islice(items, ROW_GROUP)):
-            pieces.append(self._piece(len(pieces), group))
-            self.root.save_scratch("annotation", key_of(self.spec.key))
-            self._tell(len(group))
+        # While a group goes to the disk the next one is labelled: a GPU does not wait for Parquet.
+        with ThreadPoolExecutor(1, thread_name_prefix="annotate-write") as disk:
+            written: Future[None] | None = None
+            while group := list(islice(items, ROW_GROUP)):
+                path, rows = self._piece(len(pieces), group)
+                pieces.append(path)
+                if written is not None:
+                    written.result()  # one group on its way at most: memory stays flat
+                written = disk.submit(self._write, path, rows) if rows else None
+                self._tell(len(group))
+            if written is not None:
+                written.result()
         file = self._assembled(pieces) if pieces else None
         return ShardResult(
             key=self.spec.key,
@@ -204,21 +213,23 @@ class _Shard:
 
     # -- labels --------------------------------------------------------------------------------------
 
-    def _piece(self, number: int, group: list[Item]) -> Path:
-        """Return the piece of a row group, labelled now or by an earlier try."""
+    def _piece(self, number: int, group: list[Item]) -> tuple[Path, list[dict[str, Any]]]:
+        """Return the piece of a row group, and its rows; none where an earlier try has written it."""
         places = [stretch_at(self._ats, item.known_at, self.spec.lag) for item in group]
         both = zip(group, places, strict=True)
         made_from = [[item.id, item.known_at, self._ats[place]] for item, place in both]
         path = self.scratch / f"{number:06d}-{key_of(made_from)}.piece"
         if path.exists():
             self.counts["found"] += len(group)
-            return path
-        rows = self._rows(group, places)
+            return path, []
+        return path, self._rows(group, places)
+
+    def _write(self, path: Path, rows: list[dict[str, Any]]) -> None:
         aside = path.with_suffix(".part")
         with pq.ParquetWriter(aside, self.schema, compression="zstd") as writer:
             writer.write_table(self.form.table(rows))
         put_in_place(aside, path)
-        return path
+        self.root.save_scratch("annotation", key_of(self.spec.key))
 
     def _rows(self, group: list[Item], places: Sequence[int]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
