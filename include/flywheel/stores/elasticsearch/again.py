@@ -78,16 +78,8 @@ def _update(
     for document, there, change in changed:
         at = {"_id": document.id, "if_seq_no": there["_seq_no"], "if_primary_term": there["_primary_term"]}
         lines += [orjson.dumps({"update": at}), orjson.dumps({"doc": change})]
-    answer = cluster.call(
-        "write documents",
-        cluster.client.perform_request,
-        "POST",
-        f"/{index}/_bulk",
-        headers={"content-type": "application/x-ndjson", "accept": "application/json"},
-        body=b"\n".join([*lines, b""]),
-    )
     again: list[Document] = []
-    for (document, _, _), item in zip(changed, answer["items"], strict=True):
+    for (document, _, _), item in zip(changed, cluster.bulk(index, lines), strict=True):
         status, error = item["update"]["status"], item["update"].get("error")
         if status < 300:
             continue

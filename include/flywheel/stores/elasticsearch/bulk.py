@@ -24,7 +24,7 @@ from elastic_transport import ConnectionError as TransportConnectionError
 from elastic_transport import ConnectionTimeout
 from elasticsearch import ApiError
 
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, NDJSON, BusyError, Cluster
 from flywheel.stores.elasticsearch.product import reason_of
 
 log = logging.getLogger(__name__)
@@ -199,10 +199,7 @@ class BulkWriter:
                 "filter_path": "errors,items.create.status,items.create.error.type,items.create.error.reason,"
                 "items.create.error.caused_by.reason",
             },
-            headers={
-                "content-type": "application/x-ndjson",
-                "accept": "application/json",
-            },
+            headers=NDJSON,
             body=b"\n".join(lines),
         )
 

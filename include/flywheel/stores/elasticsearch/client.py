@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -47,6 +47,7 @@ _CLIENT_ARGUMENTS = frozenset(
 _SQL_ARGUMENTS = frozenset({"fetch_size", "field_multi_value_leniency"})
 # A server that restarts, is overloaded, or has lost the one behind it.
 BUSY_STATUSES = frozenset({429, 502, 503, 504})
+NDJSON = {"content-type": "application/x-ndjson", "accept": "application/json"}
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 
@@ -97,6 +98,23 @@ class Cluster:
                 return function(*arguments, **named)
             except (ApiError, elastic_transport.TransportError) as error:
                 patience.wait(error)
+
+    def bulk(self, index: str, lines: Iterable[bytes]) -> list[dict[str, Any]]:
+        """Do something with several documents of an index, each by its lines; return what became of each.
+
+        Raises:
+            StoreError: as `call`.
+        """
+        answer = self.call(
+            "write documents",
+            self.client.perform_request,
+            "POST",
+            f"/{index}/_bulk",
+            headers=NDJSON,
+            body=b"\n".join([*lines, b""]),
+        )
+        found: list[dict[str, Any]] = answer["items"]
+        return found
 
     def patience(self, doing: str) -> Patience:
         """Return what waits between attempts, up to `wait_seconds` without a success."""

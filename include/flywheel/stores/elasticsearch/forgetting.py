@@ -249,16 +249,8 @@ def _bulk(cluster: Cluster, index: str, lines: dict[str, list[bytes]]) -> None:
     """Do something with documents, each by its id; what a server has no room for now is asked for again."""
     left, patience = dict(lines), cluster.patience("write documents")
     while left:
-        answer = cluster.call(
-            "write documents",
-            cluster.client.perform_request,
-            "POST",
-            f"/{index}/_bulk",
-            headers={"content-type": "application/x-ndjson", "accept": "application/json"},
-            body=b"\n".join([line for one in left.values() for line in one] + [b""]),
-        )
         busy = None
-        for item in answer["items"]:
+        for item in cluster.bulk(index, (line for one in list(left.values()) for line in one)):
             ((_, result),) = item.items()
             status, error = result["status"], result.get("error")
             if status in BUSY_STATUSES:
