@@ -85,6 +85,7 @@ Kind = TypeVar("Kind", bound=type[Place])
 # In the order in which they are emptied: what serves first, what the others are found by last.
 _MODULES = (
     "artifact_places",
+    "history_place",
     "machine_places",
     "nemo_place",
     "root_places",
