@@ -34,6 +34,7 @@ from tests.unit.promoted_desk import (
     promoted,
     root_of,
 )
+from tests.unit.tiny_encoders import save_encoder
 from tests.unit.turned_wheel import turn
 
 HEADLINES = ["Acme raises its quarterly dividend", "Bolt cuts its full year outlook"]
@@ -112,6 +113,17 @@ class TestLinear:
         shutil.rmtree(home / "artifacts" / Run(root_of(home), "past").path)
         with pytest.raises(ArtifactError, match="backfill its night past anew"):
             flywheel.champion(WORKLOAD.id, "desk", as_of=FIRST + 801, root=home / "artifacts")
+
+
+def test_an_encoder_labels_as_its_evaluation_did(tmp_path: Path) -> None:
+    weights = save_encoder(tmp_path / "weights")
+    student = {"model_name": "tiny", "family": "encoder", "weights": str(weights), "gpus": 0}
+    (tmp_path / "desk").mkdir()
+    # Words of its own alone: it learns little, and answers all the same.
+    with promoted(tmp_path / "desk", student, promotion={"within": 1.0, "min_eval": 1}) as home:
+        lines = predictions_of(home)
+        found = flywheel.champion(WORKLOAD.id, "desk", root=home / "artifacts")
+        assert list(found.predict([line["text"] for line in lines])) == [line["student"] for line in lines]
 
 
 class TestColumns:
