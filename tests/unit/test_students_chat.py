@@ -37,6 +37,39 @@ def test_ids_with_the_shared_beginning_done_once_are_those_of_whole_texts(tokeni
         assert sample.answer[-1] == 4
 
 
+def test_after_a_kept_beginning_one_request_has_the_same_ids_from_what_follows_alone(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [chat[:-1] for chat in conversations(12)]
+    chat, tokenised = Chat(tokenizer, STOP), 0
+    kept = chat.keep_beginning(requests[:4])
+    assert kept > 300
+    whole = chat._encode_whole
+
+    def counted(texts: Any) -> Any:
+        nonlocal tokenised
+        tokenised += sum(map(len, texts))
+        return whole(texts)
+
+    monkeypatch.setattr(chat, "_encode_whole", counted)
+    for request in requests:
+        ((prompt,), _) = chat.prompts([request])
+        assert prompt is not None
+        assert prompt.tolist() == plain_ids(tokenizer, request, prompt=True)
+        text = tokenizer.apply_chat_template(request, tokenize=False, add_generation_prompt=True)
+        tokenised -= len(text) - kept
+    assert tokenised == 0
+    other = [{"role": "user", "content": "one of another kind"}]
+    ((prompt,), _) = chat.prompts([other])
+    assert prompt is not None
+    assert prompt.tolist() == plain_ids(tokenizer, other, prompt=True)
+
+
+def test_no_beginning_is_kept_where_prompts_share_little(tokenizer: Any) -> None:
+    chat = Chat(tokenizer, STOP)
+    assert chat.keep_beginning([[{"role": "user", "content": text}] for text in "abcd"]) == 0
+
+
 def test_a_tokenizer_that_needs_whole_texts_gets_them() -> None:
     """Pieces that reach over spaces: what is cut off would be tokenised otherwise."""
     backend = Tokenizer(models.BPE(unk_token="?"))

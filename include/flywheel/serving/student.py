@@ -27,6 +27,8 @@ _CHARACTERS_A_TOKEN = 32
 _ANSWER_TOKENS = 16
 # Texts that no prompt's own part shares a beginning with: what their prompts share is the form's.
 _PROBES = ("0", "Z")
+# And these: what prompts begin with, whatever their text, is tokenised once.
+_MORE_PROBES = ("EPS of $1.20 beat", "émigré\n— 5 %")
 
 
 class RefusedError(Exception):
@@ -175,6 +177,8 @@ class ServedStudent:
             probes = [self._form.of([{"role": "user", "content": text}]) for text in _PROBES]
             trie = LabelTrie(self._chat.answers(probes[0], answers))
             self._chooser = Chooser(model, trie, _shared(self._chat.prompts(probes)[0]))
+            more = [self._form.of([{"role": "user", "content": text}]) for text in _MORE_PROBES]
+            self._chat.keep_beginning([*probes, *more])
         else:
             self._decoder = answering_decoder(model)
         self.answer([Question([{"role": "user", "content": "warm-up"}], most_tokens=2)] * 2)

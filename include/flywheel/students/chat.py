@@ -110,6 +110,28 @@ class Chat:
         self.tokenizer = tokenizer
         self.stops = stops
         self.template = Template(tokenizer)
+        self._kept: tuple[str, Tokens] = ("", np.empty(0, np.int32))
+
+    def keep_beginning(self, requests: Sequence[Messages]) -> int:
+        """Tokenise once, for all prompts to come, what those of some requests begin with.
+
+        It is kept where it is long, can be cut (see `_encode`) and gives these requests' own ids.
+
+        Args:
+            requests: at least four, of texts as different as those to come.
+
+        Returns:
+            The characters kept; 0: none.
+        """
+        texts = [written.text for written in self.template.ask(requests) if written.text is not None]
+        cut = _safe_cut(texts)
+        if cut:
+            begin, wholes = texts[0][:cut], self._encode_whole(texts)
+            before, self._kept = self._kept, (begin, self._encode_whole([begin])[0])
+            found = self._encode_after_kept(texts)
+            if not all(np.array_equal(one, whole) for one, whole in zip(found, wholes, strict=True)):
+                self._kept, cut = before, 0
+        return cut
 
     def prompts(
         self, requests: Sequence[Messages], tools: Sequence[Tools] | None = None
@@ -289,7 +311,7 @@ class Chat:
         """
         cut = _safe_cut(texts)
         if not cut:
-            return self._encode_whole(texts)
+            return self._encode_after_kept(texts)
         (head,) = self._encode_whole([texts[0][:cut]])
         encoded = [
             np.concatenate([head, tail]) for tail in self._encode_whole([text[cut:] for text in texts])
@@ -301,6 +323,16 @@ class Chat:
             return encoded
         log.info("the tokenizer needs whole texts; the shared beginning is tokenised for each record")
         return self._encode_whole(texts)
+
+    def _encode_after_kept(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the ids of rendered texts, those of the kept beginning without tokenising it again."""
+        begin, head = self._kept
+        after = [bool(begin) and text.startswith(begin) for text in texts]
+        pieces = [text[len(begin) :] if known else text for text, known in zip(texts, after, strict=True)]
+        return [
+            np.concatenate([head, piece]) if known else piece
+            for piece, known in zip(self._encode_whole(pieces), after, strict=True)
+        ]
 
     def _encode_whole(self, texts: Sequence[str]) -> list[Tokens]:
         # The template wrote the special tokens (begin of text) already.
