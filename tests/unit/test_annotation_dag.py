@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,3 +125,18 @@ def test_a_shard_is_a_pods_job_as_others_are(folder: Path, monkeypatch: pytest.M
     assert (job.kind, job.stage, job.student.name) == ("annotate-shard", "annotate", "linear")
     assert job.name.startswith("fw-annotate-linear-")
     assert job.result == spec.removeprefix(f"{job.root}/").replace(".spec.json", ".json")
+
+
+def test_a_spec_names_relative_places_as_the_config_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(folder))
+    shutil.copytree(DAG_FILE.parents[1] / "include/workloads", folder / "include/workloads")
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace(str(folder / "artifacts"), "artifacts"))
+    context(monkeypatch, **{"from": "2019-01-01", "to": "2019-02-01"})
+    (spec,) = annotating.plan_shards.function()
+    asked = json.loads(Path(spec).read_text())
+    # A pod's project lies elsewhere, and has the same artifact root in it.
+    assert asked["artifact_root"] == "artifacts"
+    assert asked["out"] == "artifacts/annotations/news_classifier/desk/point_in_time"

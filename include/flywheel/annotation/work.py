@@ -271,8 +271,8 @@ def _with_shards(root: ArtifactRoot, work: Work, config: Config, there: Annotati
             texts.setdefault(shard_in(file.path), "")
     for shard, digest in texts.items():
         spec = ShardSpec(
-            artifact_root=root.url,
-            out=work.out,
+            artifact_root=config.artifacts.root,  # as the config has it: a pod's project is elsewhere
+            out=place_of(config, work.workload_id, work.client_id),
             name=shard,
             texts=f"{work.path}/{shard}.texts" if digest else "",
             texts_sha256=digest,
