@@ -31,7 +31,7 @@ from flywheel.promotion.transitions import decide, promoted, rolled_back
 from flywheel.runs.run import Run
 from tests.hostile import TEXTS
 from tests.serving_load import Call, call_for, endpoint_process
-from tests.unit.test_serving import (
+from tests.unit.champion_endpoint import (
     HEADLINES,
     WORKLOAD,
     config_of,

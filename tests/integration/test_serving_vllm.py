@@ -16,8 +16,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.promotion.champion import read_champion
 from flywheel.runs.run import Run
 from flywheel.serving.app import Serving
-from tests.unit.teacher_servers import served
-from tests.unit.test_serving import (
+from tests.unit.champion_endpoint import (
     HEADLINES,
     STUDENT,
     WORKLOAD,
@@ -29,6 +28,7 @@ from tests.unit.test_serving import (
     put_into_force,
     until,
 )
+from tests.unit.teacher_servers import served
 from tests.vllm_server import executable, vllm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -2,136 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
-import orjson
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ServingError
-from flywheel.config import Config
-from flywheel.config.loading import validate_config
-from flywheel.demo.headlines import generate
 from flywheel.orchestration import endpoint
-from flywheel.promotion.champion import Champion, champion_history, read_champion
+from flywheel.promotion.champion import champion_history, read_champion
 from flywheel.promotion.transitions import decide, promoted
-from flywheel.promotion.whole import keep_whole
-from flywheel.report.model import Report
-from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
 from flywheel.serving.answered import TEACHER, Answered
 from flywheel.serving.app import MOST_BYTES, Serving
-from flywheel.serving.batches import Batches, BusyError
 from flywheel.serving.openai import ApiError
-from flywheel.serving.student import Form, RefusedError
-from flywheel.serving.switching import wait_until_served
-from flywheel.stages.promote import champion_of
-from flywheel.workloads.short_prompts import ShortPrompt
-from flywheel.workloads.workload import Workload
+from tests.unit import champion_endpoint
+from tests.unit.champion_endpoint import (
+    HEADLINES,
+    WORKLOAD,
+    ask,
+    champion_in,
+    config_of,
+    of_user,
+    predictions_of,
+    put_into_force,
+    serving_name,
+    until,
+    wait,
+    whole_of,
+)
 from tests.unit.teacher_servers import Script, completion, served, stand_in
-from tests.unit.turned_wheel import turn
 
-WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
-HEADLINES = list(generate(900))
-STUDENT = {
-    "model_name": "flywheel/demo-small",
-    "name": "small",
-    "weights": "include/flywheel/demo/students/small",
-    "context_length": 2048,
-    "gpus": 0,
-}
-
-
-def config_of(folder: Path, **changes: Any) -> Config:
-    data = {
-        "client_id": "desk",
-        "nims": [STUDENT],
-        "sizes": [300, 600],
-        "source": [{"path": str(folder / "log.jsonl"), "kind": "log_records"}],
-        "store": {"path": str(folder / "records.sqlite")},
-        "artifacts": {"root": str(folder / "artifacts")},
-        "mlflow_config": {"tracking_uri": f"sqlite:///{folder}/mlflow.db"},
-        "data_split_config": {
-            "split": "random",
-            "eval_size": 100,
-            "min_total_records": 100,
-            "val_ratio": 0,
-            "calibration_ratio": 0.08,
-        },
-        "student_prompt": "text",
-        "lora_config": {"adapter_dropout": 0.0},
-        "training_config": {"batch_size": 16, "epochs": 4, "learning_rate": 0.008, "validations": 0},
-        "evaluation_config": {"workload_type": "classification", "batch_size": 50, "decoding": "labels"},
-        "promotion": {"within": 0.9, "min_eval": 1},
-        "serving": {"follow_seconds": 0.1, **changes.pop("serving", {})},
-        **changes,
-    }
-    return validate_config(data, "test")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A flywheel whose wheel has turned once: two candidates, one of them the champion."""
-    home = tmp_path_factory.mktemp("home")
-    with (home / "log.jsonl").open("wb") as file:
-        for place, headline in enumerate(HEADLINES):
-            answer = WORKLOAD.answer_for(headline.teacher_label)
-            line = {
-                "request": {"model": "teacher", "messages": WORKLOAD.messages(headline.text)},
-                "response": {"choices": [{"message": {"role": "assistant", "content": answer}}]},
-                "timestamp": 1_700_000_000 + place,
-                "workload_id": WORKLOAD.id,
-                "client_id": "desk",
-            }
-            file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLYWHEEL_DEVICE", "cpu")
-        patch.setenv("FLYWHEEL_THREADS", "1")
-        plan = make_plan(config_of(home), run_id="night", cutoff=datetime(2026, 1, 1, tzinfo=UTC))
-        report = turn(Run.create(plan))
-        assert report.champion is not None, report.decision
-        yield home
-
-
-@pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
-    with served(Serving(config_of(folder)).app()) as address:
-        deadline = time.monotonic() + 60
-        while httpx.get(f"{address}/health/ready").status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield address
-
-
-def predictions_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the champion's evaluated answers, by text."""
-    run = Run(ArtifactRoot(str(folder / "artifacts")), "night")
-    champion = read_champion(run.root, WORKLOAD.id, "desk")
-    assert champion is not None
-    file = folder / "artifacts" / "evaluations" / str(champion.evaluation) / "predictions.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    return {line["text"]: line for line in lines}
-
-
-def ask(url: str, messages: Any, model: str = WORKLOAD.id, **more: Any) -> httpx.Response:
-    body = {"model": model, "messages": messages, **more}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
-
-
-def of_user(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
+folder, url = champion_endpoint.folder, champion_endpoint.url  # fixtures
 
 
 class TestAnswers:
@@ -278,12 +186,6 @@ class TestListeners:
         assert [one.trace for one in heard] == [good, None, None]
         assert heard[0].by == TEACHER and heard[0].answer.text == "[[[jobs]]]"
         assert all(not json.loads(call["body"]).get("stream") for call in script.calls)
-
-
-def serving_name(folder: Path) -> str:
-    champion = read_champion(ArtifactRoot(str(folder / "artifacts")), WORKLOAD.id, "desk")
-    assert champion is not None
-    return champion.name
 
 
 class TestErrors:
@@ -440,109 +342,3 @@ class TestSwitching:
             put_into_force(run, first.size)
         until(lambda: not httpx.get(f"{url}/health/ready").json()["reasons"])
         wait(url, first.adapter)
-
-
-def wait(url: str, adapter: str, seconds: float = 60) -> list[str]:
-    said: list[str] = []
-    wait_until_served(
-        url,
-        workload=WORKLOAD.id,
-        client="desk",
-        adapter=adapter,
-        seconds=seconds,
-        say=said.append,
-        pause=0.02,
-    )
-    return said
-
-
-def champion_in(folder: Path) -> Champion:
-    champion = read_champion(ArtifactRoot(str(folder / "artifacts")), WORKLOAD.id, "desk")
-    assert champion is not None
-    return champion
-
-
-def put_into_force(run: Run, size: int) -> None:
-    """Put a candidate into production, as a person does by API."""
-    whole = whole_of(run, size)
-    decide(run.root, WORKLOAD.id, "desk", lambda state: promoted(state, whole), by="pat")
-
-
-def whole_of(run: Run, size: int) -> Champion:
-    report = Report.read(Path(run.root.url) / run.path)
-    row = report.candidate("small", size)
-    assert row is not None
-    champion = champion_of(run.plan, report, row, reason="by hand", comment="", registry=None)
-    return keep_whole(run.root, run.plan, champion)
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-class TestForm:
-    def test_what_an_applications_prompts_shared_is_left_out_as_in_training(self) -> None:
-        left_out = ShortPrompt(
-            messages=({"role": "system", "content": "sort"},), before="News: ", after="\nClass:"
-        )
-        form = Form(WORKLOAD, True, left_out)
-        asked = [{"role": "system", "content": "sort"}, *of_user("News: Acme cuts jobs\nClass:")]
-        assert form.of(asked) == of_user("Acme cuts jobs")
-
-    def test_a_student_of_whole_prompts_is_asked_the_whole_prompt(self) -> None:
-        form = Form(WORKLOAD, False, None)
-        assert form.of(of_user("Acme cuts jobs")) == WORKLOAD.messages("Acme cuts jobs")
-        assert form.of(WORKLOAD.messages("Acme cuts jobs")) == WORKLOAD.messages("Acme cuts jobs")
-
-    @pytest.mark.parametrize("messages", [[{"role": "assistant", "content": "x"}], of_user("  ")])
-    def test_a_request_without_a_text_is_refused(self, messages: Any) -> None:
-        with pytest.raises(RefusedError, match="role user"):
-            Form(WORKLOAD, True, None).of(messages)
-
-
-class TestBatches:
-    @staticmethod
-    def batches(answer: Any, **changes: Any) -> Batches[int, int]:
-        settings = {"batch_size": 4, "wait_ms": 20, "most_waiting": 8, **changes}
-        return Batches(answer, thread=ThreadPoolExecutor(1), **settings)
-
-    def test_requests_that_come_together_share_passes_of_at_most_the_batch_size(self) -> None:
-        sizes: list[int] = []
-
-        def answer(items: list[int]) -> list[int]:
-            sizes.append(len(items))
-            return [item * 2 for item in items]
-
-        async def all_at_once() -> list[int]:
-            batches = self.batches(answer)
-            return await asyncio.gather(*(batches.ask(item) for item in range(8)))
-
-        assert asyncio.run(all_at_once()) == [item * 2 for item in range(8)]
-        assert sizes == [4, 4]
-
-    def test_beyond_the_bound_requests_are_told_to_come_again(self) -> None:
-        async def too_many() -> list[Any]:
-            batches = self.batches(lambda items: list(items))
-            return await asyncio.gather(*(batches.ask(item) for item in range(12)), return_exceptions=True)
-
-        found = asyncio.run(too_many())
-        assert found[:8] == list(range(8)) and all(isinstance(one, BusyError) for one in found[8:])
-
-    def test_one_that_cannot_be_answered_does_not_stop_the_others_nor_does_a_pass_that_fails(self) -> None:
-        def answer(items: list[int]) -> list[Any]:
-            if 99 in items:
-                raise OSError("broken")
-            return [ValueError("no") if item == 1 else item for item in items]
-
-        async def some() -> tuple[list[Any], Any, int]:
-            batches = self.batches(answer)
-            first = await asyncio.gather(*(batches.ask(item) for item in range(3)), return_exceptions=True)
-            second = (await asyncio.gather(batches.ask(99), return_exceptions=True))[0]
-            return first, second, await batches.ask(5)
-
-        first, second, third = asyncio.run(some())
-        assert (first[0], first[2], third) == (0, 2, 5)
-        assert isinstance(first[1], ValueError) and isinstance(second, OSError)

@@ -20,8 +20,8 @@ from flywheel.serving.door import Caller, Door
 from flywheel.serving.models import Served
 from flywheel.serving.openai import ApiError
 from flywheel.serving.student import Answer
+from tests.unit.champion_endpoint import WORKLOAD, ask, config_of, of_user, until
 from tests.unit.teacher_servers import Script, completion, served
-from tests.unit.test_serving import WORKLOAD, ask, config_of, of_user, until
 
 
 def key(**changes: Any) -> ServingKey:

@@ -13,8 +13,7 @@ import openai
 import pytest
 
 from flywheel.serving.app import Serving
-from tests.unit.teacher_servers import Script, completion, served
-from tests.unit.test_serving import (
+from tests.unit.champion_endpoint import (
     WORKLOAD,
     config_of,
     folder,  # noqa: F401
@@ -23,6 +22,7 @@ from tests.unit.test_serving import (
     until,
     url,  # noqa: F401
 )
+from tests.unit.teacher_servers import Script, completion, served
 
 
 def client(url: str, key: str = "none") -> openai.OpenAI:

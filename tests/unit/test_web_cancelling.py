@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from flywheel.web import airflow_actions
 from flywheel.web.airflow_runs import DAG_ID, session
-from tests.unit.test_dag import load, write_config
+from tests.unit.dag_file import load, write_config
 
 RUNTIMES = {
     "local": {"type": "local"},
