@@ -160,7 +160,7 @@ def _part(path: Path, quick: bool) -> dict[str, Any]:
     """Label the headlines of a config."""
     from flywheel.annotation import shard, spread
     from flywheel.annotation.labelling import open_labeller
-    from flywheel.annotation.shard import Labeller
+    from flywheel.annotation.shard import TextLabeller
     from flywheel.annotation.spec import ShardSpec
     from flywheel.annotation.stretches import Stretch
     from flywheel.annotation.work import finish_work, plan_work, run_here
@@ -172,7 +172,7 @@ def _part(path: Path, quick: bool) -> dict[str, Any]:
     work = plan_work(config, NIGHT, END)
     planned, loading = time.monotonic() - started, 0.0
 
-    def opened(stretch: Stretch) -> Labeller:
+    def opened(stretch: Stretch) -> TextLabeller:
         nonlocal loading
         before = time.monotonic()
         root = ArtifactRoot(config.artifacts.root)

@@ -43,7 +43,7 @@ from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
 from flywheel.serving.drift import Detector, level_of_eval
 from flywheel.stages.watch import LEAST_OF_SHARE
 from flywheel.students.calibration import bins_of, calibration_error, probabilities_of
-from flywheel.students.choosing import Choice
+from flywheel.students.choosing import LabelChoice
 from flywheel.students.linear.model import fit
 
 SERVED_FROM, SERVED_UNTIL = "2019-08", "2020-08"
@@ -112,7 +112,7 @@ def by_linear(train: Rows, held: Rows, after: Rows) -> Answers:
     model = fit([row["headline"] for row in train], [row["teacher_label"] for row in train])
     asked = [*after, *held]
     logs = model.log_probabilities([row["headline"] for row in asked])
-    choices = [Choice(int(row.argmax()), [], row) for row in logs]
+    choices = [LabelChoice(int(row.argmax()), [], row) for row in logs]
     labelled = [[{"label": row["teacher_label"]} for row in rows] for rows in (after, held)]
     found = probabilities_of(tuple(model.classes), *labelled, choices)
     given = np.array([choice.answer for choice in choices[: len(after)]])

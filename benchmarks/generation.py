@@ -26,7 +26,7 @@ import torch
 from benchmarks import gpu_common as common
 from benchmarks.gpu_shapes import SHAPES
 from flywheel.students.gpu.backend import gpu_answers, gpu_choices
-from flywheel.students.gpu.decoder import Decoder
+from flywheel.students.gpu.decoder import GpuDecoder
 from flywheel.students.gpu.layout import Adapter, Weights
 from flywheel.students.label_trie import LabelTrie
 from flywheel.students.rows import Tokens
@@ -75,13 +75,13 @@ def measure(shape: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def make_decoder(model: Any) -> Decoder:
+def make_decoder(model: Any) -> GpuDecoder:
     """Return our decoder over a copy of a transformers model's weights, with an adapter of zeros."""
     dtype = next(model.parameters()).dtype
     weights = Weights.pack(model, common.RANK, 2048, dtype, common.device())
     adapter = Adapter.zeros(weights.arch, common.RANK, 2.0, common.device())
     adapter.pack_into(weights)
-    return Decoder(weights, adapter, {STOP}, NEW)
+    return GpuDecoder(weights, adapter, {STOP}, NEW)
 
 
 @torch.inference_mode()

@@ -156,7 +156,7 @@ def _prepare(folder: Path) -> dict[str, Any]:
     import csv
     from itertools import islice
 
-    from flywheel.stores import Answer, open_store
+    from flywheel.stores import PaidAnswer, open_store
     from flywheel.teacher.request import Requests
 
     plan = _plan(folder)
@@ -173,7 +173,9 @@ def _prepare(folder: Path) -> dict[str, Any]:
                 [
                     (
                         requests.key(row["headline"]),
-                        Answer(f"[[[{CLASSES[(count + at) % len(CLASSES)]}]]]", "load", 1_700_000_000, usage),
+                        PaidAnswer(
+                            f"[[[{CLASSES[(count + at) % len(CLASSES)]}]]]", "load", 1_700_000_000, usage
+                        ),
                     )
                     for at, row in enumerate(batch)
                 ]

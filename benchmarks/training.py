@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks import gpu_common as common
 from benchmarks.gpu_shapes import SHAPES, needed_flops, random_weights
-from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.engine import KernelEngine
 from flywheel.students.gpu.graphs import GraphedEngine
 from flywheel.students.gpu.layout import Adapter
 from flywheel.students.gpu.plan import place_row
@@ -109,7 +109,7 @@ def _our_step(
     adapter.pack_into(weights)
     prefix, data = common.make_samples(samples, arch.vocabulary, short=short)
     row = place_row(build_row(prefix, data), device)
-    engine = GraphedEngine(Engine(weights, adapter, dropout))
+    engine = GraphedEngine(KernelEngine(weights, adapter, dropout))
     optimizer = torch.optim.AdamW([adapter.values], lr=1e-4, fused=True)
 
     def step(index: int) -> None:

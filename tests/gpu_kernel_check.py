@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu_shapes import random_weights
 from flywheel.students.gpu import kernels, reference
-from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.engine import KernelEngine
 from flywheel.students.gpu.kernels import library
 from flywheel.students.gpu.layout import Adapter, Architecture
 from flywheel.students.gpu.plan import place_row
@@ -176,7 +176,7 @@ def step(dtype: torch.dtype, limit: float, prefix: int, dropout: float) -> None:
         adapter = Adapter.zeros(arch, 4, 2.0, DEVICE)
         adapter.values.normal_(0, 0.1)
         adapter.pack_into(weights)
-        Engine(weights, adapter, dropout, ops).step(row, 1 / row.answers)
+        KernelEngine(weights, adapter, dropout, ops).step(row, 1 / row.answers)
         gradients.append(adapter.gradients)
     compare(f"step after {prefix}, dropout {dropout}", gradients[0], gradients[1], limit)
 
@@ -192,7 +192,7 @@ def after_prefix(dtype: torch.dtype, limit: float) -> None:
     for ops in (kernels, reference):
         torch.manual_seed(0)
         weights, adapter = random_weights(arch, 4, DEVICE, dtype, 256), Adapter.zeros(arch, 4, 2.0, DEVICE)
-        prefilled, row = Prefilled(Engine(weights, adapter, ops=ops)), trie.row(shared, prompts)
+        prefilled, row = Prefilled(KernelEngine(weights, adapter, ops=ops)), trie.row(shared, prompts)
         prefilled(row)
         states.append(prefilled(row)[: len(row.predicting)].clone())
     compare("states after a prefix", states[0], states[1], limit)

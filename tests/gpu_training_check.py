@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.engine import KernelEngine
 from flywheel.students.gpu.layout import Adapter, Weights
 from flywheel.students.gpu.plan import place_row
 from flywheel.students.rows import Sample, build_row
@@ -38,12 +38,12 @@ def make_peft(layers: int, hidden: int, spread: float, b: float) -> torch.nn.Mod
     return model.to(DEVICE)
 
 
-def make_engine(model: torch.nn.Module, dtype: torch.dtype) -> Engine:
+def make_engine(model: torch.nn.Module, dtype: torch.dtype) -> KernelEngine:
     weights = Weights.pack(model.get_base_model(), 16, 2048, dtype, DEVICE)
     adapter = Adapter.zeros(weights.arch, 16, 2.0, DEVICE)
     adapter.bind(model)
     adapter.pack_into(weights)
-    return Engine(weights, adapter)
+    return KernelEngine(weights, adapter)
 
 
 def gradient(prefix: int, longest: int) -> bool:

@@ -44,9 +44,9 @@ def teacher(
     seed: Annotated[int, typer.Option(help="Of the shares.")] = 0,
 ) -> None:
     """Serve labels from a file as an OpenAI-compatible teacher named 'stand-in'."""
-    from flywheel_stand_ins.teacher import Behaviour, read_answers, serve
+    from flywheel_stand_ins.teacher import TeacherBehaviour, read_answers, serve
 
-    behaviour = Behaviour(
+    behaviour = TeacherBehaviour(
         latency_seconds=latency_ms / 1000,
         fail_rate=fail_rate,
         busy_rate=busy_rate,
@@ -79,11 +79,11 @@ def nemo(
     """Serve the NeMo microservices' APIs, with flywheel's own training and generation behind them."""
     from flywheel.config import resolve_path
     from flywheel_stand_ins.nemo.app import serve
-    from flywheel_stand_ins.nemo.state import Behaviour, Fault
+    from flywheel_stand_ins.nemo.state import Fault, NemoBehaviour
 
     rates = ((fail_rate, 500, 0.0), (busy_rate, 429, 1.0))
     faults = [Fault(share=rate, status=status, retry_after=wait) for rate, status, wait in rates if rate]
-    behaviour = Behaviour(
+    behaviour = NemoBehaviour(
         pending_seconds=pending_seconds,
         latency_seconds=latency_ms / 1000,
         running_jobs=running_jobs,

@@ -45,7 +45,7 @@ _GARBAGE = ("I would rather not say.", "[[[sports]]]", "", "[[[earnings]]] or [[
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class TeacherBehaviour:
     """How the server misbehaves.
 
     Attributes:
@@ -71,11 +71,11 @@ class Behaviour:
 class StandIn:
     """The application: texts with their labels in, answers in the asked form out."""
 
-    def __init__(self, labels: Mapping[str, str], behaviour: Behaviour | None = None) -> None:
+    def __init__(self, labels: Mapping[str, str], behaviour: TeacherBehaviour | None = None) -> None:
         self.calls: Counter[str] = Counter()
         # A text is asked for as prompts hold it.
         self._labels = {for_teacher(text): label for text, label in labels.items()} | dict(labels)
-        self._behaviour = behaviour or Behaviour()
+        self._behaviour = behaviour or TeacherBehaviour()
         self._random = random.Random(self._behaviour.seed)
         self.app = Starlette(
             routes=[
@@ -175,7 +175,11 @@ def read_answers(path: Path, text_column: str, label_column: str) -> dict[str, s
 
 
 def serve(
-    labels: Mapping[str, str], *, host: str = "127.0.0.1", port: int = 0, behaviour: Behaviour | None = None
+    labels: Mapping[str, str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    behaviour: TeacherBehaviour | None = None,
 ) -> None:
     """Serve until interrupted; says its address once it answers.
 

@@ -10,7 +10,7 @@ import pytest
 
 from flywheel.common.errors import StoreError
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.stores import Answer, Rejected, WriteSummary
+from flywheel.stores import PaidAnswer, Rejected, WriteSummary
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from flywheel.stores.elasticsearch.indexes import RECORDS, Indexes, Schema
 from flywheel.workloads.records import Record
@@ -34,12 +34,12 @@ def test_a_node_killed_twice_while_records_are_written_loses_and_doubles_nothing
 
     with ElasticsearchStore(config.model_copy(update={"wait_seconds": 400.0})) as store:
         store.write(before)
-        store.put_answers([("paid", Answer("for", "m", 1))])
+        store.put_answers([("paid", PaidAnswer("for", "m", 1))])
         summary = store.write(with_kills())
         assert summary == WriteSummary(written=len(made) - len(before), already_there=len(before))
         assert store.count(*SCOPE, ALWAYS) == len(made)
         assert {record.id for record in store.read(*SCOPE, ALWAYS)} == {record.id for record in made}
-        assert store.get_answers(["paid"]) == {"paid": Answer("for", "m", 1)}
+        assert store.get_answers(["paid"]) == {"paid": PaidAnswer("for", "m", 1)}
 
 
 @pytest.mark.parametrize("window", [10_000, 700])

@@ -9,7 +9,7 @@ import sys
 from elasticsearch import Elasticsearch
 
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.stores import Answer
+from flywheel.stores import PaidAnswer
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from flywheel.stores.elasticsearch.indexes import SCHEMAS
 from tests.unit.news_records import news_record
@@ -61,8 +61,8 @@ def test_killed_five_times_it_leaves_nothing_of_the_one_and_touches_nothing_of_t
             news_record(f"{prompt}{n:03d} {client} no {n}", client_id=client, timestamp=1000 + n)
             for n in range(150)
         )
-        answers = [(f"{n:03d}-{client}", Answer(f"{client} says so", "m", n)) for n in range(90)]
-        store.put_answers([*answers, ("shared", Answer("[[[OTHER]]]", "m", 1))], (workload, client))
+        answers = [(f"{n:03d}-{client}", PaidAnswer(f"{client} says so", "m", n)) for n in range(90)]
+        store.put_answers([*answers, ("shared", PaidAnswer("[[[OTHER]]]", "m", 1))], (workload, client))
         store.own_answers((workload, client), ["shared"])
     gone = [record.id for record in store.read(*GONE, ALWAYS)]
     records, owners = list(store.read(*STAYS, ALWAYS)), sorted(store.read_owners())

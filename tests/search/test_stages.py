@@ -14,7 +14,7 @@ from flywheel.config.store import ElasticsearchConfig, StoreConfig
 from flywheel.stages.curate import curate
 from flywheel.stages.ingest import QUARANTINE_FILE, ingest
 from flywheel.stages.label import LabelResult
-from flywheel.stores import Answer, open_store
+from flywheel.stores import PaidAnswer, open_store
 from flywheel.stores.copying import copy_store
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from flywheel.stores.elasticsearch.indexes import RECORDS
@@ -82,7 +82,7 @@ def test_ingest_counts_each_record_and_sets_aside_what_the_server_refuses(
 def test_a_copy_there_and_back_is_the_same_store(tmp_path: Path, config: ElasticsearchConfig) -> None:
     made = [news_record(f"h {i}", timestamp=1 + i) for i in range(1200)]
     made += [news_record(f"h {i}", client_id="other") for i in range(5)]
-    answers = [(f"{i:05d}", Answer(str(i), "m", i)) for i in range(30)]
+    answers = [(f"{i:05d}", PaidAnswer(str(i), "m", i)) for i in range(30)]
     first, back = (StoreConfig(path=str(tmp_path / f"{name}.sqlite")) for name in ("first", "back"))
     search = StoreConfig(type="elasticsearch", elasticsearch=config)
     with open_store(first) as store:

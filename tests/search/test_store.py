@@ -7,7 +7,7 @@ import pytest
 
 from flywheel.common.errors import StoreError
 from flywheel.config.store import ElasticsearchConfig
-from flywheel.stores import Answer, RecordStore
+from flywheel.stores import PaidAnswer, RecordStore
 from flywheel.stores.elasticsearch import ElasticsearchStore
 from tests.unit.news_records import news_record
 from tests.unit.store_contract import ALWAYS, SCOPE, StoreContract, records
@@ -54,7 +54,9 @@ def test_windows_of_time_lie_side_by_side_wherever_the_records_are(
 
 def test_answers_are_read_in_windows_too(store: ElasticsearchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flywheel.stores.elasticsearch.windows.WINDOW", 50)
-    answers = [(f"{i * 7919 % 1000:04d}", Answer(str(i), "m", 1_700_000_000 + i // 3)) for i in range(1000)]
+    answers = [
+        (f"{i * 7919 % 1000:04d}", PaidAnswer(str(i), "m", 1_700_000_000 + i // 3)) for i in range(1000)
+    ]
     store.put_answers(answers)
     client = store._cluster.client
     search, found = client.search, []

@@ -20,7 +20,7 @@ from flywheel.runs.plan import Candidate, Plan, make_plan
 from flywheel.runs.run import Run
 from flywheel.stages.ingest import IngestResult
 from flywheel.stages.label import LabelResult
-from flywheel.teacher.agreement import Agreement, Disagreement, HumanConfusion
+from flywheel.teacher.agreement import Agreement, HumanConfusion, HumanDisagreement
 from flywheel.workloads.workload import Workload
 
 WORKLOAD = "include/workloads/news_classifier.yaml"
@@ -73,8 +73,10 @@ LABELLED = LabelResult(
         },
         confusion=HumanConfusion(labels=("Earnings", "Guidance"), matrix=((54, 5, 1), (4, 36, 0))),
         disagreements=(
-            Disagreement(text="Acme <b>sees</b> more", human="Earnings", teacher="Guidance", confidence=0.6),
-            Disagreement(text="Bolt is quiet", human="Earnings", teacher=""),
+            HumanDisagreement(
+                text="Acme <b>sees</b> more", human="Earnings", teacher="Guidance", confidence=0.6
+            ),
+            HumanDisagreement(text="Bolt is quiet", human="Earnings", teacher=""),
         ),
     ),
     seconds=2.5,

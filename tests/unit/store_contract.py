@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flywheel.common.errors import StoreError
-from flywheel.stores import Answer, Holdings, RecordStore, WriteSummary
+from flywheel.stores import Holdings, PaidAnswer, RecordStore, WriteSummary
 from flywheel.workloads.records import Record
 from tests.unit.news_records import news_record
 
@@ -173,14 +173,17 @@ class StoreContract:
         assert next(store.read(*SCOPE, ALWAYS)).request["messages"][0]["content"] == before
 
     def test_answers_are_kept_and_the_first_stays(self, store: RecordStore) -> None:
-        answer = Answer("[[[other]]]", "teacher", 7, {"prompt_tokens": 3})
-        store.put_answers([("k1", answer), ("k2", Answer("é", "m", 8))])
-        store.put_answers([("k1", Answer("again", "m", 9))])
-        assert self.reopen(store).get_answers(["k1", "k2", "k3"]) == {"k1": answer, "k2": Answer("é", "m", 8)}
+        answer = PaidAnswer("[[[other]]]", "teacher", 7, {"prompt_tokens": 3})
+        store.put_answers([("k1", answer), ("k2", PaidAnswer("é", "m", 8))])
+        store.put_answers([("k1", PaidAnswer("again", "m", 9))])
+        assert self.reopen(store).get_answers(["k1", "k2", "k3"]) == {
+            "k1": answer,
+            "k2": PaidAnswer("é", "m", 8),
+        }
         assert store.get_answers([]) == {}
 
     def test_many_answers_are_found_at_once(self, store: RecordStore) -> None:
-        answers = {f"key {i}": Answer(str(i), "m", i) for i in range(2100)}
+        answers = {f"key {i}": PaidAnswer(str(i), "m", i) for i in range(2100)}
         store.put_answers(list(answers.items()))
         assert store.get_answers([*answers, "none"]) == answers
 
@@ -190,7 +193,7 @@ class StoreContract:
         assert store.scopes() == [("another", "desk"), SCOPE, ("news_classifier", "other")]
 
     def test_all_answers_stream_each_once(self, store: RecordStore) -> None:
-        answers = [(f"{i * 7919 % 1100:04d}", Answer(str(i), "m", i // 3, {"n": i})) for i in range(1100)]
+        answers = [(f"{i * 7919 % 1100:04d}", PaidAnswer(str(i), "m", i // 3, {"n": i})) for i in range(1100)]
         store.put_answers(answers[::-1])
         read = list(store.read_answers())
         assert len(read) == len(answers)
@@ -199,7 +202,7 @@ class StoreContract:
     def test_threads_may_share_a_store(self, store: RecordStore) -> None:
         def write(part: int) -> None:
             store.write(records(60)[part * 10 : part * 10 + 20])
-            store.put_answers([(f"t{part}", Answer("a", "m", part))])
+            store.put_answers([(f"t{part}", PaidAnswer("a", "m", part))])
 
         threads = [threading.Thread(target=write, args=(part,)) for part in range(5)]
         for thread in threads:
@@ -220,7 +223,7 @@ class StoreContract:
         prompt = "Sort this headline into one of these classes. " * 20
         records = [news_record(f"{prompt}headline {i}", timestamp=1000 + i) for i in range(60)]
         store.write(records)
-        store.put_answers([("a", Answer("paid for", "m", 1))], SCOPE)
+        store.put_answers([("a", PaidAnswer("paid for", "m", 1))], SCOPE)
         before = list(store.read(*SCOPE, ALWAYS))
         limit = before[40].known_at
         assert limit is not None
@@ -241,9 +244,9 @@ class StoreContract:
             store.write(
                 news_record(text, client_id=client, timestamp=1000 + i) for i, text in enumerate(texts)
             )
-        store.put_answers([("a", Answer("for one", "m", 1)), ("b", Answer("for both", "m", 2))], gone)
-        store.put_answers([("c", Answer("for the other", "m", 3))], stays)
-        store.put_answers([("d", Answer("nobody knows for whom", "m", 4))])
+        store.put_answers([("a", PaidAnswer("for one", "m", 1)), ("b", PaidAnswer("for both", "m", 2))], gone)
+        store.put_answers([("c", PaidAnswer("for the other", "m", 3))], stays)
+        store.put_answers([("d", PaidAnswer("nobody knows for whom", "m", 4))])
         store.own_answers(stays, ["b", "c"])
         before = list(store.read(*stays, ALWAYS))
         assert store.holdings([gone]) == Holdings(40, 1, 1, 1)

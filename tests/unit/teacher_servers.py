@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import uvicorn
 
-from flywheel_stand_ins.teacher import Behaviour, StandIn
+from flywheel_stand_ins.teacher import StandIn, TeacherBehaviour
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def served(app: Any) -> Iterator[str]:
 @contextmanager
 def stand_in(labels: Mapping[str, str], **behaviour: Any) -> Iterator[tuple[str, StandIn]]:
     """Serve a stand-in teacher; gives its address and itself."""
-    teacher = StandIn(labels, Behaviour(**behaviour))
+    teacher = StandIn(labels, TeacherBehaviour(**behaviour))
     with served(teacher.app) as url:
         yield url, teacher
 

@@ -11,7 +11,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from flywheel.annotation.checking import Finding, check
+from flywheel.annotation.checking import CheckFinding, check
 from flywheel.annotation.manifest import digest_of
 from flywheel.annotation.work import finish_work, plan_work
 from flywheel.artifacts.root import ArtifactRoot
@@ -49,7 +49,7 @@ def label(config: Config) -> str:
     return work.out
 
 
-def failed(config: Config, out: str, tmp_path: Path, **settings: Any) -> dict[str, Finding]:
+def failed(config: Config, out: str, tmp_path: Path, **settings: Any) -> dict[str, CheckFinding]:
     """Return what fails, by the first words."""
     found = check(config, out, scratch=tmp_path, **settings)
     return {one.what.partition(":")[0]: one for one in found if one.state == "FAILED"}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flywheel.evaluation.cascade import ERROR_RATE, cascade_of, curve, least_records
 from flywheel.jobs.result import Calibration
 from flywheel.students.calibration import levels_of, probabilities_of
-from flywheel.students.choosing import Choice
+from flywheel.students.choosing import LabelChoice
 
 Floats = NDArray[np.float64]
 SLICES = 400
@@ -77,7 +77,7 @@ def test_a_student_that_is_good_enough_answers_most_of_what_it_may() -> None:
 def test_the_temperature_is_fitted_on_other_records_than_the_levels_count() -> None:
     rng = np.random.default_rng(2)
     logs = np.log(rng.dirichlet([4, 1, 1], 700))
-    choices = [Choice(int(row.argmax()), [], row) for row in logs]
+    choices = [LabelChoice(int(row.argmax()), [], row) for row in logs]
     records = [{"label": "abc"[int(row.argmax())]} for row in logs]
     found = probabilities_of(("a", "b", "c"), records[:100], records[100:], choices).calibration
     assert (found.records, found.level_records) == (120, 480)

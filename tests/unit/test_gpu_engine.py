@@ -15,8 +15,8 @@ from flywheel.students.engine import AutogradEngine
 from flywheel.students.generation import generate
 from flywheel.students.gpu import reference
 from flywheel.students.gpu.backend import GpuEngine, gpu_answers, pack, reason_against
-from flywheel.students.gpu.decoder import Decoder
-from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.decoder import GpuDecoder
+from flywheel.students.gpu.engine import KernelEngine
 from flywheel.students.gpu.layout import Adapter, Architecture, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
 from flywheel.students.gpu.prefilled import Prefilled
@@ -66,13 +66,13 @@ def make_samples(prefix: int, count: int = 7, seed: int = 1) -> tuple[np.ndarray
     return shared, samples
 
 
-def make_engine(peft, dropout: float = 0.0, ops=None) -> Engine:
+def make_engine(peft, dropout: float = 0.0, ops=None) -> KernelEngine:
     base = peft.get_base_model()
     weights = Weights.pack(base, 4, 256, torch.float32, CPU)
     adapter = Adapter.zeros(weights.arch, 4, 2.0, CPU)
     adapter.bind(peft)
     adapter.pack_into(weights)
-    return Engine(weights, adapter, dropout, ops)
+    return KernelEngine(weights, adapter, dropout, ops)
 
 
 def plain_gradients(peft, samples: list[Sample]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -216,7 +216,7 @@ def test_answers_are_those_of_generate(prefix: int):
     shared, samples = make_samples(prefix, count=5)
     peft = make_peft().eval()
     engine = make_engine(peft)
-    decoder = Decoder(engine.weights, engine.adapter, stop={3, 7, 11, 60, 61, 62}, most=9)
+    decoder = GpuDecoder(engine.weights, engine.adapter, stop={3, 7, 11, 60, 61, 62}, most=9)
     found = decoder.answer(shared, [sample.prompt for sample in samples])
     for sample, answer in zip(samples, found, strict=True):
         ids = torch.from_numpy(sample.prompt.astype(np.int64))[None]

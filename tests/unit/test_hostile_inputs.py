@@ -25,7 +25,7 @@ from flywheel.sources.preflight import look_at
 from flywheel.sources.quarantine import Quarantine
 from flywheel.stores import open_store
 from flywheel.teacher.request import Requests
-from flywheel.web.record_stream import Answers, take
+from flywheel.web.record_stream import AnswerFile, take
 from flywheel.workloads.workload import Workload
 from tests import hostile
 
@@ -109,7 +109,7 @@ def test_hostile_records_cost_no_other_record_and_each_is_answered(tmp_path: Pat
         lines += [line, json.dumps(hostile.record(timestamp=1760845128 + good)).encode()]
     body: Any = io.BytesIO(b"\n".join(lines) + b"\n")
     store = StoreConfig(path=str(tmp_path / "records.sqlite"))
-    told = Answers()
+    told = AnswerFile()
     taken = take(
         SimpleNamespace(readline=body.readline, broken=False, give_up=lambda: None),
         told,

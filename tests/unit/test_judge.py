@@ -10,7 +10,7 @@ import pytest
 
 from flywheel.common.errors import ConfigError, JudgeError
 from flywheel.config.loading import validate_config
-from flywheel.evaluation.rating import Judge, Pair
+from flywheel.evaluation.rating import AnswerPair, Judge
 from flywheel.evaluation.rubric import CALLS, TEXTS
 from flywheel.stores import open_store
 from flywheel_stand_ins.judge import JudgeBehaviour, StandInJudge
@@ -18,10 +18,10 @@ from tests.unit.teacher_servers import Script, completion, served
 
 REQUEST = "user: What happened to Acme?"
 PAIRS = [
-    Pair(REQUEST, "Acme raises its dividend.", "Acme raises its dividend."),
-    Pair(REQUEST, "Acme raises its dividend by 12 percent.", "Acme raises its dividend."),
-    Pair(REQUEST, "Acme raises its dividend.", "Beta cuts jobs in Leeds"),
-    Pair(REQUEST, "Acme raises its dividend.", "  "),
+    AnswerPair(REQUEST, "Acme raises its dividend.", "Acme raises its dividend."),
+    AnswerPair(REQUEST, "Acme raises its dividend by 12 percent.", "Acme raises its dividend."),
+    AnswerPair(REQUEST, "Acme raises its dividend.", "Beta cuts jobs in Leeds"),
+    AnswerPair(REQUEST, "Acme raises its dividend.", "  "),
 ]
 
 
@@ -36,7 +36,7 @@ def config_of(folder: Path, url: str = "http://127.0.0.1:9/v1", **judge: Any) ->
     )
 
 
-def rate(folder: Path, url: str, pairs: list[Pair], **judge: Any) -> tuple[list[float | None], Judge]:
+def rate(folder: Path, url: str, pairs: list[AnswerPair], **judge: Any) -> tuple[list[float | None], Judge]:
     config = config_of(folder, url, **judge)
     with open_store(config.store) as store:
         asked = Judge(config, store)
@@ -186,6 +186,9 @@ def test_calls_are_judged_by_their_arguments(tmp_path: Path) -> None:
     with served(StandInJudge().app) as url:
         config = config_of(tmp_path, url)
         with open_store(config.store) as store:
-            pairs = [Pair("r", call("who is it"), call("Who is it?")), Pair("r", call("a"), call("b"))]
+            pairs = [
+                AnswerPair("r", call("who is it"), call("Who is it?")),
+                AnswerPair("r", call("a"), call("b")),
+            ]
             ratings = Judge(config, store).rate(pairs, CALLS)
     assert [rating and rating.mean for rating in ratings] == [1, 0]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flywheel.serving.batches import Batches, BusyError
-from flywheel.serving.student import Form, RefusedError
+from flywheel.serving.batches import Batches, QueueFullError
+from flywheel.serving.student import PromptForm, RefusedError
 from flywheel.workloads.short_prompts import ShortPrompt
 from tests.unit.champion_endpoint import WORKLOAD, of_user
 
@@ -19,19 +19,19 @@ class TestForm:
         left_out = ShortPrompt(
             messages=({"role": "system", "content": "sort"},), before="News: ", after="\nClass:"
         )
-        form = Form(WORKLOAD, True, left_out)
+        form = PromptForm(WORKLOAD, True, left_out)
         asked = [{"role": "system", "content": "sort"}, *of_user("News: Acme cuts jobs\nClass:")]
         assert form.of(asked) == of_user("Acme cuts jobs")
 
     def test_a_student_of_whole_prompts_is_asked_the_whole_prompt(self) -> None:
-        form = Form(WORKLOAD, False, None)
+        form = PromptForm(WORKLOAD, False, None)
         assert form.of(of_user("Acme cuts jobs")) == WORKLOAD.messages("Acme cuts jobs")
         assert form.of(WORKLOAD.messages("Acme cuts jobs")) == WORKLOAD.messages("Acme cuts jobs")
 
     @pytest.mark.parametrize("messages", [[{"role": "assistant", "content": "x"}], of_user("  ")])
     def test_a_request_without_a_text_is_refused(self, messages: Any) -> None:
         with pytest.raises(RefusedError, match="role user"):
-            Form(WORKLOAD, True, None).of(messages)
+            PromptForm(WORKLOAD, True, None).of(messages)
 
 
 class TestBatches:
@@ -60,7 +60,7 @@ class TestBatches:
             return await asyncio.gather(*(batches.ask(item) for item in range(12)), return_exceptions=True)
 
         found = asyncio.run(too_many())
-        assert found[:8] == list(range(8)) and all(isinstance(one, BusyError) for one in found[8:])
+        assert found[:8] == list(range(8)) and all(isinstance(one, QueueFullError) for one in found[8:])
 
     def test_one_that_cannot_be_answered_does_not_stop_the_others_nor_does_a_pass_that_fails(self) -> None:
         def answer(items: list[int]) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError
 from flywheel.config.source import SourceConfig
-from flywheel.sources import SourceSpan, Spans, read_headlines
+from flywheel.sources import SourceSpan, SourceSpans, read_headlines
 from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.spans import doubts_of
 from flywheel.stages.curate import curate
@@ -28,7 +28,7 @@ NOTHING = LabelResult(
 def test_a_source_says_its_earliest_and_latest_and_how_many_lie_after_the_cutoff(tmp_path: Path) -> None:
     rows = ["2024-05-31T22:00Z", "2024-05-30T10:00Z", "2024-06-01T00:00Z", "2024-06-02", "never"]
     (tmp_path / "h.csv").write_text("headline,date\n" + "".join(f"Acme beats,{row}\n" for row in rows))
-    source, spans = SourceConfig(path=str(tmp_path / "h.csv")), Spans()
+    source, spans = SourceConfig(path=str(tmp_path / "h.csv")), SourceSpans()
     with Quarantine(tmp_path / "q") as quarantine:
         list(read_headlines(source, quarantine, before=JUNE_1, span=spans.of("source.0", source)))
     (span,) = spans.all()
@@ -39,7 +39,7 @@ def test_a_source_says_its_earliest_and_latest_and_how_many_lie_after_the_cutoff
 
 
 def test_a_source_without_times_says_so(tmp_path: Path) -> None:
-    spans = Spans()
+    spans = SourceSpans()
     spans.of("source.0", SourceConfig(path="h.csv"))
     assert [span.line() for span in spans.all()] == ["h.csv: no text with a time"]
     assert spans.doubts(ArtifactRoot(str(tmp_path)), ("news", "desk"), "night", JUNE_1) == ()

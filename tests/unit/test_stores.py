@@ -15,7 +15,7 @@ import pytest
 
 from flywheel.common.errors import StoreError
 from flywheel.config.store import StoreConfig
-from flywheel.stores import Answer, RecordStore, open_store
+from flywheel.stores import PaidAnswer, RecordStore, open_store
 from flywheel.stores.sqlite import SCHEMA_VERSION, SqliteStore
 from flywheel.workloads.records import Record
 from tests.unit.news_records import WORKLOAD, news_record
@@ -37,7 +37,7 @@ def write_part(path: Path, part: int) -> None:
     with SqliteStore(path) as store:
         for start in range(part * 100, part * 100 + 300, 100):
             store.write(records(500)[start : start + 100])
-            store.put_answers([(f"{part} {start}", Answer("a", "m", 1))])
+            store.put_answers([(f"{part} {start}", PaidAnswer("a", "m", 1))])
 
 
 def test_processes_that_make_and_write_one_store_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_nothing_of_a_forgotten_client_is_left_in_the_bytes_of_the_file(tmp_path
                     for i in range(start, start + 100)
                 )
         store.put_answers(
-            [(f"key-gone-{i}", Answer(f"gone-{i} says", "m", 1)) for i in range(300)],
+            [(f"key-gone-{i}", PaidAnswer(f"gone-{i} says", "m", 1)) for i in range(300)],
             ("news_classifier", "gone"),
         )
         ids = [bytes.fromhex(name) for name, _ in store.read_known("news_classifier", "gone", ALWAYS)]
@@ -296,7 +296,9 @@ def test_forgetting_that_is_killed_is_done_again(tmp_path: Path, after: int) -> 
                 news_record("Sort this. " * 40 + f"{i} {client}-{i}", client_id=client, timestamp=1 + i)
                 for i in range(250)
             )
-        store.put_answers([(str(i), Answer("gone", "m", 1)) for i in range(150)], ("news_classifier", "gone"))
+        store.put_answers(
+            [(str(i), PaidAnswer("gone", "m", 1)) for i in range(150)], ("news_classifier", "gone")
+        )
         before = list(store.read(*stays, ALWAYS))
     killed = subprocess.run(
         [sys.executable, "-c", FORGETTING, str(path), str(after)], stdout=subprocess.PIPE, check=False

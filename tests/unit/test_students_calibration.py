@@ -16,7 +16,7 @@ from flywheel.students.calibration import (
     fit_temperature,
     probabilities_of,
 )
-from flywheel.students.choosing import Choice
+from flywheel.students.choosing import LabelChoice
 
 CLASSES = ("up", "down", "flat")
 
@@ -29,8 +29,8 @@ def drawn(count: int, sharpness: float) -> tuple[Any, Any]:
     return log_softmax(true * sharpness, axis=1), teacher
 
 
-def choices_of(logs: Any) -> list[Choice]:
-    return [Choice(int(row.argmax()), [], row) for row in logs]
+def choices_of(logs: Any) -> list[LabelChoice]:
+    return [LabelChoice(int(row.argmax()), [], row) for row in logs]
 
 
 def records_of(teacher: Any) -> list[dict[str, str]]:

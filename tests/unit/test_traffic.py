@@ -24,10 +24,10 @@ from flywheel.evaluation.cascade import Cascade
 from flywheel.runs.plan import make_plan
 from flywheel.serving.answered import Answered, Completion
 from flywheel.serving.app import Serving
-from flywheel.serving.openai import Reply
+from flywheel.serving.openai import EndpointReply
 from flywheel.serving.production import Production, drawn
 from flywheel.serving.student import Answer
-from flywheel.serving.traffic import Entry, Segments, ship, traffic_scope
+from flywheel.serving.traffic import Segments, TrafficEntry, ship, traffic_scope
 from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.stores import open_store
 from flywheel.workloads.records import Record
@@ -62,9 +62,9 @@ def config_of(folder: Path, **sections: Any) -> Config:
     )
 
 
-def entries(config: Config) -> list[Entry]:
+def entries(config: Config) -> list[TrafficEntry]:
     with open_store(config.store) as store:
-        return [Entry.of_record(record) for record in store.read(*SCOPE, FAR)]
+        return [TrafficEntry.of_record(record) for record in store.read(*SCOPE, FAR)]
 
 
 def ask(url: str, text: str, model: str = WORKLOAD.id) -> httpx.Response:
@@ -78,8 +78,8 @@ def answered(number: int, text: str = "Acme cuts jobs") -> Answered:
     return Answered(f"chatcmpl-{number}", time.time(), 0.01, None, None, asked, "small @ 5", "a" * 20, answer)
 
 
-def entry(number: int) -> Entry:
-    return Entry(
+def entry(number: int) -> TrafficEntry:
+    return TrafficEntry(
         id=f"chatcmpl-{number}", at=1e9, workload_id=WORKLOAD.id, client_id="desk", model="m",
         messages=[{"role": "user", "content": f"text {number}"}], answer="[[[other]]]", by="s", label="OTHER",
     )  # fmt: skip
@@ -168,7 +168,7 @@ class TestSegments:
 
 
 class TestContent:
-    def kept(self, tmp_path: Path, **serving: Any) -> list[Entry]:
+    def kept(self, tmp_path: Path, **serving: Any) -> list[TrafficEntry]:
         config = config_of(tmp_path, serving=serving)
 
         async def run() -> None:
@@ -332,7 +332,9 @@ def test_every_answered_request_is_in_the_store_once_though_the_endpoint_is_kill
 class TestCascade:
     """What a champion is not sure of, the teacher answers; see also tests/unit/test_cascade.py."""
 
-    def through(self, config: Config, confidence: float, name: str = WORKLOAD.id) -> tuple[Answered, Entry]:
+    def through(
+        self, config: Config, confidence: float, name: str = WORKLOAD.id
+    ) -> tuple[Answered, TrafficEntry]:
         """Return an answer of that confidence as it is sent, and its entry in the log."""
         cascade = Cascade(target=0.9, threshold=0.8, share=0.5, records=100, reason="")
         source = SimpleNamespace(cascade=cascade)
@@ -371,7 +373,7 @@ class TestCascade:
         assert (sent.by, sent.answer.label) == ("small @ 5", "Dividends")
         assert sent.escalation is not None and "teacher.budget.calls" in sent.escalation.why
         assert kept.unsure and "teacher.budget.calls" in kept.why
-        body = Reply(sent).whole()["flywheel"]
+        body = EndpointReply(sent).whole()["flywheel"]
         assert body["unsure"]["teacher_answered"] is False and "budget" in body["unsure"]["why"]
 
     def test_a_candidate_answers_all_that_it_is_asked(self, tmp_path: Path) -> None:

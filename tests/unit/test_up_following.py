@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flywheel.laptop.api import TaskState
-from flywheel.laptop.progress import Progress
+from flywheel.laptop.progress import RunProgress
 
 up = importlib.import_module("flywheel.laptop.up")  # the package has a function of that name
 
@@ -50,7 +50,7 @@ class Wheel(up._Wheel):  # type: ignore[name-defined,misc]
         self.rest_after.append(len(self.slept))
 
     def follow(self) -> str:
-        progress: Any = Progress(CONSOLE, RUN, 0.0)  # type: ignore[arg-type]
+        progress: Any = RunProgress(CONSOLE, RUN, 0.0)  # type: ignore[arg-type]
         return self._follow(RUN, progress)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from flywheel.jobs.result import EvaluateResult
 from flywheel.jobs.spec import RESULT
 from flywheel.promotion.champion import Champion
 from flywheel.runs.plan import make_plan
-from flywheel.serving.traffic import Entry
+from flywheel.serving.traffic import TrafficEntry
 from flywheel.stages.label import label
 from flywheel.stages.watch import production_texts, watch
 from flywheel.stores import open_store
@@ -30,15 +30,15 @@ ADAPTER = "b" * 20
 OWNER = (WORKLOAD.id, "desk")
 
 
-def asked(number: int, at: float, text: str, given: str = "Dividends", **more: Any) -> Entry:
+def asked(number: int, at: float, text: str, given: str = "Dividends", **more: Any) -> TrafficEntry:
     notes = {"confidence": 0.95, "audit": True, "drawn": 0.5, "adapter": ADAPTER, "by": "small @ 5", **more}
-    return Entry(
+    return TrafficEntry(
         id=f"chatcmpl-{number}", at=at, workload_id=WORKLOAD.id, client_id="desk", model=WORKLOAD.id,
         messages=[{"role": "user", "content": text}], answer=WORKLOAD.answer_for(given), label=given, **notes,
     )  # fmt: skip
 
 
-def keep(config: Config, entries: Sequence[Entry]) -> None:
+def keep(config: Config, entries: Sequence[TrafficEntry]) -> None:
     with open_store(config.store) as store:
         store.write([one.record() for one in entries])
 

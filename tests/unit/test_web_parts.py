@@ -39,7 +39,7 @@ class Given(BaseModel):
 
 
 def test_a_row_of_a_list_is_made_anew_only_where_the_run_or_what_it_found_out_is_another() -> None:
-    kept: summaries.Kept[int] = summaries.Kept()
+    kept: summaries.KeptRows[int] = summaries.KeptRows()
     made = iter(range(10))
 
     def line() -> Any:

@@ -18,7 +18,7 @@ from flywheel.config.schema import StoreConfig
 from flywheel.stores import open_store
 from flywheel.web import record_process, record_stream
 from flywheel.web.record_process import Task, take_apart
-from flywheel.web.record_stream import Answers, Body, take
+from flywheel.web.record_stream import AnswerFile, Body, take
 from flywheel.workloads.workload import Workload
 
 WORKLOAD_FILE = str(Path("include/workloads/news_classifier.yaml").absolute())
@@ -43,7 +43,7 @@ def line(number: int, **changes: Any) -> bytes:
 
 def send(tmp_path: Path, data: bytes, *, piece: int = 1000, broken: bool = False, **arguments: Any) -> Any:
     """Send bytes in pieces; return what became of them and the answers."""
-    body, answers = Body(), Answers()
+    body, answers = Body(), AnswerFile()
 
     def feed() -> None:
         for start in range(0, len(data), piece):
@@ -160,7 +160,7 @@ def send_apart(tmp_path: Path, *pieces: bytes | Exception, **arguments: Any) -> 
         workload=WORKLOAD_FILE,
         **arguments,
     )
-    answers = Answers()
+    answers = AnswerFile()
     taken = asyncio.run(take_apart(chunks(), answers, task))
     return taken, [json.loads(answer) for answer in b"".join(answers.chunks()).splitlines()]
 

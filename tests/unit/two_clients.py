@@ -17,7 +17,7 @@ from flywheel.runs.run import Run
 from flywheel.sources.quarantine import Quarantine
 from flywheel.sources.spans import SourceSpan, doubts_of
 from flywheel.stages import pipeline as wheel
-from flywheel.stores import Answer, open_store
+from flywheel.stores import PaidAnswer, open_store
 from tests.unit import finished_run
 from tests.unit.champions import place_hold
 from tests.unit.finished_run import config_of, finish, plan_of
@@ -48,8 +48,8 @@ def two_clients(
                 news_record(f"{word}{n:03d} says so of {word} no {n}", client_id=client, timestamp=1000 + n)
                 for n in range(90)
             )
-            own = [(f"{n:03d}-{word}", Answer(f"{word} of no class", "m", n)) for n in range(30)]
-            store.put_answers([*own, ("shared", Answer("[[[OTHER]]]", "m", 1))], (WORKLOAD, client))
+            own = [(f"{n:03d}-{word}", PaidAnswer(f"{word} of no class", "m", n)) for n in range(30)]
+            store.put_answers([*own, ("shared", PaidAnswer("[[[OTHER]]]", "m", 1))], (WORKLOAD, client))
             store.own_answers((WORKLOAD, client), ["shared"])
     with Quarantine(folder / "posted.jsonl") as quarantine:
         for client in clients:

@@ -42,7 +42,7 @@ State = Literal["proved", "limit", "FAILED"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckFinding:
     """What was looked at, and what came of it.
 
     Attributes:
@@ -80,10 +80,10 @@ class _Tally:
         if failed and not self.first:
             self.first = example
 
-    def finding(self) -> Finding:
+    def finding(self) -> CheckFinding:
         if not self.failed:
-            return Finding(self.what, "proved", self.checked)
-        return Finding(self.what, self.state, self.checked, f"{self.failed:,}, the first: {self.first}")
+            return CheckFinding(self.what, "proved", self.checked)
+        return CheckFinding(self.what, self.state, self.checked, f"{self.failed:,}, the first: {self.first}")
 
 
 @dataclass
@@ -97,7 +97,7 @@ class _Who:
     known: dict[str, Knowledge] = field(default_factory=dict)
 
 
-def check(config: Config, path: str, *, strict: bool = False, scratch: Path) -> list[Finding]:
+def check(config: Config, path: str, *, strict: bool = False, scratch: Path) -> list[CheckFinding]:
     """Check an output against its manifest, the timeline, the artifacts and the sources.
 
     Args:
@@ -121,28 +121,28 @@ def check(config: Config, path: str, *, strict: bool = False, scratch: Path) -> 
     findings += _rows(config, root, out, manifest, scratch)
     if strict:
         findings = [
-            Finding(one.what, "FAILED", one.checked, one.detail) if one.state == "limit" else one
+            CheckFinding(one.what, "FAILED", one.checked, one.detail) if one.state == "limit" else one
             for one in findings
         ]
     return findings
 
 
-def _seal(root: ArtifactRoot, out: RootFiles, manifest: AnnotationManifest) -> Finding:
+def _seal(root: ArtifactRoot, out: RootFiles, manifest: AnnotationManifest) -> CheckFinding:
     what = f"{MANIFEST}: its digest, and the one that the artifact root keeps"
     found = digest_of(out.read_json(MANIFEST))
     if found != manifest.digest:
-        return Finding(what, "FAILED", 1, "was changed: its digest is another")
+        return CheckFinding(what, "FAILED", 1, "was changed: its digest is another")
     path = seal_path(out.url)
     if not root.exists(path):
-        return Finding(what, "FAILED", 1, f"{root.url}/{path}: no such file: made elsewhere, or moved")
+        return CheckFinding(what, "FAILED", 1, f"{root.url}/{path}: no such file: made elsewhere, or moved")
     if root.read_json(path).get("digest") != found:
-        return Finding(
+        return CheckFinding(
             what, "FAILED", 1, "was changed together with its digest: the artifact root has another"
         )
-    return Finding(what, "proved", 1)
+    return CheckFinding(what, "proved", 1)
 
 
-def _files(out: RootFiles, manifest: AnnotationManifest, scratch: Path) -> Iterator[Finding]:
+def _files(out: RootFiles, manifest: AnnotationManifest, scratch: Path) -> Iterator[CheckFinding]:
     """Say whether the files are those of the manifest, and hold what it says."""
     tally = _Tally("files: their bytes, rows and statistics are the manifest's")
     for path, told in manifest.files.items():
@@ -164,7 +164,7 @@ def _files(out: RootFiles, manifest: AnnotationManifest, scratch: Path) -> Itera
 
 def _rows(
     config: Config, root: ArtifactRoot, out: RootFiles, manifest: AnnotationManifest, scratch: Path
-) -> Iterator[Finding]:
+) -> Iterator[CheckFinding]:
     whole = _Tally("rows: in order, each once, in their month, with the id of their text and time")
     labels = _Tally("labels: a probability of each, of a class of the manifest; they sum to one")
     timeline = _Tally("champion: the one of the timeline's last decision before known_at less lag")
@@ -278,7 +278,7 @@ def _sources(
     ids: Sequence[NDArray[np.uint64]],
     times: Sequence[NDArray[np.int64]],
     scratch: Path,
-) -> Iterator[Finding]:
+) -> Iterator[CheckFinding]:
     """Compare rows with the operator's sources: when texts were known, and that none is lost."""
     clock = _Tally("known_at: as the operator's sources say it")
     lost = _Tally("sources: each dated text of the span is a row")
@@ -302,7 +302,7 @@ def _sources(
                 if found:
                     earliest[place] = min(earliest[place], text.known_at)
     except (SourceError, ConfigError) as error:
-        yield Finding(clock.what, "limit", 0, f"the sources are not there: {error}")
+        yield CheckFinding(clock.what, "limit", 0, f"the sources are not there: {error}")
         return
     seen = earliest < np.iinfo(np.int64).max
     wrong = seen & (earliest != known)

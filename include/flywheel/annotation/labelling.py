@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flywheel.annotation.champion import ChampionModel
-from flywheel.annotation.shard import Answers
+from flywheel.annotation.shard import ClassAnswers
 from flywheel.annotation.spec import ShardSpec
 from flywheel.annotation.standing import Standing
 from flywheel.annotation.stretches import Stretch
@@ -12,7 +12,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.serving.sources import Sources
 
 
-class LoadedChampion:
+class ChampionLabeller:
     """A champion that labels the texts of a shard.
 
     Args:
@@ -24,12 +24,12 @@ class LoadedChampion:
         self._model, self._batch_size = model, batch_size
         self.classes = tuple(str(name) for name in model.classes_)
 
-    def classify(self, texts: list[str]) -> Answers:
+    def classify(self, texts: list[str]) -> ClassAnswers:
         """Return the classes of texts."""
         return self._model.ask(Texts(list(texts)), batch_size=self._batch_size)
 
 
-def open_labeller(spec: ShardSpec, stretch: Stretch) -> LoadedChampion:
+def open_labeller(spec: ShardSpec, stretch: Stretch) -> ChampionLabeller:
     """Load the champion of a stretch.
 
     Raises:
@@ -39,4 +39,4 @@ def open_labeller(spec: ShardSpec, stretch: Stretch) -> LoadedChampion:
     assert stretch.champion is not None
     sources = Sources(ArtifactRoot(spec.artifact_root), spec.students)
     standing = Standing(stretch.champion, sources.then(stretch.champion), stretch.at)
-    return LoadedChampion(ChampionModel(standing), spec.batch_size)
+    return ChampionLabeller(ChampionModel(standing), spec.batch_size)

@@ -43,7 +43,7 @@ _LOADED = 2
 NO_ANSWER = "the student could not answer"
 
 
-class Answers(Protocol):
+class ClassAnswers(Protocol):
     """The classes of N texts, out of C, as `flywheel.serving.classified.Classified` has them."""
 
     @property
@@ -59,14 +59,14 @@ class Answers(Protocol):
         """Why a text has no class, by its place."""
 
 
-class Labeller(Protocol):
+class TextLabeller(Protocol):
     """A champion, loaded."""
 
     @property
     def classes(self) -> Sequence[str]:
         """The names of the classes, by their numbers."""
 
-    def classify(self, texts: list[str]) -> Answers:
+    def classify(self, texts: list[str]) -> ClassAnswers:
         """Return the classes of texts."""
 
 
@@ -88,7 +88,7 @@ class Item:
 
 
 def annotate_shard(
-    spec: ShardSpec, opened: Callable[[Stretch], Labeller], progress: ProgressFile | None = None
+    spec: ShardSpec, opened: Callable[[Stretch], TextLabeller], progress: ProgressFile | None = None
 ) -> ShardResult:
     """Label a shard's texts and write its file.
 
@@ -127,13 +127,13 @@ class _Shard:
         root: ArtifactRoot,
         out: RootFiles,
         scratch: Path,
-        opened: Callable[[Stretch], Labeller],
+        opened: Callable[[Stretch], TextLabeller],
         progress: ProgressFile | None,
     ) -> None:
         self.spec, self.root, self.out, self.scratch = spec, root, out, scratch
         self.form, self.schema = spec.form, spec.form.schema
         self._ats = [stretch.at for stretch in spec.stretches]
-        self._open, self._loaded = opened, OrderedDict[str, Labeller]()
+        self._open, self._loaded = opened, OrderedDict[str, TextLabeller]()
         self._progress, self._started = progress, time.monotonic()
         self.counts: Counter[str] = Counter()
         self._total = 0
@@ -273,7 +273,7 @@ class _Shard:
             row["label"], row["probability"] = student.classes[choice], probabilities[choice]
             row["probabilities"] = dict(zip(student.classes, probabilities, strict=True))
 
-    def _student(self, stretch: Stretch) -> Labeller:
+    def _student(self, stretch: Stretch) -> TextLabeller:
         assert stretch.champion is not None
         adapter = stretch.champion.adapter
         if adapter not in self._loaded:

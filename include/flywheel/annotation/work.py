@@ -26,7 +26,7 @@ from flywheel.annotation.manifest import (
     write_manifest,
 )
 from flywheel.annotation.rows import CODE_VERSION, shard_in
-from flywheel.annotation.shard import Labeller, room_for
+from flywheel.annotation.shard import TextLabeller, room_for
 from flywheel.annotation.spec import ShardResult, ShardSpec
 from flywheel.annotation.spread import spread
 from flywheel.annotation.statistics import digest_of
@@ -235,7 +235,7 @@ def result_of(root: ArtifactRoot, path: str) -> ShardResult | None:
     return None
 
 
-def opener(spec: ShardSpec) -> Callable[[Stretch], Labeller]:
+def opener(spec: ShardSpec) -> Callable[[Stretch], TextLabeller]:
     """Return what loads the champion of a stretch."""
     from flywheel.annotation.labelling import open_labeller
 

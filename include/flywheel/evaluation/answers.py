@@ -14,7 +14,7 @@ from flywheel.evaluation.statistics import paired_difference
 
 
 @dataclass(frozen=True)
-class Answers:
+class EvaluationAnswers:
     """The answers of an evaluation, in its order.
 
     Attributes:
@@ -29,7 +29,7 @@ class Answers:
     values: list[float] | None
 
 
-def read_answers(root: ArtifactRoot, key: str, metric: str) -> Answers:
+def read_answers(root: ArtifactRoot, key: str, metric: str) -> EvaluationAnswers:
     """Return the answers of an evaluation.
 
     Raises:
@@ -42,7 +42,7 @@ def read_answers(root: ArtifactRoot, key: str, metric: str) -> Answers:
     values = [float(row[metric]) for row in rows] if rows and metric in rows[0] else None
     if metric == "accuracy" and values is None:
         values = [float(row["student"] == row["teacher"]) for row in rows]
-    return Answers(
+    return EvaluationAnswers(
         ids=[row["id"] for row in rows],
         teacher=[row.get("label", row["teacher"]) for row in rows],
         student=[row["student"] for row in rows],
@@ -50,7 +50,7 @@ def read_answers(root: ArtifactRoot, key: str, metric: str) -> Answers:
     )
 
 
-def difference(new: Answers, old: Answers, kept: Sequence[int]) -> tuple[float, float]:
+def difference(new: EvaluationAnswers, old: EvaluationAnswers, kept: Sequence[int]) -> tuple[float, float]:
     """Return how much better the new answers are than the old ones, and the standard error of that.
 
     Args:

@@ -21,7 +21,7 @@ from flywheel.common.errors import JudgeError, TeacherError
 from flywheel.config import Config
 from flywheel.config.judge import JudgeConfig
 from flywheel.evaluation.rubric import Rubric
-from flywheel.stores import Answer, Owner, RecordStore
+from flywheel.stores import Owner, PaidAnswer, RecordStore
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.endpoint import Endpoint, chat_url, headers_of
 
@@ -34,7 +34,7 @@ KEPT_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class AnswerPair:
     """Two answers to a request."""
 
     request: str
@@ -56,7 +56,7 @@ class Rating:
 
 
 @dataclass
-class Counts:
+class RatingCounts:
     """What became of the ratings: asked for, found in the store, given without asking, never had."""
 
     asked: int = 0
@@ -94,14 +94,14 @@ class Judge:
         self._store = store
         self._owner = owner
         self._endpoint = endpoint_of(config)
-        self.counts = Counts()
+        self.counts = RatingCounts()
 
     @property
     def model(self) -> str:
         """The name of its model."""
         return str(self._config.model_name)
 
-    def rate(self, pairs: Sequence[Pair], rubric: Rubric) -> list[Rating | None]:
+    def rate(self, pairs: Sequence[AnswerPair], rubric: Rubric) -> list[Rating | None]:
         """Return the rating of each pair; None for those without one.
 
         Raises:
@@ -158,22 +158,22 @@ class Judge:
         }
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
 
-    async def _ask(self, bodies: list[bytes]) -> dict[bytes, Answer]:
-        answers: dict[bytes, Answer] = {}
+    async def _ask(self, bodies: list[bytes]) -> dict[bytes, PaidAnswer]:
+        answers: dict[bytes, PaidAnswer] = {}
         client = TeacherClient(
             [self._endpoint],
             concurrency=self._config.parallel_requests,
             timeout_seconds=self._config.timeout_seconds,
         )
 
-        async def one(body: bytes) -> tuple[bytes, Answer] | None:
+        async def one(body: bytes) -> tuple[bytes, PaidAnswer] | None:
             try:
                 reply = await client.ask(body)
             except CallError as error:
                 log.warning("no rating: %s", error)
                 return None
             self.counts.asked += 1
-            return body, Answer(reply.content, reply.model, int(time.time()), reply.usage)
+            return body, PaidAnswer(reply.content, reply.model, int(time.time()), reply.usage)
 
         try:
             async with client:
@@ -228,7 +228,7 @@ def _key(judge: JudgeConfig) -> str | None:
     return key
 
 
-def _known(pair: Pair, rubric: Rubric) -> int | None:
+def _known(pair: AnswerPair, rubric: Rubric) -> int | None:
     """Return the rating of a pair that needs no judge; None where it needs one."""
     if pair.teacher.split() == pair.student.split():
         return rubric.highest

@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from flywheel.common.errors import ArtifactError, FlywheelError, StoreError
-from flywheel.forgetting.base import Item, Place, Whose, place
+from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.forgetting.house import KEY, File, House, RunFolder
 from flywheel.jobs.spec import CustomizeSpec
 from flywheel.promotion.champion import VIEW
@@ -43,13 +43,15 @@ class Champions(Place):
     name = "champions"
     keeps = "the champion in force, its history, its timeline, persons' holds, with names of runs and persons"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the folders of a client's champions, each named by what is in production."""
         items = []
         for folder in self.house.champions_of(whose.client_id, whose.workload_id):
             files = self.house.files(folder)
             items.append(
-                Item(self.name, folder, len(files), sum(file.bytes for file in files), self._said(folder))
+                Removable(
+                    self.name, folder, len(files), sum(file.bytes for file in files), self._said(folder)
+                )
             )
         return items
 
@@ -76,25 +78,25 @@ class Runs(Place):
         "persons' labels, files written aside by killed stages"
     )
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the folders of a client's runs."""
         mine = [run for run in self.house.runs if whose.has(run.workload_id, run.client_id)]
-        return [Item(self.name, run.path, len(run.files), run.bytes, run.run_id) for run in mine]
+        return [Removable(self.name, run.path, len(run.files), run.bytes, run.run_id) for run in mine]
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return the runs that go, and what is old in those that stay."""
         keep, now = self.house.config.retention, time.time()
         names = {run.name for run in going}
-        items = [Item(self.name, run.path, len(run.files), run.bytes, run.run_id) for run in going]
+        items = [Removable(self.name, run.path, len(run.files), run.bytes, run.run_id) for run in going]
         for run in self.house.runs:
             if run.name in names or not run.is_silent(now):
                 continue
             for file in run.files:
                 name, age = file.path.rsplit("/", 1)[1], (now - file.changed) / DAY
                 if _ASIDE.fullmatch(name) and age > keep.scratch_days:
-                    items.append(Item(self.name, file.path, 1, file.bytes, "left by a killed stage"))
+                    items.append(Removable(self.name, file.path, 1, file.bytes, "left by a killed stage"))
                 elif keep.copies_days is not None and _COPIES.fullmatch(name) and age > keep.copies_days:
-                    items.append(Item(self.name, file.path, 1, file.bytes, "a copy of texts"))
+                    items.append(Removable(self.name, file.path, 1, file.bytes, "a copy of texts"))
         return items
 
     def remarks(self, whose: Whose) -> list[str]:
@@ -115,13 +117,13 @@ class Runs(Place):
 
 
 @place(40)
-class Artifacts(Place):
+class ArtifactPlace(Place):
     """Data sets, adapters and evaluations: each in a folder named by a key, shared by all that made it."""
 
     name = "artifacts"
     keeps = "data sets (whole records), adapters trained on them, evaluations (texts and answers)"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return what the client's runs and champions use and no other's; and what is made from that."""
         folders = self.house.champions_of(whose.client_id, whose.workload_id)
         own, others = set[str](), set[str]()
@@ -137,7 +139,7 @@ class Artifacts(Place):
             mine |= made
         return [self._item(path) for path in sorted(mine)]
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return what no run that stays, no champion and no hold names, nor what is made from it."""
         names, now = {run.name for run in going}, time.time()
         needed = set[str]().union(*self.house.champions.values())
@@ -180,9 +182,9 @@ class Artifacts(Place):
                     shutil.rmtree(self.house.root.local_folder(path), ignore_errors=True)
                     self.house.root.local_folder(f"{path}.lock").unlink(missing_ok=True)
 
-    def _item(self, path: str) -> Item:
+    def _item(self, path: str) -> Removable:
         files = self.house.files(path)
-        return Item(self.name, path, len(files), sum(file.bytes for file in files))
+        return Removable(self.name, path, len(files), sum(file.bytes for file in files))
 
     def _owner_of(self, path: str) -> tuple[str, str]:
         """Return whose records an artifact holds, by its first record and the store; "" where unknown."""
@@ -213,7 +215,7 @@ class Scratch(Place):
     name = "checkpoints"
     keeps = "states of trainings on the client's records that have not ended"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the checkpoints of the customizations that the client's runs asked for."""
         there = self._there()
         keys = {
@@ -226,7 +228,7 @@ class Scratch(Place):
         }
         return [self._item(path) for path in there if artifact_key(path) in keys]
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return those in which nothing has changed for long."""
         days, now = self.house.config.retention.scratch_days, time.time()
         return [
@@ -248,9 +250,9 @@ class Scratch(Place):
     def _files(self, path: str) -> list[File]:
         return self.house.files(path)
 
-    def _item(self, path: str) -> Item:
+    def _item(self, path: str) -> Removable:
         files = self._files(path)
-        return Item(self.name, path, len(files), sum(file.bytes for file in files))
+        return Removable(self.name, path, len(files), sum(file.bytes for file in files))
 
     def _keys(self, file: File) -> list[str]:
         try:

@@ -16,7 +16,7 @@ from flywheel.forgetting.house import House, RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Removable:
     """Something that can be removed.
 
     Attributes:
@@ -61,10 +61,10 @@ class Place(ABC):
         self.house = house
 
     @abstractmethod
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return what is there of a client, and of nobody else."""
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return what no run, champion or hold needs and is older than the config's `retention` says.
 
         Args:

@@ -22,7 +22,7 @@ import orjson
 from flywheel.artifacts.root import key_of
 from flywheel.common.errors import FlywheelError
 from flywheel.config import Config
-from flywheel.forgetting.base import Item, Place, Whose, places
+from flywheel.forgetting.base import Place, Removable, Whose, places
 from flywheel.forgetting.house import House
 from flywheel.forgetting.machine_places import airflow_of
 
@@ -47,7 +47,7 @@ class Findings:
     """
 
     whose: Whose
-    items: dict[str, list[Item]]
+    items: dict[str, list[Removable]]
     remarks: list[str]
     begun: str
 
@@ -93,7 +93,7 @@ def find(config: Config, whose: Whose) -> Findings:
             begun = str(intent["at"])
             for name, found in intent["items"].items():
                 known = {item.id for item in items.get(name, [])}
-                earlier = [Item(**item) for item in found if item["id"] not in known]
+                earlier = [Removable(**item) for item in found if item["id"] not in known]
                 items.setdefault(name, []).extend(earlier)
         remarks = [remark for place in there for remark in place.remarks(whose)]
         if whose.has(whose.workload_id, config.client_id) and config.source:

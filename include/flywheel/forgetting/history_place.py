@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flywheel.annotation.manifest import seal_path
-from flywheel.forgetting.base import Item, Place, Whose, place
+from flywheel.forgetting.base import Place, Removable, Whose, place
 
 _WORK = "annotations/work"
 
@@ -17,7 +17,7 @@ class Histories(Place):
     name = "histories"
     keeps = "annotations/: the sources' texts with the labels of his champions; outputs elsewhere are named"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the works whose champions are the client's, with their outputs."""
         items = []
         for path, plan in self._plans():
@@ -26,7 +26,7 @@ class Histories(Place):
                     *self.house.files(path),
                     *(self.house.files(out) if (out := self._inside(plan)) else []),
                 ]
-                items.append(Item(self.name, path, len(files), sum(file.bytes for file in files)))
+                items.append(Removable(self.name, path, len(files), sum(file.bytes for file in files)))
         return items
 
     def remarks(self, whose: Whose) -> list[str]:

@@ -17,7 +17,7 @@ import orjson
 
 from flywheel.common.errors import FlywheelError
 from flywheel.config import resolve_path
-from flywheel.forgetting.base import Item, Place, Whose, place
+from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.forgetting.house import House, RunFolder
 from flywheel.stages.label import sums_file
 
@@ -111,13 +111,13 @@ class Airflow(Place):
     name = "airflow"
     keeps = "the runs of the DAG with what their tasks told each other, and their logs on this machine"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the client's runs."""
         found = airflow_of(self.house)
         if found is None:
             return []
         return [
-            Item(self.name, run_id, 1, _bytes_below(Path(found.logs) / f"run_id={run_id}"), state)
+            Removable(self.name, run_id, 1, _bytes_below(Path(found.logs) / f"run_id={run_id}"), state)
             for run_id, state in found.of(self.house, whose)
         ]
 
@@ -127,25 +127,25 @@ class Airflow(Place):
 
 
 @place(75)
-class State(Place):
+class StatePlace(Place):
     """Files in state/ that name runs, and what killed requests have left there."""
 
     name = "state"
     keeps = "what labelling has spent for a run that was stopped, and which run `make run` has begun"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the runs of the client that a file names."""
         named = {*_json(self._sums), str(_json(Path(resolve_path(_UP))).get("run_id", ""))}
         mine = {run.run_id for run in self.house.runs if whose.has(run.workload_id, run.client_id)}
-        return [Item(self.name, f"run {run_id}") for run_id in sorted(named & mine)]
+        return [Removable(self.name, f"run {run_id}") for run_id in sorted(named & mine)]
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return what requests that were killed have left."""
         days, folder = self.house.config.retention.scratch_days, Path(resolve_path(_API))
         if not folder.is_dir():
             return []
         return [
-            Item(self.name, f"{_API}/{path.name}", 1, _bytes_below(path), "left by a killed request")
+            Removable(self.name, f"{_API}/{path.name}", 1, _bytes_below(path), "left by a killed request")
             for path in sorted(folder.iterdir())
             if time.time() - path.stat().st_mtime > days * _DAY
         ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from flywheel.artifacts.root import key_of
 from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
-from flywheel.forgetting.base import Item, Place, Whose, place
+from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run
 
@@ -25,10 +25,10 @@ class Nemo(Place):
     name = "nemo"
     keeps = "data sets in the Datastore, adapters, the NIM and the alias of the champion"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the client's runs that had their jobs there."""
         return [
-            Item(self.name, run.name, 1, 0, "data sets, adapters, NIMs")
+            Removable(self.name, run.name, 1, 0, "data sets, adapters, NIMs")
             for run in self.house.runs
             if whose.has(run.workload_id, run.client_id) and _is_on_nemo(run.plan)
         ]

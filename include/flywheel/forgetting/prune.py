@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from flywheel.common.errors import FlywheelError
 from flywheel.config import Config
-from flywheel.forgetting.base import Item, places
+from flywheel.forgetting.base import Removable, places
 from flywheel.forgetting.house import House, RunFolder
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class PruneError(FlywheelError):
 class Pruned:
     """What goes, or has gone: items by the name of their place."""
 
-    items: dict[str, list[Item]]
+    items: dict[str, list[Removable]]
 
     @property
     def bytes(self) -> int:
@@ -123,7 +123,7 @@ def runs_that_go(house: House) -> list[RunFolder]:
     ]
 
 
-def _unneeded(house: House) -> dict[str, list[Item]]:
+def _unneeded(house: House) -> dict[str, list[Removable]]:
     going = runs_that_go(house)
     return {place.name: place.unneeded(going) for place in places(house)}
 

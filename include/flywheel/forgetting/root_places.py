@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from flywheel.forgetting.base import Item, Place, Whose, place
+from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.forgetting.house import RunFolder
 from flywheel.workloads.records import TRAFFIC
 
@@ -27,20 +27,20 @@ class PostedQuarantines(Place):
         "lines of POST /api/records that were no records, as far as they or the request say whose they are"
     )
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the files that have lines of the client; the others' lines in them stay."""
         items = []
         for file in self.house.files("quarantine"):
             mine = [line for line in self._lines(file.path) if whose.has(*owner_of(line))]
             if mine:
-                items.append(Item(self.name, _id(whose, file.path), len(mine), sum(map(len, mine))))
+                items.append(Removable(self.name, _id(whose, file.path), len(mine), sum(map(len, mine))))
         return items
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return old files."""
         days, now = self.house.config.retention.quarantine_days, time.time()
         return [
-            Item(self.name, _id(None, file.path), 1, file.bytes)
+            Removable(self.name, _id(None, file.path), 1, file.bytes)
             for file in self.house.files("quarantine")
             if days is not None and now - file.changed > days * _DAY
         ]
@@ -70,7 +70,7 @@ class Notes(Place):
         "the API, for two days)"
     )
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the files that name the client, or a run of his that nobody else's run is named as."""
         runs = [(run.run_id, whose.has(run.workload_id, run.client_id)) for run in self.house.runs]
         own = {run_id for run_id, is_his in runs if is_his} - {
@@ -83,7 +83,7 @@ class Notes(Place):
             except orjson.JSONDecodeError:
                 continue
             if _is_his(data, whose, own):
-                items.append(Item(self.name, file.path, 1, file.bytes))
+                items.append(Removable(self.name, file.path, 1, file.bytes))
         return items
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -99,7 +99,7 @@ class Store(Place):
     name = "store"
     keeps = "records; the answers of teacher and judge that nobody else has asked for as well"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the workloads in which the client has records or answers."""
         items = []
         for owner in self._owners(whose):
@@ -107,7 +107,9 @@ class Store(Place):
             assert store is not None
             held = store.holdings([owner])
             note = f"{held.records:,} records, {held.answers:,} answers"
-            items.append(Item(self.name, orjson.dumps(owner).decode(), held.records + held.answers, 0, note))
+            items.append(
+                Removable(self.name, orjson.dumps(owner).decode(), held.records + held.answers, 0, note)
+            )
         return items
 
     def remarks(self, whose: Whose) -> list[str]:
@@ -126,7 +128,7 @@ class Store(Place):
             )
         return said
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return how much of production is older than the config's `retention.production_days`."""
         days, store = self.house.config.retention.production_days, self.house.store
         if days is None or store is None:
@@ -137,7 +139,7 @@ class Store(Place):
         for workload, client in store.scopes():
             if workload.startswith(TRAFFIC) and (count := store.count(workload, client, before)):
                 id = orjson.dumps((workload, client, before)).decode()
-                items.append(Item(self.name, id, count, 0, f"{count:,} requests of production"))
+                items.append(Removable(self.name, id, count, 0, f"{count:,} requests of production"))
         return items
 
     def remove(self, ids: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flywheel.artifacts.root import key_of
 from flywheel.config import Config
 from flywheel.config.schema import MlflowConfig
-from flywheel.forgetting.base import Item, Place, Whose, place
+from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.forgetting.house import RunFolder
 from flywheel.promotion.mlflow_client import TrackingError, open_client, public, tracking_uri
 from flywheel.promotion.mlflow_runs import KEY_TAG, RUN_TAG
@@ -38,7 +38,7 @@ class Mlflow(Place):
     name = "mlflow"
     keeps = "runs with params, metrics, tags and files (the report), and the registered model of a champion"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the MLflow runs of the client's runs, deleted ones too, and his registered models."""
         if not self._is_there():
             return []
@@ -47,10 +47,12 @@ class Mlflow(Place):
             for name in sorted(self._models(whose)):
                 for model in client.search_registered_models(f"name = '{name}'"):
                     versions = client.search_model_versions(f"name = '{model.name}'")
-                    items.append(Item(self.name, f"model {model.name}", len(versions), 0, "registered model"))
+                    items.append(
+                        Removable(self.name, f"model {model.name}", len(versions), 0, "registered model")
+                    )
         return items
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return the old runs, but for those of champions, and whatever a registered version names."""
         days = self.house.config.retention.mlflow_days
         if days is None or not self._is_there():
@@ -106,8 +108,8 @@ class Mlflow(Place):
     def _is_there(self) -> bool:
         return not self._uri.startswith(_SQLITE) or Path(self._uri.removeprefix(_SQLITE)).exists()
 
-    def _item(self, run: Run) -> Item:
-        return Item(self.name, run.info.run_id, 1, 0, run.info.run_name or "")
+    def _item(self, run: Run) -> Removable:
+        return Removable(self.name, run.info.run_id, 1, 0, run.info.run_name or "")
 
     def _of(self, client: MlflowClient, whose: Whose) -> list[Run]:
         """Return the client's runs: those whose root says so, and those of a run of his."""

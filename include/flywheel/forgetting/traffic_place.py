@@ -13,7 +13,7 @@ import orjson
 
 from flywheel.common.durable import put_in_place
 from flywheel.common.errors import FlywheelError
-from flywheel.forgetting.base import Item, Place, Whose, place
+from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.forgetting.house import RunFolder
 from flywheel.serving.nights import nights_folder
 from flywheel.serving.traffic.segments import SUFFIX
@@ -39,22 +39,24 @@ class Traffic(Place):
     name = "production"
     keeps = "requests of production that are not in the store yet, and what each night counted of them"
 
-    def of_client(self, whose: Whose) -> list[Item]:
+    def of_client(self, whose: Whose) -> list[Removable]:
         """Return the files that have lines of the client, and the nights of his champions."""
         found = []
         for path in self._files():
             lines = [line for line in path.read_bytes().splitlines() if whose.has(*_owner(line))]
             if lines:
                 note = orjson.dumps([path.name, whose.client_id, whose.workload_id]).decode()
-                found.append(Item(self.name, note, len(lines), sum(map(len, lines))))
+                found.append(Removable(self.name, note, len(lines), sum(map(len, lines))))
         for workload in self._workloads(whose):
             folder = nights_folder(workload, whose.client_id)
             files = self.house.files(folder)
             if files:
-                found.append(Item(self.name, _NIGHTS + folder, len(files), sum(file.bytes for file in files)))
+                found.append(
+                    Removable(self.name, _NIGHTS + folder, len(files), sum(file.bytes for file in files))
+                )
         return found
 
-    def unneeded(self, going: Sequence[RunFolder]) -> list[Item]:
+    def unneeded(self, going: Sequence[RunFolder]) -> list[Removable]:
         """Return what no store took, when it is old, and what killed endpoints have left half made."""
         retention, folder = self.house.config.retention, self._folder
         if not folder.is_dir():
@@ -64,7 +66,7 @@ class Traffic(Place):
             days[folder / REFUSED] = retention.quarantine_days
         now = time.time()
         return [
-            Item(self.name, orjson.dumps([path.name, None, None]).decode(), 1, path.stat().st_size)
+            Removable(self.name, orjson.dumps([path.name, None, None]).decode(), 1, path.stat().st_size)
             for path, most in days.items()
             if now - path.stat().st_mtime > most * _DAY
         ]

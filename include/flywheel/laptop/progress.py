@@ -36,7 +36,7 @@ _ENDED = ("success", "failed", "upstream_failed", "skipped", "removed")
 _ACTIVE = ("running", "queued", "scheduled", "up_for_retry", "restarting", "awaiting_input", "deferred")
 
 
-class Progress:
+class RunProgress:
     """Shows how far a run is.
 
     Args:
@@ -65,7 +65,7 @@ class Progress:
             else None
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> RunProgress:
         if self._live:
             self._live.start()
         self.say(self.message)

@@ -28,7 +28,7 @@ from flywheel.laptop.failures import describe
 from flywheel.laptop.interrupts import Interrupts
 from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
-from flywheel.laptop.progress import Progress
+from flywheel.laptop.progress import RunProgress
 from flywheel.runs.run import Run, seconds_of
 from flywheel.runtimes import open_runtime
 from flywheel.stages.upgrade import upgrade
@@ -124,7 +124,7 @@ class _Wheel:
         if self.nemo:
             self.launcher.start("nemo", self.nemo)
         self._start_airflow(run if is_new else None)
-        with Progress(self.console, run, self.clock) as progress:
+        with RunProgress(self.console, run, self.clock) as progress:
             state = self._follow(run, progress)
         self.ended = True
         self._write_state(run, ended=True)
@@ -218,7 +218,7 @@ class _Wheel:
 
     # -- following -----------------------------------------------------------------------------------
 
-    def _follow(self, run: Run, progress: Progress) -> str:
+    def _follow(self, run: Run, progress: RunProgress) -> str:
         """Show the run until it has ended; return its state."""
         rest_at = time.monotonic() + REST_SECONDS
         warm = told = rested = False
@@ -248,7 +248,7 @@ class _Wheel:
             if state in DONE:
                 return str(state)
 
-    def _look_at_imports(self, progress: Progress) -> None:
+    def _look_at_imports(self, progress: RunProgress) -> None:
         """Say that the DAG cannot be imported: Airflow then starts no task of it, and a run stands still."""
         errors = self.api.import_errors()
         if not errors:
@@ -281,7 +281,7 @@ class _Wheel:
 
     # -- the end -------------------------------------------------------------------------------------
 
-    def _conclude(self, run: Run, state: str, progress: Progress) -> int:
+    def _conclude(self, run: Run, state: str, progress: RunProgress) -> int:
         from flywheel.report import read_report, render_table
 
         for line in describe(run.run_id, progress.tasks):

@@ -23,11 +23,11 @@ from starlette.routing import Route
 from flywheel.common.errors import TeacherError
 from flywheel.config import Config
 from flywheel.serving.answered import TEACHER, Answered, Completion, Escalation, Listener
-from flywheel.serving.batches import BusyError
+from flywheel.serving.batches import QueueFullError
 from flywheel.serving.door import Caller, Door
 from flywheel.serving.metrics import CONTENT_TYPE, Metrics, Passing
 from flywheel.serving.models import Models, UnknownModelError
-from flywheel.serving.openai import ApiError, Reply, read_request
+from flywheel.serving.openai import ApiError, EndpointReply, read_request
 from flywheel.serving.production import Production
 from flywheel.serving.student import Answer, NotYetError, Question, RefusedError
 from flywheel.serving.teacher import Teacher
@@ -132,7 +132,7 @@ class Serving:
             for listener in self.listeners:
                 answered = await listener(answered)
         headers = {ADAPTER_HEADER: answered.adapter or TEACHER}
-        reply = Reply(answered)
+        reply = EndpointReply(answered)
         if asked.stream:
             return StreamingResponse(reply.chunks(), media_type="text/event-stream", headers=headers)
         return _json(reply.whole(), headers=headers)
@@ -175,7 +175,7 @@ class Serving:
                     said = f"{error}; and the teacher gives no answer: {instead}"
                     raise ApiError(503, said, kind="server_error", code="not_ready", retry_after=5) from None
             raise ApiError(503, str(error), kind="server_error", code="not_ready", retry_after=5) from None
-        except BusyError:
+        except QueueFullError:
             raise ApiError(
                 429,
                 "too many requests wait for this model; come again",

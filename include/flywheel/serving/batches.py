@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class BusyError(Exception):
+class QueueFullError(Exception):
     """The queue is full."""
 
 
@@ -25,7 +25,7 @@ class Batches(Generic[Item, Result]):
         answer: gives the result of each item, in order; an exception among them is raised to its caller.
         batch_size: items in a pass at most.
         wait_ms: milliseconds.
-        most_waiting: items in the queue; beyond that, `BusyError`.
+        most_waiting: items in the queue; beyond that, `QueueFullError`.
         thread: runs the passes; shared by all students of a process.
     """
 
@@ -51,7 +51,7 @@ class Batches(Generic[Item, Result]):
             BusyError: too many are waiting.
         """
         if len(self._waiting) >= self._most_waiting:
-            raise BusyError
+            raise QueueFullError
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         self._came.set()

@@ -9,7 +9,7 @@ import numpy as np
 
 from flywheel.jobs.families import family_of
 from flywheel.serving.classified import Classified
-from flywheel.serving.student import Answer, Form, Question, RefusedError, Source, left_out
+from flywheel.serving.student import Answer, PromptForm, Question, RefusedError, Source, left_out
 from flywheel.students.answering import PLAIN_BATCH
 from flywheel.students.calibration import calibrated
 from flywheel.students.classifiers import ask, text_of
@@ -30,7 +30,7 @@ class ServedClassifier:
         started = time.monotonic()
         self.source = source
         self._classifier = family_of(source.student).classifier.load(source.student, source.folder)
-        self._form = Form(source.workload, True, left_out(source.folder))
+        self._form = PromptForm(source.workload, True, left_out(source.folder))
         self.answer([Question([{"role": "user", "content": "warm-up"}])] * 2)
         self.load_seconds = time.monotonic() - started
 

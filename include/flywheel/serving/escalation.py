@@ -43,7 +43,7 @@ _OUTAGE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Given:
+class TeacherAnswer:
     """The teacher's answer to a text. Attributes: key: in the store; found: it was paid for before."""
 
     content: str
@@ -64,8 +64,8 @@ class Desk:
     def __init__(self, config: Config, workload: Workload, folder: Path) -> None:
         self._config, self._workload, self._folder = config, workload, folder
         self._requests = Requests.of(workload, config.teacher)
-        self._remembered: OrderedDict[str, Given] = OrderedDict()
-        self._asked: dict[str, asyncio.Task[Given]] = {}
+        self._remembered: OrderedDict[str, TeacherAnswer] = OrderedDict()
+        self._asked: dict[str, asyncio.Task[TeacherAnswer]] = {}
         self._client: TeacherClient | None = None
         self._opening = asyncio.Lock()
         self._day = ""
@@ -73,7 +73,7 @@ class Desk:
         self._failed: TeacherError | None = None
         self._rests_until = self._store_rests_until = 0.0
 
-    async def ask(self, text: str) -> Given:
+    async def ask(self, text: str) -> TeacherAnswer:
         """Return the teacher's answer; one that is known is not asked for.
 
         Raises:
@@ -109,7 +109,7 @@ class Desk:
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
 
-    async def _ask(self, key: str, text: str) -> Given:
+    async def _ask(self, key: str, text: str) -> TeacherAnswer:
         given = await self._known(key)
         if given is None:
             given = await self._ask_teacher(key, text)
@@ -118,18 +118,18 @@ class Desk:
             self._remembered.popitem(last=False)
         return given
 
-    async def _known(self, key: str) -> Given | None:
+    async def _known(self, key: str) -> TeacherAnswer | None:
         if time.monotonic() < self._store_rests_until:
             return None
 
-        def look() -> Given | None:
+        def look() -> TeacherAnswer | None:
             self._store = self._store or open_store(self._config.store, cache_mb=4)
             known = known_answers(
                 self._store, [key], lambda answer: self._workload.label_of(answer.content)
             ).get(key)
             if known is None or known.label is None:
                 return None
-            return Given(known.answer.content, known.label, key, {}, 0.0, found=True)
+            return TeacherAnswer(known.answer.content, known.label, key, {}, 0.0, found=True)
 
         try:
             return await asyncio.to_thread(look)
@@ -138,7 +138,7 @@ class Desk:
             log.warning("answers that are known are not looked up: %s", error)
             return None
 
-    async def _ask_teacher(self, key: str, text: str) -> Given:
+    async def _ask_teacher(self, key: str, text: str) -> TeacherAnswer:
         client, body = await self._open_client(), self._requests.body(text)
         try:
             async with asyncio.timeout(self._config.teacher.timeout_seconds):
@@ -157,7 +157,7 @@ class Desk:
         paid = Spending(prices=self._config.teacher.prices)
         paid.end(0.0, body, reply.usage, written=reply.written)
         usage = {**reply.usage, "model": reply.model or self._config.teacher.model}
-        return Given(reply.content, label, key, usage, paid.cost)
+        return TeacherAnswer(reply.content, label, key, usage, paid.cost)
 
     async def _open_client(self) -> TeacherClient:
         if self._failed is not None and time.monotonic() < self._rests_until:
@@ -231,14 +231,14 @@ class CascadeListener:
         return Answer(given.content, given.label), completion_of(given), _asked(Escalation(), given)
 
 
-def completion_of(given: Given) -> dict[str, Any]:
+def completion_of(given: TeacherAnswer) -> dict[str, Any]:
     """Return a teacher's answer as a completion."""
     message = {"role": "assistant", "content": given.content}
     usage = {name: count for name, count in given.usage.items() if isinstance(count, int)}
     return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
 
 
-def _by_teacher(answered: Answered, given: Given, unsure: Escalation) -> Answered:
+def _by_teacher(answered: Answered, given: TeacherAnswer, unsure: Escalation) -> Answered:
     return replace(
         answered,
         by=TEACHER,
@@ -249,7 +249,7 @@ def _by_teacher(answered: Answered, given: Given, unsure: Escalation) -> Answere
     )
 
 
-def _asked(escalation: Escalation, given: Given) -> Escalation:
+def _asked(escalation: Escalation, given: TeacherAnswer) -> Escalation:
     return replace(
         escalation, is_answer=True, key=given.key, usage=given.usage, cost=given.cost, found=given.found
     )

@@ -81,7 +81,7 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-class Reply:
+class EndpointReply:
     """The answer to one request, whole or as a stream.
 
     Args:

@@ -17,7 +17,7 @@ from flywheel.serving.answered import TEACHER, Answered, Listener
 from flywheel.serving.escalation import CascadeListener, Desk
 from flywheel.serving.models import Models
 from flywheel.serving.openai import ApiError
-from flywheel.serving.traffic import Entry, Segments, ship
+from flywheel.serving.traffic import Segments, TrafficEntry, ship
 from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.stores import open_store
 from flywheel.workloads.workload import Workload
@@ -87,7 +87,7 @@ class Production:
             raise ApiError(503, said, kind="server_error", code="log_failed", retry_after=5) from None
         return answered
 
-    def entry(self, answered: Answered) -> Entry:
+    def entry(self, answered: Answered) -> TrafficEntry:
         """Return what is kept of an answer."""
         asked, answer, escalation = answered.asked, answered.answer, answered.escalation
         workload_id, _, client_id = asked.model.partition(":")
@@ -118,7 +118,7 @@ class Production:
                 for name, value in (answered.completion.get("usage") or {}).items()
                 if isinstance(value, int)
             }
-        entry = Entry(
+        entry = TrafficEntry(
             id=answered.id,
             at=answered.at,
             workload_id=self._workload.id,

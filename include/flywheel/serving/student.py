@@ -114,7 +114,7 @@ def text_of(workload: Workload, messages: Messages) -> str:
     return text
 
 
-class Form:
+class PromptForm:
     """How a student is asked, whatever prompt a caller wrote around the text.
 
     Args:
@@ -169,7 +169,7 @@ class ServedStudent:
         loaded = load_student(source.student, prepare_process())
         model = load_adapter(loaded.model, source.folder)
         self._chat = loaded.chat
-        self._form = Form(source.workload, source.asked_text, left_out(source.folder))
+        self._form = PromptForm(source.workload, source.asked_text, left_out(source.folder))
         self._longest = source.student.context_length
         self._chooser: Chooser | None = None
         if source.classifies:

@@ -23,7 +23,7 @@ from flywheel.common.connections import find_connection
 from flywheel.common.errors import StudentError
 from flywheel.common.redaction import clean
 from flywheel.config.serving import VllmServer
-from flywheel.serving.student import Answer, Form, NotYetError, Question, RefusedError, Source, left_out
+from flywheel.serving.student import Answer, NotYetError, PromptForm, Question, RefusedError, Source, left_out
 from flywheel.workloads.markers import in_conversation, in_tools
 
 # Loading reads a file and, on a GPU, copies it; minutes are a vLLM that hangs.
@@ -45,7 +45,7 @@ class VllmStudent:
     def __init__(self, source: Source, server: VllmServer, timeout_seconds: float) -> None:
         self.source = source
         self._server, self._timeout = server, timeout_seconds
-        self._form = Form(source.workload, source.asked_text, left_out(source.folder))
+        self._form = PromptForm(source.workload, source.asked_text, left_out(source.folder))
         self._client = httpx.AsyncClient(
             base_url=server.url.rstrip("/"),
             headers=_key_of(server),

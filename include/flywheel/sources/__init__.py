@@ -7,12 +7,12 @@ be read at all is a SourceError that names the key of the configuration.
 from flywheel.sources.headlines import Headline, clean_text, read_headlines
 from flywheel.sources.logs import read_log_records
 from flywheel.sources.preflight import check_sources, look_at
-from flywheel.sources.spans import SourceSpan, Spans
+from flywheel.sources.spans import SourceSpan, SourceSpans
 
 __all__ = [
     "Headline",
     "SourceSpan",
-    "Spans",
+    "SourceSpans",
     "check_sources",
     "clean_text",
     "look_at",

@@ -13,7 +13,7 @@ from flywheel.common.errors import SourceError
 from flywheel.config.source import SourceConfig
 from flywheel.sources.files import files_of
 from flywheel.sources.quarantine import Quarantine
-from flywheel.sources.rows import Row, rows_of
+from flywheel.sources.rows import SourceRow, rows_of
 from flywheel.sources.spans import Span
 from flywheel.sources.time_column import TimeColumn
 from flywheel.sources.timestamps import TimeReader
@@ -116,7 +116,7 @@ def columns_of(source: SourceConfig, key: str) -> dict[str, str]:
     return {name: f"{key}.columns.{field}" for field, name in names.items() if name is not None}
 
 
-def headline_of(row: Row, source: SourceConfig, times: TimeColumn | None, file: str) -> Headline | str:
+def headline_of(row: SourceRow, source: SourceConfig, times: TimeColumn | None, file: str) -> Headline | str:
     """Return the headline of a row, or the reason why it is none."""
     if row.problem:
         return row.problem

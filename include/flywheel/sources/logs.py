@@ -24,7 +24,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.config.source import SourceConfig
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.sources.quarantine import Quarantine
-from flywheel.sources.rows import Row, json_rows, parquet_rows
+from flywheel.sources.rows import SourceRow, json_rows, parquet_rows
 from flywheel.sources.spans import Span
 from flywheel.sources.time_column import TimeColumn
 from flywheel.sources.timestamps import TimeReader
@@ -112,12 +112,12 @@ def read_log_records(
         times.check()
 
 
-def _as_labelled(row: Row) -> dict[str, Any]:
+def _as_labelled(row: SourceRow) -> dict[str, Any]:
     """Return when a record of the stage `label` is known, as it says itself, and by whom it was labelled."""
     return {"known_at": row.values.get("known_at"), "labelled_by": "teacher"}
 
 
-def _known(row: Row, times: TimeColumn) -> dict[str, Any]:
+def _known(row: SourceRow, times: TimeColumn) -> dict[str, Any]:
     """Put a record's time as unix seconds into its row, and return when it is known."""
     try:
         time = times.read(row.values.get("timestamp"), row.line)
@@ -127,7 +127,7 @@ def _known(row: Row, times: TimeColumn) -> dict[str, Any]:
     return {"known_at": time.known_at if time.known_at else None}
 
 
-def log_rows(file: SourceFile, opened: BinaryIO) -> Iterator[Row]:
+def log_rows(file: SourceFile, opened: BinaryIO) -> Iterator[SourceRow]:
     """Yield the rows of an opened log, those of Parquet with the values that JSON has."""
     if file.format == "jsonl":
         yield from json_rows(opened)
@@ -136,20 +136,20 @@ def log_rows(file: SourceFile, opened: BinaryIO) -> Iterator[Row]:
         yield row if row.problem else _of_parquet(row)
 
 
-def _of_parquet(row: Row) -> Row:
+def _of_parquet(row: SourceRow) -> SourceRow:
     """Return a row with the values that a line of JSON has."""
     values = {name: _without_nulls(value) for name, value in row.values.items()}
     try:
         read = orjson.dumps(values)
     except TypeError as error:  # bytes, decimals, and what else JSON has not
-        return Row(row.line, {}, f"cannot be kept as JSON: {error}", orjson.dumps(values, default=repr))
+        return SourceRow(row.line, {}, f"cannot be kept as JSON: {error}", orjson.dumps(values, default=repr))
     for name in _OBJECTS:
         if isinstance(values[name], str):
             try:
                 values[name] = exact_json.loads(values[name])
             except ValueError as error:
-                return Row(row.line, {}, f"{name}: {error}", read)
-    return Row(row.line, values, "", read)
+                return SourceRow(row.line, {}, f"{name}: {error}", read)
+    return SourceRow(row.line, values, "", read)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -15,7 +15,7 @@ from flywheel.config.source import SourceConfig
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.sources.headlines import Headline, columns_of, headline_of
 from flywheel.sources.logs import log_rows
-from flywheel.sources.rows import Row, rows_in
+from flywheel.sources.rows import SourceRow, rows_in
 from flywheel.sources.spans import SourceSpan, Span
 from flywheel.sources.time_column import TimeColumn
 from flywheel.sources.timestamps import TimeReader
@@ -29,7 +29,7 @@ _KEYS = ("request", "response", "workload_id", "client_id")
 
 
 @dataclass
-class Look:
+class SourceLook:
     """What was seen of a source: `bad` of the first `rows` of its `files` cannot be used."""
 
     files: int
@@ -49,7 +49,7 @@ def check_sources(sources: Iterable[tuple[str, SourceConfig]]) -> None:
         look_at(source, key)
 
 
-def look_at(source: SourceConfig, key: str) -> Look:
+def look_at(source: SourceConfig, key: str) -> SourceLook:
     """Open every file of a source and read its first rows.
 
     Raises:
@@ -77,7 +77,7 @@ def look_at(source: SourceConfig, key: str) -> Look:
         if unusable == seen >= LEAST_ROWS:
             raise file.error(f"not one of the first {seen} rows can be used; the first: {why}", key)
         rows, bad, first = rows + seen, bad + unusable, first or why
-    return Look(len(files), rows, bad, first, span.of(key, source))
+    return SourceLook(len(files), rows, bad, first, span.of(key, source))
 
 
 def _times_of(file: SourceFile, source: SourceConfig, key: str, reader: TimeReader) -> TimeColumn | None:
@@ -99,7 +99,7 @@ def _found(
             yield row.line, found.timestamp if isinstance(found, Headline) else found
 
 
-def _logged(row: Row, times: TimeColumn) -> int | str:
+def _logged(row: SourceRow, times: TimeColumn) -> int | str:
     if row.problem:
         return row.problem
     if missing := [name for name in _KEYS if not row.values.get(name)]:

@@ -27,7 +27,7 @@ _ROWS_BEFORE_MISSING = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     """A row of a file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Row:
         return self.read[:4000].decode("utf-8", "backslashreplace").rstrip("\r\n")
 
 
-def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[Row]:
+def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[SourceRow]:
     """Yield the rows of a file.
 
     Args:
@@ -63,7 +63,7 @@ def rows_of(file: SourceFile, columns: dict[str, str]) -> Iterator[Row]:
         yield from rows_in(file, opened, columns)
 
 
-def rows_in(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+def rows_in(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[SourceRow]:
     """Yield the rows of an opened file; see `rows_of`."""
     if file.format == "csv":
         yield from _csv_rows(file, opened, columns)
@@ -73,7 +73,7 @@ def rows_in(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iter
         yield from parquet_rows(file, opened, columns)
 
 
-def json_rows(opened: BinaryIO, columns: Collection[str] | None = None) -> Iterator[Row]:
+def json_rows(opened: BinaryIO, columns: Collection[str] | None = None) -> Iterator[SourceRow]:
     """Yield the objects of a JSON-lines file.
 
     Args:
@@ -82,20 +82,20 @@ def json_rows(opened: BinaryIO, columns: Collection[str] | None = None) -> Itera
     """
     for line in lines_of(opened):
         if line.problem:
-            yield Row(line.number, {}, line.problem, line.data)
+            yield SourceRow(line.number, {}, line.problem, line.data)
             continue
         if not line.data.strip():
-            yield Row(line.number, {}, "blank line", line.data)
+            yield SourceRow(line.number, {}, "blank line", line.data)
             continue
         try:
             values = exact_json.loads(line.data) if columns is None else _loads(line.data, columns)
         except ValueError as error:
-            yield Row(line.number, {}, str(error), line.data)
+            yield SourceRow(line.number, {}, str(error), line.data)
             continue
         if isinstance(values, dict):
-            yield Row(line.number, values, "", line.data)
+            yield SourceRow(line.number, values, "", line.data)
         else:
-            yield Row(line.number, {}, f"not a JSON object: got {type(values).__name__}", line.data)
+            yield SourceRow(line.number, {}, f"not a JSON object: got {type(values).__name__}", line.data)
 
 
 def _loads(data: bytes, columns: Collection[str]) -> Any:
@@ -109,7 +109,7 @@ def _loads(data: bytes, columns: Collection[str]) -> Any:
     return values
 
 
-def _checked_json_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+def _checked_json_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[SourceRow]:
     seen: set[str] = set()
     names: dict[str, None] = {}
     objects = 0
@@ -175,7 +175,7 @@ class _CsvLines:
         )
 
 
-def _csv_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+def _csv_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[SourceRow]:
     lines = _CsvLines(opened)
     header, delimiter = _csv_header(file, lines, columns)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -205,9 +205,9 @@ def _csv_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> It
             if len(lines.taken) > 1:
                 lines.give_back_all_but_first()
                 reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            yield Row(number, {}, problem, lines.raw())
+            yield SourceRow(number, {}, problem, lines.raw())
         else:
-            yield Row(number, dict(zip(header, values, strict=True)), "", "")
+            yield SourceRow(number, dict(zip(header, values, strict=True)), "", "")
 
 
 def _csv_header(file: SourceFile, lines: _CsvLines, columns: dict[str, str]) -> tuple[list[str], str]:
@@ -237,7 +237,7 @@ def _csv_header(file: SourceFile, lines: _CsvLines, columns: dict[str, str]) -> 
     return best
 
 
-def parquet_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+def parquet_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) -> Iterator[SourceRow]:
     """Yield the rows of a Parquet file, reading a part of a row group at a time."""
     # Imported here: only the orchestrator has it, and only Parquet needs it.
     import pyarrow as pa
@@ -253,9 +253,9 @@ def parquet_rows(file: SourceFile, opened: BinaryIO, columns: dict[str, str]) ->
                 number += 1
                 bad = next((value for value in row if isinstance(value, _BadValue)), None)
                 if bad is not None:
-                    yield Row(number, {}, bad.problem, bad.raw)
+                    yield SourceRow(number, {}, bad.problem, bad.raw)
                 else:
-                    yield Row(number, dict(zip(columns, row, strict=True)), "", "")
+                    yield SourceRow(number, dict(zip(columns, row, strict=True)), "", "")
     except SourceError:
         raise
     except pa.ArrowException as error:

@@ -85,7 +85,7 @@ class Span:
         return SourceSpan(key=key, path=source.path, **values)
 
 
-class Spans:
+class SourceSpans:
     """The spans of the sources that a stage reads."""
 
     def __init__(self) -> None:

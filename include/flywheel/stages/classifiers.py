@@ -21,7 +21,7 @@ from flywheel.stages.evaluate import Questions, read_training_records
 from flywheel.stages.examined import Examined, Speed, keep_evaluation
 from flywheel.students.answering import answer_in_batches
 from flywheel.students.calibration import probabilities_of
-from flywheel.students.classifiers import Examples, Trained, Work, ask, text_of
+from flywheel.students.classifiers import Examples, Trained, TrainingWork, ask, text_of
 from flywheel.workloads.labels import answer_form
 from flywheel.workloads.short_prompts import LOOKED_AT, ShortPrompt
 
@@ -49,7 +49,7 @@ def train(
             )
         watched = watched_records(spec.size) if spec.training.validations else 0
         val = _examples(read_records(dataset / "val.jsonl", watched), short)
-    work = Work(spec, train, val, scratch, lambda: root.save_scratch("adapters", key), progress)
+    work = TrainingWork(spec, train, val, scratch, lambda: root.save_scratch("adapters", key), progress)
     with parts.time("train"):
         made = family.classifier.train(work)
     for note in made.notes:

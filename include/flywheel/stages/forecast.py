@@ -20,7 +20,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.runs.plan import Plan
 from flywheel.sources import Headline, read_headlines
 from flywheel.sources.quarantine import Quarantine
-from flywheel.stores import Answer, RecordStore, open_store
+from flywheel.stores import PaidAnswer, RecordStore, open_store
 from flywheel.teacher.answers import tokens_of
 from flywheel.teacher.held import HeldAnswers
 from flywheel.teacher.known import FAULT, known_answers
@@ -166,7 +166,7 @@ class _Count:
         # Half of a key: of a million texts, two have the same by a chance of 1 in 10^26.
         self._seen: set[int] = set()
         self._later: dict[int, int] = {}
-        self._answered: list[tuple[int, Answer]] = []
+        self._answered: list[tuple[int, PaidAnswer]] = []
         self._asked: list[str] = []
 
     def add(self, store: RecordStore, headlines: Sequence[Headline], cutoff: int) -> None:
@@ -230,12 +230,12 @@ class _Count:
         ], basis
 
 
-def _noted_label(answer: Answer) -> str | None:
+def _noted_label(answer: PaidAnswer) -> str | None:
     """Return something where an answer is of use, without reading it: to read a million takes long."""
     return None if FAULT in answer.usage else ""
 
 
-def _rates(answered: Sequence[tuple[int, Answer]]) -> _Tokens | None:
+def _rates(answered: Sequence[tuple[int, PaidAnswer]]) -> _Tokens | None:
     """Return prompt tokens and cached ones of a request's byte, and tokens of an answer; None: unknown."""
     told = [(size, answer.usage) for size, answer in answered if tokens_of(answer.usage, "prompt_tokens")]
     if not told:

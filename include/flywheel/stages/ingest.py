@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.source import SourceConfig
 from flywheel.runs.plan import Plan
-from flywheel.sources import SourceSpan, Spans, read_log_records
+from flywheel.sources import SourceSpan, SourceSpans, read_log_records
 from flywheel.sources.quarantine import Quarantine
 from flywheel.stages.label import LabelResult
 from flywheel.stores import Rejected, open_store
@@ -85,7 +85,7 @@ def ingest(plan: Plan, folder: Path, labelled: LabelResult) -> IngestResult:
     started = time.monotonic()
     workload = plan.workload
     counts: Counter[str] = Counter()
-    spans = Spans()
+    spans = SourceSpans()
     with Quarantine(folder / QUARANTINE_FILE) as quarantine:
         with open_store(plan.config.store) as store:
             own, logs = _own_source(folder, labelled), _logs(plan)

@@ -15,7 +15,7 @@ import orjson
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
-from flywheel.evaluation.rating import Judge, Pair, Rating
+from flywheel.evaluation.rating import AnswerPair, Judge, Rating
 from flywheel.evaluation.rubric import CALLS, TEXTS, Rubric
 from flywheel.jobs.result import EvaluateResult
 from flywheel.report.model import JudgePart
@@ -82,7 +82,7 @@ def judged(plan: Plan, outcomes: Outcomes) -> Outcomes:
 def _rate(judge: Judge, records: Sequence[Row], rows: Sequence[Row]) -> tuple[list[float], list[Rating]]:
     """Return the shares of the scale of the rated answers, and the ratings that the judge gave."""
     pairs = [
-        Pair(_request(record), str(record["messages"][-1]["content"]), without_thinking(row["answer"]))
+        AnswerPair(_request(record), str(record["messages"][-1]["content"]), without_thinking(row["answer"]))
         for record, row in zip(records, rows, strict=True)
     ]
     found = judge.rate(pairs, TEXTS)
@@ -98,7 +98,7 @@ def _rate_calls(
     Calls that are the teacher's are right, calls of other functions wrong, without asking.
     """
     values: list[float] = []
-    pairs: list[Pair] = []
+    pairs: list[AnswerPair] = []
     for record, row in zip(records, rows, strict=True):
         teacher, student = teacher_calls(record), parse_calls(row["answer"])
         if not row["answer"].strip() or not same_functions(teacher, student):
@@ -106,7 +106,7 @@ def _rate_calls(
         elif same_calls(teacher, student):
             values.append(1.0)
         else:
-            pairs.append(Pair(_request(record), row["teacher"], row["student"]))
+            pairs.append(AnswerPair(_request(record), row["teacher"], row["student"]))
     rated = [rating for rating in judge.rate(pairs, CALLS) if rating is not None]
     return values + [CALLS.share(rating.mean) for rating in rated], rated
 

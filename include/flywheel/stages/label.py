@@ -37,7 +37,7 @@ from flywheel.config import resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.runs.plan import Plan
-from flywheel.sources import Headline, SourceSpan, Spans, check_sources, read_headlines
+from flywheel.sources import Headline, SourceSpan, SourceSpans, check_sources, read_headlines
 from flywheel.sources.quarantine import Quarantine
 from flywheel.stages.forecast import held_answers
 from flywheel.stages.settled import Settled
@@ -45,8 +45,8 @@ from flywheel.stores import open_store
 from flywheel.teacher.agreement import Agreement, check_gate
 from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
-from flywheel.teacher.labeller import Counts, Labeller, Outcome
-from flywheel.teacher.progress import Progress
+from flywheel.teacher.labeller import Labeller, LabellingCounts, Outcome
+from flywheel.teacher.progress import LabellingProgress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
 from flywheel.workloads.versions import versions_of
@@ -135,7 +135,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
         check_sources((f"source.{index}", source) for index, source in enumerate(plan.config.source))
     config, teacher = plan.config, plan.config.teacher
     read: Counter[str] = Counter()
-    spans = Spans()
+    spans = SourceSpans()
     with only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
         spending = Spending(teacher.budget, teacher.prices, path=sums_file(config.store), run_id=plan.run_id)
         aside = folder / f".{RECORDS_FILE}.aside"
@@ -242,7 +242,9 @@ def _sources(plan: Plan) -> list[tuple[str, SourceConfig]]:
     return sorted(found, key=lambda item: item[1].columns.human_label is None)
 
 
-def _headlines(plan: Plan, quarantine: Quarantine, read: Counter[str], spans: Spans) -> Iterator[Headline]:
+def _headlines(
+    plan: Plan, quarantine: Quarantine, read: Counter[str], spans: SourceSpans
+) -> Iterator[Headline]:
     for key, source in _sources(plan):
         log.info("reading %s", source.path)
         yield from read_headlines(
@@ -261,10 +263,10 @@ def _run(
     spending: Spending,
     quarantine: Quarantine,
     read: Counter[str],
-    spans: Spans,
+    spans: SourceSpans,
     settle: Callable[[Headline, Outcome], None],
     progress: Callable[[int], None] | None,
-) -> tuple[Counts, BudgetError | None]:
+) -> tuple[LabellingCounts, BudgetError | None]:
     """Run the labeller in an event loop of its own."""
     teacher = plan.config.teacher
     requests = Requests.of(plan.workload, teacher)
@@ -284,11 +286,11 @@ def _run(
     except TeacherError as error:
         endpoints = error
 
-    async def run() -> tuple[Counts, BudgetError | None]:
+    async def run() -> tuple[LabellingCounts, BudgetError | None]:
         async with client_of(teacher, endpoints, spending) as client:
-            told = Progress(client, read, _sources(plan))
+            told = LabellingProgress(client, read, _sources(plan))
 
-            def update(counts: Counts) -> None:
+            def update(counts: LabellingCounts) -> None:
                 told.update(counts)
                 if progress is not None:
                     progress(counts.headlines)

@@ -15,7 +15,7 @@ from flywheel.runs.plan import Plan
 Outcome = Literal["promoted", "kept", "none", "held", "rejected", "refused"]
 
 
-class Night(NamedTuple):
+class NightState(NamedTuple):
     """Where a night stands when it decides.
 
     Attributes:
@@ -31,7 +31,7 @@ class Night(NamedTuple):
     compared_with: str | None
 
 
-def night_of(root: ArtifactRoot, plan: Plan, row: CandidatePart | None, state: Decision | None) -> Night:
+def night_of(root: ArtifactRoot, plan: Plan, row: CandidatePart | None, state: Decision | None) -> NightState:
     """Return where a night stands.
 
     Args:
@@ -45,8 +45,8 @@ def night_of(root: ArtifactRoot, plan: Plan, row: CandidatePart | None, state: D
     if not is_own and line.is_past(plan):
         entry = line.entry_before(plan.cutoff)
         champion = entry.champion if entry else None
-        return Night(True, champion, champion, entry.name if entry else None)
-    return Night(False, standing, _before_this_run(root, plan, standing), None)
+        return NightState(True, champion, champion, entry.name if entry else None)
+    return NightState(False, standing, _before_this_run(root, plan, standing), None)
 
 
 def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) -> Champion | None:
@@ -58,7 +58,7 @@ def _before_this_run(root: ArtifactRoot, plan: Plan, standing: Champion | None) 
 
 
 def hold_on(
-    root: ArtifactRoot, plan: Plan, report: Report, night: Night, state: Decision | None
+    root: ArtifactRoot, plan: Plan, report: Report, night: NightState, state: Decision | None
 ) -> Hold | None:
     """Return a person's word that keeps a night's choice from being promoted by itself; None: it may be.
 
@@ -122,7 +122,13 @@ def overtaken_by(
 
 
 def enter(
-    root: ArtifactRoot, plan: Plan, report: Report, night: Night, champion: Champion | None, *, by: str = ""
+    root: ArtifactRoot,
+    plan: Plan,
+    report: Report,
+    night: NightState,
+    champion: Champion | None,
+    *,
+    by: str = "",
 ) -> Entry | None:
     """Write a night's entry, once its decision is in the report.
 

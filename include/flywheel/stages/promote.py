@@ -34,7 +34,7 @@ from flywheel.report.selection import score_of
 from flywheel.report.verdict import verdict_of
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run
-from flywheel.stages.night import Night, enter, hold_on, moment, night_of, overtaken_by
+from flywheel.stages.night import NightState, enter, hold_on, moment, night_of, overtaken_by
 from flywheel.stages.outcome import is_worse, words
 from flywheel.stages.score import ScoreResult, production_part
 
@@ -155,7 +155,7 @@ class _Judge:
         self._reason, self._approved, self._comment = reason, approved, comment
         self._by = by
         self._registered: RegistryEntry | None = None
-        self.night: Night
+        self.night: NightState
         self.hold: Hold | None = None
         self.overtaken = ""
         self.would_be: Champion | None = None

@@ -15,7 +15,7 @@ from flywheel.runs.plan import Plan
 from flywheel.sources import Headline
 from flywheel.sources.quarantine import Quarantine
 from flywheel.teacher.agreement import AgreementCounter, check_gate
-from flywheel.teacher.disagreements import Disagreements
+from flywheel.teacher.disagreements import DisagreementsFile
 from flywheel.teacher.labeller import Outcome
 from flywheel.teacher.persons import FILE as PERSONS_FILE
 from flywheel.teacher.persons import PersonsLabels
@@ -52,7 +52,7 @@ class Settled:
         plan: Plan,
         file: BinaryIO,
         quarantine: Quarantine,
-        disagreements: Disagreements,
+        disagreements: DisagreementsFile,
         persons: PersonsLabels,
     ) -> None:
         self.undated = 0
@@ -76,7 +76,7 @@ class Settled:
     def into(cls, plan: Plan, folder: Path, file: BinaryIO, quarantine: Quarantine) -> Iterator[Settled]:
         """Settle into the files of a run's folder."""
         with (
-            Disagreements(folder / DISAGREEMENTS_FILE) as disagreements,
+            DisagreementsFile(folder / DISAGREEMENTS_FILE) as disagreements,
             PersonsLabels(folder / PERSONS_FILE) as persons,
         ):
             yield cls(plan, file, quarantine, disagreements, persons)

@@ -27,7 +27,7 @@ from flywheel.promotion.champion import Champion, read_state
 from flywheel.serving.drift import Detector, Share, distance, level_of_eval, share_of, shares
 from flywheel.serving.nights import Night, Watched, nights, nights_folder
 from flywheel.serving.student import RefusedError, text_of
-from flywheel.serving.traffic import Entry, ship, traffic_scope
+from flywheel.serving.traffic import TrafficEntry, ship, traffic_scope
 from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.sources import Headline
 from flywheel.stages.label import only_one, sums_file
@@ -69,7 +69,9 @@ def watch(config: Config, at: datetime, client_id: str | None = None) -> Night:
         since = last.at if last else 0
         scope = traffic_scope(workload.id, client_id)
         there = [
-            entry for record in store.read(*scope, moment) if (entry := Entry.of_record(record)).at >= since
+            entry
+            for record in store.read(*scope, moment)
+            if (entry := TrafficEntry.of_record(record)).at >= since
         ]
         labels, night = _label(config, workload, store, there, (workload.id, client_id), since, moment)
     _count(night, there, workload, labels)
@@ -83,7 +85,7 @@ def watch(config: Config, at: datetime, client_id: str | None = None) -> Night:
     return night
 
 
-def asks_teacher(entry: Entry) -> bool:
+def asks_teacher(entry: TrafficEntry) -> bool:
     """Return whether a student's answer is asked of the teacher at night."""
     return (
         not entry.by_teacher and entry.label is not None and entry.has_text and (entry.audit or entry.unsure)
@@ -104,14 +106,14 @@ def production_texts(
     until = counted[-1].at if counted else 0
     with open_store(config.store, cache_mb=4) as store:
         for number, record in enumerate(store.read(*traffic_scope(*owner), cutoff), 1):
-            entry = Entry.of_record(record)
+            entry = TrafficEntry.of_record(record)
             if (entry.by_teacher and entry.key) or (asks_teacher(entry) and entry.at < until):
                 text = _text(workload, entry)
                 if text:
                     yield Headline(text, int(entry.at), int(entry.at), None, "production", number)
 
 
-def _text(workload: Workload, entry: Entry) -> str:
+def _text(workload: Workload, entry: TrafficEntry) -> str:
     try:
         return " ".join(text_of(workload, entry.messages).split())
     except RefusedError:
@@ -122,7 +124,7 @@ def _label(
     config: Config,
     workload: Workload,
     store: RecordStore,
-    there: list[Entry],
+    there: list[TrafficEntry],
     owner: tuple[str, str],
     since: int,
     moment: int,
@@ -170,7 +172,7 @@ def _label(
     return labels, night
 
 
-def _count(night: Night, there: list[Entry], workload: Workload, labels: dict[str, str]) -> None:
+def _count(night: Night, there: list[TrafficEntry], workload: Workload, labels: dict[str, str]) -> None:
     """Count what was asked, and the audit of all students' answers."""
     students = [entry for entry in there if not entry.by_teacher]
     night.requests, night.by_student = len(there), len(students)
@@ -195,7 +197,7 @@ def _compare(
     config: Config,
     root: ArtifactRoot,
     champion: Champion | None,
-    there: list[Entry],
+    there: list[TrafficEntry],
     workload: Workload,
     labels: dict[str, str],
     before: list[Night],
@@ -245,7 +247,7 @@ def _show_evaluation(night: Night, found: EvaluateResult) -> None:
 
 
 def _audited(
-    own: list[Entry], workload: Workload, labels: dict[str, str], promised: bool
+    own: list[TrafficEntry], workload: Workload, labels: dict[str, str], promised: bool
 ) -> list[tuple[bool, float]]:
     """Return of each audited text whether the teacher agrees, and the share that it was drawn with."""
     # A story that many ask about is one draw of the world: each text counts once.

@@ -2,9 +2,9 @@
 
 from flywheel.config import resolve_path
 from flywheel.config.store import StoreConfig
-from flywheel.stores.base import Answer, Holdings, Owner, RecordStore, Rejected, WriteSummary
+from flywheel.stores.base import Holdings, Owner, PaidAnswer, RecordStore, Rejected, WriteSummary
 
-__all__ = ["Answer", "Holdings", "Owner", "RecordStore", "Rejected", "WriteSummary", "open_store"]
+__all__ = ["Holdings", "Owner", "PaidAnswer", "RecordStore", "Rejected", "WriteSummary", "open_store"]
 
 
 def open_store(config: StoreConfig, *, cache_mb: int = 64, rereads: bool = False) -> RecordStore:

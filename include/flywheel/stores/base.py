@@ -46,7 +46,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PaidAnswer:
     """A teacher's answer that was paid for.
 
     Attributes:
@@ -141,11 +141,11 @@ class RecordStore(Protocol):
         """Return the pairs of workload and client that have records, sorted."""
         ...
 
-    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
+    def get_answers(self, keys: Sequence[str]) -> dict[str, PaidAnswer]:
         """Return the answers that are there; keys without one are left out."""
         ...
 
-    def put_answers(self, answers: Sequence[tuple[str, Answer]], owner: Owner | None = None) -> None:
+    def put_answers(self, answers: Sequence[tuple[str, PaidAnswer]], owner: Owner | None = None) -> None:
         """Keep answers; they are durable when this returns. The first answer of a key stays.
 
         Args:
@@ -161,7 +161,7 @@ class RecordStore(Protocol):
         """Stream all owners of answers with the keys of these."""
         ...
 
-    def read_answers(self) -> Iterator[tuple[str, Answer]]:
+    def read_answers(self) -> Iterator[tuple[str, PaidAnswer]]:
         """Stream all answers with their keys, in an order of the store's own.
 
         None comes twice; others that are put meanwhile may be missed.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
-from flywheel.stores.base import Answer, Owner
+from flywheel.stores.base import Owner, PaidAnswer
 from flywheel.stores.sqlite_file import SqliteFile
 
 READ_BATCH = 500
@@ -31,9 +31,9 @@ class SqliteAnswers:
 
     # -- answers -------------------------------------------------------------------------------------
 
-    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
+    def get_answers(self, keys: Sequence[str]) -> dict[str, PaidAnswer]:
         """Return the answers that are there; keys without one are left out."""
-        found: dict[str, Answer] = {}
+        found: dict[str, PaidAnswer] = {}
         for start in range(0, len(keys), READ_BATCH):
             batch = keys[start : start + READ_BATCH]
             places = ",".join("?" * len(batch))
@@ -42,10 +42,10 @@ class SqliteAnswers:
                 batch,
             )
             for key, content, model, created, usage in rows:
-                found[key] = Answer(content, model, created, orjson.loads(usage))
+                found[key] = PaidAnswer(content, model, created, orjson.loads(usage))
         return found
 
-    def put_answers(self, answers: Sequence[tuple[str, Answer]], owner: Owner | None = None) -> None:
+    def put_answers(self, answers: Sequence[tuple[str, PaidAnswer]], owner: Owner | None = None) -> None:
         """Keep answers in one transaction, on the disk when this returns."""
         rows = [
             (key, answer.content, answer.model, answer.created, orjson.dumps(answer.usage))
@@ -88,7 +88,7 @@ class SqliteAnswers:
         rows = [(key, scope) for key in keys]
         self._connection.executemany("INSERT OR IGNORE INTO owners VALUES (?, ?)", rows)
 
-    def read_answers(self) -> Iterator[tuple[str, Answer]]:
+    def read_answers(self) -> Iterator[tuple[str, PaidAnswer]]:
         """Stream all answers with their keys, ordered by key."""
         after = ""
         while True:
@@ -97,7 +97,7 @@ class SqliteAnswers:
                 (after, READ_BATCH),
             )
             for key, content, model, created, usage in rows:
-                yield key, Answer(content, model, created, orjson.loads(usage))
+                yield key, PaidAnswer(content, model, created, orjson.loads(usage))
             if len(rows) < READ_BATCH:
                 return
             after = rows[-1][0]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flywheel.students.answering import PLAIN_BATCH
-from flywheel.students.choosing import Choice, ask_batch
+from flywheel.students.choosing import LabelChoice, ask_batch
 from flywheel.students.decoder import answering_decoder
 from flywheel.students.gpu.backend import fitting, gpu_states
 from flywheel.students.label_trie import LabelTrie
@@ -33,7 +33,7 @@ class Chooser:
         self._chosen = trie.part_of(head)
 
     @torch.inference_mode()
-    def choose(self, prompts: Sequence[Tokens]) -> list[Choice]:
+    def choose(self, prompts: Sequence[Tokens]) -> list[LabelChoice]:
         """Return the answers to prompts, each [p], in their order."""
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         begin = len(self.prefix)
@@ -43,7 +43,7 @@ class Chooser:
         found = dict(zip(order, ask_batch(self._states, self._chosen, self.trie, prefix, batch), strict=True))
         return [found[index] for index in range(len(prompts))]
 
-    def choose_all(self, prompts: Sequence[Tokens], batch_size: int | None = None) -> list[Choice]:
+    def choose_all(self, prompts: Sequence[Tokens], batch_size: int | None = None) -> list[LabelChoice]:
         """Return the answers to any number of prompts, each [p], in their order.
 
         Args:
@@ -52,7 +52,7 @@ class Chooser:
         """
         size = batch_size or fitting(self._states, prompts, beside=len(self.trie.tokens)) or PLAIN_BATCH
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        found: dict[int, Choice] = {}
+        found: dict[int, LabelChoice] = {}
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             found.update(zip(batch, self.choose([prompts[index] for index in batch]), strict=True))

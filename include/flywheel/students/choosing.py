@@ -18,7 +18,7 @@ from flywheel.students.rows import Row, Tokens, common_prefix
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LabelChoice:
     """An answer out of a closed set.
 
     Attributes:
@@ -43,7 +43,7 @@ def choose(
     *,
     batch_size: int | None,
     progress: Told | None = None,
-) -> Answers[Choice]:
+) -> Answers[LabelChoice]:
     """Answer prompts by the labels of a tree, one forward pass a batch.
 
     Args:
@@ -67,7 +67,7 @@ def choose_by(
     *,
     batch_size: int | None,
     progress: Told | None = None,
-) -> Answers[Choice]:
+) -> Answers[LabelChoice]:
     """Answer prompts by the labels of a tree, given what computes a row; see `choose`.
 
     Args:
@@ -79,7 +79,7 @@ def choose_by(
 
     chosen = trie.part_of(head)
 
-    def ask(batch: Sequence[Tokens]) -> list[Choice]:
+    def ask(batch: Sequence[Tokens]) -> list[LabelChoice]:
         return ask_batch(states, chosen, trie, prefix, batch)
 
     return answer_in_batches(
@@ -89,7 +89,7 @@ def choose_by(
 
 def ask_batch(
     states: Callable[[Row], Tensor], chosen: Tensor, trie: LabelTrie, prefix: Tokens, batch: Sequence[Tokens]
-) -> list[Choice]:
+) -> list[LabelChoice]:
     """Answer one batch of prompts, longest first, in one forward pass; see `choose_by`.
 
     Args:
@@ -101,6 +101,6 @@ def ask_batch(
     logits = torch.nn.functional.linear(hidden, chosen).float().cpu().numpy()
     logits = logits.reshape(len(batch), -1, len(trie.choices))
     return [
-        Choice(answer, trie.answers[answer][:-1], likely)
+        LabelChoice(answer, trie.answers[answer][:-1], likely)
         for answer, likely in zip(trie.choose(logits), trie.log_probabilities(logits), strict=True)
     ]

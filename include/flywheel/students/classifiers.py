@@ -78,7 +78,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingWork:
     """A training of a classifier.
 
     Attributes:
@@ -131,7 +131,7 @@ class Trained:
 class Room(Protocol):
     """The module of a family that classifies."""
 
-    def train(self, work: Work) -> Trained:
+    def train(self, work: TrainingWork) -> Trained:
         """Train on the texts."""
 
     def load(self, student: Student, folder: Path) -> Classifier:

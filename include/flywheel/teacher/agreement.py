@@ -22,7 +22,7 @@ BOOTSTRAP_SAMPLES = 1000
 Interval = tuple[float, float]
 
 
-class Disagreement(BaseModel):
+class HumanDisagreement(BaseModel):
     """A headline that the teacher and a person label differently; `teacher` is empty without a class."""
 
     model_config = ConfigDict(frozen=True)
@@ -65,7 +65,7 @@ class Agreement(BaseModel):
     intervals: dict[str, Interval]
     per_class: dict[str, dict[str, float]]
     confusion: HumanConfusion | None = None
-    disagreements: tuple[Disagreement, ...] = ()
+    disagreements: tuple[HumanDisagreement, ...] = ()
 
 
 class AgreementCounter:
@@ -90,13 +90,13 @@ class AgreementCounter:
         self._seed = seed
         self._examples = examples
         self._pairs: Counter[tuple[str, str]] = Counter()
-        self._disagreements: list[Disagreement] = []
+        self._disagreements: list[HumanDisagreement] = []
         self.records = 0
         self.unknown: Counter[str] = Counter()
 
     def add(
         self, human_label: str, teacher_label: str | None, text: str = "", confidence: float | None = None
-    ) -> Disagreement | None:
+    ) -> HumanDisagreement | None:
         """Count one headline; None is an answer that names no class. Returns it if they disagree."""
         human = self._workload.label_of(human_label)
         if human is None:
@@ -107,7 +107,7 @@ class AgreementCounter:
         self.records += 1
         if human == teacher:
             return None
-        found = Disagreement(text=text, human=human, teacher=teacher, confidence=confidence)
+        found = HumanDisagreement(text=text, human=human, teacher=teacher, confidence=confidence)
         if len(self._disagreements) < self._examples:
             self._disagreements.append(found)
         return found

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from flywheel.common.aside import AsideFile
 from flywheel.sources import Headline
-from flywheel.teacher.agreement import Disagreement
+from flywheel.teacher.agreement import HumanDisagreement
 
 COLUMNS = ("human_label", "teacher_label", "headline", "answer", "confidence", "file", "line")
 
 
-class Disagreements(AsideFile):
+class DisagreementsFile(AsideFile):
     """Writes a CSV file, aside until it is whole; without a disagreement there is none."""
 
     def __init__(self, path: Path) -> None:
@@ -20,7 +20,7 @@ class Disagreements(AsideFile):
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
 
-    def add(self, headline: Headline, found: Disagreement, answer: str) -> None:
+    def add(self, headline: Headline, found: HumanDisagreement, answer: str) -> None:
         """Write one."""
         self.count += 1
         confidence = "" if found.confidence is None else f"{found.confidence:.4f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flywheel.stores import Answer, Owner, RecordStore
+from flywheel.stores import Owner, PaidAnswer, RecordStore
 from flywheel.teacher.known import known_answers
 from flywheel.teacher.request import Requests
 from flywheel.workloads.workload import Workload
@@ -27,14 +27,14 @@ class HeldAnswers:
 
     def find(
         self, store: RecordStore, texts: Mapping[str, str], owner: Owner | None = None
-    ) -> dict[str, tuple[Answer, str, Workload]]:
+    ) -> dict[str, tuple[PaidAnswer, str, Workload]]:
         """Return answer, label and version of those texts that have an answer which names a class of today.
 
         Args:
             texts: by a key, which those of the result are.
             owner: who uses the answers from now on.
         """
-        found: dict[str, tuple[Answer, str, Workload]] = {}
+        found: dict[str, tuple[PaidAnswer, str, Workload]] = {}
         for workload, requests in self._earlier:
             keys = {requests.key(text): key for key, text in texts.items() if key not in found}
             there = known_answers(store, list(keys), self._label_of)
@@ -45,5 +45,5 @@ class HeldAnswers:
                     found[keys[earlier]] = known.answer, known.label, workload
         return found
 
-    def _label_of(self, answer: Answer) -> str | None:
+    def _label_of(self, answer: PaidAnswer) -> str | None:
         return self._today.label_of(answer.content)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flywheel.stores import Answer, RecordStore
+from flywheel.stores import PaidAnswer, RecordStore
 
 NIGHTS = 3
 # In an answer's usage, beside the endpoint's own counts: why it is of no use, and the run that asked for it;
@@ -30,7 +30,7 @@ class Known:
         nights: on which it was asked for.
     """
 
-    answer: Answer
+    answer: PaidAnswer
     label: str | None
     nights: int = 1
 
@@ -50,7 +50,7 @@ def key_of_night(key: str, number: int) -> str:
 
 
 def known_answers(
-    store: RecordStore, keys: Sequence[str], label_of: Callable[[Answer], str | None]
+    store: RecordStore, keys: Sequence[str], label_of: Callable[[PaidAnswer], str | None]
 ) -> dict[str, Known]:
     """Return what is known of requests; those never asked are left out.
 

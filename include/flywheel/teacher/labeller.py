@@ -33,7 +33,7 @@ from itertools import islice
 
 from flywheel.common.errors import BudgetError, TeacherError
 from flywheel.sources import Headline
-from flywheel.stores import Answer, Owner, RecordStore
+from flywheel.stores import Owner, PaidAnswer, RecordStore
 from flywheel.teacher.answers import CUT_OFF, EMPTY, Reply
 from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.held import HeldAnswers
@@ -74,7 +74,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Counts:
+class LabellingCounts:
     """What a run of the labeller did.
 
     Attributes:
@@ -97,7 +97,7 @@ _LEFT = Outcome(reason="the teacher's budget is spent", is_left=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Asked:
     """Attributes: key: of the request; nights: on which it was asked before."""
 
     key: str
@@ -130,12 +130,12 @@ class Labeller:
         *,
         workers: int,
         ask_again: int = 1,
-        progress: Callable[[Counts], None] | None = None,
+        progress: Callable[[LabellingCounts], None] | None = None,
         held: HeldAnswers | None = None,
         night: str = "",
         owner: Owner | None = None,
     ) -> None:
-        self.counts = Counts()
+        self.counts = LabellingCounts()
         self.budget_spent: BudgetError | None = None
         self._ask_again = ask_again
         self._workload = workload
@@ -147,19 +147,19 @@ class Labeller:
         self._held = held
         self._night = night
         self._owner = owner
-        self._queue: asyncio.Queue[_Question | None] = asyncio.Queue(maxsize=workers)
+        self._queue: asyncio.Queue[_Asked | None] = asyncio.Queue(maxsize=workers)
         self._in_flight: dict[str, asyncio.Future[Outcome]] = {}
         self._window: deque[tuple[Headline, asyncio.Future[Outcome]]] = deque()
-        self._unwritten: list[tuple[_Question, Answer, Outcome]] = []
+        self._unwritten: list[tuple[_Asked, PaidAnswer, Outcome]] = []
         # Of no use, since the last answer that was.
-        self._useless: list[tuple[_Question, Answer, Outcome]] = []
+        self._useless: list[tuple[_Asked, PaidAnswer, Outcome]] = []
         self._arrived = asyncio.Event()
         self._failures_in_a_row = 0
         self._has_answered = False
         self._last_failure = ""
         self._reported = 0.0
 
-    async def run(self, headlines: Iterator[Headline], sink: Sink) -> Counts:
+    async def run(self, headlines: Iterator[Headline], sink: Sink) -> LabellingCounts:
         """Label all headlines; the sink gets each with its outcome, in order.
 
         Raises:
@@ -222,7 +222,7 @@ class Labeller:
                     else:
                         self._in_flight[key] = outcome
                         nights = known[key].nights if key in known else 0
-                        await self._queue.put(_Question(key, headline.text, outcome, nights))
+                        await self._queue.put(_Asked(key, headline.text, outcome, nights))
                 self._window.append((headline, outcome))
                 await self._hand_over(sink, WINDOW)
         await self._hand_over(sink, 0)
@@ -264,7 +264,7 @@ class Labeller:
                 reason = f"{error}; {advice}" if advice else str(error)
                 self._count_failure(reason, "calls in a row failed")
                 if error.refused:
-                    self._set_aside(question, Answer("", "", int(time.time())), Outcome(reason=reason))
+                    self._set_aside(question, PaidAnswer("", "", int(time.time())), Outcome(reason=reason))
                 else:
                     self._settle(question, Outcome(reason=reason))
                 continue
@@ -278,13 +278,13 @@ class Labeller:
             self._note_useless()
             await question.outcome
 
-    def _answer(self, reply: Reply) -> Answer:
+    def _answer(self, reply: Reply) -> PaidAnswer:
         usage = reply.usage
         if reply.confidence is not None:
             usage = {**usage, CONFIDENCE: reply.confidence}
-        return Answer(reply.content, reply.model or self._requests.model, int(time.time()), usage)
+        return PaidAnswer(reply.content, reply.model or self._requests.model, int(time.time()), usage)
 
-    def _set_aside(self, question: _Question, answer: Answer, outcome: Outcome) -> None:
+    def _set_aside(self, question: _Asked, answer: PaidAnswer, outcome: Outcome) -> None:
         """Settle a headline without a label; its answer is kept when one of use has come.
 
         Args:
@@ -312,12 +312,12 @@ class Labeller:
         if self._failures_in_a_row >= FAILURES_IN_A_ROW:
             raise TeacherError(f"{FAILURES_IN_A_ROW} {what}; the last: {reason}")
 
-    def _settle(self, question: _Question, outcome: Outcome) -> None:
+    def _settle(self, question: _Asked, outcome: Outcome) -> None:
         self._in_flight.pop(question.key, None)
         if not question.outcome.done():  # cancelled, where the run is being stopped
             question.outcome.set_result(outcome)
 
-    async def _ask(self, question: _Question) -> tuple[Reply, Outcome]:
+    async def _ask(self, question: _Asked) -> tuple[Reply, Outcome]:
         body = self._requests.body(question.text)
         for _ in range(1 + self._ask_again):
             reply = await self._client.ask(body, again=question.nights > 0)
@@ -328,7 +328,7 @@ class Labeller:
                 break
         return reply, outcome
 
-    def _label_of(self, answer: Answer) -> str | None:
+    def _label_of(self, answer: PaidAnswer) -> str | None:
         return self._workload.label_of(answer.content)
 
     def _outcome(self, content: str, confidence: float | None, fault: str = "") -> Outcome:

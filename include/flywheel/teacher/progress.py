@@ -12,7 +12,7 @@ from flywheel.common.errors import FlywheelError
 from flywheel.config.source import SourceConfig
 from flywheel.sources.files import SourceFile, files_of
 from flywheel.teacher.client import TeacherClient
-from flywheel.teacher.labeller import Counts
+from flywheel.teacher.labeller import LabellingCounts
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _RATE_SECONDS = 60.0
 _BLOCK = 1 << 20
 
 
-class Progress:
+class LabellingProgress:
     """Counts what is done, and says so from time to time.
 
     Args:
@@ -41,7 +41,7 @@ class Progress:
         self._points = deque([(self._logged, 0)])
         threading.Thread(target=self._count_rows, args=(sources,), daemon=True, name="rows").start()
 
-    def update(self, counts: Counts) -> None:
+    def update(self, counts: LabellingCounts) -> None:
         """Take note of the counts; log them if it is time to."""
         now = time.monotonic()
         if now - self._logged < LOG_SECONDS:
@@ -52,7 +52,7 @@ class Progress:
             self._points.popleft()
         log.info("%s", self.line(counts))
 
-    def line(self, counts: Counts) -> str:
+    def line(self, counts: LabellingCounts) -> str:
         """Return the progress in words."""
         spending = self._client.spending
         (since, before), (until, after) = self._points[0], self._points[-1]

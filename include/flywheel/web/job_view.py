@@ -176,7 +176,7 @@ def _seconds(jobs: list[live.StudentJobs]) -> float:
     return round(seconds_of(times), 3)
 
 
-def _runtime(job: live.Job) -> float:
+def _runtime(job: live.LiveJob) -> float:
     assert job.started_at is not None
     return round(max(0.0, ((job.ended_at or datetime.now(UTC)) - job.started_at).total_seconds()), 3)
 

@@ -55,7 +55,7 @@ class LossPoint(BaseModel):
     val_loss: float | None = None
 
 
-class Job(BaseModel):
+class LiveJob(BaseModel):
     """A job: customize, evaluate, base_eval or champion_eval."""
 
     state: JobState = "waiting"
@@ -71,7 +71,7 @@ class Job(BaseModel):
     task: TaskLink | None = None
 
 
-class Customize(Job):
+class Customize(LiveJob):
     """A customization job, with its loss curve."""
 
     losses: list[LossPoint] = Field(default_factory=list)
@@ -80,7 +80,7 @@ class Customize(Job):
     val_loss: float | None = None
 
 
-class Evaluate(Job):
+class Evaluate(LiveJob):
     """An evaluation job, with its scores as soon as they are known."""
 
     score: float | None = Field(None, description="By the metric of the workload's type.")
@@ -129,7 +129,7 @@ def jobs_of(run: Run, plan: Plan, tasks: list[AirflowTask], *, cancelled: bool) 
         zip(names, run_files.side_by_side(lambda name: run_files.read_json(run, name), names), strict=True)
     )
     found = {(task.task_id.rsplit(".", 1)[-1], task.map_index): task for task in tasks}
-    reader = _Reader(run.run_id, files, found, cancelled)
+    reader = _JobReader(run.run_id, files, found, cancelled)
     rows = [reader.base(student, index) for index, student in enumerate(plan.untrained)]
     if plan.config.icl_config is not None:
         rows += [reader.icl(student, index) for index, student in enumerate(plan.untrained)]
@@ -177,7 +177,7 @@ def _file_names(plan: Plan, candidates: list[Candidate]) -> list[str]:
     return names
 
 
-class _Reader:
+class _JobReader:
     """Makes jobs out of a run's files and tasks."""
 
     def __init__(

@@ -33,7 +33,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.config.logs import LogLevel, log_to_stderr
 from flywheel.config.store import StoreConfig
 from flywheel.runtimes.environment import needed_environment
-from flywheel.web.record_stream import Answers, Taken, take
+from flywheel.web.record_stream import AnswerFile, Taken, take
 from flywheel.workloads.workload import Workload
 
 _WHOLE = b"whole"
@@ -81,7 +81,7 @@ class PipedBody:
         self._file.close()
 
 
-async def take_apart(chunks: AsyncIterator[bytes], answers: Answers, task: Task) -> Taken:
+async def take_apart(chunks: AsyncIterator[bytes], answers: AnswerFile, task: Task) -> Taken:
     """Have a process take the records of a body.
 
     Args:
@@ -154,7 +154,7 @@ def main(arguments: list[str]) -> None:
     with open(0, "rb", buffering=_READ_BYTES) as file:
         task = Task.model_validate_json(file.readline())
         log_to_stderr(task.log_level)
-        answers = Answers(open(answers_to, "wb", buffering=1 << 20))  # noqa: SIM115  closed below
+        answers = AnswerFile(open(answers_to, "wb", buffering=1 << 20))  # noqa: SIM115  closed below
         try:
             taken = take(
                 PipedBody(file, whole),

@@ -25,7 +25,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.config.loading import resolve_path
 from flywheel.config.store import StoreConfig
 from flywheel.sources.quarantine import Quarantine
-from flywheel.sources.rows import Row, json_rows
+from flywheel.sources.rows import SourceRow, json_rows
 from flywheel.stores import RecordStore, open_store
 from flywheel.workloads.records import Record, check_no_student
 from flywheel.workloads.workload import Workload
@@ -129,7 +129,7 @@ class Taken:
     stopped: str = ""
 
 
-class Answers:
+class AnswerFile:
     """The answers to lines, on disk until they are sent.
 
     Args:
@@ -167,7 +167,7 @@ class _Batch:
         taken: counts them.
     """
 
-    def __init__(self, store: RecordStore, answers: Answers | None, taken: Taken) -> None:
+    def __init__(self, store: RecordStore, answers: AnswerFile | None, taken: Taken) -> None:
         self._store, self._answers, self._taken = store, answers, taken
         self._records: list[tuple[int, Record]] = []
 
@@ -219,7 +219,7 @@ class _Reader:
     client_id: str | None
     students: Collection[str]
 
-    def record(self, row: Row) -> Record:
+    def record(self, row: SourceRow) -> Record:
         """Return a row's record, known from now on.
 
         Raises:
@@ -241,7 +241,7 @@ class _Reader:
 
 def take(
     body: Lines,
-    answers: Answers,
+    answers: AnswerFile,
     *,
     store: StoreConfig,
     root: ArtifactRoot,

@@ -128,10 +128,10 @@ _lock = threading.Lock()
 _kept: dict[str, tuple[str, float, Summary]] = {}
 
 Row = TypeVar("Row")
-_all_kept: list[Kept[Any]] = []
+_all_kept: list[KeptRows[Any]] = []
 
 
-class Kept(Generic[Row]):
+class KeptRows(Generic[Row]):
     """What lists make of runs that have ended: made anew only where a run or its summary is another.
 
     Making 1,000 rows takes longer than all else that a list does.
@@ -156,8 +156,8 @@ class Kept(Generic[Row]):
             self._rows.pop(run_id, None)
 
 
-_lines: Kept[RunLine] = Kept()
-_candidates: Kept[list[CandidateOfRun]] = Kept()
+_lines: KeptRows[RunLine] = KeptRows()
+_candidates: KeptRows[list[CandidateOfRun]] = KeptRows()
 
 
 def list_runs() -> list[tuple[RunLine, Summary]]:

@@ -32,12 +32,12 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import StudentError
 from flywheel.common.listening import listen
 from flywheel_stand_ins.nemo.checks import BadAnswerError, BadRequestError, check_answer, check_request
-from flywheel_stand_ins.nemo.customizer import Customizer
-from flywheel_stand_ins.nemo.datastore import Datastore
+from flywheel_stand_ins.nemo.customizer import CustomizerStandIn
+from flywheel_stand_ins.nemo.datastore import DatastoreStandIn
 from flywheel_stand_ins.nemo.entities import Entities
-from flywheel_stand_ins.nemo.evaluator import Evaluator
+from flywheel_stand_ins.nemo.evaluator import EvaluatorStandIn
 from flywheel_stand_ins.nemo.nims import Deployments, Nim
-from flywheel_stand_ins.nemo.state import Behaviour, Fault, State, now, problem, reply
+from flywheel_stand_ins.nemo.state import Fault, NemoBehaviour, State, now, problem, reply
 from flywheel_stand_ins.nemo.students import Students
 
 
@@ -51,13 +51,13 @@ class NemoStandIn:
     """
 
     def __init__(
-        self, folder: Path, weights: Mapping[str, str] | None = None, behaviour: Behaviour | None = None
+        self, folder: Path, weights: Mapping[str, str] | None = None, behaviour: NemoBehaviour | None = None
     ) -> None:
         self.state = State(folder)
-        self.behaviour = behaviour or Behaviour()
+        self.behaviour = behaviour or NemoBehaviour()
         self.wrong: list[str] = []
         students = Students(weights)
-        self.datastore = Datastore(self.state)
+        self.datastore = DatastoreStandIn(self.state)
         models = Entities(
             self.state,
             "/v1/models",
@@ -66,8 +66,8 @@ class NemoStandIn:
             "",
             changes=model_update_params.ModelUpdateParams,
         )
-        self.customizer = Customizer(self.state, self.datastore, models, students, self.behaviour)
-        self.evaluator = Evaluator(self.state, self.behaviour)
+        self.customizer = CustomizerStandIn(self.state, self.datastore, models, students, self.behaviour)
+        self.evaluator = EvaluatorStandIn(self.state, self.behaviour)
         self.deployments = Deployments(self.state, students, self.behaviour)
         root = ArtifactRoot(str(folder / "artifacts"))
         self.nim = Nim(self.deployments, self.customizer.adapters, students, root)
@@ -128,7 +128,7 @@ class NemoStandIn:
     async def _behave(self, request: Request) -> Response:
         """Change the behaviour while it runs."""
         for name, value in (await request.json()).items():
-            if name not in {field.name for field in dataclasses.fields(Behaviour)}:
+            if name not in {field.name for field in dataclasses.fields(NemoBehaviour)}:
                 return problem(422, f"{name}: no such behaviour")
             setattr(self.behaviour, name, [Fault(**fault) for fault in value] if name == "faults" else value)
         return reply({})
@@ -209,7 +209,7 @@ def serve(
     weights: Mapping[str, str] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
-    behaviour: Behaviour | None = None,
+    behaviour: NemoBehaviour | None = None,
 ) -> None:
     """Serve until interrupted; says its addresses once it answers.
 

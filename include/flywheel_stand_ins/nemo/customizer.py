@@ -27,9 +27,9 @@ from flywheel.jobs.result import CustomizeResult
 from flywheel.runtimes.base import Job
 from flywheel.runtimes.local.processes import Processes
 from flywheel_stand_ins.nemo.checks import BadRequestError, check_answer, check_request
-from flywheel_stand_ins.nemo.datastore import Datastore
+from flywheel_stand_ins.nemo.datastore import DatastoreStandIn
 from flywheel_stand_ins.nemo.entities import Entities, filters_of, page_of
-from flywheel_stand_ins.nemo.state import Behaviour, Entity, State, new_id, now, problem, reply
+from flywheel_stand_ins.nemo.state import Entity, NemoBehaviour, State, new_id, now, problem, reply
 from flywheel_stand_ins.nemo.students import VERSION, Students
 from flywheel_stand_ins.nemo.training import Trainings, path_of
 
@@ -37,7 +37,7 @@ KIND = "customization/jobs"
 OVER = ("completed", "failed", "cancelled")
 
 
-class Customizer:
+class CustomizerStandIn:
     """The Customizer's application.
 
     Args:
@@ -51,10 +51,10 @@ class Customizer:
     def __init__(
         self,
         state: State,
-        datastore: Datastore,
+        datastore: DatastoreStandIn,
         models: Entities,
         students: Students,
-        behaviour: Behaviour,
+        behaviour: NemoBehaviour,
     ) -> None:
         self._state = state
         self._models = models

@@ -17,7 +17,7 @@ KIND = "repositories"
 _REGULAR_BYTES = 1024
 
 
-class Datastore:
+class DatastoreStandIn:
     """The Datastore's application.
 
     Args:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from flywheel_stand_ins.nemo.checks import BadRequestError, check_answer, check_request
 from flywheel_stand_ins.nemo.entities import filters_of, page_of
-from flywheel_stand_ins.nemo.state import Behaviour, Entity, State, new_id, now, problem, reply
+from flywheel_stand_ins.nemo.state import Entity, NemoBehaviour, State, new_id, now, problem, reply
 
 KIND = "evaluation/jobs"
 OVER = ("completed", "failed", "cancelled")
@@ -28,7 +28,7 @@ _CHECKS: dict[str, Callable[[str, str], bool]] = {
 }
 
 
-class Evaluator:
+class EvaluatorStandIn:
     """The Evaluator's application.
 
     Args:
@@ -36,7 +36,7 @@ class Evaluator:
         behaviour: when to fail.
     """
 
-    def __init__(self, state: State, behaviour: Behaviour) -> None:
+    def __init__(self, state: State, behaviour: NemoBehaviour) -> None:
         self._state = state
         self._behaviour = behaviour
         self._tasks: set[asyncio.Task[None]] = set()

@@ -18,7 +18,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.workloads.tool_calls import parse_calls, with_arguments
 from flywheel_stand_ins.nemo.checks import check_answer, check_request
 from flywheel_stand_ins.nemo.entities import Entities
-from flywheel_stand_ins.nemo.state import Behaviour, Entity, State, new_id, problem, reply
+from flywheel_stand_ins.nemo.state import Entity, NemoBehaviour, State, new_id, problem, reply
 from flywheel_stand_ins.nemo.students import Students
 
 GATHER_SECONDS = 0.03
@@ -37,7 +37,7 @@ class Deployments(Entities):
         behaviour: how long a deployment takes, and which fail.
     """
 
-    def __init__(self, state: State, students: Students, behaviour: Behaviour) -> None:
+    def __init__(self, state: State, students: Students, behaviour: NemoBehaviour) -> None:
         super().__init__(
             state,
             "/v1/deployment/model-deployments",

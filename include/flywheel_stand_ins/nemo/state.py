@@ -47,7 +47,7 @@ class Fault:
 
 
 @dataclass
-class Behaviour:
+class NemoBehaviour:
     """How the stand-in behaves.
 
     Attributes:

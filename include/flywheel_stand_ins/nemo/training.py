@@ -9,7 +9,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.jobs.spec import CustomizeSpec
 from flywheel_stand_ins.nemo.checks import BadRequestError, check_answer
-from flywheel_stand_ins.nemo.datastore import Datastore
+from flywheel_stand_ins.nemo.datastore import DatastoreStandIn
 from flywheel_stand_ins.nemo.entities import Entities
 from flywheel_stand_ins.nemo.state import Entity, State, now
 from flywheel_stand_ins.nemo.students import Students
@@ -32,7 +32,9 @@ class Trainings:
         students: what can be customized.
     """
 
-    def __init__(self, state: State, datastore: Datastore, models: Entities, students: Students) -> None:
+    def __init__(
+        self, state: State, datastore: DatastoreStandIn, models: Entities, students: Students
+    ) -> None:
         self._state = state
         self._datastore = datastore
         self._models = models

@@ -10,7 +10,7 @@ import pytest
 from tiny_students import save_dataset, save_student
 
 from flywheel.runtimes.local.fork_client import stop_servers
-from flywheel_stand_ins.nemo.state import Behaviour
+from flywheel_stand_ins.nemo.state import NemoBehaviour
 from tests.unit.nemo.nemo_jobs import Flywheel, Start
 from tests.unit.nemo.nemo_server import SMALL, running
 
@@ -46,7 +46,7 @@ def start(material: Path, tmp_path: Path) -> Iterator[Start]:
     servers = []
 
     def start(
-        behaviour: Behaviour | None = None, models: tuple[str, ...] = (SMALL,), **sections: Any
+        behaviour: NemoBehaviour | None = None, models: tuple[str, ...] = (SMALL,), **sections: Any
     ) -> Flywheel:
         weights = dict.fromkeys(models, str(material / "student"))
         opened = running(tmp_path / "nemo", weights, behaviour)

@@ -16,7 +16,7 @@ from nemo_microservices import NeMoMicroservices
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
 from flywheel_stand_ins.nemo.app import NemoStandIn
-from flywheel_stand_ins.nemo.state import Behaviour
+from flywheel_stand_ins.nemo.state import NemoBehaviour
 
 NAMESPACE = "mdfd"
 SMALL = "meta/llama-3.2-1b-instruct"
@@ -26,7 +26,7 @@ MEDIUM = "meta/llama-3.2-3b-instruct"
 class Server:
     """A running stand-in, which can be stopped and started again at the same address."""
 
-    def __init__(self, folder: Path, weights: dict[str, str] | None, behaviour: Behaviour) -> None:
+    def __init__(self, folder: Path, weights: dict[str, str] | None, behaviour: NemoBehaviour) -> None:
         self.folder = folder
         self.behaviour = behaviour
         self._weights = weights
@@ -70,9 +70,9 @@ class Server:
 
 @contextmanager
 def running(
-    folder: Path, weights: dict[str, str] | None = None, behaviour: Behaviour | None = None
+    folder: Path, weights: dict[str, str] | None = None, behaviour: NemoBehaviour | None = None
 ) -> Iterator[Server]:
-    server = Server(folder, weights, behaviour or Behaviour())
+    server = Server(folder, weights, behaviour or NemoBehaviour())
     try:
         yield server
     finally:

@@ -20,7 +20,7 @@ from flywheel.runtimes.nemo.holds import Holds
 from flywheel.runtimes.nemo.job import hyperparameters
 from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
-from flywheel_stand_ins.nemo.state import Behaviour, Fault
+from flywheel_stand_ins.nemo.state import Fault, NemoBehaviour
 from tests.unit.nemo.nemo_jobs import Flywheel, Start, changed, wait_until
 from tests.unit.nemo.nemo_server import NAMESPACE, SMALL
 
@@ -143,7 +143,7 @@ def test_the_same_dataset_is_uploaded_once_by_many_at_a_time(start: Start) -> No
 
 
 def test_two_runs_that_want_the_same_adapter_share_a_job(start: Start) -> None:
-    flywheel = start(Behaviour(pending_seconds=0.5))
+    flywheel = start(NemoBehaviour(pending_seconds=0.5))
     threads = [
         threading.Thread(target=flywheel.run, args=(flywheel.customize_spec(), run)) for run in ("a", "b")
     ]
@@ -170,7 +170,7 @@ def test_a_service_that_fails_is_busy_and_hangs_up_changes_nothing(start: Start,
         Fault(service, status=0, times=1),  # the connection is closed
         Fault(service, status=503, share=0.3, times=4),
     ]
-    flywheel = start(Behaviour(faults=faults, seed=3))
+    flywheel = start(NemoBehaviour(faults=faults, seed=3))
     counts = flywheel.server.counts
     if service in TRAINING:
         assert flywheel.run(flywheel.customize_spec()).steps == 3
@@ -184,7 +184,7 @@ def test_a_service_that_fails_is_busy_and_hangs_up_changes_nothing(start: Start,
 
 @pytest.mark.parametrize("service", ["customizer", "evaluator", "deployment", "entities"])
 def test_what_was_made_though_its_answer_was_lost_is_not_made_twice(start: Start, service: str) -> None:
-    flywheel = start(Behaviour(faults=[Fault(service, method="POST", status=500, after=True, times=2)]))
+    flywheel = start(NemoBehaviour(faults=[Fault(service, method="POST", status=500, after=True, times=2)]))
     made = flywheel.run(flywheel.customize_spec())
     flywheel.run(flywheel.evaluate_spec(made.adapter))
     counts = flywheel.server.counts
@@ -195,7 +195,7 @@ def test_what_was_made_though_its_answer_was_lost_is_not_made_twice(start: Start
 
 
 def test_a_service_that_stays_down_is_a_clear_sentence(start: Start) -> None:
-    flywheel = start(Behaviour(faults=[Fault("customizer", status=503)]), nemo={"lost_minutes": 0.01})
+    flywheel = start(NemoBehaviour(faults=[Fault("customizer", status=503)]), nemo={"lost_minutes": 0.01})
     with pytest.raises(JobError, match=r"NeMo Customizer: no good answer for 0.01 min .*status 503"):
         flywheel.run(flywheel.customize_spec())
 
@@ -204,7 +204,7 @@ def test_a_service_that_stays_down_is_a_clear_sentence(start: Start) -> None:
 def test_a_call_without_an_answer_in_time_is_made_again(start: Start, service: str) -> None:
     method = "POST" if service in ("datastore", "nim") else "GET"
     faults = [Fault(service, method=method, status=500, times=1, seconds=12)]
-    flywheel = start(Behaviour(faults=faults), nemo={"timeout_seconds": 10})
+    flywheel = start(NemoBehaviour(faults=faults), nemo={"timeout_seconds": 10})
     if service in TRAINING:
         assert flywheel.run(flywheel.customize_spec()).steps == 3
         assert flywheel.server.counts["customizations made"] == flywheel.server.counts["datasets made"] == 1
@@ -216,7 +216,7 @@ def test_a_call_without_an_answer_in_time_is_made_again(start: Start, service: s
 
 
 def test_the_services_restart_in_the_middle_of_a_job(start: Start) -> None:
-    flywheel = start(Behaviour(pending_seconds=1.0))
+    flywheel = start(NemoBehaviour(pending_seconds=1.0))
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(flywheel.run(flywheel.customize_spec())))
     thread.start()
@@ -229,7 +229,7 @@ def test_the_services_restart_in_the_middle_of_a_job(start: Start) -> None:
 
 
 def test_a_failed_job_says_why_and_its_retry_makes_another(start: Start) -> None:
-    flywheel = start(Behaviour(failing={"1b-": 1}))
+    flywheel = start(NemoBehaviour(failing={"1b-": 1}))
     with pytest.raises(JobError, match=r"customization job cust-\w+ failed: the training pod was evicted"):
         flywheel.run(flywheel.customize_spec())
     assert flywheel.run(flywheel.customize_spec()).steps == 3
@@ -238,7 +238,7 @@ def test_a_failed_job_says_why_and_its_retry_makes_another(start: Start) -> None
 
 
 def test_a_nim_that_never_gets_ready_is_taken_away(start: Start) -> None:
-    flywheel = start(Behaviour(never_ready="1b"), nemo={"deploy_minutes": 0.02})
+    flywheel = start(NemoBehaviour(never_ready="1b"), nemo={"deploy_minutes": 0.02})
     with pytest.raises(
         JobError, match=r"NIM flywheel-\S+ of 1b: not ready within 0.02 min .*Insufficient nvidia.com/gpu"
     ):
@@ -247,7 +247,7 @@ def test_a_nim_that_never_gets_ready_is_taken_away(start: Start) -> None:
 
 
 def test_a_nim_that_fails_is_taken_away_and_the_retry_deploys_it_anew(start: Start) -> None:
-    flywheel = start(Behaviour(failing={"1b": 1}))
+    flywheel = start(NemoBehaviour(failing={"1b": 1}))
     with pytest.raises(JobError, match="of 1b: failed: the NIM's pod is in CrashLoopBackOff"):
         flywheel.run(flywheel.evaluate_spec())
     assert flywheel.server.deployed == []
@@ -255,7 +255,7 @@ def test_a_nim_that_fails_is_taken_away_and_the_retry_deploys_it_anew(start: Sta
 
 
 def test_a_killed_job_is_cancelled_on_nemo(start: Start) -> None:
-    flywheel = start(Behaviour(pending_seconds=600))
+    flywheel = start(NemoBehaviour(pending_seconds=600))
     runtime = open_runtime(flywheel.config)
     errors: list[Exception] = []
 
@@ -275,7 +275,7 @@ def test_a_killed_job_is_cancelled_on_nemo(start: Start) -> None:
 
 
 def test_a_killed_evaluation_leaves_no_nim(start: Start) -> None:
-    flywheel = start(Behaviour(never_ready="1b"), nemo={"deploy_minutes": 10})
+    flywheel = start(NemoBehaviour(never_ready="1b"), nemo={"deploy_minutes": 10})
     runtime = open_runtime(flywheel.config)
 
     def run() -> None:
@@ -293,7 +293,7 @@ def test_a_killed_evaluation_leaves_no_nim(start: Start) -> None:
 def test_a_wrong_key_and_a_wrong_target_are_refused_with_what_to_do(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flywheel = start(Behaviour(api_key="right"))
+    flywheel = start(NemoBehaviour(api_key="right"))
     with pytest.raises(RefusedJobError, match=r"refuses us \(401\).*nmp_config.key_variable"):
         flywheel.run(flywheel.evaluate_spec())
     nmp = flywheel.config.nmp_config.model_copy(update={"key_variable": "NEMO_KEY"})
@@ -320,7 +320,7 @@ def test_too_few_records_are_an_error_before_anything_is_uploaded(start: Start) 
 
 def test_the_limits_hold_over_all_flywheels(start: Start, material: Path, tmp_path: Path) -> None:
     flywheel = start(
-        Behaviour(pending_seconds=0.3, running_jobs=9), nemo={"parallel_jobs": 2, "parallel_nims": 1}
+        NemoBehaviour(pending_seconds=0.3, running_jobs=9), nemo={"parallel_jobs": 2, "parallel_nims": 1}
     )
     limits = {"nemo": {"parallel_jobs": 2, "parallel_nims": 1}}
     others = [Flywheel(flywheel.server, material, tmp_path / name, **limits) for name in ("second", "third")]

@@ -20,7 +20,7 @@ from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.nemo.models import alias_name
 from flywheel.runtimes.nemo.serving import ServingOrder, let_go, serve
 from flywheel.runtimes.nemo.sweep import clean_up, sweep
-from flywheel_stand_ins.nemo.state import Behaviour, Fault
+from flywheel_stand_ins.nemo.state import Fault, NemoBehaviour
 from tests.unit.champions import put_in_force
 from tests.unit.nemo.nemo_jobs import Flywheel, Start
 from tests.unit.nemo.nemo_server import MEDIUM, NAMESPACE, SMALL, nim
@@ -144,7 +144,7 @@ def test_lost_answers_and_busy_services_change_nothing(start: Start, service: st
 
 
 def test_a_triggerer_that_goes_down_at_any_step_leaves_it_to_the_next(start: Start) -> None:
-    flywheel = start(Behaviour(latency_seconds=0.05, pending_seconds=0.3))
+    flywheel = start(NemoBehaviour(latency_seconds=0.05, pending_seconds=0.3))
     make_champion(flywheel, flywheel.run(flywheel.customize_spec()))
 
     async def interrupted(seconds: float) -> bool:
@@ -176,7 +176,7 @@ def test_a_nim_that_does_not_come_up_leaves_the_champion_before_in_service(start
 
 
 def test_an_order_that_is_given_up_leaves_no_nim(start: Start) -> None:
-    flywheel = start(Behaviour(never_ready="1b"))
+    flywheel = start(NemoBehaviour(never_ready="1b"))
     make_champion(flywheel, flywheel.run(flywheel.customize_spec()))
 
     async def given_up() -> None:
@@ -191,7 +191,7 @@ def test_an_order_that_is_given_up_leaves_no_nim(start: Start) -> None:
 
 
 def test_a_champion_that_comes_while_a_nim_starts_is_the_one_that_is_served(start: Start) -> None:
-    flywheel = start(Behaviour(never_ready="1b"), **BOTH)
+    flywheel = start(NemoBehaviour(never_ready="1b"), **BOTH)
     first = flywheel.run(flywheel.customize_spec())
     second = flywheel.run(flywheel.customize_spec(student=1), run="s")
     make_champion(flywheel, first)

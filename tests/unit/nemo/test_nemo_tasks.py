@@ -21,7 +21,7 @@ from flywheel.runtimes.nemo.runtime import prepare
 from flywheel.runtimes.nemo.services import Services
 from flywheel.runtimes.nemo.sweep import sweep
 from flywheel.runtimes.nemo.trigger import NemoTrigger
-from flywheel_stand_ins.nemo.state import Behaviour
+from flywheel_stand_ins.nemo.state import NemoBehaviour
 from tests.unit.nemo.nemo_jobs import Flywheel, Start, changed
 
 
@@ -48,7 +48,7 @@ def test_a_trigger_is_made_again_from_what_it_was_stored_as(start: Start) -> Non
 
 
 def test_the_triggers_event_says_why_a_job_failed(start: Start) -> None:
-    flywheel = start(Behaviour(failing={"1b-": 1}))
+    flywheel = start(NemoBehaviour(failing={"1b-": 1}))
     event = asyncio.run(event_of(NemoTrigger(prepared(flywheel, flywheel.customize_spec()))))
     with pytest.raises(JobError, match="the training pod was evicted"):
         check_ending(event)
@@ -65,7 +65,7 @@ def test_the_triggers_event_says_why_a_job_failed(start: Start) -> None:
 
 
 def test_a_triggerer_that_goes_down_leaves_the_job_to_the_next(start: Start) -> None:
-    flywheel = start(Behaviour(pending_seconds=0.5))
+    flywheel = start(NemoBehaviour(pending_seconds=0.5))
     job = prepared(flywheel, flywheel.customize_spec())
 
     async def interrupted() -> None:
@@ -82,7 +82,7 @@ def test_a_triggerer_that_goes_down_leaves_the_job_to_the_next(start: Start) -> 
 
 
 def test_a_task_that_a_person_ends_cancels_its_job(start: Start) -> None:
-    flywheel = start(Behaviour(pending_seconds=600))
+    flywheel = start(NemoBehaviour(pending_seconds=600))
     trigger = NemoTrigger(prepared(flywheel, flywheel.customize_spec()))
 
     async def killed() -> None:
@@ -97,7 +97,7 @@ def test_a_task_that_a_person_ends_cancels_its_job(start: Start) -> None:
 
 
 def test_a_job_that_another_run_waits_for_goes_on(start: Start) -> None:
-    flywheel = start(Behaviour(pending_seconds=1))
+    flywheel = start(NemoBehaviour(pending_seconds=1))
     mine = prepared(flywheel, flywheel.customize_spec())
     theirs = {**mine, "spec_url": mine["spec_url"].replace("runs/r/", "runs/other/")}
 
@@ -129,7 +129,7 @@ def run_of(flywheel: Flywheel) -> Run:
 
 
 def test_a_sweep_takes_away_what_killed_tasks_have_left(start: Start) -> None:
-    flywheel = start(Behaviour(pending_seconds=600))
+    flywheel = start(NemoBehaviour(pending_seconds=600))
     spec = flywheel.evaluate_spec()
     job = flywheel.job(spec)
     customization = prepared(flywheel, flywheel.customize_spec())

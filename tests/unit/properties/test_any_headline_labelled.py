@@ -14,7 +14,7 @@ from flywheel.common.errors import SourceError
 from flywheel.sources import clean_text
 from flywheel.stages.ingest import ingest
 from flywheel.stages.label import QUARANTINE_FILE, label
-from flywheel.stores import Answer, open_store
+from flywheel.stores import PaidAnswer, open_store
 from flywheel.teacher.request import Requests
 from tests.unit.news_records import news_plan
 from tests.unit.properties.conversations import TEXTS
@@ -65,7 +65,7 @@ def test_each_headline_is_labelled_and_stored_or_set_aside(rows: list[Any], answ
         plan = news_plan(folder, source=[source], cutoff=1_900_000_000)
         requests = Requests.of(plan.workload, plan.config.teacher)
         given_answers = {
-            requests.key(clean_text(text.replace("\r", ""))): Answer(answer, "m", 1, dict(ASKED_TONIGHT))
+            requests.key(clean_text(text.replace("\r", ""))): PaidAnswer(answer, "m", 1, dict(ASKED_TONIGHT))
             for (text, _, _), answer in reversed(list(zip(rows, answers, strict=False)))
         }
         with open_store(plan.config.store) as store:

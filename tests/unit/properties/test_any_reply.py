@@ -8,7 +8,7 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from flywheel.common.patience import seconds_to_wait
-from flywheel.stores import Answer
+from flywheel.stores import PaidAnswer
 from flywheel.stores.sqlite import SqliteStore
 from flywheel.teacher.answers import (
     ErrorInAnswerError,
@@ -101,7 +101,7 @@ def test_a_body_is_an_answer_an_error_or_malformed_and_an_answer_can_be_kept(bod
     event("answer")
     check(reply)
     with tempfile.TemporaryDirectory() as folder, SqliteStore(f"{folder}/records.sqlite") as store:
-        store.put_answers([("k", Answer(reply.content, reply.model, 1, reply.usage))])
+        store.put_answers([("k", PaidAnswer(reply.content, reply.model, 1, reply.usage))])
         (kept,) = store.get_answers(["k"]).values()
     assert (kept.content, kept.usage) == (reply.content, reply.usage)
 

@@ -19,7 +19,7 @@ _WHOSE = "see who adds it, runtime.kubernetes.pod_template or a webhook of the c
 
 
 @dataclass(frozen=True)
-class Failure:
+class ContainerFailure:
     """How a container beside the job's failed.
 
     Attributes:
@@ -41,7 +41,7 @@ class Failure:
         return f"its {self.what} failed{again} with {self.how}; {_WHOSE}"
 
 
-def init_failure(pod: Pod) -> Failure | None:
+def init_failure(pod: Pod) -> ContainerFailure | None:
     """Return how the first init container failed that has not ended well; None where none has."""
     for status in pod.get("status", {}).get("initContainerStatuses") or ():
         found = _failure(status, f"init container {status['name']!r}")
@@ -50,7 +50,7 @@ def init_failure(pod: Pod) -> Failure | None:
     return None
 
 
-def sidecar_failure(pod: Pod) -> Failure | None:
+def sidecar_failure(pod: Pod) -> ContainerFailure | None:
     """Return how a container beside the job's own failed, one that is not started again first."""
     statuses = pod.get("status", {}).get("containerStatuses") or ()
     found = [
@@ -102,7 +102,7 @@ def last_said(message: str) -> str:
     return (errors or lines or [""])[-1]
 
 
-def _failure(status: dict[str, Any], what: str) -> Failure | None:
+def _failure(status: dict[str, Any], what: str) -> ContainerFailure | None:
     state, last = status.get("state", {}), status.get("lastState", {})
     now = state.get("terminated")
     ended = now or (last.get("terminated") if "waiting" in state else None)
@@ -116,4 +116,4 @@ def _failure(status: dict[str, Any], what: str) -> Failure | None:
     if reason == "OOMKilled":
         how = f"exit code {code}, as it needed more memory than its limit"
     times = int(status.get("restartCount") or 0) + (1 if now else 0)
-    return Failure(what, how, max(1, times), ended=bool(now))
+    return ContainerFailure(what, how, max(1, times), ended=bool(now))

@@ -149,7 +149,7 @@ class Processes:
 
     def _watch(self, job: Job, process: _Process, tell: Callable[[str], None]) -> int:
         deadline = time.monotonic() + self.config.job_timeout_hours * 3600
-        lines = _Lines(process.output, tell)
+        lines = _PrintedLines(process.output, tell)
         code: int | None = None
         while code is None:
             select.select([*lines.watched(), *process.watched()], [], [], 0.2)
@@ -223,7 +223,7 @@ class PlainJob:
         os.close(self.output)
 
 
-class _Lines:
+class _PrintedLines:
     """Cuts what a job prints into lines; a progress bar's carriage return ends a line too."""
 
     def __init__(self, file: int, tell: Callable[[str], None]) -> None:

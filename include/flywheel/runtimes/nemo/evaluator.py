@@ -28,7 +28,7 @@ TASK, METRIC = "agreement", "accuracy"
 
 
 @dataclass(frozen=True)
-class Answers:
+class NimAnswers:
     """A student's answers to the prompts of an eval set.
 
     Attributes:
@@ -49,7 +49,7 @@ async def answer(
     job: NemoJob,
     requests: Sequence[list[dict[str, Any]]],
     tools: Sequence[list[dict[str, Any]] | None],
-) -> Answers:
+) -> NimAnswers:
     """Have a model answer requests, some at once; calls of functions come as text, as students write them.
 
     Args:
@@ -107,7 +107,7 @@ async def answer(
     async with asyncio.TaskGroup() as group:
         for index in range(len(requests)):
             group.create_task(ask(index))
-    return Answers(texts, waits, time.monotonic() - started)
+    return NimAnswers(texts, waits, time.monotonic() - started)
 
 
 class Evaluator:

@@ -38,7 +38,7 @@ DEVICE = "NeMo"
 _LIKE_THE_EVALUATORS = ("accuracy", "function_name_accuracy", "exact_match")
 
 
-class Trained(BaseModel):
+class NemoTrained(BaseModel):
     """What a customization on NeMo ended with.
 
     Attributes:
@@ -53,7 +53,7 @@ class Trained(BaseModel):
     status: CustomizationStatusDetails
 
 
-class Answered(BaseModel):
+class NemoEvaluated(BaseModel):
     """What an evaluation on NeMo ended with.
 
     Attributes:
@@ -74,7 +74,7 @@ class Answered(BaseModel):
     in_flight: int | None = None
 
 
-class State(BaseModel):
+class NemoJobState(BaseModel):
     """How far a job is, in `X.nemo.json` beside its spec: what the next try goes on with.
 
     Attributes:
@@ -85,21 +85,21 @@ class State(BaseModel):
     dataset: str | None = None
     customization: str | None = None
     evaluation: str | None = None
-    trained: Trained | None = None
-    answered: Answered | None = None
+    trained: NemoTrained | None = None
+    answered: NemoEvaluated | None = None
 
 
-def read_state(job: NemoJob) -> State:
+def read_state(job: NemoJob) -> NemoJobState:
     """Return how far earlier tries of the same job came."""
     folder, name = split(job.state_url)
     if not folder.exists(name):
-        return State()
+        return NemoJobState()
     written = folder.read_json(name)
     # Of another dataset or training, such as that of a cleared task after a change: no part of this job.
-    return State.model_validate(written["state"]) if written["key"] == job.key else State()
+    return NemoJobState.model_validate(written["state"]) if written["key"] == job.key else NemoJobState()
 
 
-def write_state(job: NemoJob, state: State) -> None:
+def write_state(job: NemoJob, state: NemoJobState) -> None:
     """Keep how far the job is."""
     folder, name = split(job.state_url)
     folder.write_json(name, {"key": job.key, "state": state.model_dump(mode="json")})
@@ -183,7 +183,7 @@ def split(url: str) -> tuple[ArtifactRoot, str]:
 
 
 def _adapter(
-    root: ArtifactRoot, job: NemoJob, spec: CustomizeSpec, trained: Trained | None
+    root: ArtifactRoot, job: NemoJob, spec: CustomizeSpec, trained: NemoTrained | None
 ) -> CustomizeResult:
     folder = root.lookup("adapters", job.key)
     if folder is not None:
@@ -204,7 +204,7 @@ def _adapter(
     return result
 
 
-def _trained(job: NemoJob, spec: CustomizeSpec, trained: Trained) -> CustomizeResult:
+def _trained(job: NemoJob, spec: CustomizeSpec, trained: NemoTrained) -> CustomizeResult:
     status = trained.status
     losses = loss_curve(status)
     each, epochs = steps_of(spec)
@@ -263,7 +263,7 @@ def _by_step(values: list[CustomizationMetricValue] | None) -> dict[int, float]:
 
 
 def _evaluation(
-    root: ArtifactRoot, job: NemoJob, spec: EvaluateSpec, answered: Answered | None
+    root: ArtifactRoot, job: NemoJob, spec: EvaluateSpec, answered: NemoEvaluated | None
 ) -> EvaluateResult:
     folder = root.lookup("evaluations", job.key)
     if folder is not None:

@@ -19,12 +19,12 @@ from flywheel.runtimes.checks import Finding
 from flywheel.runtimes.nemo import results
 from flywheel.runtimes.nemo.customizer import Customizer
 from flywheel.runtimes.nemo.datastore import Datastore
-from flywheel.runtimes.nemo.evaluator import Answers, Evaluator, answer
+from flywheel.runtimes.nemo.evaluator import Evaluator, NimAnswers, answer
 from flywheel.runtimes.nemo.holds import RUN_SECONDS, Holds, run_holder
 from flywheel.runtimes.nemo.job import NemoJob, adapter_lock
 from flywheel.runtimes.nemo.models import find_adapter
 from flywheel.runtimes.nemo.nims import Nims
-from flywheel.runtimes.nemo.results import Answered, Trained, read_state, split, write_state
+from flywheel.runtimes.nemo.results import NemoEvaluated, NemoTrained, read_state, split, write_state
 from flywheel.runtimes.nemo.services import Say, Services
 from flywheel.stages.evaluate import read_eval_records, short_prompt_of
 
@@ -217,7 +217,7 @@ async def _customize(services: Services, job: NemoJob) -> None:
         raise
     await customizer.done()
     parameters = await parameters_of(services, job)
-    trained = Trained(job=job_id, output_model=job.output_model, parameters=parameters, status=status)
+    trained = NemoTrained(job=job_id, output_model=job.output_model, parameters=parameters, status=status)
     await asyncio.to_thread(
         write_state, job, state.model_copy(update={"customization": job_id, "trained": trained})
     )
@@ -238,7 +238,7 @@ async def _evaluate(services: Services, job: NemoJob, spec: EvaluateSpec) -> Non
         tools = [record.get("tools") for record in [*records, *(records[one.place] for one in told)]]
         answers = await _answers(services, job, spec, asked, tools)
         parameters = await parameters_of(services, job)
-        answered = Answered(
+        answered = NemoEvaluated(
             texts=answers.texts[: len(records)],
             instructed=answers.texts[len(records) :],
             examples=examples,
@@ -268,7 +268,7 @@ async def _answers(
     spec: EvaluateSpec,
     requests: list[list[dict[str, Any]]],
     tools: list[list[dict[str, Any]] | None],
-) -> Answers:
+) -> NimAnswers:
     """Have the student's NIM answer the held-out prompts; it is let go of, however that ends."""
     model = await asyncio.to_thread(results.model_of, spec)
     nims = Nims(services, job.claim)

@@ -19,7 +19,7 @@ from flywheel.runtimes.nemo.holds import Holds, run_holder
 from flywheel.runtimes.nemo.job import SPEC_SUFFIX, NemoJob, adapter_lock
 from flywheel.runtimes.nemo.models import remove_adapter
 from flywheel.runtimes.nemo.nims import clear
-from flywheel.runtimes.nemo.results import State, read_state, write_state
+from flywheel.runtimes.nemo.results import NemoJobState, read_state, write_state
 from flywheel.runtimes.nemo.runtime import describe
 from flywheel.runtimes.nemo.services import Say, Services
 from flywheel.runtimes.nemo.serving import ServingOrder, let_go
@@ -116,4 +116,4 @@ def _remove_adapter(root: ArtifactRoot, job: NemoJob, say: Say) -> None:
     root.remove("adapters", job.key)
     asyncio.run(remove())
     Datastore(job.nmp, job.nemo, say).remove_repository(job.output_model, "model")
-    write_state(job, State())
+    write_state(job, NemoJobState())

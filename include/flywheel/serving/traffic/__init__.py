@@ -3,8 +3,8 @@
 entry -> segments (this machine, fsynced by groups) -> shipping (the record store, each once)
 """
 
-from flywheel.serving.traffic.entry import Entry, traffic_scope
+from flywheel.serving.traffic.entry import TrafficEntry, traffic_scope
 from flywheel.serving.traffic.segments import Segments
 from flywheel.serving.traffic.shipping import ship
 
-__all__ = ["Entry", "Segments", "ship", "traffic_scope"]
+__all__ = ["Segments", "TrafficEntry", "ship", "traffic_scope"]

@@ -20,7 +20,7 @@ LogContent = Literal["all", "labels_only", "none"]
 _NOTES = "production"
 
 
-class Entry(BaseModel):
+class TrafficEntry(BaseModel):
     """A request with its answer.
 
     Attributes:
@@ -86,7 +86,7 @@ class Entry(BaseModel):
             self.model_dump(mode="json", exclude_defaults=True), option=orjson.OPT_APPEND_NEWLINE
         )
 
-    def without_texts(self) -> Entry:
+    def without_texts(self) -> TrafficEntry:
         """Return it with nothing of what was asked, and of the answer its class alone."""
         kept = self.answer if self.label is not None else ""
         empty = [{"role": "user", "content": ""}]
@@ -119,7 +119,7 @@ class Entry(BaseModel):
         )
 
     @classmethod
-    def of_record(cls, record: Record) -> Entry:
+    def of_record(cls, record: Record) -> TrafficEntry:
         """Return the entry that a record of the store is."""
         message = record.response["choices"][0]["message"]
         return cls.model_validate(

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from flywheel.artifacts.root import key_of
 from flywheel.common.errors import RecordError
 from flywheel.config import Config, resolve_path
-from flywheel.serving.traffic.entry import Entry
+from flywheel.serving.traffic.entry import TrafficEntry
 from flywheel.serving.traffic.segments import SUFFIX
-from flywheel.stores import Answer, RecordStore, Rejected
+from flywheel.stores import PaidAnswer, RecordStore, Rejected
 from flywheel.workloads.records import Record
 from flywheel.workloads.workload import Workload
 
@@ -79,23 +79,23 @@ def _locked(path: Path) -> Iterator[bytes | None]:
         os.close(file)
 
 
-def _entries(folder: Path, data: bytes) -> Iterator[Entry]:
+def _entries(folder: Path, data: bytes) -> Iterator[TrafficEntry]:
     """Yield the whole lines of a segment; what stands after the last end of a line was never sent."""
     for line in data.split(b"\n")[:-1]:
         try:
-            yield Entry.model_validate_json(line)
+            yield TrafficEntry.model_validate_json(line)
         except ValidationError as error:
             _refuse(folder, line.decode("utf-8", "replace"), str(error.errors()[0]["msg"]))
 
 
-def _write(folder: Path, store: RecordStore, entries: list[Entry], workload: Workload | None) -> None:
-    answers: dict[tuple[str, str], list[tuple[str, Answer]]] = defaultdict(list)
+def _write(folder: Path, store: RecordStore, entries: list[TrafficEntry], workload: Workload | None) -> None:
+    answers: dict[tuple[str, str], list[tuple[str, PaidAnswer]]] = defaultdict(list)
     records = []
     for entry in entries:
         records.append(entry.record())
         if entry.by_teacher and entry.key:
             model = str(entry.usage.get("model") or entry.model)
-            answer = Answer(entry.answer, model, int(entry.at), {**entry.usage})
+            answer = PaidAnswer(entry.answer, model, int(entry.at), {**entry.usage})
             answers[(entry.workload_id, entry.client_id)].append((entry.key, answer))
         elif entry.by_teacher and workload is not None and entry.has_text:
             lesson = lesson_of(entry, workload)
@@ -105,7 +105,7 @@ def _write(folder: Path, store: RecordStore, entries: list[Entry], workload: Wor
     store.write(records, lambda rejected: _reject(folder, rejected))
 
 
-def lesson_of(entry: Entry, workload: Workload) -> Record | None:
+def lesson_of(entry: TrafficEntry, workload: Workload) -> Record | None:
     """Return the training record that an answer to an application's own prompt is; None: it is none."""
     message = {"role": "assistant", "content": entry.answer or None, "tool_calls": entry.tool_calls or None}
     data = {

@@ -13,7 +13,7 @@ import orjson
 
 from flywheel.common.patience import Patience
 from flywheel.stores.elasticsearch.bulk import Document
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, Cluster, StoreBusyError
 from flywheel.stores.elasticsearch.product import reason_of
 from flywheel.workloads.records import STRENGTH, LabelledBy
 
@@ -86,7 +86,7 @@ def _update(
         if status == _CONFLICT:
             again.append(document)
         elif status in BUSY_STATUSES:
-            patience.wait(BusyError(reason_of(error)))
+            patience.wait(StoreBusyError(reason_of(error)))
             again.append(document)
         else:
             raise cluster.error(f"{index} refuses the document {document.id}: {reason_of(error)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from flywheel.stores.base import Answer, Owner
+from flywheel.stores.base import Owner, PaidAnswer
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
 from flywheel.stores.elasticsearch.client import Cluster
 from flywheel.stores.elasticsearch.indexes import ANSWERS, OWNERS, Schema
@@ -32,7 +32,7 @@ class ElasticsearchAnswers:
 
     # -- answers -------------------------------------------------------------------------------------
 
-    def get_answers(self, keys: Sequence[str]) -> dict[str, Answer]:
+    def get_answers(self, keys: Sequence[str]) -> dict[str, PaidAnswer]:
         """Return the answers that are there, those just kept among them; keys without one are left out."""
         return {
             document["_id"]: _answer(document["_source"])
@@ -41,7 +41,7 @@ class ElasticsearchAnswers:
             if document.get("found")
         }
 
-    def put_answers(self, answers: Sequence[tuple[str, Answer]], owner: Owner | None = None) -> None:
+    def put_answers(self, answers: Sequence[tuple[str, PaidAnswer]], owner: Owner | None = None) -> None:
         """Keep answers, on the cluster's disks when this returns. The first answer of a key stays."""
         with BulkWriter(self._cluster, self._alias(ANSWERS)) as writer:
             for key, answer in answers:
@@ -86,7 +86,7 @@ class ElasticsearchAnswers:
                 source = hit["_source"]
                 yield (source["workload_id"], source["client_id"]), source["key"]
 
-    def read_answers(self) -> Iterator[tuple[str, Answer]]:
+    def read_answers(self) -> Iterator[tuple[str, PaidAnswer]]:
         """Stream all answers with their keys, the older ones first."""
         self._refresh(ANSWERS)
         index = self._alias(ANSWERS)
@@ -131,5 +131,5 @@ def owner_id(owner: Owner, key: str) -> str:
     return hashlib.sha256(orjson.dumps([*owner, key])).hexdigest()[:32]
 
 
-def _answer(source: dict[str, Any]) -> Answer:
-    return Answer(source["content"], source["model"], source["created"], source["usage"])
+def _answer(source: dict[str, Any]) -> PaidAnswer:
+    return PaidAnswer(source["content"], source["model"], source["created"], source["usage"])

@@ -24,7 +24,7 @@ from elastic_transport import ConnectionError as TransportConnectionError
 from elastic_transport import ConnectionTimeout
 from elasticsearch import ApiError
 
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, NDJSON, BusyError, Cluster
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, NDJSON, Cluster, StoreBusyError
 from flywheel.stores.elasticsearch.product import reason_of
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class BulkWriter:
             if len(again) < len(documents):
                 patience.reset()
             if again:
-                patience.wait(BusyError(f"{len(again)} documents: {reason_of(busy)}"))
+                patience.wait(StoreBusyError(f"{len(again)} documents: {reason_of(busy)}"))
             documents = again
         return results
 

@@ -54,7 +54,7 @@ LONGEST_PAUSE = 10.0
 Result = TypeVar("Result")
 
 
-class BusyError(Exception):
+class StoreBusyError(Exception):
     """The server has no room for documents now."""
 
 
@@ -148,7 +148,7 @@ class Cluster:
                 f"cannot be reached ({_short(error)}); start it, or mend host, port and schema (http or "
                 f"https) of the {its}"
             )
-        if isinstance(error, BusyError):
+        if isinstance(error, StoreBusyError):
             return f"cannot {doing}: {error}; see whether its disks are full, then run this again"
         if not isinstance(error, ApiError):
             return f"cannot {doing}: {_short(error)}"
@@ -265,7 +265,7 @@ def may_pass(error: Exception) -> bool:
         return error.status_code in BUSY_STATUSES or blocked
     if isinstance(error, elastic_transport.TlsError):
         return False
-    passing = elastic_transport.ConnectionError | elastic_transport.ConnectionTimeout | BusyError
+    passing = elastic_transport.ConnectionError | elastic_transport.ConnectionTimeout | StoreBusyError
     return isinstance(error, passing)
 
 

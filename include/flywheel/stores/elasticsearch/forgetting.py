@@ -20,7 +20,7 @@ import orjson
 
 from flywheel.stores.base import Holdings, Owner
 from flywheel.stores.elasticsearch.bulk import BulkWriter, Document
-from flywheel.stores.elasticsearch.client import BUSY_STATUSES, BusyError, Cluster
+from flywheel.stores.elasticsearch.client import BUSY_STATUSES, Cluster, StoreBusyError
 from flywheel.stores.elasticsearch.indexes import ANSWERS, OWNERS, PROMPTS, RECORDS, SCHEMAS, Schema
 from flywheel.stores.elasticsearch.paging import pages
 from flywheel.stores.elasticsearch.product import reason_of
@@ -254,7 +254,7 @@ def _bulk(cluster: Cluster, index: str, lines: dict[str, list[bytes]]) -> None:
             ((_, result),) = item.items()
             status, error = result["status"], result.get("error")
             if status in BUSY_STATUSES:
-                busy = BusyError(reason_of(error))
+                busy = StoreBusyError(reason_of(error))
             elif status < 300 or status == 404:  # removed meanwhile
                 left.pop(result["_id"])
             else:

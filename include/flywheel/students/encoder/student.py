@@ -7,13 +7,13 @@ from pathlib import Path
 
 from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
-from flywheel.students.classifiers import Trained, Work
+from flywheel.students.classifiers import Trained, TrainingWork
 from flywheel.students.encoder.model import ABOUT, HEAD, Encoder
 from flywheel.students.encoder.training import fine_tune
 from flywheel.students.loading import count_parameters, prepare_process
 
 
-def train(work: Work) -> Trained:
+def train(work: TrainingWork) -> Trained:
     """Fine-tune an encoder's adapter and head; a killed training goes on from its checkpoint.
 
     Raises:

@@ -18,29 +18,29 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from flywheel.students.adapter import trainable
-from flywheel.students.classifiers import Work
+from flywheel.students.classifiers import TrainingWork
 from flywheel.students.encoder.model import MOST_TOKENS, Encoder, batches
 from flywheel.students.encoder.settings import settle
 from flywheel.students.outcome import TrainingOutcome
 from flywheel.students.trainer import Trainer
 
 
-def fine_tune(encoder: Encoder, work: Work) -> TrainingOutcome:
+def fine_tune(encoder: Encoder, work: TrainingWork) -> TrainingOutcome:
     """Train an encoder's adapter and head, in place; losses are in nats a record.
 
     Raises:
         StudentError: the loss is not a number.
         JobError: SIGTERM ended the training; a checkpoint is written.
     """
-    outcome = _Trainer(encoder, work).run(work.scratch, work.keep, work.progress)
+    outcome = _EncoderTrainer(encoder, work).run(work.scratch, work.keep, work.progress)
     encoder.model.eval()
     return outcome
 
 
-class _Trainer(Trainer):
+class _EncoderTrainer(Trainer):
     """The moving parts of `fine_tune`: texts, their order, the head."""
 
-    def __init__(self, encoder: Encoder, work: Work) -> None:
+    def __init__(self, encoder: Encoder, work: TrainingWork) -> None:
         self.encoder, self.work = encoder, work
         place_of = {name: place for place, name in enumerate(encoder.classes)}
         self.rows = encoder.encode(work.train.texts)

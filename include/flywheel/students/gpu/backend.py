@@ -19,9 +19,9 @@ from torch import Tensor
 
 from flywheel.common.errors import StudentError
 from flywheel.students.answering import Answers, answer_in_batches
-from flywheel.students.choosing import Choice, choose_by
-from flywheel.students.gpu.decoder import Decoder
-from flywheel.students.gpu.engine import Engine, spread
+from flywheel.students.choosing import LabelChoice, choose_by
+from flywheel.students.gpu.decoder import GpuDecoder
+from flywheel.students.gpu.engine import KernelEngine, spread
 from flywheel.students.gpu.layout import Adapter, Weights, unsupported
 from flywheel.students.gpu.plan import place_row
 from flywheel.students.gpu.prefilled import Prefilled
@@ -79,7 +79,7 @@ class GpuEngine:
         self._model = model
         self.weights, self.adapter = pack(model)
         self.device = self.weights.embedding.device
-        self._engine = Engine(self.weights, self.adapter, dropout)
+        self._engine = KernelEngine(self.weights, self.adapter, dropout)
         self.values = self.adapter.values
         self._step: Any = self._engine
         if self.device.type == "cuda" if graphs is None else graphs:
@@ -159,7 +159,7 @@ def gpu_answers(
         return None
     started = time.perf_counter()
     weights, adapter = pack(model)
-    decoder = Decoder(weights, adapter, stops, max_new_tokens)
+    decoder = GpuDecoder(weights, adapter, stops, max_new_tokens)
     shared = common_prefix(prompts)
     prefix = prompts[0][:shared]
     prefix_seconds = time.perf_counter() - started
@@ -183,7 +183,7 @@ def gpu_choices(
     batch_size: int | None,
     progress: Callable[[int], None] | None = None,
     force: bool = False,
-) -> Answers[Choice] | None:
+) -> Answers[LabelChoice] | None:
     """Answer prompts as `choosing.choose` does, or return None where the path is not taken.
 
     Args:
@@ -228,7 +228,7 @@ def _states(model: Any, *, force: bool) -> Prefilled | None:
     if reason is not None and not force:
         log.info("answers do not take the GPU path: %s", reason)
         return None
-    return Prefilled(Engine(*pack(model)))
+    return Prefilled(KernelEngine(*pack(model)))
 
 
 def _fitting(weights: Weights, prompts: Sequence[Tokens], *, beside: int = 0, decodes: int = 0) -> int | None:

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.engine import KernelEngine
 from flywheel.students.gpu.layout import Adapter, Weights
 from flywheel.students.gpu.prefilled import Prefilled
 from flywheel.students.gpu.workspace import Workspace
 from flywheel.students.rows import Row, Sample, Tokens, build_row
 
 
-class Decoder:
+class GpuDecoder:
     """Answers prompts greedily.
 
     Args:
@@ -39,7 +39,7 @@ class Decoder:
         most: int,
         graphs: bool | None = None,
     ) -> None:
-        self.engine = Engine(weights, adapter)
+        self.engine = KernelEngine(weights, adapter)
         self._prefill = Prefilled(self.engine, decodes=True)
         self.weights, self.arch = weights, weights.arch
         self.device = weights.embedding.device

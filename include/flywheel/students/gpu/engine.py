@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flywheel.students.gpu import reference
-from flywheel.students.gpu.layout import Adapter, Group, Weights
+from flywheel.students.gpu.layout import Adapter, LayerGroup, Weights
 from flywheel.students.gpu.plan import DeviceRow
 from flywheel.students.gpu.workspace import Tail, Workspace
 
@@ -31,7 +31,7 @@ def spread(number: int) -> int:
     return (x ^ (x >> 16)) & 0x7FFFFFFF
 
 
-class Engine:
+class KernelEngine:
     """One student's step. The adapter's gradients accumulate in `adapter.gradients`.
 
     Args:
@@ -51,7 +51,7 @@ class Engine:
     ) -> None:
         self.weights, self.adapter, self.arch = weights, adapter, weights.arch
         self.dropout, self.rank = dropout, weights.rank
-        self.groups: dict[str, Group] = {group.name: group for group in self.arch.groups}
+        self.groups: dict[str, LayerGroup] = {group.name: group for group in self.arch.groups}
         if ops is None:
             ops = reference
             if weights.embedding.is_cuda:

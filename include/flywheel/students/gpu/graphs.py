@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.engine import KernelEngine
 from flywheel.students.gpu.plan import DeviceRow
 
 # Graphs kept at once; each holds its step's temporary tensors in a shared pool.
@@ -29,9 +29,9 @@ class _Captured:
 
 
 class GraphedEngine:
-    """An `Engine` whose steps are replayed where their row's shape comes again."""
+    """A `KernelEngine` whose steps are replayed where their row's shape comes again."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: KernelEngine) -> None:
         self.engine = engine
         self._captured: OrderedDict[tuple[Any, ...], _Captured] = OrderedDict()
         self._seen: set[tuple[Any, ...]] = set()

@@ -31,7 +31,7 @@ TILE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LayerGroup:
     """Linear layers that share their input.
 
     Args:
@@ -109,14 +109,14 @@ class Architecture:
         return self.kv_heads * self.head_dim
 
     @property
-    def groups(self) -> tuple[Group, ...]:
+    def groups(self) -> tuple[LayerGroup, ...]:
         """The four groups of a layer, in the order in which they are computed."""
         d, i, q, kv = self.hidden, self.intermediate, self.q_width, self.kv_width
         return (
-            Group("qkv", "self_attn", ("q_proj", "k_proj", "v_proj"), d, (q, kv, kv), self.qkv_bias),
-            Group("o", "self_attn", ("o_proj",), q, (d,)),
-            Group("gu", "mlp", ("gate_proj", "up_proj"), d, (i, i)),
-            Group("down", "mlp", ("down_proj",), i, (d,)),
+            LayerGroup("qkv", "self_attn", ("q_proj", "k_proj", "v_proj"), d, (q, kv, kv), self.qkv_bias),
+            LayerGroup("o", "self_attn", ("o_proj",), q, (d,)),
+            LayerGroup("gu", "mlp", ("gate_proj", "up_proj"), d, (i, i)),
+            LayerGroup("down", "mlp", ("down_proj",), i, (d,)),
         )
 
 
@@ -280,7 +280,7 @@ class Adapter:
         adapter.values.grad = adapter.gradients
         return adapter
 
-    def parts(self) -> Iterator[tuple[int, Group, int, str]]:
+    def parts(self) -> Iterator[tuple[int, LayerGroup, int, str]]:
         """Yield (layer, group, index in the group, dotted name of the linear layer)."""
         for layer in range(self.arch.layers):
             for group in self.arch.groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from flywheel.students.gpu.engine import Engine
+from flywheel.students.gpu.engine import KernelEngine
 from flywheel.students.gpu.plan import DeviceRow, place_row
 from flywheel.students.gpu.workspace import Workspace
 from flywheel.students.rows import Row, Sample, Tokens, build_row
@@ -26,7 +26,7 @@ class Prefilled:
         space: The buffers of the last row; None before the first.
     """
 
-    def __init__(self, engine: Engine, decodes: bool = False) -> None:
+    def __init__(self, engine: KernelEngine, decodes: bool = False) -> None:
         self._engine, self._decodes = engine, decodes
         self.weights = engine.weights
         self._device = engine.weights.embedding.device

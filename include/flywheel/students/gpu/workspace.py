@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from flywheel.students.gpu.layout import Architecture, Group
+from flywheel.students.gpu.layout import Architecture, LayerGroup
 
 # Of the free memory, what the buffers of an evaluation may take: as much again is temporary.
 MEMORY_SHARE = 0.4
@@ -117,7 +117,7 @@ class Workspace:
     ) -> None:
         self.tokens, self.answers = tokens, answers
         self.trains = keep == "all"
-        groups: dict[str, Group] = {group.name: group for group in arch.groups}
+        groups: dict[str, LayerGroup] = {group.name: group for group in arch.groups}
         extra = {name: group.padding(rank) for name, group in groups.items()}
 
         def wide(rows: int, columns: int, name: str) -> Tensor:

@@ -11,11 +11,11 @@ from flywheel.common.errors import StudentError
 from flywheel.config.student import Student
 from flywheel.jobs.progress import Progress
 from flywheel.jobs.result import LossPoint
-from flywheel.students.classifiers import Examples, Trained, Work
+from flywheel.students.classifiers import Examples, Trained, TrainingWork
 from flywheel.students.linear.model import ARRAYS, WORDS, LinearModel, fit
 
 
-def train(work: Work) -> Trained:
+def train(work: TrainingWork) -> Trained:
     """Fit the model; that takes seconds, and there is nothing to go on from.
 
     Raises:

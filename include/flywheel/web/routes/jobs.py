@@ -36,7 +36,7 @@ from flywheel.web.problems import InvalidRequest, Problem, invalid
 from flywheel.web.routes.parts import JobId, Limit, Offset, existing_run, problems
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
-_items: summaries.Kept[JobListItem] = summaries.Kept()
+_items: summaries.KeptRows[JobListItem] = summaries.KeptRows()
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

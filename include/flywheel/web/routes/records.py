@@ -19,7 +19,7 @@ from flywheel.web.access import Trigger
 from flywheel.web.artifact_names import NDJSON
 from flywheel.web.problems import Problem
 from flywheel.web.record_process import Task, take_apart
-from flywheel.web.record_stream import Answers, Body, Taken, take
+from flywheel.web.record_stream import AnswerFile, Body, Taken, take
 from flywheel.web.routes.parts import problems
 from flywheel.workloads.workload import Workload
 
@@ -100,7 +100,7 @@ async def post_records(
         said = "Other records are being taken; try again."
         raise Problem(429, said, headers={"Retry-After": "5"})
     async with _places:
-        told = Answers()
+        told = AnswerFile()
         try:
             if _is_small(request):
                 taken = await _take_here(request, told, task, workload)
@@ -121,7 +121,7 @@ def _is_small(request: Request) -> bool:
     return int(request.headers.get("content-length", _SMALL_BYTES)) < _SMALL_BYTES
 
 
-async def _take_here(request: Request, told: Answers, task: Task, workload: Workload) -> Taken:
+async def _take_here(request: Request, told: AnswerFile, task: Task, workload: Workload) -> Taken:
     """Take the records of a body in a thread."""
     body = Body()
     try:
@@ -169,7 +169,7 @@ async def _read(request: Request, body: Body) -> None:
         await run_in_threadpool(body.end, broken=broken)
 
 
-def _all(told: Answers, taken: Taken) -> Iterator[bytes]:
+def _all(told: AnswerFile, taken: Taken) -> Iterator[bytes]:
     yield from told.chunks()
     yield orjson.dumps({"summary": _summary(taken)}, option=orjson.OPT_APPEND_NEWLINE)
 
