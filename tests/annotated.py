@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flywheel.annotation.shard import Labeller, annotate_shard
+from flywheel.annotation.shard import TextLabeller, annotate_shard
 from flywheel.annotation.spec import ShardSpec
 from flywheel.annotation.stretches import Stretch
 from flywheel.annotation.work import Work, opener, unfinished
 from flywheel.artifacts.root import ArtifactRoot
 
 
-def run_here(work: Work, opened: Callable[[Stretch], Labeller] | None = None) -> None:
+def run_here(work: Work, opened: Callable[[Stretch], TextLabeller] | None = None) -> None:
     """Do all shards, one after another; those that are finished are found."""
     root = ArtifactRoot(work.config.artifacts.root)
     for shard in unfinished(work):

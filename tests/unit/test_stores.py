@@ -56,12 +56,12 @@ def test_processes_that_make_and_write_one_store_at_once_lose_and_double_nothing
 
 KILLED = """
 import sys
-from flywheel.stores import Answer
+from flywheel.stores import PaidAnswer
 from flywheel.stores.sqlite import SqliteStore
 from tests.unit.store_contract import records
 store = SqliteStore(sys.argv[1])
 for i, record in enumerate(records(500)):
-    store.put_answers([(str(i), Answer("a", "m", i))])
+    store.put_answers([(str(i), PaidAnswer("a", "m", i))])
     store.write([record])
     print(i, flush=True)
 """
