@@ -15,7 +15,7 @@ from flywheel.evaluation.injections import CASES, injected, outcome
 from flywheel.jobs.spec import EvaluateSpec
 from flywheel.report.build import injections_part
 from flywheel.report.model import CandidatePart, ChampionPart, DecisionPart, Remeasured, Report
-from flywheel.report.parts import InjectionsPart, TeacherPart
+from flywheel.report.parts import InjectionsPart, MetricPart, TeacherPart
 from flywheel.report.verdict import verdict_of
 from flywheel.stages.evaluate import evaluate, read_eval_records
 from flywheel.workloads.labels import parse_label
@@ -131,6 +131,7 @@ def test_the_verdict_says_it_of_the_choice_and_of_the_champion_before() -> None:
         client_id="c",
         cutoff=0,
         created_at="",
+        metric=MetricPart(name="f1_weighted", title="Weighted F1", short="F1"),
         teacher=TeacherPart(model="t"),
         candidates=[row],
         decision=DecisionPart(choice=ChampionPart(student="1b", size=500)),
