@@ -22,6 +22,8 @@ from flywheel.runs.run import Run
 from flywheel.serving.answered import TEACHER, Answered
 from flywheel.serving.app import MOST_BYTES, Serving
 from flywheel.serving.openai import ApiError
+from flywheel.serving.sources import Sources
+from flywheel.serving.student import Answer, Question, ServedStudent
 from tests.unit import champion_endpoint
 from tests.unit.champion_endpoint import (
     HEADLINES,
@@ -342,3 +344,22 @@ class TestSwitching:
             put_into_force(run, first.size)
         until(lambda: not httpx.get(f"{url}/health/ready").json()["reasons"])
         wait(url, first.adapter)
+
+
+def test_what_whole_prompts_begin_with_is_tokenised_when_a_student_is_loaded_not_with_each_request(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = read_champion(ArtifactRoot(config_of(folder).artifacts.root), WORKLOAD.id, "desk")
+    assert champion is not None
+    source = Sources(ArtifactRoot(config_of(folder).artifacts.root)).in_force(champion)
+    monkeypatch.setattr("flywheel.serving.student.left_out", lambda _: None)  # as if trained on whole prompts
+    student = ServedStudent(replace(source, asked_text=False))
+    tokenised: list[str] = []
+    whole = student._chat._encode_whole
+    monkeypatch.setattr(
+        student._chat, "_encode_whole", lambda texts: (tokenised.extend(texts), whole(texts))[1]
+    )
+    (answer,) = student.answer([Question(WORKLOAD.messages(HEADLINES[0].text))])
+    assert isinstance(answer, Answer)
+    assert answer.prompt_tokens > 1000
+    assert sum(map(len, tokenised)) < 500
