@@ -373,3 +373,16 @@ def test_what_a_stage_puts_in_place_is_synced_around_the_rename(tmp_path: Path, 
     with Quarantine(tmp_path / "label.quarantine.jsonl") as quarantine:
         quarantine.add("f", 1, "bad")
     assert seen[-2:] == ["rename to label.quarantine.jsonl", "sync ."]
+
+
+def test_a_full_disk_is_said_with_its_folder_and_what_to_free(tmp_path: Path) -> None:
+    root = ArtifactRoot(str(tmp_path))
+    with (
+        pytest.raises(
+            ArtifactError, match=r"datasets: No space left on device while datasets/k .*flywheel prune"
+        ),
+        root.build("datasets", "k"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert not root.find("datasets", "k")

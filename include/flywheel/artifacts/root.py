@@ -9,6 +9,7 @@ missing, and is made again. No path leaves the root, whatever links are in it (`
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -92,6 +93,9 @@ class ArtifactRoot(RootFiles):
 
         On an error nothing is published. Where another process published the same key meanwhile, that one
         stays: both hold the same.
+
+        Raises:
+            ArtifactError: the disk is full; it names the folder and what to free.
         """
         parent = Path(self._root) / kind if self.is_folder else Path(tempfile.gettempdir())
         if self.is_folder:
@@ -102,6 +106,13 @@ class ArtifactRoot(RootFiles):
         try:
             yield aside
             self._publish(kind, key, aside)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ArtifactError(
+                f"{parent}: {os.strerror(error.errno)} while {kind}/{key} was written; free some space, such "
+                "as by `./flywheel prune`, or put artifacts.root elsewhere, and clear the task"
+            ) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

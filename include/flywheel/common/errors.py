@@ -33,6 +33,10 @@ class TeacherError(FlywheelError):
     """The teacher endpoint cannot be used, or failed the gate against human labels."""
 
 
+class UnusableTeacherError(TeacherError):
+    """No call can succeed as things are: no address, its key or certificate is refused, or its labels are."""
+
+
 class JudgeError(FlywheelError):
     """The judge that rates answers cannot be asked."""
 

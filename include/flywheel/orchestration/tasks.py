@@ -16,7 +16,14 @@ from airflow.sdk.exceptions import AirflowFailException
 from flywheel.common.redaction import install
 from flywheel.orchestration.notifications import announce, warn
 from flywheel.orchestration.review import answer_of
-from flywheel.runtimes.context import cutoff_of, facts, is_backfill, run_of, share_run
+from flywheel.runtimes.context import (
+    cutoff_of,
+    facts,
+    is_backfill,
+    run_of,
+    share_run,
+    without_vain_tries,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +45,6 @@ def plan() -> list[str]:
     keeps its plan, also when this task is cleared; another's is refused. Returns the students to be measured
     as they are.
     """
-    from flywheel.common.errors import OtherPlanError
     from flywheel.orchestration.settings import config_of, unchanged_as_none
     from flywheel.runs.plan import make_plan
     from flywheel.runtimes import open_runtime
@@ -48,25 +54,23 @@ def plan() -> list[str]:
     context = get_current_context()
     params = unchanged_as_none(context["params"])
     experiment = params.get("experiment") or ""
-    made = make_plan(
-        config_of(experiment),
-        run_id=str(context["run_id"]),
-        dag_id=context["ti"].dag_id,
-        cutoff=cutoff_of(context),
-        workload_id=params["workload_id"],
-        client_id=params["client_id"],
-        students=params["students"],
-        sizes=params["sizes"],
-        overrides=params["overrides"],
-        approval=params["approval"],
-        experiment=experiment,
-        is_backfill=is_backfill(context),
-    )
-    try:
+    with without_vain_tries():
+        made = make_plan(
+            config_of(experiment),
+            run_id=str(context["run_id"]),
+            dag_id=context["ti"].dag_id,
+            cutoff=cutoff_of(context),
+            workload_id=params["workload_id"],
+            client_id=params["client_id"],
+            students=params["students"],
+            sizes=params["sizes"],
+            overrides=params["overrides"],
+            approval=params["approval"],
+            experiment=experiment,
+            is_backfill=is_backfill(context),
+        )
         made = open_runtime(made.config).planned(made)
         run = wheel.begin(made, is_first=context["ti"].try_number == 1)
-    except OtherPlanError as error:  # a second try would find it, too
-        raise AirflowFailException(str(error)) from error
     share_run(context, run, made.config.artifacts.root)
     planned = run.plan
     log.info("cutoff %s, candidates %s", cutoff_of(context), ", ".join(c.name for c in planned.candidates))
@@ -79,17 +83,14 @@ def plan() -> list[str]:
 @task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=24))
 def label() -> dict[str, Any]:
     """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
-    from flywheel.common.errors import BudgetError
     from flywheel.stages import pipeline as wheel
 
-    try:
-        context = get_current_context()
-        run = run_of(context)
+    context = get_current_context()
+    run = run_of(context)
+    with without_vain_tries():  # after a spent budget it would begin a new one, too
         result = wheel.label(run)
-        warn(context, run, result.warnings)
-        return facts(result)
-    except BudgetError as error:  # a retry would begin a new budget, which is for a person to do
-        raise AirflowFailException(str(error)) from error
+    warn(context, run, result.warnings)
+    return facts(result)
 
 
 @task(execution_timeout=timedelta(hours=6))
@@ -99,7 +100,8 @@ def ingest() -> dict[str, Any]:
 
     context = get_current_context()
     run = run_of(context)
-    result = wheel.ingest(run)
+    with without_vain_tries():
+        result = wheel.ingest(run)
     warn(context, run, result.warnings)
     return facts(result)
 
@@ -113,7 +115,8 @@ def curate() -> list[dict[str, Any]]:
     from flywheel.stages import pipeline as wheel
 
     run = run_of(get_current_context())
-    wheel.curate(run)
+    with without_vain_tries():
+        wheel.curate(run)
     return [{"student": candidate.student, "size": candidate.size} for candidate in run.candidates]
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import (
+    BudgetError,
+    ConfigError,
+    NotEnoughRecordsError,
+    OtherPlanError,
+    UnusableTeacherError,
+    WorkloadError,
+)
 from flywheel.common.redaction import install
 from flywheel.config.logs import use_level
 from flywheel.runs.run import Run
@@ -17,6 +26,30 @@ from flywheel.runtimes.seal import is_sealed, sealed
 # Under this XCom key `plan` leaves where the run's folder is and the SHA-256 of its plan.json:
 # {"root", "run_id", "dag_id", "plan", "log_level", "seal"}.
 RUN_KEY = "run"
+
+
+# What a second try finds as the first did: a person has to mend it, and then clears the task.
+_FINAL = (
+    BudgetError,
+    ConfigError,
+    NotEnoughRecordsError,
+    OtherPlanError,
+    UnusableTeacherError,
+    WorkloadError,
+)
+
+
+@contextmanager
+def without_vain_tries() -> Iterator[None]:
+    """Fail a task at once, with the sentence of its error, where another try would find the same.
+
+    Raises:
+        AirflowFailException: in place of an error that only a person can mend.
+    """
+    try:
+        yield
+    except _FINAL as error:
+        raise AirflowFailException(f"{error} (not tried again: mend it, then clear this task)") from error
 
 
 def cutoff_of(context: Mapping[str, Any]) -> datetime:

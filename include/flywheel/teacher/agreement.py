@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.common.errors import TeacherError
+from flywheel.common.errors import UnusableTeacherError
 from flywheel.config.teacher import Gate
 from flywheel.workloads.workload import Workload
 
@@ -175,7 +175,7 @@ def check_gate(agreement: Agreement | None, gate: Gate, *, is_all: bool = True) 
             interval lies below it.
 
     Raises:
-        TeacherError: with the figures and the worst classes.
+        UnusableTeacherError: with the figures and the worst classes.
     """
     if agreement is None or agreement.records < gate.min_records:
         return
@@ -186,7 +186,7 @@ def check_gate(agreement: Agreement | None, gate: Gate, *, is_all: bool = True) 
             continue
         worst = sorted(agreement.per_class.items(), key=lambda item: item[1]["f1"])[:3]
         classes = ", ".join(f"{name} {row['f1']:.2f}" for name, row in worst)
-        raise TeacherError(
+        raise UnusableTeacherError(
             f"the teacher reached a {name} F1 of {value:.3f} (95 % interval {low:.3f} to {high:.3f}) against "
             f"{agreement.records} human labels, teacher.gate.min_f1_{name} asks for {least:g} (accuracy "
             f"{agreement.scores['accuracy']:.3f}; the lowest classes: {classes}). Improve the prompt in the "

@@ -24,7 +24,7 @@ from typing import Self
 
 import httpcore
 
-from flywheel.common.errors import TeacherError
+from flywheel.common.errors import TeacherError, UnusableTeacherError
 from flywheel.common.patience import Patience, seconds_to_wait
 from flywheel.common.redaction import clean
 from flywheel.config.teacher import RateLimits
@@ -389,5 +389,5 @@ class TeacherClient:
     def _broken(self, route: Route, reason: str) -> TeacherError:
         """Note that an endpoint can answer no call; returns the error to raise."""
         if route.broken is None:
-            route.broken = TeacherError(reason)  # which cleans it
+            route.broken = UnusableTeacherError(reason)  # which cleans it
         return route.broken

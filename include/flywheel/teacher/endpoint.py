@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from flywheel.common.connections import Connection, find_connection
-from flywheel.common.errors import TeacherError
+from flywheel.common.errors import TeacherError, UnusableTeacherError
 from flywheel.common.redaction import HIDDEN, SHORTEST, clean, register
 from flywheel.config.endpoint import Header
 from flywheel.config.teacher import TeacherConfig
@@ -89,7 +89,7 @@ def resolve_endpoint(config: TeacherConfig) -> Endpoint:
         origin = f"the connection {config.connection!r}"
         connection = find_connection(config.connection, TeacherError)
         if connection is None:
-            raise TeacherError(
+            raise UnusableTeacherError(
                 f"the teacher's address is not known: add an Airflow connection {config.connection!r} (host, "
                 f"and the key as password), or set {URL_VARIABLE} and {KEY_VARIABLE}, or teacher.base_url in "
                 f"the config"
