@@ -47,3 +47,14 @@ def test_each_walk_enters_a_room_once_and_never_goes_back() -> None:
         entered = re.findall(r"^\| \d+ \| `?([\w/]+)`? \|", walk.split("\n## ")[0], re.MULTILINE)
         ways = [room for before, room in zip(["", *entered], entered, strict=False) if room != before]
         assert len(ways) == len(set(ways)) >= 4
+
+
+def test_a_name_stands_for_one_class() -> None:
+    """But for the blueprint's name in the API, and what a module keeps to itself."""
+    include = Path(__file__).parents[2] / "include"
+    places: dict[str, list[str]] = {}
+    for path in sorted(include.rglob("*.py")):
+        for name in re.findall(r"^class ([A-Za-z]\w+)", path.read_text(), flags=re.MULTILINE):
+            places.setdefault(name, []).append(str(path.relative_to(include)))
+    several = {name: where for name, where in places.items() if len(where) > 1}
+    assert set(several) == {"DataSplitConfig"}, several

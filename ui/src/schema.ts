@@ -1781,7 +1781,7 @@ export interface components {
         };
         /**
          * LossPoint
-         * @description A point of a loss curve, in nats a token.
+         * @description A point of the loss curve, in nats a token; `val_loss` where the step was followed by a validation.
          */
         LossPoint: {
             /** Step */

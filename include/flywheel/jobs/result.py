@@ -20,7 +20,7 @@ class _Model(BaseModel):
 
 
 class LossPoint(_Model):
-    """A point of the loss curve; `val_loss` is there where the step was followed by a validation."""
+    """A point of the loss curve, in nats a token; `val_loss` where the step was followed by a validation."""
 
     step: int
     loss: float

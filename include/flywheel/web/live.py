@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from flywheel.jobs.result import EvaluateResult
+from flywheel.jobs.result import EvaluateResult, LossPoint
 from flywheel.jobs.spec import CHAMPION
 from flywheel.runs.plan import Candidate, Plan
 from flywheel.runs.run import Run
@@ -45,14 +45,6 @@ class TaskLink(BaseModel):
     try_number: int
     state: str = Field(description="As Airflow calls it.")
     url: str = Field(description="Path of the task's page in Airflow's UI.")
-
-
-class LossPoint(BaseModel):
-    """A point of a loss curve, in nats a token."""
-
-    step: int
-    loss: float
-    val_loss: float | None = None
 
 
 class LiveJob(BaseModel):
