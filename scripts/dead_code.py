@@ -29,8 +29,8 @@ CALLED_BY_LIBRARIES = (
     "on_starting",  # Airflow, of a listener
     "_load_pyfunc",  # MLflow, by the name of its module
 )
-# What research code calls of `flywheel.champion()`.
-PUBLIC = ("label_batches", "predict_proba")
+# What research code calls: of `flywheel.champion()`, and a labelled history in one process.
+PUBLIC = ("label_batches", "predict_proba", "run_here")
 # What benchmarks measure with and the package keeps beside what it belongs to.
 FOR_BENCHMARKS = ("bytes_per_token", "reaching")
 

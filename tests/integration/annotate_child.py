@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flywheel.annotation import shard, spread
-from flywheel.annotation.work import finish_work, plan_work
+from flywheel.annotation.work import finish_work, plan_work, run_here
 from flywheel.common.errors import FlywheelError
 from flywheel.config import load_config
-from tests.annotated import run_here
 
 
 def main(config: str, start: str, end: str) -> int:

@@ -17,13 +17,12 @@ from flywheel.annotation.manifest import AnnotationManifest, read_manifest
 from flywheel.annotation.rows import SCHEMA_VERSION, about, class_columns
 from flywheel.annotation.shard import annotate_shard
 from flywheel.annotation.spec import ShardSpec
-from flywheel.annotation.work import Work, finish_work, plan_work
+from flywheel.annotation.work import Work, finish_work, plan_work, run_here
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.artifacts.root_files import RootFiles
 from flywheel.common.errors import ConfigError, JobError
 from flywheel.config import Config
 from flywheel.promotion.timeline import Timeline
-from tests.annotated import run_here
 from tests.unit.champions import put_in_force
 from tests.unit.labelled_history import (
     NIGHTS,

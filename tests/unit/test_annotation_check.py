@@ -13,10 +13,9 @@ import pytest
 
 from flywheel.annotation.checking import CheckFinding, check
 from flywheel.annotation.manifest import digest_of
-from flywheel.annotation.work import finish_work, plan_work
+from flywheel.annotation.work import finish_work, plan_work, run_here
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
-from tests.annotated import run_here
 from tests.unit.annotation_plants import change_rows, seal_again
 from tests.unit.champions import put_in_force
 from tests.unit.labelled_history import (

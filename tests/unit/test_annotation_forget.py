@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.annotation.work import Work, finish_work, plan_work
+from flywheel.annotation.work import Work, finish_work, plan_work, run_here
 from flywheel.config import Config
 from flywheel.forgetting.base import Whose
 from flywheel.forgetting.forget import find, forget
-from tests.annotated import run_here
 from tests.unit.labelled_history import START, Students, config_for, with_champions, write_headlines
 
 

@@ -26,7 +26,7 @@ from flywheel.annotation.manifest import (
     write_manifest,
 )
 from flywheel.annotation.rows import CODE_VERSION, shard_in
-from flywheel.annotation.shard import TextLabeller, room_for
+from flywheel.annotation.shard import TextLabeller, annotate_shard, room_for
 from flywheel.annotation.spec import ShardResult, ShardSpec
 from flywheel.annotation.spread import spread
 from flywheel.annotation.statistics import digest_of
@@ -131,6 +131,21 @@ def plan_work(config: Config, start: datetime, end: datetime, *, client_id: str 
         stretches=tuple(stretches),
     )
     return _with_shards(root, work, config, there)
+
+
+def run_here(work: Work, opened: Callable[[Stretch], TextLabeller] | None = None) -> None:
+    """Do all shards in this process, one after another; those that are finished are found.
+
+    Commands and the DAG give each shard a process of its own; research code may do without.
+
+    Args:
+        opened: loads champions; None: `opener`.
+    """
+    root = ArtifactRoot(work.config.artifacts.root)
+    for shard in unfinished(work):
+        spec = ShardSpec.model_validate(root.read_json(work.spec_path(shard)))
+        result = annotate_shard(spec, opened or opener(spec))
+        root.write_json(work.result_path(shard), {"result": result.model_dump(mode="json")})
 
 
 def unfinished(work: Work) -> list[str]:
