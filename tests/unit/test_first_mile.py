@@ -24,7 +24,8 @@ def checkout(tmp_path: Path) -> Path:
     for name in SCRIPTS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / name, folder / name)
-    (folder / ".venv").symlink_to(PROJECT / ".venv")
+    for name in (".venv", "include"):  # what is installed names the package by a path from there
+        (folder / name).symlink_to(PROJECT / name)
     return folder
 
 

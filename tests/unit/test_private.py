@@ -108,7 +108,7 @@ def test_what_a_command_writes_is_private_but_a_pod_s_job_writes_as_its_volume_w
         "import os, sys\n"
         "os.umask(0o22)\n"
         "from flywheel.cli import main as cli\n"
-        "cli.app = lambda: print(oct(os.umask(0)))\n"
+        "cli.app = lambda **_: print(oct(os.umask(0)))\n"
         f"sys.argv = ['flywheel', *{command!r}]\n"
         "cli.main()\n"
     )

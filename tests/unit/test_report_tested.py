@@ -86,7 +86,14 @@ def test_the_tests_are_told_in_words_by_json_and_page(run: Run) -> None:
 def test_the_choice_beside_the_champion_is_told_with_what_was_asked(run: Run) -> None:
     report, promotion = report_of(run), run.plan.config.promotion
     found = ComparisonPart(
-        champion="a", records=1480, seen=20, difference=0.012, low=-0.003, needed=-0.02, passes=True
+        champion="a",
+        metric="f1_weighted",
+        records=1480,
+        seen=20,
+        difference=0.012,
+        low=-0.003,
+        needed=-0.02,
+        passes=True,
     )
     report.decision.comparison = found
     assert how_tested(report, promotion)[-1] == (
