@@ -82,7 +82,7 @@ def forget(
         _delete(cluster, alias(RECORDS), _of(owners))
         _forget_answers(cluster, alias, owners, unowned=unowned)
     else:
-        old = [_of(owners), {"range": {"known_at": {"lt": before}}}]
+        old = [_of(owners), {"range": {"known_at": {"lt": str(before), "format": "epoch_second"}}}]
         _delete(cluster, alias(RECORDS), {"bool": {"filter": old}})
     _replace_prompts(cluster, alias)
     _expunge(cluster, [alias(schema) for schema in SCHEMAS])
