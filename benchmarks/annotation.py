@@ -161,7 +161,6 @@ def _part(path: Path, quick: bool) -> dict[str, Any]:
     from flywheel.annotation import shard, spread
     from flywheel.annotation.labelling import open_labeller
     from flywheel.annotation.shard import TextLabeller
-    from flywheel.annotation.spec import ShardSpec
     from flywheel.annotation.stretches import Stretch
     from flywheel.annotation.work import finish_work, plan_work, run_here
 
@@ -176,7 +175,7 @@ def _part(path: Path, quick: bool) -> dict[str, Any]:
         nonlocal loading
         before = time.monotonic()
         root = ArtifactRoot(config.artifacts.root)
-        spec = ShardSpec.model_validate(root.read_json(work.spec_path(work.shards[0])))
+        spec = work.read_spec(root, work.shards[0])
         student = open_labeller(spec, stretch)
         student.classify(["Acme pays a dividend"])
         loading += time.monotonic() - before

@@ -9,15 +9,12 @@ the last days. By hand: `flywheel annotate --from 2019-01-01 --to 2020-01-01`.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import dag
 
-from flywheel.orchestration import notify_failure, read_config
+from flywheel.orchestration import beside, clock_schedule, read_config
 from flywheel.orchestration.annotating import (
     ShardOperator,
     annotate_params,
-    annotate_schedule,
     annotates,
     plan_shards,
     write_manifest,
@@ -28,14 +25,10 @@ config = read_config()
 
 @dag(
     dag_display_name="flywheel annotate",
-    schedule=annotate_schedule(config),
+    schedule=clock_schedule(config and config.annotation),
     params=annotate_params(),
-    catchup=False,
-    max_active_runs=1,
-    default_args={"owner": "flywheel", "retries": 2, "retry_delay": timedelta(seconds=10)},
-    on_failure_callback=notify_failure,
     doc_md=__doc__,
-    tags=["flywheel"],
+    **beside(),
 )
 def flywheel_annotate() -> None:
     """Label a span of texts."""

@@ -7,30 +7,25 @@ where `retention.cron` is set. What it would remove now: `flywheel prune`.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import dag
 
 from flywheel.forgetting.tasks import prune
-from flywheel.orchestration import notify_failure, prune_schedule, read_config
+from flywheel.orchestration import beside, clock_schedule, read_config
 
 config = read_config()
+schedule = clock_schedule(config and config.retention)
 
 
 @dag(
     dag_display_name="flywheel prune",
-    schedule=prune_schedule(config),
-    catchup=False,
-    max_active_runs=1,
-    default_args={"owner": "flywheel", "retries": 2, "retry_delay": timedelta(seconds=10)},
-    on_failure_callback=notify_failure,
+    schedule=schedule,
     doc_md=__doc__,
-    tags=["flywheel"],
+    **beside(),
 )
 def flywheel_prune() -> None:
     """Remove what nobody needs."""
     prune()
 
 
-if prune_schedule(config) is not None:
+if schedule is not None:
     flywheel_prune()

@@ -6,11 +6,9 @@ back. A run of the flywheel does that for its own champion by itself; then there
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import dag
 
-from flywheel.orchestration import CHAMPION_ASSET, notify_failure, read_config, read_runtime
+from flywheel.orchestration import CHAMPION_ASSET, beside, read_config, read_runtime
 
 runtime = read_runtime(read_config())
 
@@ -18,12 +16,8 @@ runtime = read_runtime(read_config())
 @dag(
     dag_display_name="flywheel serving",
     schedule=[CHAMPION_ASSET],
-    catchup=False,
-    max_active_runs=1,
-    default_args={"owner": "flywheel", "retries": 2, "retry_delay": timedelta(seconds=10)},
-    on_failure_callback=notify_failure,
     doc_md=__doc__,
-    tags=["flywheel"],
+    **beside(),
 )
 def flywheel_serving() -> None:
     """Serve what is in force."""

@@ -12,25 +12,22 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from flywheel.orchestration import notify_failure, read_config, watch, watch_schedule
+from flywheel.orchestration import beside, clock_schedule, read_config, watch
 
 config = read_config()
+schedule = clock_schedule(config and config.serving.watch)
 
 
 @dag(
     dag_display_name="flywheel watch",
-    schedule=watch_schedule(config),
-    catchup=False,
-    max_active_runs=1,
-    default_args={"owner": "flywheel", "retries": 2, "retry_delay": timedelta(minutes=1)},
-    on_failure_callback=notify_failure,
+    schedule=schedule,
     doc_md=__doc__,
-    tags=["flywheel"],
+    **beside(timedelta(minutes=1)),
 )
 def flywheel_watch() -> None:
     """Look at a night of production."""
     watch()
 
 
-if watch_schedule(config) is not None:
+if schedule is not None:
     flywheel_watch()

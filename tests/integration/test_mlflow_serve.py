@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.unit.promoted_desk import LINEAR, SMALL, WORKLOAD, champion_of, predictions_of, promoted
+from tests.unit.promoted_desk import LINEAR, SMALL, WORKLOAD, champion_in, predictions_of, promoted
 
 
 def without_flywheel(folder: Path) -> Path:
@@ -37,7 +37,7 @@ def test_it_answers_as_the_evaluation_did(tmp_path: Path, student: dict[str, obj
     (tmp_path / "desk").mkdir()
     with promoted(tmp_path / "desk", student) as home:
         lines = predictions_of(home)
-        registry = champion_of(home).registry
+        registry = champion_in(home).registry
     assert registry is not None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -34,6 +34,7 @@ from flywheel.stores.sqlite import SqliteStore
 from flywheel.workloads.records import Record, make_record
 from flywheel.workloads.workload import Workload
 from tests.unit.champions import place_hold, put_in_force
+from tests.unit.kept_in import kept_in
 from tests.unit.teacher_servers import stand_in
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
@@ -164,12 +165,7 @@ def config_of(folder: Path, url: str) -> dict[str, Any]:
         },
         "training_config": {"batch_size": 32, "epochs": 3, "learning_rate": 0.005, "validations": 0},
         "promotion": {"within": 0.95, "min_eval": 1},
-        "store": {"path": str(folder / "records.sqlite")},
-        "artifacts": {"root": str(folder / "artifacts")},
-        "mlflow_config": {
-            "tracking_uri": f"sqlite:///{folder}/mlflow.db",
-            "artifact_location": str(folder / "mlruns"),
-        },
+        **kept_in(folder),
     }
 
 

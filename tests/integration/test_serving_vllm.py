@@ -18,7 +18,7 @@ from flywheel.runs.run import Run
 from flywheel.serving.app import Serving
 from tests.unit.champion_endpoint import (
     HEADLINES,
-    STUDENT,
+    SMALL,
     WORKLOAD,
     ask,
     config_of,
@@ -42,7 +42,7 @@ def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             pytest.fail(said)
         pytest.skip(said)
     with vllm(
-        STUDENT["weights"], tmp_path_factory.mktemp("vllm") / "log", options=("--dtype", "float32")
+        SMALL["weights"], tmp_path_factory.mktemp("vllm") / "log", options=("--dtype", "float32")
     ) as url:
         yield url
 
@@ -112,7 +112,7 @@ def test_what_is_no_classification_goes_to_vllm_and_classifications_stay_with_ou
     own = {"evaluation_config": {"workload_type": "generic", "batch_size": 50}}
     shared = tmp_path / "shared"
     at = {"engine": "auto", "vllm": [{"student": "small", "url": vllm_url, "folder": str(shared)}]}
-    name = f"{STUDENT['model_name']}@{key}"
+    name = f"{SMALL['model_name']}@{key}"
     with served(Serving(config_of(folder, serving=at, **own)).app()) as url:
         written = ask(url, of_user(HEADLINES[0].text), name).json()
     assert "label" not in written["flywheel"] and written["choices"][0]["finish_reason"] == "stop"

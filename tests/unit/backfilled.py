@@ -13,6 +13,7 @@ import orjson
 from flywheel.demo.headlines import generate
 from flywheel.workloads.records import make_record
 from flywheel.workloads.workload import Workload
+from tests.unit.kept_in import kept_in
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
 START, END = date(2024, 1, 1), date(2024, 4, 1)
@@ -69,12 +70,7 @@ def night_config(folder: Path, **sections: Any) -> dict[str, Any]:
             "min_total_records": 50,
         },
         "promotion": {"within": 0.95, "min_eval": 1},
-        "store": {"path": str(folder / "records.sqlite")},
-        "artifacts": {"root": str(folder / "artifacts")},
-        "mlflow_config": {
-            "tracking_uri": f"sqlite:///{folder}/mlflow.db",
-            "artifact_location": str(folder / "mlruns"),
-        },
+        **kept_in(folder),
         **sections,
     }
 

@@ -20,6 +20,7 @@ from flywheel.promotion.champion import Champion, read_champion
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
 from flywheel.workloads.workload import Workload
+from tests.unit.kept_in import kept_in
 from tests.unit.turned_wheel import turn
 
 WORKLOAD = Workload.load("include/workloads/news_classifier.yaml")
@@ -42,12 +43,7 @@ def config_of(folder: Path, student: dict[str, Any], **changes: Any) -> Config:
         "nims": [student],
         "sizes": [600],
         "source": [{"path": str(folder / "log.jsonl"), "kind": "log_records"}],
-        "store": {"path": str(folder / "records.sqlite")},
-        "artifacts": {"root": str(folder / "artifacts")},
-        "mlflow_config": {
-            "tracking_uri": f"sqlite:///{folder}/mlflow.db",
-            "artifact_location": str(folder / "mlruns"),
-        },
+        **kept_in(folder),
         "data_split_config": {
             "split": "random",
             "eval_size": 100,
@@ -95,7 +91,7 @@ def root_of(folder: Path) -> ArtifactRoot:
     return ArtifactRoot(str(folder / "artifacts"))
 
 
-def champion_of(folder: Path) -> Champion:
+def champion_in(folder: Path) -> Champion:
     """Return the champion in force."""
     champion = read_champion(root_of(folder), WORKLOAD.id, "desk")
     assert champion is not None
@@ -104,5 +100,5 @@ def champion_of(folder: Path) -> Champion:
 
 def predictions_of(folder: Path) -> list[dict[str, Any]]:
     """Return the champion's evaluated answers."""
-    file = folder / "artifacts" / "evaluations" / str(champion_of(folder).evaluation) / "predictions.jsonl"
+    file = folder / "artifacts" / "evaluations" / str(champion_in(folder).evaluation) / "predictions.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()]

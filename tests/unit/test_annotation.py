@@ -16,7 +16,6 @@ import pytest
 from flywheel.annotation.manifest import AnnotationManifest, read_manifest
 from flywheel.annotation.rows import SCHEMA_VERSION, about, class_columns
 from flywheel.annotation.shard import annotate_shard
-from flywheel.annotation.spec import ShardSpec
 from flywheel.annotation.work import Work, finish_work, plan_work, run_here
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.artifacts.root_files import RootFiles
@@ -257,7 +256,7 @@ def test_shards_of_days_are_files_of_a_month(tmp_path: Path) -> None:
 def test_texts_that_are_not_those_of_the_plan_are_refused(config: Config) -> None:
     work = plan_work(config, START, END)
     root = ArtifactRoot(config.artifacts.root)
-    spec = ShardSpec.model_validate(root.read_json(work.spec_path("2019-02-01")))
+    spec = work.read_spec(root, "2019-02-01")
     root.write_bytes(spec.texts, b"other")
     with pytest.raises(JobError, match="not what was planned"):
         annotate_shard(spec, Students())

@@ -28,7 +28,7 @@ from tests.unit.promoted_desk import (
     LINEAR,
     SMALL,
     WORKLOAD,
-    champion_of,
+    champion_in,
     config_of,
     predictions_of,
     promoted,
@@ -108,7 +108,7 @@ class TestLinear:
         )
         assert then.champion.run_id == "past"
         assert then.cutoff == FIRST + 800
-        assert then.adapter != champion_of(home).adapter
+        assert then.adapter != champion_in(home).adapter
         assert set(then.predict(HEADLINES)) <= set(WORKLOAD.classes)
         shutil.rmtree(home / "artifacts" / Run(root_of(home), "past").path)
         with pytest.raises(ArtifactError, match="backfill its night past anew"):
@@ -223,7 +223,7 @@ class TestStreams:
 class TestWhich:
     def test_the_champion_at_a_time_is_the_timelines(self, folder: Path) -> None:
         there = flywheel.champion(WORKLOAD.id, "desk", as_of="2026-01-02", root=folder / "artifacts")
-        assert there.adapter == champion_of(folder).adapter
+        assert there.adapter == champion_in(folder).adapter
         assert there.as_of == datetime(2026, 1, 2, tzinfo=UTC).timestamp()
         assert there.cutoff < there.as_of
 
@@ -264,7 +264,7 @@ class TestWhich:
 
     def test_a_damaged_file_is_named_with_its_mend(self, folder: Path, tmp_path: Path) -> None:
         shutil.copytree(folder / "artifacts", tmp_path / "artifacts")
-        whole = champion_of(folder).whole
+        whole = champion_in(folder).whole
         assert whole is not None
         path = tmp_path / "artifacts" / whole.path / "adapter" / "adapter_model.safetensors"
         path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -283,7 +283,7 @@ class TestWhich:
         there = flywheel.champion(
             WORKLOAD.id, "desk", root=folder / "artifacts", weights=str(tmp_path / "elsewhere")
         )
-        assert there.adapter == champion_of(folder).adapter
+        assert there.adapter == champion_in(folder).adapter
 
     def test_a_config_that_is_not_there_says_that_root_will_do(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no such file"):

@@ -16,7 +16,7 @@ import pytest
 import flywheel
 from flywheel.annotation.mlflow_model import source_in
 from flywheel.common.errors import ArtifactError
-from tests.unit.promoted_desk import SMALL, WORKLOAD, champion_of, predictions_of, promoted
+from tests.unit.promoted_desk import SMALL, WORKLOAD, champion_in, predictions_of, promoted
 
 # Leaves out what finds the checkout: the folder that it begins in, and the line of an editable installation.
 ALONE = """
@@ -49,7 +49,7 @@ def test_the_alias_champion_labels_as_the_evaluation_did_without_the_checkout(
     folder: Path, tmp_path: Path
 ) -> None:
     lines = predictions_of(folder)
-    registry = champion_of(folder).registry
+    registry = champion_in(folder).registry
     assert registry is not None
     (tmp_path / "texts.json").write_text(json.dumps([line["text"] for line in lines]))
     script = f"""

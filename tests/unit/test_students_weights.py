@@ -48,7 +48,7 @@ def test_large_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     first = weights_hash(str(folder))
     weights._file_hash.cache_clear()
     monkeypatch.setattr(
-        weights, "_read_hash", lambda path: pytest.fail(f"read {path}") if "model" in path else "x"
+        weights, "file_digest", lambda path: pytest.fail(f"read {path}") if "model" in path else "x"
     )
     weights._file_hash(str((folder / "model.safetensors").resolve()), 65 << 20, _changed(folder))
     monkeypatch.undo()

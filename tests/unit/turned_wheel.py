@@ -13,6 +13,7 @@ from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
 from flywheel.runtimes.job_command import run_job
 from flywheel.stages import pipeline as wheel
+from tests.unit.kept_in import kept_in
 
 STUDENTS = Path("include/flywheel/demo/students")
 
@@ -24,12 +25,7 @@ def planned(folder: Path, task: Task, records: int, **changes: Any) -> Run:
         "client_id": "demo",
         "workload": f"include/workloads/desk_{task}.yaml",
         "source": [{"path": str(folder / "log.jsonl"), "kind": "log_records"}],
-        "store": {"path": str(folder / "records.sqlite")},
-        "artifacts": {"root": str(folder / "artifacts")},
-        "mlflow_config": {
-            "tracking_uri": f"sqlite:///{folder}/mlflow.db",
-            "artifact_location": str(folder / "mlruns"),
-        },
+        **kept_in(folder),
         "lora_config": {"adapter_dropout": 0.0},
         "training_config": {
             "batch_size": 32,

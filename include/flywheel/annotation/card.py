@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flywheel.annotation.manifest import AnnotationManifest
-from flywheel.annotation.stretches import said
+from flywheel.common.utc import to_second
 
 LIMITS = """\
 ## Known limits
@@ -35,7 +35,7 @@ after most of these dates (`mode` is `champion` in every row). Do not test a str
 
 def card_of(manifest: AnnotationManifest) -> str:
     """Return the data card of an output, as Markdown."""
-    spans = "; ".join(f"{said(start)} to {said(end)} UTC" for start, end in manifest.spans)
+    spans = "; ".join(f"{to_second(start)} to {to_second(end)} UTC" for start, end in manifest.spans)
     body = _POINT_IN_TIME.format(lag=manifest.lag) if manifest.mode == "point_in_time" else _CHAMPION
     lines = [
         f"# {manifest.workload_id} of client {manifest.client_id}, labelled",
@@ -66,9 +66,9 @@ def card_of(manifest: AnnotationManifest) -> str:
         if one.champion is None:
             continue
         lines.append(
-            f"| {said(one.at) if one.at >= 0 else 'all'} | {_cell(one.champion.name)} | "
-            f"{_cell(one.champion.run_id)} | {one.kind} | {said(one.cutoff or 0)} | "
-            f"{said(one.planned_at or 0)} | {rows.get(one.champion.adapter, 0):,} |"
+            f"| {to_second(one.at) if one.at >= 0 else 'all'} | {_cell(one.champion.name)} | "
+            f"{_cell(one.champion.run_id)} | {one.kind} | {to_second(one.cutoff or 0)} | "
+            f"{to_second(one.planned_at or 0)} | {rows.get(one.champion.adapter, 0):,} |"
         )
     reasons: dict[str, int] = {}
     for month in manifest.months.values():

@@ -72,6 +72,7 @@ class Rows:
         labels: list[str | None] = self.table["label"].to_pylist()
         own = self.table["probability"].to_pylist()
         reasons = self.table["reason"].to_pylist()
+        modes = self.table["mode"].to_pylist()
         names = class_columns(self.manifest.classes)
         given = {label: self.table[name].to_pylist() for label, name in names.items()}
         sums = np.nansum(
@@ -82,14 +83,12 @@ class Rows:
             if label is None:
                 is_good = bool(reasons[index]) and own[index] is None
             else:
-                is_good = label in given and own[index] == given[label][index] and self._mode(index)
+                is_good = label in given and own[index] == given[label][index]
+                is_good = is_good and modes[index] == self.manifest.mode
                 is_good = is_good and abs(sums[index] - 1) < _NEARLY and self.adapters[index] is not None
             if not is_good:
                 bad.append(self.ids[index])
         return len(bad), f"row {bad[0]}" if bad else ""
-
-    def _mode(self, index: int) -> bool:
-        return bool(self.table["mode"][index].as_py() == self.manifest.mode)
 
     def _seconds(self, name: str) -> NDArray[np.int64]:
         column: Any = pc.cast(self.table[name], pa.int64())

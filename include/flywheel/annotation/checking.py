@@ -92,7 +92,6 @@ class _Who:
 
     ats: NDArray[np.int64]
     adapters: list[str | None]
-    names: list[str]
     champions: dict[str, Champion]
     known: dict[str, Knowledge] = field(default_factory=dict)
 
@@ -257,13 +256,12 @@ def _who(root: ArtifactRoot, manifest: AnnotationManifest) -> _Who:
     """Return who should label, by the entries of the timeline as they are now."""
     if manifest.mode == "champion":
         champions = {one.champion.adapter: one.champion for one in manifest.champions if one.champion}
-        return _Who(np.empty(0, np.int64), [], [], champions)
+        return _Who(np.empty(0, np.int64), [], champions)
     entries = Timeline(root, manifest.workload_id, manifest.client_id).counting()
     used = {adapter for file in manifest.files.values() for adapter in file.by_adapter}
     return _Who(
         np.array([entry.at for entry in entries], np.int64),
         [entry.adapter for entry in entries],
-        [entry.name for entry in entries],
         {
             entry.champion.adapter: entry.champion
             for entry in reversed(entries)  # the first entry with an adapter counts

@@ -6,7 +6,6 @@ it. FLYWHEEL_WEIGHTS names the base weights where they are not where the folder 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import orjson
 from pydantic import TypeAdapter
 
 from flywheel.annotation.model import TextModel
+from flywheel.common.digests import file_digest
 from flywheel.common.errors import ArtifactError
 from flywheel.config.student import Student
-from flywheel.jobs.weights import known_revision
+from flywheel.jobs.weights import check_weights
 from flywheel.promotion.model_folder import ABOUT, ADAPTER
 from flywheel.serving.student import Source
 from flywheel.workloads.workload import Workload
@@ -64,7 +64,7 @@ def source_in(data: Path) -> Source:
     adapter = data / ADAPTER
     for name, expected in about["sha256"].items():
         file = adapter / name
-        found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+        found = file_digest(file) if file.is_file() else "missing"
         if found != expected:
             raise ArtifactError(
                 f"{file}: {'missing' if found == 'missing' else 'damaged'}; download the model from its "
@@ -74,12 +74,8 @@ def source_in(data: Path) -> Source:
     weights = os.environ.get(WEIGHTS_VARIABLE) or student.weights
     if student.family == "linear":
         weights = ""
-    here, trained_on = known_revision(weights), about["base_revision"]
-    if here and trained_on and here != trained_on:
-        raise ArtifactError(
-            f"{weights}: not the base weights that {about['name']} was trained on: they are {here[:16]}, it "
-            f"has {trained_on[:16]}; {WEIGHTS_VARIABLE} names a folder that has those"
-        )
+    mend = f"{WEIGHTS_VARIABLE} names a folder that has those"
+    check_weights(weights, about["base_revision"], about["name"], mend)
     return Source(
         name=about["name"],
         student=student.model_copy(update={"weights": weights}),

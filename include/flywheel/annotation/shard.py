@@ -8,7 +8,6 @@ that it is of and by who labels them. At the end the pieces become the file, whi
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import Counter, OrderedDict
@@ -17,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +30,8 @@ from flywheel.annotation.statistics import statistics_of
 from flywheel.annotation.stretches import Stretch, stretch_at
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.artifacts.root_files import RootFiles
+from flywheel.common.batching import batched
+from flywheel.common.digests import file_digest
 from flywheel.common.durable import put_in_place
 from flywheel.common.errors import JobError
 from flywheel.jobs.progress import Progress, ProgressFile
@@ -140,11 +140,10 @@ class _Shard:
 
     def work(self) -> ShardResult:
         pieces: list[Path] = []
-        items = self._items()
         # While a group goes to the disk the next one is labelled: a GPU does not wait for Parquet.
         with ThreadPoolExecutor(1, thread_name_prefix="annotate-write") as disk:
             written: Future[None] | None = None
-            while group := list(islice(items, ROW_GROUP)):
+            for group in batched(self._items(), ROW_GROUP):
                 path, rows = self._piece(len(pieces), group)
                 pieces.append(path)
                 if written is not None:
@@ -189,7 +188,7 @@ class _Shard:
             return
         local = self.scratch / "texts"
         self.root.get_file(self.spec.texts, local)
-        if hashlib.sha256(local.read_bytes()).hexdigest() != self.spec.texts_sha256:
+        if file_digest(local) != self.spec.texts_sha256:
             raise JobError(f"{self.root.url}/{self.spec.texts}: not what was planned; plan the span again")
         self._total = pq.read_metadata(local).num_rows
         yield from read_texts(local)

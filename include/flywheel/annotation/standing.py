@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ConfigError, FlywheelError
+from flywheel.common.utc import to_minute
 from flywheel.config.student import Student
 from flywheel.promotion.champion import Champion, champion_folder, read_champion
 from flywheel.promotion.timeline import Timeline
@@ -103,7 +104,7 @@ def _none(root: ArtifactRoot, workload_id: str, client_id: str, as_of: int | Non
     """Say why there is no champion, and what to do."""
     whose = f"{workload_id} of client {client_id}"
     if as_of is not None:
-        when = datetime.fromtimestamp(as_of, UTC).strftime("%Y-%m-%d %H:%M")
+        when = to_minute(as_of)
         line = Timeline(root, workload_id, client_id)
         entry = line.entry_before(as_of)
         if entry is not None:
@@ -112,7 +113,7 @@ def _none(root: ArtifactRoot, workload_id: str, client_id: str, as_of: int | Non
         first = f"its first night is of {_day(names[0])}" if names else "no night has decided anything"
         return (
             f"{whose} had no champion before {when} UTC: {first} in {root.url}; backfill the nights before "
-            "(docs/operations.md), or ask for a later time"
+            "(docs/timeline.md), or ask for a later time"
         )
     others = [
         f"{champion.workload_id} of client {champion.client_id}"

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from flywheel.annotation.spec import ShardRows
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+from flywheel.common.digests import file_digest
 
 
 def statistics_of(path: Path, name: str) -> ShardRows:
@@ -47,7 +41,7 @@ def statistics_of(path: Path, name: str) -> ShardRows:
     assert first is not None
     return ShardRows(
         path=name,
-        sha256=digest_of(path),
+        sha256=file_digest(path),
         size=path.stat().st_size,
         rows=rows,
         labelled=sum(classes.values()),

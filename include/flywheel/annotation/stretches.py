@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.annotation.knowledge import Knowledge, knowledge_of
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
+from flywheel.common.utc import to_second
 from flywheel.promotion.champion import Champion, read_champion
 from flywheel.promotion.timeline import Entry, Timeline
 
@@ -111,15 +111,10 @@ def stretch_at(ats: Sequence[int], known_at: int, lag: int) -> int:
 def doubt(knows: Knowledge, entry: Entry) -> str:
     """Return in words why a champion may have known more than its decision; a clock was wrong, as a rule."""
     if knows.until > entry.at:
-        return f"knows of {said(knows.until - 1)}, after its decision of {said(entry.at)}"
+        return f"knows of {to_second(knows.until - 1)}, after its decision of {to_second(entry.at)}"
     if knows.undated:
         return f"learned from {knows.undated:,} records of which nobody knows when they were known"
     return f"was examined on {knows.foreign:,} records that are not of its data set"
-
-
-def said(seconds: int) -> str:
-    """Return unix seconds as people read them."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _stretch(root: ArtifactRoot, entry: Entry) -> Stretch:

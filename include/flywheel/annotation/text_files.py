@@ -10,17 +10,15 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol
 
 import orjson
 
+from flywheel.common.batching import batched
 from flywheel.common.errors import SourceError
-
-Row = TypeVar("Row")
 
 _DELIMITERS = ",;\t|"
 # A field of a CSV file that is longer has lost a closing quote.
@@ -98,12 +96,6 @@ def open_texts(path: Path, column: str) -> TextFile:
     )
 
 
-def _batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    rest = iter(rows)
-    while batch := list(islice(rest, size)):
-        yield batch
-
-
 def _chosen(path: Path, names: Sequence[str], column: str) -> str:
     if column in names:
         return column
@@ -135,7 +127,7 @@ class _Csv:
         with self._path.open(encoding="utf-8-sig", newline="") as file:
             reader = self._reader(file)
             next(reader, None)
-            for rows in _batched(self._rows(reader), size):
+            for rows in batched(self._rows(reader), size):
                 yield Batch([row[self._place] or None for row in rows], rows)
 
     def part(self, batch: Batch, columns: Sequence[str], values: Sequence[Sequence[Any]]) -> bytes:
@@ -186,7 +178,7 @@ class _Lines(_Csv):
         """See `TextFile`."""
         with self._path.open(encoding="utf-8-sig") as file:
             try:
-                for lines in _batched((line.rstrip("\n") for line in file), size):
+                for lines in batched((line.rstrip("\n") for line in file), size):
                     yield Batch([line or None for line in lines], [[line] for line in lines])
             except UnicodeDecodeError as error:
                 raise SourceError(f"{self._path}: not UTF-8: {error.reason}") from None
@@ -205,7 +197,7 @@ class _Jsonl:
     def batches(self, size: int) -> Iterator[Batch]:
         """See `TextFile`."""
         with self._path.open("rb") as file:
-            for rows in _batched(self._objects(file), size):
+            for rows in batched(self._objects(file), size):
                 found = [values.get(self._column) for _, values in rows]
                 texts = [text if isinstance(text, str) else None for text in found]
                 yield Batch(texts, [(line, set(values)) for line, values in rows])

@@ -29,10 +29,10 @@ from flywheel.annotation.rows import CODE_VERSION, shard_in
 from flywheel.annotation.shard import TextLabeller, annotate_shard, room_for
 from flywheel.annotation.spec import ShardResult, ShardSpec
 from flywheel.annotation.spread import spread
-from flywheel.annotation.statistics import digest_of
 from flywheel.annotation.stretches import Stretch, stretches_of, today
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.artifacts.root_files import RootFiles
+from flywheel.common.digests import file_digest
 from flywheel.common.errors import ArtifactError, ConfigError
 from flywheel.config import Config
 from flywheel.promotion.champion import champion_folder
@@ -76,6 +76,10 @@ class Work(BaseModel):
     def spec_path(self, shard: str) -> str:
         """Return where the spec of a shard is, in the artifact root."""
         return f"{self.path}/{shard}{SPEC_SUFFIX}"
+
+    def read_spec(self, root: ArtifactRoot, shard: str) -> ShardSpec:
+        """Return the spec of a shard, as it was planned."""
+        return ShardSpec.model_validate(root.read_json(self.spec_path(shard)))
 
     def result_path(self, shard: str) -> str:
         """Return where the result of a shard is."""
@@ -143,7 +147,7 @@ def run_here(work: Work, opened: Callable[[Stretch], TextLabeller] | None = None
     """
     root = ArtifactRoot(work.config.artifacts.root)
     for shard in unfinished(work):
-        spec = ShardSpec.model_validate(root.read_json(work.spec_path(shard)))
+        spec = work.read_spec(root, shard)
         result = annotate_shard(spec, opened or opener(spec))
         root.write_json(work.result_path(shard), {"result": result.model_dump(mode="json")})
 
@@ -154,9 +158,7 @@ def unfinished(work: Work) -> list[str]:
     return [
         shard
         for shard in work.shards
-        if not is_finished(
-            root, ShardSpec.model_validate(root.read_json(work.spec_path(shard))), work.result_path(shard)
-        )
+        if not is_finished(root, work.read_spec(root, shard), work.result_path(shard))
     ]
 
 
@@ -183,7 +185,7 @@ def finish_work(work: Work) -> AnnotationManifest:
     files = dict(there.files) if there else {}
     used = {(one.at, one.adapter): one for one in (there.champions if there else ())}
     for shard in work.shards:
-        spec = ShardSpec.model_validate(root.read_json(work.spec_path(shard)))
+        spec = work.read_spec(root, shard)
         result = result_of(root, work.result_path(shard))
         if result is None or result.key != spec.key:
             raise ArtifactError(
@@ -237,7 +239,7 @@ def is_finished(root: ArtifactRoot, spec: ShardSpec, result_path: str) -> bool:
     with root.scratch("annotation", key_of("look", spec.key)) as folder:
         local = folder / "file"
         out.get_file(spec.path, local)
-        same = digest_of(local) == result.file.sha256
+        same = file_digest(local) == result.file.sha256
     root.discard_scratch("annotation", key_of("look", spec.key))
     return same
 
@@ -264,7 +266,7 @@ def _with_shards(root: ArtifactRoot, work: Work, config: Config, there: Annotati
     with room_for(f"{root.url}/{work.path}"), root.scratch("annotation", key) as scratch:
         found = spread(config, *work.span, scratch / "texts")
         for shard, texts_file in found.shards.items():
-            texts[shard] = digest_of(texts_file)
+            texts[shard] = file_digest(texts_file)
             root.put_file(texts_file, f"{work.path}/{shard}.texts")
         root.discard_scratch("annotation", key)
     form = (work.classes, work.text, CODE_VERSION)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flywheel.config import Config
 from flywheel.laptop.home import UI_PORT
+from flywheel.laptop.processes import free_port
 from flywheel.laptop.up import is_up
 from flywheel.runtimes.checks import Finding
 
@@ -22,7 +22,7 @@ MOST_SECONDS_OFF = 30.0
 def ports(config: Config) -> Iterator[Finding]:
     """Look whether the UI and the champion's endpoint get the ports where they are looked for."""
     wanted = {UI_PORT: "Airflow's UI", config.serving.port: "the champion's endpoint"}
-    taken = [port for port in wanted if _is_taken(port)]
+    taken = [port for port in wanted if free_port(port) != port]
     names = ", ".join(f"{port} ({what})" for port, what in wanted.items())
     if not taken:
         yield Finding("ports", "ok", f"{names} are free")
@@ -65,16 +65,6 @@ def clock(config: Config) -> Iterator[Finding]:
         yield Finding("clock", "error", f"{shown}, {off:+.0f} s off the teacher's", advice)
     else:
         yield Finding("clock", "ok", shown)
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 def _seconds_off(config: Config) -> float | None:

@@ -16,7 +16,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from flywheel.common.errors import StudentError
+from flywheel.common.digests import file_digest
+from flywheel.common.errors import ArtifactError, StudentError
 from flywheel.config.loading import resolve_path
 
 # The NIM catalogue's names, which blueprint files use, and the same weights on the Hugging Face Hub.
@@ -142,13 +143,13 @@ def known_revision(weights: str) -> str:
 def _file_hash(path: str, size: int, changed: int) -> str:
     """Return the SHA-256 of a file; of large ones it is kept on disk, as hashing 16 GB takes a while."""
     if size < 64 << 20:
-        return _read_hash(path)
+        return file_digest(path)
     name = hashlib.sha256(f"{path}\0{size}\0{changed}".encode()).hexdigest()[:32]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flywheel" / "weights" / name
     try:
         return cache.read_text()
     except OSError:
-        digest = _read_hash(path)
+        digest = file_digest(path)
     with suppress(OSError):  # a read-only home: the next process reads the file again
         cache.parent.mkdir(parents=True, exist_ok=True)
         aside = cache.with_name(f"{name}.{uuid.uuid4().hex[:8]}")
@@ -157,9 +158,23 @@ def _file_hash(path: str, size: int, changed: int) -> str:
     return digest
 
 
-def _read_hash(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def check_weights(weights: str, trained_on: str, name: str, mend: str) -> None:
+    """Check that base weights are those that a student was trained on, as far as that is known.
+
+    Args:
+        trained_on: the hash or revision; empty: nobody noted it.
+        name: the student's.
+        mend: what to do where they are others.
+
+    Raises:
+        ArtifactError: they are others.
+    """
+    here = known_revision(weights)
+    if here and trained_on and here != trained_on:
+        raise ArtifactError(
+            f"{weights}: not the base weights that {name} was trained on: they are {here[:16]}, it has "
+            f"{trained_on[:16]}; {mend}"
+        )
 
 
 def _hub_revision(name: str, revision: str | None = None) -> str:

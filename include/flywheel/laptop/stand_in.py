@@ -75,9 +75,9 @@ def remember(url: str) -> None:
 
 def running() -> str:
     """Return where the one of `up` listens; empty where it does not answer."""
-    with suppress(OSError, httpx.HTTPError):
+    with suppress(OSError):
         url = Path(resolve_path(_ADDRESS_FILE)).read_text().strip()
-        if url and httpx.get(f"{url}/models", timeout=2, trust_env=False).status_code == 200:
+        if url and _answers(url):
             return url
     return ""
 
@@ -108,11 +108,17 @@ def answering(config: Config) -> Iterator[None]:
             process.wait()
 
 
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/models", timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/models", timeout=2, trust_env=False).status_code == 200:
-                return
+        if _answers(url):
+            return
         time.sleep(0.05)
     raise TeacherError("the demo's stand-in for the teacher does not start; what it said is above")

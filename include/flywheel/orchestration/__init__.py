@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from flywheel.common.redaction import install
 from flywheel.jobs.spec import CHAMPION
+from flywheel.orchestration.beside import beside
 from flywheel.orchestration.confirm import ConfirmOperator
 from flywheel.orchestration.endpoint import await_endpoint, has_endpoint
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
 from flywheel.orchestration.settings import (
+    clock_schedule,
     confirms_cost,
     dag_params,
     dag_schedule,
-    prune_schedule,
     read_config,
     read_runtime,
 )
@@ -27,7 +28,7 @@ from flywheel.orchestration.tasks import (
     promote,
     score,
 )
-from flywheel.orchestration.watching import watch, watch_schedule
+from flywheel.orchestration.watching import watch
 
 # Whatever loads the DAG runs the tasks: their logs hold no secret.
 install()
@@ -38,6 +39,8 @@ __all__ = [
     "ConfirmOperator",
     "ReviewOperator",
     "await_endpoint",
+    "beside",
+    "clock_schedule",
     "confirms_cost",
     "curate",
     "dag_params",
@@ -48,10 +51,8 @@ __all__ = [
     "notify_failure",
     "plan",
     "promote",
-    "prune_schedule",
     "read_config",
     "read_runtime",
     "score",
     "watch",
-    "watch_schedule",
 ]

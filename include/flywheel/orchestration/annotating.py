@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from airflow.sdk import BaseOperator, CronTriggerTimetable, Param, get_current_context, task
+from airflow.sdk import BaseOperator, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.common.errors import ConfigError
@@ -24,14 +24,6 @@ _TIME = r"^$|^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?$"
 def annotates(config: Config | None) -> bool:
     """Return whether the config has a section `annotation`: then there is a DAG."""
     return config is not None and "annotation" in config.model_fields_set
-
-
-def annotate_schedule(config: Config | None) -> Any:
-    """Return when the last days are labelled; None where the config leaves that to a person."""
-    clock = config.annotation if config else None
-    if clock is None or not clock.cron:
-        return None
-    return CronTriggerTimetable(clock.cron, timezone=clock.time_zone, run_immediately=timedelta(0))
 
 
 def annotate_params() -> dict[str, Param]:

@@ -10,6 +10,7 @@ from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param,
 
 from flywheel.common.errors import ConfigError
 from flywheel.config import Config, load_config
+from flywheel.config.clock import ClockSection
 from flywheel.config.experiments import NAME as EXPERIMENT_NAME
 from flywheel.config.experiments import experiment_names
 from flywheel.config.loading import project_home
@@ -109,19 +110,18 @@ def dag_schedule(config: Config | None) -> Any:
     """
     schedule = config.schedule if config else ScheduleConfig()
     assets = [Asset(schedule.asset)] if schedule.asset else []
-    if not schedule.cron:
+    clock = clock_schedule(schedule)
+    if clock is None:
         return assets or None
-    # A new DAG waits for its next night. (With False, one that is new shortly after its hour runs at once.)
-    clock = CronTriggerTimetable(schedule.cron, timezone=schedule.time_zone, run_immediately=timedelta(0))
     return AssetOrTimeSchedule(timetable=clock, assets=assets) if assets else clock
 
 
-def prune_schedule(config: Config | None) -> Any:
-    """Return when what nobody needs is removed; None where the config leaves that to a person."""
-    retention = config.retention if config else None
-    if retention is None or not retention.cron:
+def clock_schedule(section: ClockSection | None) -> CronTriggerTimetable | None:
+    """Return when a section of the config has its DAG run; None where it leaves that to a person."""
+    if section is None or not section.cron:
         return None
-    return CronTriggerTimetable(retention.cron, timezone=retention.time_zone, run_immediately=timedelta(0))
+    # A new DAG waits for its next night. (With False, one that is new shortly after its hour runs at once.)
+    return CronTriggerTimetable(section.cron, timezone=section.time_zone, run_immediately=timedelta(0))
 
 
 _CHANGES = (

@@ -6,9 +6,8 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import Asset, AssetAlias, CronTriggerTimetable, get_current_context, task
+from airflow.sdk import Asset, AssetAlias, get_current_context, task
 
-from flywheel.config import Config
 from flywheel.orchestration.notifications import notify
 
 # DAGs that should hear of drift are scheduled on this alias, or on a workload's `drift_uri`.
@@ -18,14 +17,6 @@ DRIFT = AssetAlias("flywheel-drift")
 def drift_uri(workload_id: str, client_id: str) -> str:
     """Return the asset URI that gets an event when a champion has drifted: `schedule.asset` may name it."""
     return f"x-flywheel://drift/{quote(workload_id)}/{quote(client_id, safe='')}"
-
-
-def watch_schedule(config: Config | None) -> Any:
-    """Return when a night of production is looked at; None where the config leaves that to a person."""
-    clock = config.serving.watch if config else None
-    if clock is None or not clock.cron:
-        return None
-    return CronTriggerTimetable(clock.cron, timezone=clock.time_zone, run_immediately=timedelta(0))
 
 
 @task(outlets=[DRIFT], max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flywheel.common.utc import to_minute
 from flywheel.promotion.champion import Champion
 from flywheel.promotion.timeline import Entry, Timeline
 
@@ -53,11 +53,11 @@ class InForce(BaseModel):
 
     def lines(self) -> list[str]:
         """Return it in words, a line for what it is and one for each thing more."""
-        start = _said(self.since) if self.since is not None else "the beginning"
-        end = _said(self.until) if self.until is not None else "now"
+        start = to_minute(self.since) if self.since is not None else "the beginning"
+        end = to_minute(self.until) if self.until is not None else "now"
         who = "the teacher"
         if self.champion is not None:
-            seen = f"knows until {_said(self.champion.cutoff)}"
+            seen = f"knows until {to_minute(self.champion.cutoff)}"
             behind = f", {self.behind / DAY:,.1f} days before the end" if self.behind is not None else ""
             who = f"{self.champion.name} of run {self.champion.run_id} ({seen}{behind})"
         how = f", by {self.by}" if self.by else ", by the rules" if self.champion else ""
@@ -110,11 +110,7 @@ def _stretch(turn: Sequence[Entry], until: int | None, before: str | None, now: 
         kind=began.kind,
         reason=began.reason,
         unchanged=dict(Counter(entry.decision for entry in rest).most_common()),
-        last=f"{_said(rest[-1].at)}: {rest[-1].reason}" if rest else "",
+        last=f"{to_minute(rest[-1].at)}: {rest[-1].reason}" if rest else "",
         behind=(now if until is None else until) - champion.cutoff if champion else None,
         in_line=began.before == before,
     )
-
-
-def _said(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

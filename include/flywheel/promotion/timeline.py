@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
+from flywheel.common.utc import to_minute
 from flywheel.promotion.champion import Champion, Decision, champion_folder, read_champion, seconds
 from flywheel.runs.plan import Plan
 
@@ -98,7 +99,7 @@ class Placed(Entry):
 
     def line(self) -> str:
         """Return it as a line of text."""
-        when = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M")
+        when = to_minute(self.at)
         champion = f"{self.champion.name} of run {self.champion.run_id}" if self.champion else "the teacher"
         what = f"{self.decision} by {self.by}" if self.by else self.decision
         broken = "" if self.in_line else "  [compared with another champion than stands before it now]"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from flywheel.common.utc import to_second
 from flywheel.evaluation.cascade import CascadePoint, curve
 from flywheel.evaluation.cost import cheapest_first
 from flywheel.report import figures
@@ -198,7 +198,7 @@ def _counters(report: Report) -> list[tuple[str, str]]:
 
 
 def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{to_second(seconds)} UTC"
 
 
 @cache

@@ -15,7 +15,7 @@ from flywheel.config.student import Student
 from flywheel.evaluation.cascade import Cascade, cascade_of
 from flywheel.jobs.result import Calibration, CustomizeResult, EvaluateResult
 from flywheel.jobs.spec import RESULT
-from flywheel.jobs.weights import known_revision
+from flywheel.jobs.weights import check_weights
 from flywheel.promotion.champion import Champion
 from flywheel.promotion.whole import LoadedChampion, load_champion, load_whole
 from flywheel.runs.run import Run
@@ -118,12 +118,8 @@ class Sources:
         self, champion: Champion, folder: Path, workload: Workload, *, asked_text: bool, trained_on: str
     ) -> Source:
         weights = self.weights or champion.weights
-        here = known_revision(weights)
-        if here and trained_on and here != trained_on:
-            raise ArtifactError(
-                f"{weights}: not the base weights that {champion.name} was trained on: they are "
-                f"{here[:16]}, it has {trained_on[:16]}; put those back, or promote a candidate anew"
-            )
+        mend = "put those back, or promote a candidate anew"
+        check_weights(weights, trained_on, champion.name, mend)
         return Source(
             name=champion.name,
             student=self._student(champion, weights),

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.common.utc import to_minute
 from flywheel.config.source import SourceConfig
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _is_stale(span: SourceSpan, cutoff: int, source: SourceConfig, seen: Sequenc
 
 
 def _said(seconds: int | None) -> str:
-    return datetime.fromtimestamp(seconds or 0, UTC).strftime("%Y-%m-%d %H:%M")
+    return to_minute(seconds or 0)
 
 
 def _duration(seconds: float) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from flywheel.common.utc import to_minute
 from flywheel.promotion.champion import Champion
 from flywheel.promotion.holds import Hold
 from flywheel.report import figures
@@ -56,8 +55,8 @@ def words(
 def _past(plan: Plan) -> str:
     """Say that a night lies in the past, and what that means."""
     return (
-        f"This night lies in the past ({_day(plan.cutoff)}): it is compared with the champion of that time, "
-        "and what is in production now is not touched."
+        f"This night lies in the past ({to_minute(plan.cutoff)} UTC): it is compared with the champion "
+        "of that time, and what is in production now is not touched."
     )
 
 
@@ -125,7 +124,3 @@ def is_worse(report: Report, champion: Champion | None, previous: Champion | Non
     else:
         before = champion.score
     return now is not None and before is not None and now < before - 1e-9
-
-
-def _day(cutoff: int) -> str:
-    return datetime.fromtimestamp(cutoff, UTC).strftime("%Y-%m-%d %H:%M UTC")

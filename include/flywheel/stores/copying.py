@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 from pydantic import ValidationError
 
+from flywheel.common.batching import batched
 from flywheel.common.errors import StoreError
 from flywheel.config.store import StoreConfig
 from flywheel.stores.base import Owner, RecordStore
@@ -20,8 +19,6 @@ log = logging.getLogger(__name__)
 ANSWER_BATCH = 10_000
 # A time beyond that of any record.
 _ALWAYS = 1 << 40
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def copy_store(source: RecordStore, target: RecordStore) -> CopySummary:
         written += summary.written
         already_there += summary.already_there
         log.info("workload %s, client %s: %d records new", workload_id, client_id, summary.written)
-    for batch in _batches(source.read_answers(), ANSWER_BATCH):
+    for batch in batched(source.read_answers(), ANSWER_BATCH):
         target.put_answers(batch)
         answers += len(batch)
     for owner, keys in _by_owner(source.read_owners()):
@@ -83,14 +80,8 @@ def store_named(name: str, config: StoreConfig) -> StoreConfig:
 
 
 def _by_owner(rows: Iterable[tuple[Owner, str]]) -> Iterator[tuple[Owner, list[str]]]:
-    for batch in _batches(rows, ANSWER_BATCH):
+    for batch in batched(rows, ANSWER_BATCH):
         keys: dict[Owner, list[str]] = {}
         for owner, key in batch:
             keys.setdefault(owner, []).append(key)
         yield from keys.items()
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
