@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -289,6 +290,26 @@ def jobs_running(folder: Path) -> list[int]:
         except (psutil.NoSuchProcess, ValueError, FileNotFoundError):
             continue
     return found
+
+
+def halted_jobs(folder: Path, when: Callable[[], Any]) -> list[int]:
+    """Return the jobs' processes of a project, halted while something is so; none where it is not, and all go on.
+
+    So what is true for a moment only, such as that a training is in its middle, is caught on any machine.
+    """
+    jobs = jobs_running(folder) if when() else []
+    for job in jobs:
+        os.kill(job, signal.SIGSTOP)
+    if when():
+        return jobs
+    go_on(jobs)
+    return []
+
+
+def go_on(jobs: list[int]) -> None:
+    """Let halted processes go on."""
+    for job in jobs:
+        os.kill(job, signal.SIGCONT)
 
 
 def is_alive(pid: int) -> bool:

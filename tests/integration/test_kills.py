@@ -20,6 +20,7 @@ from tests.integration.airflow_stack import (
     HEADLINES,
     Stack,
     apart,
+    halted_jobs,
     is_alive,
     jobs_running,
     report_of,
@@ -75,18 +76,6 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / "artifacts" / "scratch" / "adapters").glob("*/checkpoint.safetensors"))
 
 
-def halted_after_checkpoint(stack: Stack, folder: Path) -> list[int]:
-    """Return the jobs' processes, halted while a training's checkpoint is there; none where there is none yet."""
-    jobs = jobs_running(stack.folder) if has_checkpoint(folder) else []
-    for job in jobs:
-        os.kill(job, signal.SIGSTOP)
-    if has_checkpoint(folder):
-        return jobs
-    for job in jobs:
-        os.kill(job, signal.SIGCONT)
-    return []
-
-
 def test_the_table_is_that_of_an_undisturbed_run(
     stack: Stack, undisturbed: dict[str, Any], slow_teacher: int, data: Path
 ) -> None:
@@ -100,7 +89,7 @@ def test_the_table_is_that_of_an_undisturbed_run(
     wait_for(lambda: stack.states("killed").get("curate") == "success", 180)
 
     # A training process, after a checkpoint.
-    victims = wait_for(lambda: halted_after_checkpoint(stack, data), 120)
+    victims = wait_for(lambda: halted_jobs(stack.folder, lambda: has_checkpoint(data)), 120)
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.integration.airflow_stack import Stack
+from tests.integration.airflow_stack import Stack, go_on, halted_jobs, wait_for
 from tests.integration.browser import Watched, axe_faults, log_in, open_browser
 
 # The first test waits for two runs.
@@ -301,18 +302,30 @@ def test_no_serious_fault_of_accessibility(
 # -- while a run goes on -----------------------------------------------------------------------------------
 
 
+def has_losses(stack: Stack) -> bool:
+    """Return whether the training of page-live has told of its first steps, and has not ended."""
+    told = stack.folder / "artifacts/runs/page-live/jobs/small@100/customize.progress.json"
+    try:
+        return 1 < json.loads(told.read_text())["step"] < 400
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 def test_a_run_is_followed_live_and_reviewed(stack: Stack, page: Page) -> None:
-    # Slow enough to be seen: more steps than any other run here, and another client, which has no champion.
-    overrides = {"client_id": "live", "training_config": {"min_steps": 120}}
+    # More steps than any other run here, and another client, which has no champion.
+    overrides = {"client_id": "live", "training_config": {"min_steps": 400}}
     stack.trigger("page-live", overrides, students=["small"], sizes=[100], client_id="live", approval="human")
+    training = wait_for(lambda: halted_jobs(stack.folder, lambda: has_losses(stack)), 180)
     visit(stack, page, "?run=page-live&tab=training")
-    expect(page.locator(".title .badge")).to_have_text("running", timeout=180_000)
+    expect(page.locator(".title .badge")).to_have_text("running")
     expect(page.get_by_role("progressbar", name="Progress of the run")).to_be_visible()
     row = page.get_by_role("row").filter(has_text="small @ 100").filter(has_text="training")
-    expect(row.get_by_role("progressbar")).to_be_visible(timeout=180_000)
-    expect(row).to_contain_text(re.compile(r"\d+ of \d+"), timeout=60_000)
-    chart = page.get_by_role("application", name=re.compile("Training loss by optimizer step"))
-    expect(chart).to_be_visible(timeout=60_000)
+    expect(row.get_by_role("progressbar")).to_be_visible()
+    expect(row).to_contain_text(re.compile(r"\d+ of 400"))
+    expect(
+        page.get_by_role("application", name=re.compile("Training loss by optimizer step"))
+    ).to_be_visible()
+    go_on(training)
 
     expect(page.get_by_text("Promote small @ 100 for news_classifier?")).to_be_visible(timeout=180_000)
     expect(page.locator(".title .badge")).to_have_text("waits for review")
