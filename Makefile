@@ -29,10 +29,10 @@ INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
         drills-search drills-integration drills-kubernetes ui bench lock lock-torch notice sbom pin-images images clean
 
 run: install
-	@$(BIN)/flywheel up
+	@./flywheel up
 
 run-nemo: $(VENV)/installed-nemo
-	@$(BIN)/flywheel up --nemo-stand-in
+	@./flywheel up --nemo-stand-in
 
 install: $(VENV)/installed
 
@@ -40,7 +40,7 @@ install-dev: $(VENV)/installed-dev
 
 $(VENV)/installed: pyproject.toml $(LOCKS) scripts/install.sh
 	@$(INSTALL) requirements.txt requirements-students.txt
-	@$(BIN)/flywheel prepare
+	@./flywheel prepare
 	@touch $@
 
 $(VENV)/installed-nemo: $(VENV)/installed requirements-nemo.txt

@@ -78,3 +78,5 @@ install --quiet --no-build-isolation --editable .
 # Where the package is, from the folder of the file: a whole path with a letter outside ASCII would keep Python from
 # starting at all under LC_ALL=C, and a project that is moved goes on.
 for link in .venv/lib/python3*/site-packages/__editable__.flywheel-*.pth; do echo ../../../../include > "$link"; done
+# So is flywheel itself where nobody may write beside it: a checkout that is read-only.
+.venv/bin/python -m compileall -q include dags plugins

@@ -73,7 +73,7 @@ def test_airflow_has_the_projects_home_whatever_the_shell_says(checkout: Path, t
     variables = {"FLYWHEEL_HOME": str(checkout), "AIRFLOW_HOME": str(tmp_path / "another"), "LC_ALL": "POSIX"}
     assert said(PROJECT / ".venv/bin/python", "-X", "utf8", "-c", ready, **variables)[0] == 0
     code, text = said(checkout / "airflow", "config", "get-value", "core", "dags_folder", **variables)
-    assert (code, text.strip().splitlines()[-1]) == (0, str(checkout / "dags")), text
+    assert (code, text.strip().splitlines()[-1]) == (0, str(PROJECT / "dags")), text
     assert home.is_dir() and not (tmp_path / "another").exists()
 
 

@@ -104,6 +104,16 @@ def up(
 
 
 @app.command(rich_help_panel=WHEEL)
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet, or empty.")],
+) -> None:
+    """Make a folder of your own files (FLYWHEEL_HOME), which a new version of flywheel leaves alone."""
+    from flywheel.cli.init import make_home, what_next
+
+    typer.echo(what_next(make_home(folder)))
+
+
+@app.command(rich_help_panel=WHEEL)
 def prepare() -> None:
     """Make the databases that `up` needs; `make install` runs it."""
     from flywheel.laptop import prepare
@@ -183,7 +193,7 @@ def plan(
     cutoff: Annotated[
         datetime | None, typer.Option(help="Records before this UTC time are seen; default: now.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Default: include/config.yaml.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Default: the config file in force.")] = None,
     experiment: Annotated[str, typer.Option(help="Name of experiments/NAME.yaml, laid over it.")] = "",
     student: Annotated[list[str] | None, typer.Option(help="Only these students.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Only these sizes.")] = None,

@@ -30,22 +30,49 @@ CONFIG_VARIABLE = "FLYWHEEL_CONFIG"
 HOME_VARIABLE = "FLYWHEEL_HOME"
 
 
+def checkout() -> Path:
+    """Return the folder that dags/, plugins/ and include/ came in: nothing is written there."""
+    return Path(__file__).resolve().parents[3]
+
+
 def project_home() -> Path:
-    """Return the project's folder, which relative paths start from: FLYWHEEL_HOME, else the checkout."""
+    """Return the folder of the user's files, where relative paths start: FLYWHEEL_HOME, else the checkout.
+
+    In it are config.yaml, experiments/, workloads/, state/ and artifacts/.
+    """
     home = os.environ.get(HOME_VARIABLE)
-    return Path(home).resolve() if home else Path(__file__).resolve().parents[3]
+    return Path(home).expanduser().resolve() if home else checkout()
+
+
+def find_path(path: str) -> str:
+    """Return `path` as `resolve_path`; where what is not in the user's folder came with flywheel, it is that.
+
+    So does `include/workloads/news_classifier.yaml` name the shipped workload in any FLYWHEEL_HOME.
+    """
+    own = resolve_path(path)
+    if "://" in own or os.path.lexists(own):
+        return own
+    shipped = checkout() / path
+    return str(shipped) if shipped.exists() else own
 
 
 def resolve_path(path: str) -> str:
-    """Return `path` made absolute against the project's folder; a URL with a scheme is left as it is."""
+    """Return `path` made absolute against the user's folder; a URL with a scheme is left as it is."""
     if "://" in path:
         return path
     return str(project_home() / Path(path).expanduser())
 
 
 def default_config_path() -> Path:
-    """Return the config file in force: FLYWHEEL_CONFIG, else include/config.yaml of the project."""
-    return Path(resolve_path(os.environ.get(CONFIG_VARIABLE, "include/config.yaml")))
+    """Return the config file in force.
+
+    FLYWHEEL_CONFIG's; else config.yaml of FLYWHEEL_HOME, or include/config.yaml where that is a
+    project's folder, as it is by default.
+    """
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(resolve_path(named))
+    own, shipped = project_home() / "config.yaml", project_home() / "include/config.yaml"
+    return shipped if shipped.exists() and not own.exists() else own
 
 
 def load_config(path: str | os.PathLike[str] | None = None, experiment: str = "") -> Config:
@@ -106,7 +133,11 @@ def validate_config(data: Any, origin: str, lines: Lines | None = None) -> Confi
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Lines]:
-    data, lines = read_with_lines(path, ConfigError, f"set {CONFIG_VARIABLE} or create it")
+    data, lines = read_with_lines(
+        path,
+        ConfigError,
+        f"set {CONFIG_VARIABLE}, or {HOME_VARIABLE} to a folder that `flywheel init DIR` has made",
+    )
     if not isinstance(data, dict):
         raise ConfigError(f"{path}, line 1: expected a mapping of sections such as nims, source and teacher")
     return data, lines

@@ -21,7 +21,8 @@ _RUN: dict[Side, str] = {"run": "sets", "exam": "exam", "gate": "stricter", "ope
 INTRODUCTION = """\
 # Configuration
 
-`include/config.yaml`, or the file that `FLYWHEEL_CONFIG` names. It is read once, when a run starts, and
+`config.yaml` of `FLYWHEEL_HOME` ([home.md](home.md)), else the shipped `include/config.yaml`, or the file
+that `FLYWHEEL_CONFIG` names. It is read once, when a run starts, and
 frozen into the run's plan. A wrong key or value is an error that names file, line, key, what was expected and
 the nearest valid key. `nim` is another spelling of `nims`. Secrets have no place here: they live in Airflow
 connections or in the environment.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Default: include/config.yaml.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Default: the config file in force.")]
 
 
 def forget(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flywheel.common.digests import file_digest
 from flywheel.common.errors import ArtifactError, StudentError
-from flywheel.config.loading import resolve_path
+from flywheel.config.loading import find_path
 
 # The NIM catalogue's names, which blueprint files use, and the same weights on the Hugging Face Hub.
 HUB_NAMES = {
@@ -36,7 +36,7 @@ def local_folder(weights: str) -> Path | None:
     """Return the folder with the weights where `weights` is one, else None."""
     if not weights:
         return None
-    folder = Path(resolve_path(weights))
+    folder = Path(find_path(weights))
     return folder if folder.is_dir() else None
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flywheel.common.errors import ConfigError
 from flywheel.config import load_config
-from flywheel.config.loading import default_config_path, project_home, resolve_path
+from flywheel.config.loading import checkout, default_config_path, project_home, resolve_path
 from flywheel.config.private import private_folder
 from flywheel.promotion.mlflow_client import make_database
 
@@ -83,8 +83,8 @@ def _sections(ports: Ports) -> dict[str, dict[str, object]]:
     home, kept = airflow_home(), _secrets()
     return {
         "core": {
-            "dags_folder": project_home() / "dags",
-            "plugins_folder": project_home() / "plugins",
+            "dags_folder": checkout() / "dags",
+            "plugins_folder": checkout() / "plugins",
             "load_examples": False,
             "executor": "LocalExecutor",
             # Jobs wait for their places themselves (runtime.parallel): a few tasks that already wait fill a
@@ -198,7 +198,7 @@ def _prepared_for() -> str:
 
 def _dag_fingerprint() -> str:
     """Return a hash of all that decides the DAG: its files, what they are built of, and the config."""
-    files = sorted((project_home() / "dags").rglob("*.py"))
+    files = sorted((checkout() / "dags").rglob("*.py"))
     files += sorted((Path(__file__).parents[1] / "orchestration").glob("*.py"))
     digest = hashlib.sha256(_prepared_for().encode())
     for file in [*files, default_config_path()]:

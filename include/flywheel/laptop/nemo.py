@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from flywheel.config import load_config, resolve_path
-from flywheel.config.loading import CONFIG_VARIABLE, default_config_path
+from flywheel.config.loading import CONFIG_VARIABLE, default_config_path, find_path
 from flywheel.laptop.processes import free_port
 
 CONFIG_FILE = "state/nemo/config.yaml"
@@ -45,5 +45,5 @@ def use_stand_in() -> list[str]:
     os.environ[CONFIG_VARIABLE] = str(file)
     command = [sys.executable, "-m", "flywheel_stand_ins", "nemo", "--port", str(port)]
     for student in config.students:
-        command += ["--model", f"{student.model_name}={resolve_path(student.weights)}"]
+        command += ["--model", f"{student.model_name}={find_path(student.weights)}"]
     return command

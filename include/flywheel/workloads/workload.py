@@ -22,7 +22,7 @@ import orjson
 
 from flywheel.common.errors import WorkloadError
 from flywheel.common.shared_text import between
-from flywheel.config import resolve_path
+from flywheel.config.loading import find_path
 from flywheel.config.yaml_text import Location, missing, no_such_key, place, read_with_lines, shorten
 from flywheel.workloads.labels import answer_form, normalize, parse_label
 
@@ -69,7 +69,7 @@ class Workload:
         Raises:
             WorkloadError: the message names file, line and key, what was expected, and the nearest valid key.
         """
-        return _Reader(Path(resolve_path(os.fspath(path)))).workload()
+        return _Reader(Path(find_path(os.fspath(path)))).workload()
 
     @cached_property
     def sha256(self) -> str:
@@ -125,7 +125,7 @@ def own_line(before: str, after: str) -> tuple[str, str]:
 
 def place_of(path: str | os.PathLike[str], *at: str | int) -> str:
     """Return file, line and key of a place in a workload file, for messages."""
-    return _Reader(Path(resolve_path(os.fspath(path)))).where(at)
+    return _Reader(Path(find_path(os.fspath(path)))).where(at)
 
 
 class _Reader:

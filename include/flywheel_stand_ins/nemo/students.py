@@ -9,7 +9,7 @@ from pathlib import Path
 from struct import unpack
 
 from flywheel.common.errors import StudentError
-from flywheel.config.loading import resolve_path
+from flywheel.config.loading import find_path
 from flywheel.config.student import Student
 
 _DEMO = "include/flywheel/demo/students"
@@ -32,7 +32,7 @@ class Students:
     def __init__(self, weights: Mapping[str, str] | None = None) -> None:
         self._weights = dict(weights or DEFAULT)
         for name, folder in self._weights.items():
-            if not (Path(resolve_path(folder)) / "config.json").exists():
+            if not (Path(find_path(folder)) / "config.json").exists():
                 raise StudentError(f"{name}={folder}: no folder with a model: expected config.json in it")
 
     @property
@@ -48,7 +48,7 @@ class Students:
 
     def parameters(self, name: str) -> int:
         """Return the number of parameters of a model."""
-        return _parameters(resolve_path(self._weights[name]))
+        return _parameters(find_path(self._weights[name]))
 
 
 @lru_cache
