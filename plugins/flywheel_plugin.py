@@ -1,4 +1,4 @@
-"""What Airflow's own UI and API server load from flywheel: the orchestrator API, at /flywheel.
+"""What Airflow loads from flywheel: the orchestrator API, at /flywheel, and the timetable of the nights.
 
 Every process of Airflow imports its plugins, each task's too; so the API itself is imported by the first
 request to it, in the API server alone.
@@ -10,6 +10,8 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
+
+from flywheel.orchestration.nights import TIMETABLES
 
 
 class _Api:
@@ -37,8 +39,9 @@ class _ImportAhead:
 
 
 class FlywheelPlugin(AirflowPlugin):  # type: ignore[misc]
-    """The flywheel in Airflow's API server."""
+    """The flywheel in Airflow."""
 
     name = "flywheel"
     fastapi_apps = [{"app": _Api(), "url_prefix": "/flywheel", "name": "flywheel"}]  # noqa: RUF012  Airflow's form
+    timetables = TIMETABLES
     listeners = [_ImportAhead()]  # noqa: RUF012  as above

@@ -45,3 +45,9 @@ def test_each_night_sees_what_was_before_it(stack: Stack, data: Path) -> None:
 
     # However the nights overlapped, each headline was labelled once: all of them are in the last night.
     assert asked == stack.teacher_calls() - calls == max(count for _, count in seen)
+
+    # The DAG is read anew, and no night of this year starts by itself.
+    stack.airflow("dags", "reserialize")
+    (dag,) = [one for one in stack.rest("GET", "/dags")["dags"] if one["dag_id"] == "flywheel"]
+    assert datetime.fromisoformat(dag["next_dagrun_run_after"]) > datetime.now(UTC)
+    assert stack.rest("GET", "/dags/flywheel/dagRuns?run_type=scheduled")["dag_runs"] == []

@@ -88,7 +88,7 @@ def test_the_dag_is_there_where_the_config_has_the_section(folder: Path) -> None
         "annotate": {"write_manifest"},
         "write_manifest": set(),
     }
-    assert dag.schedule.expression == "0 5 * * *"
+    assert dag.schedule.summary == "0 5 * * *"
     assert set(dag.params) == {"from", "to"}  # where texts and labels lie is the operator's alone
     path = folder / "config.yaml"
     path.write_text("nims: [{model_name: a/b}]\n")

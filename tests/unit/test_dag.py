@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import ParamValidationError
 
+from flywheel.config.clock import ClockSection
 from flywheel.orchestration import dag_params, dag_schedule, read_config, settings
+from flywheel.orchestration.nights import Nights, NightsOrAssets, nightly
 from tests.unit import dag_file
 from tests.unit.dag_file import DAG_FILE, load, write_config
 
@@ -165,8 +167,8 @@ def test_without_a_schedule_it_runs_by_hand_only(tmp_path: Path, monkeypatch: py
 def test_a_clock_has_its_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, monkeypatch, schedule={"cron": "0 2 * * *", "time_zone": "Europe/London"})
     schedule = dag_schedule(read_config())
-    assert isinstance(schedule, CronTriggerTimetable)
-    assert (schedule.expression, str(schedule.timezone)) == ("0 2 * * *", "Europe/London")
+    assert isinstance(schedule, Nights)
+    assert schedule == nightly(ClockSection(cron="0 2 * * *", time_zone="Europe/London"))
     assert not load().import_errors
 
 
@@ -178,7 +180,7 @@ def test_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_clock_or_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, monkeypatch, schedule={"cron": "@daily", "asset": "x-flywheel://new-data"})
-    assert isinstance(dag_schedule(read_config()), AssetOrTimeSchedule)
+    assert isinstance(dag_schedule(read_config()), NightsOrAssets)
     assert not load().import_errors
 
 
@@ -192,7 +194,7 @@ def test_what_nobody_needs_is_removed_by_a_dag_of_its_own_where_the_config_says_
     assert set(bag.dags) == ({"flywheel_prune"} if cron else set())
     if cron:
         assert bag.dags["flywheel_prune"].task_ids == ["prune"]
-        assert bag.dags["flywheel_prune"].schedule.expression == "30 4 * * 0"
+        assert bag.dags["flywheel_prune"].schedule.summary == "30 4 * * 0"
 
 
 @pytest.mark.parametrize("cron", ["30 1 * * *", None])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, get_parsing_context
+from airflow.sdk import Asset, Param, get_parsing_context
 
 from flywheel.common.errors import ConfigError
 from flywheel.config import Config, load_config
@@ -17,6 +16,7 @@ from flywheel.config.loading import project_home
 from flywheel.config.overrides import overrides_schema
 from flywheel.config.schema import ScheduleConfig
 from flywheel.config.sides import MOST, MOST_SIZES, WORDS
+from flywheel.orchestration.nights import Nights, NightsOrAssets, nightly
 from flywheel.orchestration.notifications import check_notifiers
 from flywheel.runtimes import Runtime, open_runtime
 
@@ -109,19 +109,18 @@ def dag_schedule(config: Config | None) -> Any:
     With a clock, a run's interval ends at the moment it was due; a backfill gives each night its own.
     """
     schedule = config.schedule if config else ScheduleConfig()
-    assets = [Asset(schedule.asset)] if schedule.asset else []
+    assets: list[Any] = [Asset(schedule.asset)] if schedule.asset else []
     clock = clock_schedule(schedule)
     if clock is None:
         return assets or None
-    return AssetOrTimeSchedule(timetable=clock, assets=assets) if assets else clock
+    return NightsOrAssets(timetable=clock, assets=assets) if assets else clock
 
 
-def clock_schedule(section: ClockSection | None) -> CronTriggerTimetable | None:
+def clock_schedule(section: ClockSection | None) -> Nights | None:
     """Return when a section of the config has its DAG run; None where it leaves that to a person."""
     if section is None or not section.cron:
         return None
-    # A new DAG waits for its next night. (With False, one that is new shortly after its hour runs at once.)
-    return CronTriggerTimetable(section.cron, timezone=section.time_zone, run_immediately=timedelta(0))
+    return nightly(section)
 
 
 _CHANGES = (
