@@ -25,7 +25,7 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run run-nemo test coverage drills install install-dev install-vllm lint test-unit test-search test-integration test-kubernetes \
+.PHONY: run run-nemo test what-test-needs coverage drills install install-dev install-vllm lint test-unit test-search test-integration test-kubernetes \
         drills-search drills-integration drills-kubernetes ui bench lock lock-torch notice sbom pin-images images clean
 
 run: install
@@ -57,7 +57,12 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(INSTALL) requirements-dev.txt
 	@touch $@
 
-test: lint test-unit test-search test-integration test-kubernetes
+test: what-test-needs lint test-unit test-search test-integration test-kubernetes
+
+what-test-needs:
+	@echo "make test: about an hour on two cores, and the first time 7 GB here for libraries (CUDA's among them), 6 GB for a vLLM,"
+	@echo "Java and Maven for Elasticsearch, root on Linux, Go and 24 GB for a cluster; what cannot be is skipped with its reason."
+	@df -Pk . | awk 'NR == 2 { printf "%.0f GB are free in $(CURDIR).\n", $$4 / 1048576 }'
 
 lint: install-dev
 	$(BIN)/ruff check .

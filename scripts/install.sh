@@ -22,6 +22,17 @@ fi
     exit 1
 }
 
+# What comes, and whether there is room: a disk that is full in the middle says less.
+case " $* " in
+    " --uv ") what="" need=0 ;;
+    *" requirements-students.txt "*) what="Airflow, torch and the libraries of students, 6 GB with CUDA (2 GB without)" need=7 ;;
+    *" requirements-dev.txt "*) what="linters, type checker and test libraries, 1 GB" need=2 ;;
+    *) what="" need=1 ;;
+esac
+[ -z "$what" ] || say "To install: $what; a package index that pip knows is asked."
+free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
+[ "$free" -ge "$need" ] || say "warning: $free GB free in $(pwd), $need GB are needed; free some, or move the project"
+
 find_uv() {
     uv=.tools/bin/uv
     [ -x "$uv" ] && return
@@ -47,16 +58,6 @@ find_uv() {
 }
 find_uv
 [ "${1:-}" != --uv ] || exit 0
-
-# What comes, and whether there is room: a disk that is full in the middle says less.
-case " $* " in
-    *" requirements-students.txt "*) what="Airflow, torch and the libraries of students, 6 GB with CUDA (2 GB without)" need=7 ;;
-    *" requirements-dev.txt "*) what="linters, type checker and test libraries, 1 GB" need=2 ;;
-    *) what="" need=1 ;;
-esac
-[ -z "$what" ] || say "To install: $what; a package index that pip knows is asked."
-free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
-[ "$free" -ge "$need" ] || say "warning: $free GB free in $(pwd), $need GB are needed; free some, or move the project"
 
 [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$PYTHON" .venv
 
