@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 
 import pendulum
@@ -62,7 +62,7 @@ def test_the_schedule_goes_on_from_scheduled_nights_not_from_backfilled_ones(wit
     night = pendulum.datetime(2018, 5, 4, 2)
     unlimited = TimeRestriction(None, None, catchup=False)
 
-    def next_after(run_type: DagRunType) -> datetime:
+    def next_after(run_type: DagRunType, asked: datetime) -> datetime:
         run = SimpleNamespace(
             run_type=run_type,
             run_after=night,
@@ -71,6 +71,7 @@ def test_the_schedule_goes_on_from_scheduled_nights_not_from_backfilled_ones(wit
             data_interval_end=night,
             partition_date=None,
             partition_key=None,
+            created_at=asked,
         )
         last = timetable.run_info_from_dag_run(dag_run=run)
         found = timetable.next_dagrun_info(
@@ -78,6 +79,8 @@ def test_the_schedule_goes_on_from_scheduled_nights_not_from_backfilled_ones(wit
         )
         return found.run_after
 
-    assert next_after(DagRunType.BACKFILL_JOB) > datetime.now(UTC)
+    now = datetime.now(UTC)
+    assert next_after(DagRunType.BACKFILL_JOB, now) > now
     # A night that was missed, because nothing ran, is made up for.
-    assert next_after(DagRunType.SCHEDULED) < datetime.now(UTC)
+    assert next_after(DagRunType.BACKFILL_JOB, now - timedelta(days=2)) < now
+    assert next_after(DagRunType.SCHEDULED, now) < now

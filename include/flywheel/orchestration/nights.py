@@ -1,8 +1,9 @@
 """The nights of a schedule: when the DAG runs by itself, and which nights a backfill makes.
 
 Airflow counts a backfilled night as the last one that ran. With `catchup=False` the night before today then
-seems to be missed, and a run of it starts that nobody asked for. Here the schedule goes on from scheduled
-nights alone: where the newest run is a backfilled one, the next is the next night to come.
+seems to be missed, and a run of it starts that nobody asked for. Here a backfilled night counts as of when it
+was asked for: what was due before that is left alone, and what is due after it runs, also when the scheduler
+comes late.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 from airflow.timetables.assets import AssetOrTimeSchedule
-from airflow.timetables.base import TimeRestriction
+from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.utils.types import DagRunType
 
@@ -27,13 +28,15 @@ MOST_NIGHTS = 3660
 
 
 class _GoesOnFromScheduled:
-    """A timetable for which backfilled runs are none."""
+    """A timetable that takes a backfilled run for one of when it was asked for."""
 
     def run_info_from_dag_run(self, *, dag_run: Any) -> Any:
-        """Return what the next run follows; None: it is the first."""
-        if dag_run.run_type == DagRunType.BACKFILL_JOB:
-            return None
-        return super().run_info_from_dag_run(dag_run=dag_run)  # type: ignore[misc]
+        """Return what the next run follows."""
+        info: DagRunInfo = super().run_info_from_dag_run(dag_run=dag_run)  # type: ignore[misc]
+        if dag_run.run_type != DagRunType.BACKFILL_JOB or info.data_interval is None:
+            return info
+        at = max(info.data_interval.end, pendulum.instance(dag_run.created_at))
+        return info._replace(data_interval=DataInterval.exact(at))
 
 
 class Nights(_GoesOnFromScheduled, CronTriggerTimetable):
