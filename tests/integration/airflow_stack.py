@@ -14,10 +14,11 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import httpx
 import psutil
@@ -35,6 +36,7 @@ from flywheel.runs.run import Run
 PROJECT = Path(__file__).parents[2]
 HEADLINES = 420
 SIZES = [40, 120]
+TIME_ZONE = "America/New_York"
 STUDENTS = "include/flywheel/demo/students"
 
 
@@ -75,7 +77,10 @@ def experiment() -> dict[str, Any]:
         "evaluation_config": {"bootstrap_samples": 100},
         "promotion": {"within": 1.0, "min_eval": 1},
         # Nightly, at an hour that is not now: a backfill needs a schedule, and nothing may start by itself.
-        "schedule": {"cron": f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"},
+        "schedule": {
+            "cron": f"0 {(datetime.now(ZoneInfo(TIME_ZONE)).hour + 12) % 24} * * *",
+            "time_zone": TIME_ZONE,
+        },
     }
 
 
@@ -230,6 +235,22 @@ class Stack:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def config(self) -> dict[str, Any]:
+        """Return what the config file says."""
+        found: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
+        return found
+
+    def flywheel(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a `./flywheel` command, whose standard input is no terminal."""
+        return subprocess.run(
+            [str(PROJECT / "flywheel"), *arguments],
+            env={**os.environ, "FLYWHEEL_HOME": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 def write_experiment(home: Path, sections: dict[str, Any]) -> str:

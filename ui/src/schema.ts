@@ -48,6 +48,136 @@ export interface components {
             artifacts: components["schemas"]["Artifact"][];
         };
         /**
+         * BackfillForecast
+         * @description What a backfill will make, and what that costs.
+         */
+        BackfillForecast: {
+            /** Time Zone */
+            time_zone: string;
+            /** Nights */
+            nights: components["schemas"]["BackfillNight"][];
+            /**
+             * Make
+             * @description Nights that will be made: those that are missing or have failed.
+             */
+            make: number;
+            /**
+             * Ask
+             * @description Answers that will be asked of the teacher; null: not known.
+             */
+            ask: number | null;
+            /**
+             * Tokens
+             * @description Of these, about.
+             */
+            tokens: number | null;
+            /**
+             * Cost
+             * @description Of these, about; null: without prices, or not known.
+             */
+            cost: number | null;
+            /**
+             * Currency
+             * @default
+             */
+            currency: string;
+            /**
+             * Says
+             * @description The same in a sentence.
+             */
+            says: string;
+            /**
+             * Confirm
+             * @description It is above teacher.confirm_above: the first night waits for a person.
+             * @default false
+             */
+            confirm: boolean;
+            /**
+             * Running
+             * @description The backfill that is at work now: there is one at a time.
+             */
+            running: number | null;
+        };
+        /**
+         * BackfillNight
+         * @description A night of a backfill.
+         */
+        BackfillNight: {
+            /**
+             * Night
+             * Format: date
+             * @description Its date, in the schedule's time zone.
+             */
+            night: string;
+            /**
+             * Due
+             * Format: date-time
+             * @description When it was due; it sees what was known before.
+             */
+            due: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "missing" | "queued" | "running" | "success" | "failed" | "to come";
+            /** Run Id */
+            run_id: string | null;
+            /**
+             * Asked
+             * @description Answers asked of the teacher; null: it has not labelled yet.
+             */
+            asked: number | null;
+            /** Tokens */
+            tokens: number | null;
+            /**
+             * Cost
+             * @description By teacher.prices.
+             */
+            cost: number | null;
+        };
+        /**
+         * BackfillRequest
+         * @description Which nights are to be made.
+         * @example {
+         *       "from_date": "2018-03-09",
+         *       "to_date": "2018-03-13"
+         *     }
+         */
+        BackfillRequest: {
+            /**
+             * From Date
+             * Format: date
+             * @description Of the first night, in the schedule's time zone.
+             */
+            from_date: string;
+            /**
+             * To Date
+             * Format: date
+             * @description Of the last night, which is one of them.
+             */
+            to_date: string;
+            /**
+             * Experiment
+             * @description Empty: config.yaml alone.
+             * @default
+             */
+            experiment: string;
+        };
+        /**
+         * BackfillStatus
+         * @description A backfill, as of now.
+         */
+        BackfillStatus: {
+            /** Id */
+            id: number;
+            /** Is Done */
+            is_done: boolean;
+            /** Is Cancelled */
+            is_cancelled: boolean;
+            /** Nights */
+            nights: components["schemas"]["BackfillNight"][];
+        };
+        /**
          * BasePart
          * @description A student as it is before any training.
          *
@@ -2802,6 +2932,10 @@ export interface components {
 }
 export type Artifact = components['schemas']['Artifact'];
 export type Artifacts = components['schemas']['Artifacts'];
+export type BackfillForecast = components['schemas']['BackfillForecast'];
+export type BackfillNight = components['schemas']['BackfillNight'];
+export type BackfillRequest = components['schemas']['BackfillRequest'];
+export type BackfillStatus = components['schemas']['BackfillStatus'];
 export type BasePart = components['schemas']['BasePart'];
 export type BaselinePart = components['schemas']['BaselinePart'];
 export type BestPart = components['schemas']['BestPart'];

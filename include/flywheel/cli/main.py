@@ -14,6 +14,7 @@ import typer
 
 from flywheel.annotation.commands import label_texts
 from flywheel.cli.annotate import annotate, annotate_shard
+from flywheel.cli.backfill import backfill
 from flywheel.cli.demo import demo_records, headlines
 from flywheel.common.errors import FlywheelError
 from flywheel.common.redaction import clean, install
@@ -151,6 +152,7 @@ def workload(
         typer.echo(line)
 
 
+app.command(rich_help_panel=WHEEL)(backfill)
 app.add_typer(champion_commands, name="champion", rich_help_panel=WHEEL)
 app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
 app.command(rich_help_panel=WHEEL)(timeline)

@@ -11,10 +11,23 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
+from flywheel.common.errors import FlywheelError
 from flywheel.laptop.home import USER, password
 
 DAG = "flywheel"
 DONE = ("success", "failed")
+
+
+class ApiError(FlywheelError):
+    """Airflow refuses what was asked, or does not answer.
+
+    Args:
+        status: of HTTP; 0: no answer.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,25 @@ class AirflowApi:
         path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}"
         self._send("PATCH", path, {"state": "failed"}, self._login())
 
+    def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 600) -> Any:
+        """Return the answer to a request that must be answered.
+
+        Raises:
+            ApiError: it is refused, or the API does not answer.
+        """
+        token = self._login()
+        if not token:
+            raise ApiError(
+                f"Airflow does not answer at {self.url}: start it by `make run` in another terminal", 0
+            )
+        try:
+            with self._opener.open(self._request(method, path, body, token), timeout=seconds) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            raise ApiError(_detail(error), error.code) from None
+        except (URLError, HTTPException, OSError, ValueError) as error:
+            raise ApiError(f"{self.url}{path.partition('?')[0]} does not answer: {error}", 0) from None
+
     def _get(self, path: str) -> Any:
         return self._send("GET", path, None, self._login())
 
@@ -102,14 +134,8 @@ class AirflowApi:
         return self._token
 
     def _send(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
-        request = Request(f"{self.url}{path}", method=method)  # noqa: S310  the URL is ours
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        if token:
-            request.add_header("Authorization", f"Bearer {token}")
         try:
-            with self._opener.open(request, timeout=10) as answer:
+            with self._opener.open(self._request(method, path, body, token), timeout=10) as answer:
                 return json.load(answer)
         except HTTPError as error:
             if error.code == 401:
@@ -117,6 +143,23 @@ class AirflowApi:
             return None
         except (URLError, HTTPException, OSError, ValueError):
             return None
+
+    def _request(self, method: str, path: str, body: Any, token: str) -> Request:
+        request = Request(f"{self.url}{path}", method=method)  # noqa: S310  the URL is ours
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        return request
+
+
+def _detail(error: HTTPError) -> str:
+    """Return what an answer says is wrong."""
+    try:
+        return str(json.load(error)["detail"])
+    except (ValueError, KeyError, TypeError, OSError):
+        return f"the server answers with status {error.code}"
 
 
 def wait_until_it_answers(url: str, seconds: float) -> bool:

@@ -14,6 +14,7 @@ import os
 import secrets
 import subprocess
 import sys
+from configparser import ConfigParser
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -76,6 +77,13 @@ def write_settings(ports: Ports) -> None:
     _write_private(home / "airflow.cfg", "\n".join(lines) + "\n")
     (home / "config").mkdir(exist_ok=True)
     _write_private(home / "config" / "airflow_local_settings.py", LOCAL_SETTINGS)
+
+
+def ui_port() -> int:
+    """Return the port of the UI that was started last."""
+    settings = ConfigParser(interpolation=None)
+    settings.read(airflow_home() / "airflow.cfg")
+    return settings.getint("api", "port", fallback=UI_PORT)
 
 
 def _sections(ports: Ports) -> dict[str, dict[str, object]]:

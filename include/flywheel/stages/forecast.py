@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
 from flywheel.artifacts.root import ArtifactRoot
@@ -25,7 +26,7 @@ from flywheel.teacher.answers import tokens_of
 from flywheel.teacher.held import HeldAnswers
 from flywheel.teacher.known import FAULT, known_answers
 from flywheel.teacher.request import Requests
-from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
+from flywheel.teacher.spending import Spending
 from flywheel.workloads.versions import versions_of
 from flywheel.workloads.workload import Workload
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 _CHUNK = 4096
 # Answers by which tokens are estimated.
 _SAMPLE = 200
+# Of English prose in today's vocabularies; a limit on spending reckons with fewer (teacher.spending).
+_BYTES_PER_TOKEN = 4.4
 
 
 class Forecast(BaseModel):
@@ -222,12 +225,19 @@ class _Count:
                 basis = "by answers to another version of the prompt"
         if rates is None:
             answer = max(len(plan.workload.answer_for(name)) for name in plan.workload.classes)
-            rates, basis = (TOKENS_PER_BYTE, 0.0, answer * TOKENS_PER_BYTE), "by its length"
+            rates, basis = (self._by_length(), 0.0, answer / _BYTES_PER_TOKEN), "by its length"
         prompt, cached, completion = rates
         return [
             (size * prompt, size * cached, number * completion)
             for size, number in zip(self._bytes, self.ask, strict=True)
         ], basis
+
+    def _by_length(self) -> float:
+        """Return tokens of a request's byte: those of its messages' contents, not of the JSON around them."""
+        messages = orjson.loads(self._requests.body(""))["messages"]
+        around = self._overhead - sum(len(message["content"].encode()) for message in messages)
+        size = sum(self._bytes)
+        return max(0.0, 1 - around * sum(self.ask) / size) / _BYTES_PER_TOKEN if size else 0.0
 
 
 def _noted_label(answer: PaidAnswer) -> str | None:

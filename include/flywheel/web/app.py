@@ -12,6 +12,7 @@ from flywheel.web.parameters import only_known_parameters
 from flywheel.web.problems import Guard, install_handlers
 from flywheel.web.routes import (
     artifacts,
+    backfills,
     champion,
     documentation,
     jobs,
@@ -45,7 +46,7 @@ def create_app() -> FastAPI:
     )
     # Who asks comes first: nobody learns of a route what it takes.
     api = APIRouter(prefix="/api", dependencies=[Depends(current_user), Depends(only_known_parameters)])
-    for part in (me, jobs, runs, review, artifacts, champion, production, records):
+    for part in (me, jobs, runs, backfills, review, artifacts, champion, production, records):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(documentation.router)

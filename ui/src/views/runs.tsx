@@ -7,6 +7,7 @@ import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
 import { duration, moment } from "../logic/format";
 import { Badge, Missing, Pager, Picked, Select } from "../parts";
+import { Backfill } from "./backfill";
 import { ChampionCard } from "./champion";
 
 const ROWS = 50;
@@ -26,7 +27,7 @@ export function RunsView() {
   const [marked, setMarked] = useState<string[]>([]);
   const filters = { state: place.state, workload: place.workload };
   const path = query("runs", { limit: ROWS, offset: (place.page - 1) * ROWS, ...filters });
-  const { data, problem, isLoading } = useAnswer<RunLines>(path, LIVE_SECONDS);
+  const { data, problem, isLoading, reload } = useAnswer<RunLines>(path, LIVE_SECONDS);
 
   function mark(run: string, isMarked: boolean) {
     setMarked(isMarked ? [...marked, run].slice(-2) : marked.filter((one) => one !== run));
@@ -50,6 +51,7 @@ export function RunsView() {
         <button type="button" class="main" disabled={marked.length !== 2} onClick={() => go(to({ view: "compare", compare: marked }))}>
           Compare two runs
         </button>
+        <Backfill onStarted={reload} />
         <span class="faint" role="status">
           {marked.length === 0 ? "Mark two runs to put them side by side." : `${marked.length} of 2 marked`}
         </span>
