@@ -3,14 +3,14 @@
     python -m benchmarks.annotation [--quick] [--texts N] [--sample N] [--without-vllm] [--student small]
 
 A demo student (short prompts) is the champion of a night of 2024; the demo's headlines of the year after are
-labelled by `flywheel.annotation` as `flywheel annotate` does, from a CSV file to Parquet files with their
-manifest, in a process of its own: once a tenth of them, once all. `memory_ratio` is the peak of resident
-memory of the second by that of the first; rates are without imports and the loading of the student, which is
-`load_seconds`. On a sample the same student is asked by transformers' text-generation
-pipeline with the adapter merged in, as its documentation has it, and by vLLM on the CPU (`make install-vllm`,
-or FLYWHEEL_VLLM), 64 requests at once; both have the same short prompts and the same two cores.
-
---quick: few texts in row groups of 256 instead of 8,192, so that a tenth is more than one.
+labelled by `flywheel annotate`, from a CSV file to Parquet files with their manifest, each month a job, as
+many jobs at once as there are cores: once a tenth of them, once all. Rates are of what the one labels more
+than the other in what it takes longer: without Python's start, imports, and a student's loading for each
+month, as the rates of the others are; `texts_per_second` of a run has all that in it. `memory_ratio` is the
+peak of a job's memory with all texts by that with a tenth. On a sample the same student is asked by
+transformers' text-generation pipeline with the adapter merged in, as its documentation has it, and by vLLM on
+the CPU (`make install-vllm`, or FLYWHEEL_VLLM), 64 requests at once; both have the same short prompts and
+the same two cores.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import csv
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -34,8 +35,10 @@ from typing import Any
 import httpx
 
 from examples.wheel import backfill
-from flywheel.artifacts.root import ArtifactRoot
-from flywheel.config.loading import validate_config
+from flywheel.annotation.manifest import read_manifest
+from flywheel.annotation.spec import ShardResult
+from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.artifacts.root_files import RootFiles
 from flywheel.demo.headlines import generate
 from flywheel.promotion.champion import Champion
 from flywheel.promotion.timeline import Timeline
@@ -44,12 +47,13 @@ from tests.vllm_server import executable, vllm
 
 PROJECT = Path(__file__).resolve().parents[1]
 START, NIGHT, END = date(2024, 1, 1), datetime(2025, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
-QUICK_GROUP = 256
 AT_ONCE = 64
+# Texts labelled before the others and thrown away: what jobs are forks of has imported its libraries then.
+WARM_UP = 500
 
 
 def main() -> None:
-    """Measure and print one line of JSON; with --part, be the measured process."""
+    """Measure and print one line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--texts", type=int)
@@ -57,39 +61,35 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=600, help="that the champion was trained on")
     parser.add_argument("--student", default="small", help="of include/flywheel/demo/students")
     parser.add_argument("--without-vllm", action="store_true")
-    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.part:
-        print(json.dumps(_part(arguments.part, arguments.quick)))
-        return
     with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="benchmark-annotation-") as folder:
         found = _measure(Path(folder), arguments)
     print(json.dumps(found))
 
 
 def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    texts = arguments.texts or (6_000 if arguments.quick else 1_000_000)
+    texts = arguments.texts or (40_000 if arguments.quick else 1_000_000)
     sample = arguments.sample or (64 if arguments.quick else 512)
     weights = PROJECT / "include/flywheel/demo/students" / arguments.student
     champion = _champion(folder, weights, arguments)
     runs = {}
-    for count in (texts // 10, texts):
+    for count in (WARM_UP, texts // 10, texts):
         place = folder / f"{count}"
         place.mkdir()
         asked = _write(place / "headlines.csv", count)
         config = {**_config(folder, weights, arguments), "source": [{"path": str(place / "headlines.csv")}]}
         config["annotation"] = {"out": str(place / "out")}
         (place / "config.json").write_text(json.dumps(config))
-        runs[count] = _child(place / "config.json", arguments.quick)
+        runs[count] = _label(folder, place / "config.json")
         print(f"{count:,} texts: {json.dumps(runs[count])}", file=sys.stderr, flush=True)
-    whole = runs[texts]
+    part, whole = runs[texts // 10], runs[texts]
     adapter = folder / "artifacts/adapters" / champion.adapter
     pipeline = _pipeline(weights, adapter, asked[:sample])
     print(f"pipeline: {pipeline:.1f} texts/s", file=sys.stderr, flush=True)
     by_vllm = None
     if not arguments.without_vllm and executable() is not None:
         by_vllm = _by_vllm(folder, weights, adapter, asked[:sample])
-    ours = whole["texts_per_second"]
+    ours = round((whole["texts"] - part["texts"]) / (whole["seconds"] - part["seconds"]), 1)
     return {
         "name": "annotation",
         "ours": ours,
@@ -99,9 +99,9 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "peer_name": f"transformers pipeline, {sample} texts in batches of 16",
         "vllm": None if by_vllm is None else round(by_vllm, 1),
         "vllm_ratio": None if by_vllm is None else round(ours / by_vllm, 1),
-        "memory_ratio": round(whole["peak_rss_mb"] / runs[texts // 10]["peak_rss_mb"], 3),
+        "memory_ratio": round(whole["peak_rss_mb"] / part["peak_rss_mb"], 3),
         "peak_rss_mb": whole["peak_rss_mb"],
-        "runs": list(runs.values()),
+        "runs": [part, whole],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
     }
 
@@ -143,64 +143,40 @@ def _write(path: Path, count: int) -> list[str]:
     return first
 
 
-def _child(config: Path, quick: bool) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.annotation", "--part", str(config)]
-    done = subprocess.run(
-        [*command, *(["--quick"] if quick else [])],
+def _label(folder: Path, config: Path) -> dict[str, Any]:
+    """Label the headlines of a config as people do, by the command."""
+    span = ["--from", f"{NIGHT:%Y-%m-%d}", "--to", f"{END:%Y-%m-%d}"]
+    command = [sys.executable, "-m", "flywheel.cli.main", "annotate", *span]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(
+        command,
         cwd=PROJECT,
+        env={**os.environ, "FLYWHEEL_CONFIG": str(config)},
         check=True,
-        stdout=subprocess.PIPE,
-        text=True,
+        stdout=sys.stderr,
+        stderr=subprocess.DEVNULL,
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _part(path: Path, quick: bool) -> dict[str, Any]:
-    """Label the headlines of a config."""
-    from flywheel.annotation import shard, spread
-    from flywheel.annotation.labelling import open_labeller
-    from flywheel.annotation.shard import TextLabeller
-    from flywheel.annotation.stretches import Stretch
-    from flywheel.annotation.work import finish_work, plan_work, run_here
-
-    if quick:
-        shard.ROW_GROUP = spread.ROW_GROUP = QUICK_GROUP
-    config = validate_config(json.loads(path.read_text()), "benchmark")
-    started, cpu = time.monotonic(), time.process_time()
-    work = plan_work(config, NIGHT, END)
-    planned, loading = time.monotonic() - started, 0.0
-
-    def opened(stretch: Stretch) -> TextLabeller:
-        nonlocal loading
-        before = time.monotonic()
-        root = ArtifactRoot(config.artifacts.root)
-        spec = work.read_spec(root, work.shards[0])
-        student = open_labeller(spec, stretch)
-        student.classify(["Acme pays a dividend"])
-        loading += time.monotonic() - before
-        return student
-
-    run_here(work, opened)
-    manifest = finish_work(work)
-    seconds = time.monotonic() - started - loading
-    assert manifest.labelled == manifest.rows == work.counts["taken"], work.counts
+    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    (output,) = (config.parent / "out").glob("*/*/*")
+    manifest = read_manifest(RootFiles(str(output)))
+    assert manifest is not None
+    work = folder / "artifacts" / "annotations/work" / key_of("work", str(output))
+    results = [ShardResult.model_validate(json.loads(path.read_text())["result"]) for path in _results(work)]
+    assert manifest.labelled == manifest.rows == sum(result.asked for result in results)
     return {
         "texts": manifest.rows,
         "seconds": round(seconds, 2),
-        "plan_seconds": round(planned, 2),
-        "load_seconds": round(loading, 2),
-        "cpu_seconds": round(time.process_time() - cpu, 2),
         "texts_per_second": round(manifest.rows / seconds, 1),
-        "peak_rss_mb": _peak_mb(),
+        "jobs": len(results),
+        "jobs_seconds": round(sum(result.seconds for result in results), 1),
+        "plan_cpu_seconds": round(after.ru_utime - before.ru_utime, 2),
+        "peak_rss_mb": max(result.peak_mb for result in results),
         "megabytes": round(sum(one.size for one in manifest.files.values()) / 1e6, 1),
     }
 
 
-def _peak_mb() -> int:
-    """Return the peak of this process's own memory; getrusage would count its parent's from before exec."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+def _results(work: Path) -> list[Path]:
+    return [path for path in sorted(work.glob("20*.json")) if not path.name.endswith(".spec.json")]
 
 
 def _pipeline(weights: Path, adapter: Path, texts: list[str]) -> float:

@@ -86,6 +86,16 @@ def test_a_tokenizer_that_needs_whole_texts_gets_them() -> None:
         assert [*sample.prompt, *sample.answer] == plain_ids(tokenizer, chat, prompt=False)
 
 
+def test_what_a_tokenizer_was_saved_to_cut_or_pad_is_neither(tokenizer: Any) -> None:
+    saved = make_tokenizer()
+    saved.backend_tokenizer.enable_truncation(8)
+    saved.backend_tokenizer.enable_padding(length=4000)
+    requests = [chat[:-1] for chat in conversations(3)]
+    found, _ = Chat(saved, STOP).prompts(requests)
+    expected = [plain_ids(tokenizer, request, prompt=True) for request in requests]
+    assert [one.tolist() for one in found if one is not None] == expected
+
+
 def test_an_answer_that_grows_together_with_its_prompt_is_taken_on_its_own(tokenizer: Any) -> None:
     other = make_tokenizer()
     other.chat_template = (

@@ -13,7 +13,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -161,6 +161,7 @@ class _Shard:
             found=self.counts["found"],
             stale=self.counts["stale"],
             seconds=round(time.monotonic() - self._started, 3),
+            peak_mb=_peak_mb(),
         )
 
     # -- texts ---------------------------------------------------------------------------------------
@@ -309,6 +310,14 @@ class _Shard:
         )
         if self._progress is not None:
             self._progress(Progress(done, total, None, None, rate, left))
+
+
+def _peak_mb() -> int:
+    """Return the peak of this process's own memory; getrusage would count that of what it was forked from."""
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+    return 0
 
 
 def _by(stretch: Stretch) -> dict[str, Any]:

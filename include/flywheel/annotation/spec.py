@@ -93,6 +93,7 @@ class ShardResult(BaseModel):
         asked: texts that students were asked now; `found` rows had their label already.
         stale: rows of another champion than the timeline now says, whose text is kept nowhere any more.
         seconds: of this call.
+        peak_mb: of the job's memory, in megabytes; 0 where the system does not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,3 +105,4 @@ class ShardResult(BaseModel):
     found: int
     stale: int
     seconds: float
+    peak_mb: int = 0

@@ -37,7 +37,9 @@ class Chooser:
         """Return the answers to prompts, each [p], in their order."""
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         begin = len(self.prefix)
-        fits = all(len(prompt) > begin and np.array_equal(prompt[:begin], self.prefix) for prompt in prompts)
+        fits = not begin or all(
+            len(prompt) > begin and np.array_equal(prompt[:begin], self.prefix) for prompt in prompts
+        )
         prefix = self.prefix if fits else self.prefix[:0]
         batch = [prompts[index] for index in order]
         found = dict(zip(order, ask_batch(self._states, self._chosen, self.trie, prefix, batch), strict=True))
