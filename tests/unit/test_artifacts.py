@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
-from flywheel.common.errors import ArtifactError
+from flywheel.common.errors import ArtifactError, DiskFullError
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -379,7 +379,7 @@ def test_a_full_disk_is_said_with_its_folder_and_what_to_free(tmp_path: Path) ->
     root = ArtifactRoot(str(tmp_path))
     with (
         pytest.raises(
-            ArtifactError, match=r"datasets: No space left on device while datasets/k .*flywheel prune"
+            DiskFullError, match=r"datasets: No space left on device while datasets/k .*flywheel prune"
         ),
         root.build("datasets", "k"),
         open("/dev/full", "wb", buffering=0) as full,

@@ -9,7 +9,6 @@ missing, and is made again. No path leaves the root, whatever links are in it (`
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -31,6 +30,7 @@ from flywheel.artifacts.root_files import RootFiles, cache_folder
 from flywheel.common import inside
 from flywheel.common.durable import sync_tree
 from flywheel.common.errors import ArtifactError
+from flywheel.common.full_disk import told_when_full
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class ArtifactRoot(RootFiles):
         stays: both hold the same.
 
         Raises:
-            ArtifactError: the disk is full; it names the folder and what to free.
+            DiskFullError: it names the folder and what to free.
         """
         parent = Path(self._root) / kind if self.is_folder else Path(tempfile.gettempdir())
         if self.is_folder:
@@ -104,15 +104,9 @@ class ArtifactRoot(RootFiles):
         aside = parent / f".{key}.{uuid.uuid4().hex[:8]}"
         aside.mkdir()
         try:
-            yield aside
-            self._publish(kind, key, aside)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise ArtifactError(
-                f"{parent}: {os.strerror(error.errno)} while {kind}/{key} was written; free some space, such "
-                "as by `./flywheel prune`, or put artifacts.root elsewhere, and clear the task"
-            ) from error
+            with told_when_full(parent, f"{kind}/{key}"):
+                yield aside
+                self._publish(kind, key, aside)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -268,9 +262,10 @@ class ArtifactRoot(RootFiles):
         path = f"scratch/{kind}/{key}"
         with inside.opened_folder(str(self._scratch_base()), path, create=True), FileLock(f"{folder}.lock"):
             folder.mkdir(exist_ok=True)  # the job before this one may have discarded it
-            if not self.is_folder and not any(folder.iterdir()):
-                self.get_tree(path, folder)
-            yield folder
+            with told_when_full(folder):
+                if not self.is_folder and not any(folder.iterdir()):
+                    self.get_tree(path, folder)
+                yield folder
 
     def save_scratch(self, kind: str, key: str) -> None:
         """Copy the scratch folder to a remote root; with a folder as root there is nothing to do."""

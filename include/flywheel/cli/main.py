@@ -17,7 +17,9 @@ from flywheel.cli.annotate import annotate, annotate_shard
 from flywheel.cli.backfill import backfill
 from flywheel.cli.demo import demo_records, headlines
 from flywheel.common.errors import FlywheelError
+from flywheel.common.full_disk import explain, is_full
 from flywheel.common.redaction import clean, install
+from flywheel.config.loading import project_home
 from flywheel.config.private import UMASK
 from flywheel.forgetting.commands import forget, prune
 from flywheel.promotion.commands import champion_commands, hold_commands, timeline
@@ -65,6 +67,11 @@ def main() -> None:
         app(prog_name="flywheel")
     except FlywheelError as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except OSError as error:  # of a writer that does not name its file
+        if not is_full(error):
+            raise
+        sys.stderr.write(f"error: {explain(error, project_home())}\n")
         sys.exit(1)
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from flywheel.common.durable import put_in_place
+from flywheel.common.full_disk import is_full, told_when_full
 
 
 class AsideFile:
@@ -30,9 +31,14 @@ class AsideFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
-        if self.count:
-            put_in_place(self._aside, self._path)
-        else:
-            self._aside.unlink()
-            self._path.unlink(missing_ok=True)
+        try:
+            with told_when_full(self._path):
+                self._file.close()
+                if error is not None and is_full(error):
+                    raise error
+                if self.count:
+                    put_in_place(self._aside, self._path)
+                else:
+                    self._path.unlink(missing_ok=True)
+        finally:
+            self._aside.unlink(missing_ok=True)

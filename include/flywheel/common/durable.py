@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flywheel.common.full_disk import told_when_full
+
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Have the names in a folder on the disk.
@@ -44,12 +46,14 @@ def put_in_place(aside: Path, target: Path) -> None:
     """Give a file that was written aside its name, durably.
 
     Raises:
+        DiskFullError: there is no room for it.
         OSError: the disk fails, or `target` is a folder.
     """
-    file = os.open(aside, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(aside, target)
-    sync_folder(target.parent)
+    with told_when_full(target):
+        file = os.open(aside, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(aside, target)
+        sync_folder(target.parent)

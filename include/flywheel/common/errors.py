@@ -61,6 +61,10 @@ class ArtifactError(FlywheelError):
     """An artifact is missing, damaged or cannot be written."""
 
 
+class DiskFullError(FlywheelError, OSError):
+    """A disk is full: the message names the place and what to free."""
+
+
 class OutsideError(ArtifactError):
     """A path leaves the artifact root, or a link on it might."""
 

@@ -21,6 +21,7 @@ from io import BufferedReader
 from typing import IO
 
 from flywheel.common.errors import OutsideError
+from flywheel.common.full_disk import told_when_full
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not to wait for the writer of a pipe that somebody put there.
@@ -105,14 +106,20 @@ def create_file(base: str, path: str, data: bytes) -> None:
     Raises:
         FileExistsError: it is there, if only as a link.
         OutsideError: a name on the way is a link.
+        DiskFullError: there is no room.
     """
     folder, name = _folder_and_name(path)
-    with opened_folder(base, folder, create=True) as at:
+    with told_when_full(f"{base}/{path}"), opened_folder(base, folder, create=True) as at:
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=at)
-        with open(file, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
+        try:
+            with open(file, "wb") as opened:
+                opened.write(data)
+                opened.flush()
+                os.fsync(opened.fileno())
+        except BaseException:  # half of it would keep the whole from being created
+            with suppress(OSError):
+                os.unlink(name, dir_fd=at)
+            raise
         os.fsync(at)
 
 
@@ -121,10 +128,11 @@ def write_file(base: str, path: str, data: bytes | IO[bytes]) -> None:
 
     Raises:
         OutsideError: a name on the way is a link. One in the file's own place is replaced, not followed.
-        OSError: it cannot be written.
+        DiskFullError: there is no room.
+        OSError: it cannot be written for another reason.
     """
     folder, name = _folder_and_name(path)
-    with opened_folder(base, folder, create=True) as at:
+    with told_when_full(f"{base}/{path}"), opened_folder(base, folder, create=True) as at:
         _sweep(at, f".{name}.")
         aside = f".{name}.{uuid.uuid4().hex[:8]}"
         file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=at)

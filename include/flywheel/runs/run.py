@@ -28,6 +28,7 @@ from pydantic import BaseModel
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, OtherPlanError
+from flywheel.common.full_disk import told_when_full
 from flywheel.common.inside import is_inside
 from flywheel.config.private import private_file
 from flywheel.runs.names import folder_name, former_folder_name
@@ -199,9 +200,12 @@ class Run:
         """Do a stage's work in the run's folder and keep its result.
 
         The work itself finds what an earlier try has done; so a stage that is run again is done again.
+
+        Raises:
+            DiskFullError: a disk that the stage writes to is full.
         """
         started_at = time.time()
-        with self.folder() as folder:
+        with self.folder() as folder, told_when_full(folder, name):
             result = work(folder)
         self.save(f"stages/{name}", result, started_at=started_at, ended_at=time.time())
         log.info("%s: %s", name, _summary(result))

@@ -15,6 +15,7 @@ from typing import Self
 import orjson
 
 from flywheel.common.durable import put_in_place
+from flywheel.common.full_disk import told_when_full
 from flywheel.common.redaction import clean, without_secrets
 
 # Of what was read, and of a reason.
@@ -103,15 +104,25 @@ class Quarantine:
             entry |= {"workload_id": _safe(owner[0], 256), "client_id": _safe(owner[1], 256)}
         data = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
         self._room -= len(data)
-        self._file.write(data)
+        with told_when_full(self.path):
+            self._file.write(data)
 
     def close(self) -> None:
-        """Put the file in place."""
-        if not self._file.closed:
-            for kind, count in sorted(self._unlisted.items()):
-                self._write("", None, f"{kind}: {count:,} more, which are not listed", "")
-            self._file.close()
-            put_in_place(self._aside, self.path)
+        """Put the file in place.
+
+        Raises:
+            DiskFullError: there is no room for it.
+        """
+        if self._file.closed:
+            return
+        try:
+            with told_when_full(self.path):
+                for kind, count in sorted(self._unlisted.items()):
+                    self._write("", None, f"{kind}: {count:,} more, which are not listed", "")
+                self._file.close()
+                put_in_place(self._aside, self.path)
+        finally:
+            self._aside.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

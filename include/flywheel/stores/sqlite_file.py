@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -11,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flywheel.common.errors import StoreError
+from flywheel.common.errors import DiskFullError, StoreError
+from flywheel.common.full_disk import explain
 from flywheel.config.private import private_file, private_folder
 
 log = logging.getLogger(__name__)
@@ -151,6 +154,9 @@ class SqliteFile:
                 raise StoreError(
                     f"{self.path}: another process has been writing for {BUSY_SECONDS:.0f} s; run this again"
                 ) from error
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise DiskFullError(explain(full, self.path)) from error
             raise StoreError(
                 f"{self.path}: {error}; check the path, its permissions, and the space on its disk"
             ) from error
