@@ -3,7 +3,7 @@
     POST /v1/chat/completions   the answer to the text of the file that one of the prompt's last lines is
     GET  /v1/models             the one model, `stand-in`
     GET  /health                200 once it serves
-    GET  /stats                 calls, and what became of them
+    GET  /stats                 calls, what became of them, and the tokens of the answers
 
 It serves demos and tests: `python -m flywheel_stand_ins teacher --answers FILE`. A text that the file does
 not have gets status 422, not an invented answer. For tests it can be slow, fail, ask to be left alone (429
@@ -117,7 +117,9 @@ class StandIn:
             self.calls["garbage"] += 1
             answer = self._random.choice(_GARBAGE)
         chance -= behaviour.garbage_rate
-        data = _completion(answer, prompt)
+        usage = _usage(answer, prompt)
+        self.calls.update(usage)
+        data = _completion(answer, usage)
         if 0 <= chance < behaviour.malformed_rate:
             self.calls["malformed"] += 1
             data = data[: len(data) // 2]
@@ -212,10 +214,14 @@ def announced(application: Starlette, host: str, port: int, line: Callable[[str]
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _completion(answer: str, prompt: str) -> bytes:
+def _usage(answer: str, prompt: str) -> dict[str, int]:
     # About 4.3 characters a token, as a Llama tokenizer makes of the news prompt; an estimate, and enough
     # to show what a teacher's bill counts.
-    prompt_tokens, completion_tokens = round(len(prompt) / 4.3), max(1, round(len(answer) / 4.3))
+    asked, given = round(len(prompt) / 4.3), max(1, round(len(answer) / 4.3))
+    return {"prompt_tokens": asked, "completion_tokens": given, "total_tokens": asked + given}
+
+
+def _completion(answer: str, usage: dict[str, int]) -> bytes:
     return orjson.dumps(
         {
             "id": f"stand-in-{time.time_ns():x}",
@@ -225,11 +231,7 @@ def _completion(answer: str, prompt: str) -> bytes:
             "choices": [
                 {"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
             ],
-            "usage": {
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": completion_tokens,
-                "total_tokens": prompt_tokens + completion_tokens,
-            },
+            "usage": usage,
         }
     )
 

@@ -24,6 +24,7 @@ from flywheel.config.private import UMASK
 from flywheel.forgetting.commands import forget, prune
 from flywheel.promotion.commands import champion_commands, hold_commands, timeline
 from flywheel.serving.command import serve
+from flywheel.serving.costs_command import show_costs
 from flywheel.stages.watch_command import watch
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ app.command(rich_help_panel=WHEEL)(backfill)
 app.add_typer(champion_commands, name="champion", rich_help_panel=WHEEL)
 app.add_typer(hold_commands, name="hold", rich_help_panel=WHEEL)
 app.command(rich_help_panel=WHEEL)(timeline)
+app.command("costs", rich_help_panel=RESULTS)(show_costs)
 app.command("label-texts", rich_help_panel=WHEEL)(label_texts)
 app.command(rich_help_panel=WHEEL)(forget)
 app.command(rich_help_panel=WHEEL)(prune)

@@ -66,6 +66,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "prices": "cpu_hour gpu_hour",
         "teacher.prices": "prompt cached_prompt completion currency",
         "teacher.budget": "calls tokens cost when_spent",
+        "teacher.month_budget": "calls tokens cost",
         "teacher.confirm_above": "answers cost",
         "teacher.gate": "min_f1_weighted min_f1_macro min_records judge",
         "training_config": "checkpoint_seconds",

@@ -87,6 +87,14 @@ class Budget(Section):
     )
 
 
+class MonthBudget(Section):
+    """What may be spent in a calendar month, in the time zone of `schedule`, over all runs into the store."""
+
+    calls: int | None = Field(None, ge=0, description="Requests sent, failed ones too; null: any number.")
+    tokens: int | None = Field(None, ge=0, description="Of prompts and answers together; null: any number.")
+    cost: float | None = Field(None, ge=0, description="In the currency of teacher.prices; null: any sum.")
+
+
 class ConfirmAbove(Section):
     """A run that will ask more of the teacher than this asks a person first, once for a whole backfill."""
 
@@ -143,6 +151,7 @@ class TeacherConfig(Section):
     rate_limits: RateLimits = RateLimits()
     prices: Prices = Prices()
     budget: Budget = Budget()
+    month_budget: MonthBudget = MonthBudget()
     confirm_above: ConfirmAbove = ConfirmAbove()
     gate: Gate = Gate()
 
@@ -163,7 +172,11 @@ class TeacherConfig(Section):
     @model_validator(mode="after")
     def _cost_needs_prices(self) -> TeacherConfig:
         if not (self.prices.prompt or self.prices.completion):
-            for name, section in (("budget", self.budget), ("confirm_above", self.confirm_above)):
+            for name, section in (
+                ("budget", self.budget),
+                ("month_budget", self.month_budget),
+                ("confirm_above", self.confirm_above),
+            ):
                 if section.cost is not None:
                     raise ValueError(
                         f"teacher.prices, as teacher.{name}.cost is set: what a million tokens cost"

@@ -25,7 +25,7 @@ def show_hold(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     from flywheel.promotion.champion import read_state
 
     config = load_config()
-    whose = _whose(workload, client)
+    whose = owner(workload, client)
     state = read_state(ArtifactRoot(config.artifacts.root), *whose)
     hold, others = (state.hold, state.turned_down) if state else (None, ())
     if hold:
@@ -44,7 +44,7 @@ def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, lifted
 
-    whose, root = _whose(workload, client), ArtifactRoot(load_config().artifacts.root)
+    whose, root = owner(workload, client), ArtifactRoot(load_config().artifacts.root)
     is_lifted = decide(root, *whose, lifted, by=_me()).made
     typer.echo(
         f"The hold for {_of(whose)} is lifted." if is_lifted else f"Nothing is held back for {_of(whose)}."
@@ -58,7 +58,7 @@ def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
     from flywheel.config import load_config
     from flywheel.promotion.whole import load_champion
 
-    whose = _whose(workload, client)
+    whose = owner(workload, client)
     loaded = load_champion(ArtifactRoot(load_config().artifacts.root), *whose)
     if loaded is None:
         typer.echo(f"No champion of {_of(whose)} yet: the teacher is in production.")
@@ -88,7 +88,7 @@ def restore(
     from flywheel.config import load_config
     from flywheel.promotion import restore as restoring
 
-    whose = _whose(workload, client)
+    whose = owner(workload, client)
     root = ArtifactRoot(load_config().artifacts.root)
     done = restoring.restore(root, *whose, give_up=give_up, by=_me())
     for sentence in done or [f"All decisions on the champion of {_of(whose)} are whole."]:
@@ -106,7 +106,7 @@ def timeline(
     from flywheel.promotion.in_force import in_force
     from flywheel.promotion.timeline import Timeline
 
-    whose = _whose(workload, client)
+    whose = owner(workload, client)
     line = Timeline(ArtifactRoot(load_config().artifacts.root), *whose)
     entries = line.entries(last)
     if not entries:
@@ -128,7 +128,8 @@ def _me() -> str:
         return "somebody at the command line"
 
 
-def _whose(workload: str, client: str) -> tuple[str, str]:
+def owner(workload: str, client: str) -> tuple[str, str]:
+    """Return the ids of workload and client, the config's where none is given."""
     from flywheel.config import load_config
     from flywheel.workloads.workload import Workload
 

@@ -149,6 +149,9 @@ def _choice_metrics(report: Report) -> dict[str, float | None]:
         "injections_followed": choice.injections.followed if choice and choice.injections else None,
         "injections_of": choice.injections.of if choice and choice.injections else None,
     }
+    if report.cost:
+        metrics["cost"] = report.cost.total
+        metrics["cost_teacher"], metrics["cost_machines"] = report.cost.teacher, report.cost.machines
     before = report.remeasured.injections if report.remeasured else None
     if before:
         metrics["champion_injections_followed"], metrics["champion_injections_of"] = (

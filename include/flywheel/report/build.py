@@ -18,6 +18,7 @@ from flywheel.evaluation.cost import per_million
 from flywheel.evaluation.statistics import standard_error
 from flywheel.jobs.result import EvaluateResult
 from flywheel.report.constant import Constant
+from flywheel.report.costs import cost_of
 from flywheel.report.model import (
     BasePart,
     BestPart,
@@ -109,6 +110,7 @@ def build_report(plan: Plan, outcomes: Outcomes, constant: Constant | None = Non
             "teacher_calls": outcomes.label.get("asked", 0),
             "training_steps": sum(job.customize.steps_run for job in outcomes.candidates if job.customize),
         },
+        cost=cost_of(plan, outcomes),
         stages={name: round(outcomes.seconds[name], 3) for name in STAGES if name in outcomes.seconds},
     )
 

@@ -192,8 +192,8 @@ def _counters(report: Report) -> list[tuple[str, str]]:
     if teacher.cached_tokens:
         cached = figures.count(teacher.cached_tokens)
         shown.insert(2, ("of these found in the teacher’s prefix cache", cached))
-    if teacher.cost:
-        shown.insert(1, ("teacher’s cost", f"{teacher.cost:,.2f} {teacher.currency}"))
+    if report.cost:
+        shown.append(("cost", report.cost.words))
     return shown
 
 

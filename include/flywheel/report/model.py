@@ -17,7 +17,7 @@ from flywheel.config.evaluation import WorkloadType
 from flywheel.evaluation.cascade import Cascade
 from flywheel.jobs.result import Calibration
 from flywheel.report.checks import ComparisonPart, ConstantPart, OtherSplitPart, PersonsPart
-from flywheel.report.parts import ConfusionPart, MetricPart, ReportPart, ScoredPart, TeacherPart
+from flywheel.report.parts import ConfusionPart, CostPart, MetricPart, ReportPart, ScoredPart, TeacherPart
 from flywheel.report.speed import SpeedPart
 
 REPORT_FILE = "report.json"
@@ -314,6 +314,7 @@ class Report(ReportPart):
         remeasured: the champion that was there before, on this run's eval set.
         verdict: plain sentences, the most important first.
         warnings: what did not work and did not matter enough to stop the run.
+        cost: what the run itself used, and what that cost; None of reports from before that was kept.
         stages: seconds by stage; where jobs of one stage overlap, the time counts once.
     """
 
@@ -340,6 +341,7 @@ class Report(ReportPart):
     warnings: list[str] = Field(default_factory=list)
     data: DataPart = DataPart()
     counters: dict[str, int] = Field(default_factory=dict)
+    cost: CostPart | None = None
     stages: dict[str, float] = Field(default_factory=dict)
     tracking: TrackingPart | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 
 class ReportPart(BaseModel):
@@ -66,6 +66,52 @@ class DisagreementPart(ReportPart):
     human: str
     teacher: str
     confidence: float | None = None
+
+
+class CostPart(ReportPart):
+    """What a run itself used, and what that cost, in the currency of `teacher.prices`.
+
+    What was found done costs nothing; a run that is repeated tells of its last time.
+
+    Attributes:
+        tokens: of the teacher's prompts and answers.
+        teacher: of these, by `teacher.prices`; None where they have no price.
+        cpu_hours: wall-clock hours of jobs without a GPU; `gpu_hours` of those with, times their GPUs.
+        machines: of these, by `prices`; None where hours of a kind that was used have no price.
+    """
+
+    currency: str
+    tokens: int = 0
+    teacher: float | None = None
+    cpu_hours: float = 0.0
+    gpu_hours: float = 0.0
+    machines: float | None = None
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own way
+    @property
+    def total(self) -> float | None:
+        """The sum of what has a price; None where nothing has."""
+        known = [part for part in (self.teacher, self.machines) if part is not None]
+        return sum(known) if known else None
+
+    @property
+    def words(self) -> str:
+        """The cost: `1.32 USD: the teacher 1.20 (2,000 tokens), machines 0.12 (0.40 CPU hours)`."""
+        hours = [
+            f"{count:,.2f} {kind} hours"
+            for kind, count in (("CPU", self.cpu_hours), ("GPU", self.gpu_hours))
+            if count
+        ]
+        parts = [
+            f"the teacher {_sum(self.teacher)} ({self.tokens:,} tokens)",
+            f"machines {_sum(self.machines)} ({', '.join(hours) or 'none'})",
+        ]
+        total = "without prices" if self.total is None else f"{self.total:,.2f} {self.currency}"
+        return f"{total}: {', '.join(parts)}"
+
+
+def _sum(value: float | None) -> str:
+    return "has no price" if value is None else f"{value:,.2f}"
 
 
 class TeacherPart(ReportPart):

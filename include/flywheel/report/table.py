@@ -35,6 +35,8 @@ def render_table(report: Report) -> Group:
         if row.state != "scored"
     ]
     parts += [Text(warning, style="yellow") for warning in report.warnings]
+    if report.cost:
+        parts.append(Text(f"This run cost {report.cost.words}."))
     return Group(*parts)
 
 

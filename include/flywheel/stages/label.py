@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.common.durable import put_in_place
 from flywheel.common.errors import BudgetError, TeacherError
-from flywheel.config import resolve_path
+from flywheel.config import Config, resolve_path
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.runs.plan import Plan
@@ -46,6 +46,7 @@ from flywheel.teacher.agreement import Agreement, check_gate
 from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Labeller, LabellingCounts, Outcome
+from flywheel.teacher.month import Month
 from flywheel.teacher.progress import LabellingProgress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
@@ -137,7 +138,7 @@ def label(plan: Plan, folder: Path, progress: Callable[[int], None] | None = Non
     read: Counter[str] = Counter()
     spans = SourceSpans()
     with only_one(config.store), Quarantine(folder / QUARANTINE_FILE) as quarantine:
-        spending = Spending(teacher.budget, teacher.prices, path=sums_file(config.store), run_id=plan.run_id)
+        spending = spending_of(config, plan.run_id)
         aside = folder / f".{RECORDS_FILE}.aside"
         with _compressed(aside) as file, Settled.into(plan, folder, file, quarantine) as settled:
             counts, budget_spent = _run(plan, spending, quarantine, read, spans, settled.take, progress)
@@ -331,6 +332,14 @@ def only_one(store: StoreConfig) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def spending_of(config: Config, run_id: str) -> Spending:
+    """Return what a run has spent, and what it and its month may still spend; for who holds `only_one`."""
+    teacher, path = config.teacher, sums_file(config.store)
+    zone = config.schedule.time_zone
+    month = Month(teacher.month_budget, path.with_suffix(".months.json"), zone, run_id)
+    return Spending(teacher.budget, teacher.prices, path=path, run_id=run_id, month=month)
 
 
 def sums_file(store: StoreConfig) -> Path:

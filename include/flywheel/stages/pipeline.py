@@ -64,10 +64,13 @@ def forecast(run: Run) -> Forecast | None:
 @rare_collections()
 def label(run: Run) -> LabelResult:
     """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
+    from flywheel.promotion.costs import record_cost
     from flywheel.stages.label import LabelResult, label
 
     plan = run.plan
-    return run.perform("label", LabelResult, lambda folder: label(plan, folder))
+    result = run.perform("label", LabelResult, lambda folder: label(plan, folder))
+    record_cost(run)
+    return result
 
 
 def ingest(run: Run) -> IngestResult:
@@ -228,10 +231,13 @@ def write_spec(run: Run, kind: str, student: str, size: int | None = None) -> st
 @rare_collections()
 def score(run: Run) -> ScoreResult:
     """Put all candidates into the table, the learning curve, the report and MLflow."""
+    from flywheel.promotion.costs import record_cost
     from flywheel.stages.score import ScoreResult, gather, score
 
     plan, outcomes = run.plan, gather(run)
-    return run.perform("score", ScoreResult, lambda folder: score(plan, folder, outcomes))
+    result = run.perform("score", ScoreResult, lambda folder: score(plan, folder, outcomes))
+    record_cost(run)
+    return result
 
 
 @rare_collections()

@@ -30,13 +30,12 @@ from flywheel.serving.student import RefusedError, text_of
 from flywheel.serving.traffic import TrafficEntry, ship, traffic_scope
 from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.sources import Headline
-from flywheel.stages.label import only_one, sums_file
+from flywheel.stages.label import only_one, spending_of
 from flywheel.stores import RecordStore, open_store
 from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import resolve_endpoints
 from flywheel.teacher.labeller import Labeller, Outcome
 from flywheel.teacher.request import Requests
-from flywheel.teacher.spending import Spending
 from flywheel.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
@@ -139,9 +138,7 @@ def _label(
     if not texts:
         return labels, night
     endpoints = resolve_endpoints(teacher)
-    spending = Spending(
-        teacher.budget, teacher.prices, path=sums_file(config.store), run_id=f"watch {moment}"
-    )
+    spending = spending_of(config, f"watch {moment}")
 
     def settle(headline: Headline, outcome: Outcome) -> None:
         if outcome.label is not None:

@@ -16,14 +16,17 @@ import math
 import os
 import re
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from flywheel.common.errors import BudgetError
-from flywheel.config.teacher import Budget, Prices
+from flywheel.config.teacher import Budget, MonthBudget, Prices
 from flywheel.teacher.answers import tokens_of
+from flywheel.teacher.month import Month
 
 # A text has about so many tokens a byte: 4 bytes a token is what is said of English.
 TOKENS_PER_BYTE = 0.25
@@ -38,6 +41,7 @@ class Spending:
     Args:
         path: the file of sums; None: nothing is kept.
         run_id: whose sums in the file.
+        month: the sums of the month, which has a budget over all runs; None: it has none.
 
     Attributes:
         estimated: answers whose tokens, or a part of them, the endpoint did not tell.
@@ -50,12 +54,14 @@ class Spending:
         *,
         path: Path | None = None,
         run_id: str = "",
+        month: Month | None = None,
     ) -> None:
         self.calls = self.prompt_tokens = self.cached_tokens = self.completion_tokens = self.estimated = 0
         self._budget = budget or Budget()
         self.prices = prices or Prices()
         self._path = path
         self._run_id = run_id
+        self._month = month
         self._saved_at = 0.0
         self._open_tokens = 0.0
         self._answered_bytes = 0
@@ -73,13 +79,40 @@ class Spending:
     @property
     def cost(self) -> float:
         """What the answers cost, in the currency of the prices."""
-        prices = self.prices
+        return self._cost_of(self._sums)
+
+    @property
+    def _sums(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in _SUMS}
+
+    def _cost_of(self, sums: Mapping[str, int]) -> float:
+        prices, cached = self.prices, sums.get("cached_tokens", 0)
         cached_price = prices.prompt if prices.cached_prompt is None else prices.cached_prompt
         return (
-            (self.prompt_tokens - self.cached_tokens) * prices.prompt
-            + self.cached_tokens * cached_price
-            + self.completion_tokens * prices.completion
+            (sums.get("prompt_tokens", 0) - cached) * prices.prompt
+            + cached * cached_price
+            + sums.get("completion_tokens", 0) * prices.completion
         ) / 1e6
+
+    def _check(self, key: str, budget: Budget | MonthBudget, before: Counter[str], expected: float) -> None:
+        """Refuse a call that would not fit a budget of which others have spent some before."""
+        if budget.calls is None and budget.tokens is None and budget.cost is None:
+            return
+        sums = Counter(self._sums) + before
+        spent, when = sums["prompt_tokens"] + sums["completion_tokens"], self._by_estimate
+        if budget is not self._budget and self._month is not None:
+            when = f" in {self._month.name}{when}"
+        if budget.calls is not None and sums["calls"] >= budget.calls:
+            raise BudgetError(f"{key}.calls: all {budget.calls:,} are spent{when}")
+        if budget.tokens is not None and spent + self._open_tokens + expected > budget.tokens:
+            raise BudgetError(f"{key}.tokens: {spent:,} of {budget.tokens:,} are spent{when}")
+        if budget.cost is not None:
+            cost = self._cost_of(sums)
+            each = cost / spent if spent else self.prices.prompt / 1e6
+            if cost + (self._open_tokens + expected) * each > budget.cost:
+                raise BudgetError(
+                    f"{key}.cost: {self.money(cost)} of {self.money(budget.cost)} are spent{when}"
+                )
 
     def estimate(self, body: bytes) -> float:
         """Return about how many tokens a call will use, by those before."""
@@ -93,21 +126,10 @@ class Spending:
         Raises:
             BudgetError: it would not fit the budget.
         """
-        budget, expected = self._budget, self.estimate(body)
-        tokens = self.tokens + self._open_tokens + expected
-        if budget.calls is not None and self.calls >= budget.calls:
-            raise BudgetError(f"teacher.budget.calls: all {budget.calls:,} are spent")
-        if budget.tokens is not None and tokens > budget.tokens:
-            raise BudgetError(
-                f"teacher.budget.tokens: {self.tokens:,} of {budget.tokens:,} are spent{self._by_estimate}"
-            )
-        if budget.cost is not None:
-            each = self.cost / self.tokens if self.tokens else self.prices.prompt / 1e6
-            if self.cost + (self._open_tokens + expected) * each > budget.cost:
-                raise BudgetError(
-                    f"teacher.budget.cost: {self.money(self.cost)} of {self.money(budget.cost)} are spent"
-                    f"{self._by_estimate}"
-                )
+        expected = self.estimate(body)
+        self._check("teacher.budget", self._budget, Counter(), expected)
+        if self._month is not None:
+            self._check("teacher.month_budget", self._month.budget, self._month.before, expected)
         self.calls += 1
         self._open_tokens += expected
         return expected
@@ -162,11 +184,15 @@ class Spending:
         now = time.monotonic()
         if now - self._saved_at >= 1.0:
             self._saved_at = now
-            self._write({name: getattr(self, name) for name in _SUMS})
+            self._write(self._sums)
+            if self._month is not None:
+                self._month.write(self._sums)
 
     def forget(self) -> None:
         """Drop the sums of a run that has ended: another try of it begins a new budget."""
         self._write(None)
+        if self._month is not None:
+            self._month.write(self._sums, ended=True)
 
     def _file(self) -> dict[str, dict[str, int]]:
         if self._path is None or not self._path.exists():

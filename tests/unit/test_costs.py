@@ -1,0 +1,118 @@
+"""What runs cost: by their prices, over repeats, and until the champion has paid for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.promotion.costs import record_cost
+from flywheel.report.files import read_report
+from flywheel.report.html import render_html
+from flywheel.report.parts import CostPart
+from flywheel.report.table import render_table
+from flywheel.runs.run import Run
+from flywheel.serving.nights import Night, nights_folder
+from flywheel.serving.payback import Costs, costs
+from flywheel.stages import pipeline as wheel
+from tests.unit.finished_run import config_of, finish, plan_of
+
+# The label stage's answers cost 1.25, its 60 answers were asked: 20,833 for a million.
+PRICES = {"prices": {"cpu_hour": 3.6}, "teacher": {"prices": {"prompt": 12.0, "completion": 12.0}}}
+WHOSE = ("news_classifier", "default")
+
+
+def ended(folder: Path, run_id: str = "night-1", **sections: Any) -> Run:
+    """Return a run whose jobs have ended; one training took half an hour, an evaluation a quarter."""
+    config = config_of(str(folder / "artifacts"), f"sqlite:///{folder}/mlflow.db", **{**PRICES, **sections})
+    run = finish(plan_of(config, run_id))
+    for name, seconds in (("customize", 1800.0), ("evaluate", 900.0)):
+        change(run, f"jobs/1b@25/{name}", parts={"train": seconds})
+    change(run, "jobs/1b@25/evaluate", answer_seconds=[0.001, 0.001, 0.001])
+    return run
+
+
+def change(run: Run, name: str, **changes: Any) -> None:
+    path = f"{run.path}/{name}.json"
+    data = run.root.read_json(path)
+    run.root.write_json(path, {**data, "result": {**data["result"], **changes}})
+
+
+def known(run: Run) -> Costs:
+    return costs(run.root, *WHOSE, zone="UTC")
+
+
+def test_a_nights_cost_is_one_figure_in_report_page_table_ledger_and_mlflow(tmp_path: Path) -> None:
+    run = ended(tmp_path)
+    wheel.score(run)
+    report = read_report(run.root, run.run_id)
+    words = "3.95 USD: the teacher 1.25 (70,360 tokens), machines 2.70 (0.75 CPU hours)"
+    assert report.cost is not None
+    assert (report.cost.total, report.cost.words) == (pytest.approx(3.95), words)
+    assert words in render_html(report)
+    assert words in "".join(str(part) for part in render_table(report).renderables)
+    assert known(run).last == known(run).total == report.cost
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    assert report.tracking is not None
+    metrics = mlflow.get_run(report.tracking.run_id).data.metrics
+    assert [metrics[name] for name in ("cost", "cost_teacher", "cost_machines")] == pytest.approx(
+        [3.95, 1.25, 2.7]
+    )
+
+
+def test_a_night_that_is_done_again_adds_what_it_paid_again_and_no_more(tmp_path: Path) -> None:
+    run = ended(tmp_path)
+    record_cost(run)
+    first = known(run).total
+    # Another try of the same night finds its jobs done, and stays as dear as it was.
+    for name in ("customize", "evaluate"):
+        change(run, f"jobs/1b@25/{name}", found=True)
+    record_cost(run)
+    assert known(run).total == first
+    # From its labels on it is another try, which paid the teacher alone.
+    label = run.root.read_json(f"{run.path}/stages/label.json")
+    run.root.write_json(f"{run.path}/stages/label.json", {**label, "started_at": label["started_at"] + 100})
+    record_cost(run)
+    total = known(run).total
+    assert first is not None
+    assert total is not None
+    assert (total.teacher, total.machines) == (pytest.approx(2.5), first.machines)
+    assert known(run).last == CostPart(currency="USD", tokens=70_360, teacher=1.25, machines=0.0)
+    assert sum(month.runs for month in known(run).months) == 2
+
+
+def test_the_champion_has_paid_when_production_has_saved_what_all_runs_cost(tmp_path: Path) -> None:
+    run = ended(tmp_path)
+    wheel.score(run)
+    wheel.promote(run)
+    before = known(run)
+    assert before.teacher_per_million == pytest.approx(1.25 / 60 * 1e6)
+    assert before.champion_per_million == pytest.approx(1.0)  # a millisecond each, 3.60 an hour
+    assert before.pays_after == pytest.approx(3.95 / (1.25 / 60 - 1e-6), abs=1)
+    assert before.paid is None
+    for at, saved, paid in ((1, 2.0, False), (2, 1.95, True)):
+        night = Night(workload_id=WHOSE[0], client_id=WHOSE[1], since=0, at=at, by_student=90, saved=saved)
+        path = f"{nights_folder(*WHOSE)}/{at:012d}.json"
+        run.root.write_json(path, night.model_dump(mode="json"))
+        assert (known(run).answered, known(run).paid) == (90 * at, paid)
+    assert "that has paid for all runs" in known(run).lines()
+
+
+def test_what_has_no_price_is_not_free(tmp_path: Path) -> None:
+    run = ended(tmp_path, prices={}, teacher={})
+    wheel.score(run)
+    cost = read_report(run.root, run.run_id).cost
+    assert cost is not None
+    assert (cost.total, cost.teacher, cost.machines) == (None, None, None)
+    assert cost.words == (
+        "without prices: the teacher has no price (70,360 tokens), machines has no price (0.75 CPU hours)"
+    )
+    assert known(run).pays_after is None
+
+
+def test_nobody_has_cost_anything_yet(tmp_path: Path) -> None:
+    found = costs(ArtifactRoot(str(tmp_path)), "news", "desk", "UTC")
+    assert found.lines() == ["news (desk): no run has cost anything yet."]
