@@ -103,6 +103,7 @@ def test_the_champion_has_paid_when_production_has_saved_what_all_runs_cost(tmp_
 
 def test_what_has_no_price_is_not_free(tmp_path: Path) -> None:
     run = ended(tmp_path, prices={}, teacher={})
+    change(run, "stages/label", cost=0.0)
     wheel.score(run)
     cost = read_report(run.root, run.run_id).cost
     assert cost is not None

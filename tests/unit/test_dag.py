@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import ParamValidationError
 
 from flywheel.config.clock import ClockSection
 from flywheel.orchestration import dag_params, dag_schedule, read_config, settings
-from flywheel.orchestration.nights import Nights, NightsOrAssets, nightly
+from flywheel.orchestration.nights import NightTimetable, NightOrAssetTimetable, nightly
 from tests.unit import dag_file
 from tests.unit.dag_file import DAG_FILE, load, write_config
 
@@ -167,7 +167,7 @@ def test_without_a_schedule_it_runs_by_hand_only(tmp_path: Path, monkeypatch: py
 def test_a_clock_has_its_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, monkeypatch, schedule={"cron": "0 2 * * *", "time_zone": "Europe/London"})
     schedule = dag_schedule(read_config())
-    assert isinstance(schedule, Nights)
+    assert isinstance(schedule, NightTimetable)
     assert schedule == nightly(ClockSection(cron="0 2 * * *", time_zone="Europe/London"))
     assert not load().import_errors
 
@@ -180,7 +180,7 @@ def test_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_clock_or_an_asset_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, monkeypatch, schedule={"cron": "@daily", "asset": "x-flywheel://new-data"})
-    assert isinstance(dag_schedule(read_config()), NightsOrAssets)
+    assert isinstance(dag_schedule(read_config()), NightOrAssetTimetable)
     assert not load().import_errors
 
 

@@ -16,7 +16,7 @@ from airflow.utils.types import DagRunType
 from flywheel.common.errors import ConfigError
 from flywheel.config.clock import ClockSection
 from flywheel.config.schema import ScheduleConfig
-from flywheel.orchestration.nights import TIMETABLES, NightsOrAssets, nightly, nights
+from flywheel.orchestration.nights import TIMETABLES, NightOrAssetTimetable, nightly, nights
 
 NEW_YORK = ClockSection(cron="0 2 * * *", time_zone="America/New_York")
 
@@ -57,7 +57,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_schedule_goes_on_from_scheduled_nights_not_from_backfilled_ones(with_assets: bool) -> None:
     timetable = nightly(ScheduleConfig(cron="0 2 * * *"))
     if with_assets:
-        timetable = NightsOrAssets(timetable=timetable, assets=[Asset("news")])
+        timetable = NightOrAssetTimetable(timetable=timetable, assets=[Asset("news")])
     timetable = decode_timetable(encode_timetable(timetable))  # as the scheduler has it
     night = pendulum.datetime(2018, 5, 4, 2)
     unlimited = TimeRestriction(None, None, catchup=False)

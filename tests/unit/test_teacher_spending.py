@@ -20,7 +20,7 @@ from flywheel.stores import open_store
 from flywheel.teacher.agreement import AgreementCounter, check_gate
 from flywheel.teacher.client import TeacherClient
 from flywheel.teacher.endpoint import Endpoint
-from flywheel.teacher.month import Month
+from flywheel.teacher.month import MonthSpending
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import Spending
 from tests.unit.teacher_servers import Script, completion, served, stand_in
@@ -81,7 +81,7 @@ def test_sums_are_kept_for_a_run_that_is_tried_again(tmp_path: Path) -> None:
 
 def of_month(path: Path, run_id: str, budget: MonthBudget) -> Spending:
     """Return the sums of a run, with those of its month; 1 USD for a million tokens."""
-    month = Month(budget, path.with_suffix(".months.json"), "UTC", run_id)
+    month = MonthSpending(budget, path.with_suffix(".months.json"), "UTC", run_id)
     return Spending(prices=Prices(prompt=1.0, completion=1.0), path=path, run_id=run_id, month=month)
 
 

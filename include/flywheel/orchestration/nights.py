@@ -39,15 +39,15 @@ class _GoesOnFromScheduled:
         return info._replace(data_interval=DataInterval.exact(at))
 
 
-class Nights(_GoesOnFromScheduled, CronTriggerTimetable):
+class NightTimetable(_GoesOnFromScheduled, CronTriggerTimetable):
     """Every night at an hour."""
 
 
-class NightsOrAssets(_GoesOnFromScheduled, AssetOrTimeSchedule):
+class NightOrAssetTimetable(_GoesOnFromScheduled, AssetOrTimeSchedule):
     """Every night at an hour, and whenever assets have news."""
 
 
-TIMETABLES = [Nights, NightsOrAssets]
+TIMETABLES = [NightTimetable, NightOrAssetTimetable]
 
 
 def nights(section: ClockSection, first: date, last: date) -> list[datetime]:
@@ -79,8 +79,8 @@ def nights(section: ClockSection, first: date, last: date) -> list[datetime]:
     return found
 
 
-def nightly(section: ClockSection) -> Nights:
+def nightly(section: ClockSection) -> NightTimetable:
     """Return the timetable of a section of the config that has a clock."""
     assert section.cron
     # A new DAG waits for its next night. (With False, one that is new shortly after its hour runs at once.)
-    return Nights(section.cron, timezone=section.time_zone, run_immediately=timedelta(0))
+    return NightTimetable(section.cron, timezone=section.time_zone, run_immediately=timedelta(0))

@@ -16,7 +16,7 @@ from flywheel.config.loading import project_home
 from flywheel.config.overrides import overrides_schema
 from flywheel.config.schema import ScheduleConfig
 from flywheel.config.sides import MOST, MOST_SIZES, WORDS
-from flywheel.orchestration.nights import Nights, NightsOrAssets, nightly
+from flywheel.orchestration.nights import NightTimetable, NightOrAssetTimetable, nightly
 from flywheel.orchestration.notifications import check_notifiers
 from flywheel.runtimes import Runtime, open_runtime
 
@@ -113,10 +113,10 @@ def dag_schedule(config: Config | None) -> Any:
     clock = clock_schedule(schedule)
     if clock is None:
         return assets or None
-    return NightsOrAssets(timetable=clock, assets=assets) if assets else clock
+    return NightOrAssetTimetable(timetable=clock, assets=assets) if assets else clock
 
 
-def clock_schedule(section: ClockSection | None) -> Nights | None:
+def clock_schedule(section: ClockSection | None) -> NightTimetable | None:
     """Return when a section of the config has its DAG run; None where it leaves that to a person."""
     if section is None or not section.cron:
         return None

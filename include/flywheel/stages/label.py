@@ -46,7 +46,7 @@ from flywheel.teacher.agreement import Agreement, check_gate
 from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Labeller, LabellingCounts, Outcome
-from flywheel.teacher.month import Month
+from flywheel.teacher.month import MonthSpending
 from flywheel.teacher.progress import LabellingProgress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
@@ -338,7 +338,7 @@ def spending_of(config: Config, run_id: str) -> Spending:
     """Return what a run has spent, and what it and its month may still spend; for who holds `only_one`."""
     teacher, path = config.teacher, sums_file(config.store)
     zone = config.schedule.time_zone
-    month = Month(teacher.month_budget, path.with_suffix(".months.json"), zone, run_id)
+    month = MonthSpending(teacher.month_budget, path.with_suffix(".months.json"), zone, run_id)
     return Spending(teacher.budget, teacher.prices, path=path, run_id=run_id, month=month)
 
 

@@ -21,7 +21,7 @@ from flywheel.config.teacher import MonthBudget
 _MONTHS_KEPT = 36
 
 
-class Month:
+class MonthSpending:
     """The sums of the month that it is now, and its budget.
 
     Args:

@@ -26,7 +26,7 @@ import orjson
 from flywheel.common.errors import BudgetError
 from flywheel.config.teacher import Budget, MonthBudget, Prices
 from flywheel.teacher.answers import tokens_of
-from flywheel.teacher.month import Month
+from flywheel.teacher.month import MonthSpending
 
 # A text has about so many tokens a byte: 4 bytes a token is what is said of English.
 TOKENS_PER_BYTE = 0.25
@@ -54,7 +54,7 @@ class Spending:
         *,
         path: Path | None = None,
         run_id: str = "",
-        month: Month | None = None,
+        month: MonthSpending | None = None,
     ) -> None:
         self.calls = self.prompt_tokens = self.cached_tokens = self.completion_tokens = self.estimated = 0
         self._budget = budget or Budget()
