@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import ParamValidationError
 
 from flywheel.config.clock import ClockSection
 from flywheel.orchestration import dag_params, dag_schedule, read_config, settings
-from flywheel.orchestration.nights import NightTimetable, NightOrAssetTimetable, nightly
+from flywheel.orchestration.nights import NightOrAssetTimetable, NightTimetable, nightly
 from tests.unit import dag_file
 from tests.unit.dag_file import DAG_FILE, load, write_config
 

@@ -12,7 +12,7 @@ import typer
 
 from flywheel.common.errors import FlywheelError
 from flywheel.common.redaction import clean
-from flywheel.laptop.api import AirflowApi, AirflowError
+from flywheel.laptop.api import AirflowApi, RestError
 from flywheel.laptop.home import ui_port
 
 POLL_SECONDS = 2.0
@@ -107,7 +107,7 @@ def _status(api: AirflowApi, number: int) -> dict[str, Any]:
         try:
             found: dict[str, Any] = api.ask("GET", f"{_API}/{number}", seconds=30)
             return found
-        except AirflowError as error:
+        except RestError as error:
             if error.status in (401, 403, 404) or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)

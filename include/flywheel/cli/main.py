@@ -23,8 +23,7 @@ from flywheel.config.loading import project_home
 from flywheel.config.private import UMASK
 from flywheel.forgetting.commands import forget, prune
 from flywheel.promotion.commands import champion_commands, hold_commands, timeline
-from flywheel.serving.command import serve
-from flywheel.serving.costs_command import show_costs
+from flywheel.serving.command import serve, show_costs
 from flywheel.stages.watch_command import watch
 
 if TYPE_CHECKING:

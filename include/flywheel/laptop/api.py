@@ -18,7 +18,7 @@ DAG = "flywheel"
 DONE = ("success", "failed")
 
 
-class AirflowError(FlywheelError):
+class RestError(FlywheelError):
     """Airflow refuses what was asked, or does not answer.
 
     Args:
@@ -109,20 +109,20 @@ class AirflowApi:
         """Return the answer to a request that must be answered.
 
         Raises:
-            AirflowError: it is refused, or the API does not answer.
+            RestError: it is refused, or the API does not answer.
         """
         token = self._login()
         if not token:
-            raise AirflowError(
+            raise RestError(
                 f"Airflow does not answer at {self.url}: start it by `make run` in another terminal", 0
             )
         try:
             with self._opener.open(self._request(method, path, body, token), timeout=seconds) as answer:
                 return json.load(answer)
         except HTTPError as error:
-            raise AirflowError(_detail(error), error.code) from None
+            raise RestError(_detail(error), error.code) from None
         except (URLError, HTTPException, OSError, ValueError) as error:
-            raise AirflowError(f"{self.url}{path.partition('?')[0]} does not answer: {error}", 0) from None
+            raise RestError(f"{self.url}{path.partition('?')[0]} does not answer: {error}", 0) from None
 
     def _get(self, path: str) -> Any:
         return self._send("GET", path, None, self._login())

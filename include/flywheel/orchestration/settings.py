@@ -16,7 +16,7 @@ from flywheel.config.loading import project_home
 from flywheel.config.overrides import overrides_schema
 from flywheel.config.schema import ScheduleConfig
 from flywheel.config.sides import MOST, MOST_SIZES, WORDS
-from flywheel.orchestration.nights import NightTimetable, NightOrAssetTimetable, nightly
+from flywheel.orchestration.nights import NightOrAssetTimetable, NightTimetable, nightly
 from flywheel.orchestration.notifications import check_notifiers
 from flywheel.runtimes import Runtime, open_runtime
 
