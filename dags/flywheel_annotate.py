@@ -13,10 +13,10 @@ from airflow.sdk import dag
 
 from flywheel.orchestration import beside, clock_schedule, read_config
 from flywheel.orchestration.annotating import (
-    ShardOperator,
     annotate_params,
     annotates,
     plan_shards,
+    shards,
     write_manifest,
 )
 
@@ -32,8 +32,7 @@ config = read_config()
 )
 def flywheel_annotate() -> None:
     """Label a span of texts."""
-    shards = ShardOperator.partial(task_id="annotate", map_index_template="{{ task.shard }}")
-    shards.expand(spec=plan_shards()) >> write_manifest()
+    shards(config).expand(spec=plan_shards()) >> write_manifest()
 
 
 if annotates(config):

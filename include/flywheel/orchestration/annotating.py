@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
-from airflow.sdk import BaseOperator, Param, get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import Param, get_current_context, task
 
 from flywheel.common.errors import ConfigError
 from flywheel.common.redaction import install
 from flywheel.config import Config
-from flywheel.runtimes import Job, RefusedJobError, Runtime, open_runtime
-from flywheel.runtimes.base import log_job_line
+from flywheel.runtimes import open_runtime
 from flywheel.runtimes.context import cutoff_of
-from flywheel.runtimes.job_command import SPEC_SUFFIX
 
 _TIME = r"^$|^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?$"
 
@@ -73,45 +68,10 @@ def write_manifest() -> dict[str, Any]:
     return {"out": work.out, "rows": manifest.rows, "labelled": manifest.labelled, "digest": manifest.digest}
 
 
-class ShardOperator(BaseOperator):
-    """Labels a shard by a job of the config's runtime: a process of this machine, or a pod.
-
-    Args:
-        spec: path or URL of the shard's spec.
-    """
-
-    template_fields: Sequence[str] = ("spec",)
-    ui_color = "#e8f0e4"
-
-    def __init__(self, *, spec: str, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.spec = spec
-        self._running: Runtime | None = None
-
-    @property
-    def shard(self) -> str:
-        """The shard's first day."""
-        return self.spec.rpartition("/")[2].removesuffix(SPEC_SUFFIX)
-
-    def execute(self, context: Any) -> str:
-        """Run the job to its end; return the shard's name."""
-        from flywheel.annotation.work import read_work
-        from flywheel.artifacts.root import ArtifactRoot
-
-        install()
-        folder = ArtifactRoot(self.spec.rpartition("/")[0])
-        self._running = open_runtime(read_work(folder, "").config)
-        job = Job("annotate-shard", self.spec, f"annotate {self.shard}")
-        try:
-            self._running.run(job, partial(log_job_line, self.log))
-        except RefusedJobError as error:  # it would be refused again: no retry
-            raise AirflowFailException(str(error)) from None
-        return self.shard
-
-    def on_kill(self) -> None:
-        """End the job: its task was marked or cleared, ran out of time, or its worker is going down."""
-        if self._running is not None:
-            self._running.kill()
+def shards(config: Config | None) -> Any:
+    """Return the tasks of the shards, by the config's runtime, which are to be expanded over specs."""
+    assert config is not None  # else there is no DAG
+    return open_runtime(config).shards()
 
 
 def _time(text: str) -> datetime | None:

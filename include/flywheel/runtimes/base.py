@@ -151,6 +151,12 @@ class Runtime(ABC):
         own = {"runtime": self.config.runtime.type, "given": sorted(given)}
         return {**self.arguments(), **described(stage), **own, **given}
 
+    def shards(self) -> Any:
+        """Return the tasks that label the shards of a history, to be expanded over their specs."""
+        from flywheel.runtimes.shard_operator import SHARDS, ShardOperator
+
+        return ShardOperator.partial(**SHARDS)
+
     def sweep(self) -> BaseOperator | None:
         """Return the task, after all jobs, that takes away what they have left; None: they leave nothing."""
         return None

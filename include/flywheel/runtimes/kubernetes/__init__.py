@@ -2,6 +2,8 @@
 
     runtime.py      KubernetesRuntime
     operator.py     PodOperator: the task of a job, a KubernetesPodOperator
+    shard_operator.py  PodShardOperator: the task of a labelled history's shard
+    described.py    DescribedPod: what both have in common
     job.py          PodJob: what is to run in a pod
     pods.py         the pod of a job, from typed config
     trigger.py      PodTrigger: makes the pod, waits, follows its log, deletes it

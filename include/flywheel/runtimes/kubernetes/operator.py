@@ -1,122 +1,41 @@
-"""PodOperator: Airflow's KubernetesPodOperator for one job of a student, always deferred.
-
-What its pod looks like is said by the config of the run's plan, and by arguments of the DAG file, which go
-before it. It is described when the task's fields are rendered, so that Airflow shows it; that needs no rights
-in the cluster. The trigger makes it, so that neither a queue for GPUs nor a full quota nor an API server that
-restarts holds a worker slot.
-"""
+"""PodOperator: Airflow's KubernetesPodOperator for one job of a student, always deferred."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import yaml
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from kubernetes.client import ApiClient
 
 from flywheel.config import Config
-from flywheel.config.kubernetes import KubernetesConfig
 from flywheel.runs.run import Run
 from flywheel.runtimes.context import run_of
 from flywheel.runtimes.job_operator import JobOperator
-from flywheel.runtimes.kubernetes.explain import Pod
+from flywheel.runtimes.kubernetes.described import DescribedPod
 from flywheel.runtimes.kubernetes.job import PodJob
-from flywheel.runtimes.kubernetes.job_trigger import JobTrigger
-from flywheel.runtimes.kubernetes.pods import pod_arguments
-from flywheel.runtimes.kubernetes.trigger import Limits
-
-# Of a pod as it is shown: what says nothing about it.
-_EMPTY: tuple[Any, ...] = (None, {}, [])
 
 
-class PodOperator(JobOperator, KubernetesPodOperator):
+class PodOperator(JobOperator, DescribedPod):
     """Runs a job in a pod. Takes all arguments of Airflow's KubernetesPodOperator."""
 
-    custom_operator_name = "KubernetesPodOperator"
     template_fields: Sequence[str] = ("student", "size", "pod_spec", *KubernetesPodOperator.template_fields)
-    template_fields_renderers = {**KubernetesPodOperator.template_fields_renderers, "pod_spec": "yaml"}  # noqa: RUF012  Airflow's form
-
-    def __init__(self, **arguments: Any) -> None:
-        # To Airflow's operator do_xcom_push means a container beside the job's that reads a file of it.
-        super().__init__(**{"do_xcom_push": True, **arguments})
-        self.pod_spec: str | None = None
-        self._manifest: Pod | None = None
+    own_fields = ("student", "size")
 
     def begin(self, context: Any, run: Run, spec: str) -> NoReturn:
         """Defer: this task holds no slot until its pod has ended, and mostly none then either."""
         config = run.plan.config
         run.root.discard(self.result_path(run))  # an earlier try's, of which nothing else is left
-        if self._manifest is None:
+        if self.manifest is None:
             self.describe(self._job(run), config, context)
         result = {"root": run.root.url, "path": self.result_path(run)}
         self.defer(trigger=self.trigger(context, config.runtime.kubernetes, result), method_name="resume")
         raise AssertionError("defer does not return")
 
-    def describe(self, job: PodJob, config: Config, context: Any = None) -> Pod:
-        """Set the arguments that say what the pod looks like; return it, as the API takes it.
-
-        Args:
-            context: of the task, or {"ti", "run_id", "dag"}: what Airflow's own labels say.
-
-        Raises:
-            ConfigError: it cannot be described from this config.
-        """
-        for name, value in pod_arguments(job, config).items():
-            if name not in self.given:
-                setattr(self, name, value)
-        pod = self.build_pod_request_obj(context, dry_run=True)  # dry: without a client of the cluster
-        self._manifest = ApiClient().sanitize_for_serialization(pod)
-        self.pod_spec = yaml.safe_dump(_shown(self._manifest), sort_keys=False, width=120)
-        return self._manifest
-
-    def trigger(
-        self, context: Any, pods: KubernetesConfig, result: dict[str, str] | None = None
-    ) -> JobTrigger:
-        """Return the trigger that accompanies the described pod of this try.
-
-        Args:
-            result: where the job's result will be: {"root": URL of the artifact root, "path"}.
-        """
-        deadline = None
-        if self.execution_timeout is not None:
-            deadline = context["ti"].start_date.timestamp() + self.execution_timeout.total_seconds()
-        limits = Limits.of(pods, deadline)
-        assert self._manifest is not None
-        return JobTrigger(
-            self.kubernetes_conn_id, self._manifest, limits.__dict__, pods.keep_failed_pods, result
-        )
-
-    def build_pod_request_obj(self, context: Any = None, *, dry_run: bool = False) -> Any:
-        """Return the pod, without a container for XCom: what a job gives is in the artifact root."""
-        pushes, self.do_xcom_push = self.do_xcom_push, False
-        try:
-            return super().build_pod_request_obj(context, dry_run=dry_run)
-        finally:
-            self.do_xcom_push = pushes
-
-    def _do_render_template_fields(
-        self, parent: Any, template_fields: Iterable[str], context: Any, jinja_env: Any, seen_oids: set[int]
-    ) -> None:
-        """Render what the DAG file gives; the rest is the plan's, and said as it is."""
-        if parent is not self:
-            super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
-            return
-        own = [name for name in template_fields if name in ("student", "size", *self.given)]
-        super()._do_render_template_fields(parent, own, context, jinja_env, seen_oids)
-        try:
-            run = run_of(context)
-            self.describe(self._job(run), run.plan.config, context)
-        except Exception as error:  # the same is met, and told, when the task is done
-            self.log.debug("the pod cannot be shown: %s", error)
+    def pod_job(self, context: Any) -> tuple[PodJob, Config]:
+        """Return the job of the pod, and the config that describes it."""
+        run = run_of(context)
+        return self._job(run), run.plan.config
 
     def _job(self, run: Run) -> PodJob:
         student, spec = self.student_of(run), self.spec_url(run)
         return PodJob(self.kind, self.stage, student, self.size, run.run_id, run.path, spec, run.root.url)
-
-
-def _shown(value: Any) -> Any:
-    """Return a pod's description without what is empty."""
-    if isinstance(value, dict):
-        return {name: shown for name, inner in value.items() if (shown := _shown(inner)) not in _EMPTY}
-    return [_shown(inner) for inner in value] if isinstance(value, list) else value

@@ -80,6 +80,13 @@ class KubernetesRuntime(Runtime):
 
         return {**common_arguments(self.config), "deferrable": True}
 
+    def shards(self) -> Any:
+        """Return the tasks of a labelled history's shards, KubernetesPodOperators."""
+        from flywheel.runtimes.kubernetes.shard_operator import PodShardOperator
+        from flywheel.runtimes.shard_operator import SHARDS
+
+        return PodShardOperator.partial(**SHARDS, **self.arguments())
+
     def sweep(self) -> SweepOperator:
         """Return the task that deletes pods which a run has left."""
         from flywheel.runtimes.kubernetes.sweep import SweepOperator
