@@ -128,6 +128,22 @@ def test_a_port_that_another_program_has_is_named(demo: Config) -> None:
             assert (found.state, "`make run` is up" in found.detail) == ("ok", True)
 
 
+def test_each_disk_is_looked_at_once_and_a_full_one_is_named_with_what_is_on_it(
+    demo: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = Path("/dev/shm")
+    if not another.is_dir() or another.stat().st_dev == Path(demo.artifacts.root).parent.stat().st_dev:
+        pytest.skip("no second disk here")
+    monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(another))
+    found = list(machine.disks(demo))
+    assert sum("artifacts.root, state" in one.detail for one in found) == 1
+    assert sum("temporary files (TMPDIR)" in one.detail for one in found) == 1
+    assert not any("Hub" in one.detail for one in found)  # the demo's weights came with flywheel
+    monkeypatch.setattr(machine, "LOW_DISK_BYTES", 1 << 60)
+    for one in machine.disks(demo):
+        assert (one.state, "`./flywheel prune`" in one.advice) == ("warning", True)
+
+
 def test_an_unknown_time_zone_and_a_clock_that_is_off_are_errors(
     demo: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.cli import machine
@@ -21,8 +20,6 @@ from flywheel.runtimes.checks import Finding, version
 from flywheel.sources import look_at
 from flywheel.workloads.workload import Workload
 
-# A run of three 8B students writes checkpoints, adapters and predictions of about this many bytes.
-LOW_DISK_BYTES = 5_000_000_000
 _PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 
 
@@ -60,6 +57,7 @@ def findings() -> Iterator[Finding]:
         _artifacts,
         _runtime,
         _airflow,
+        machine.disks,
         machine.ports,
         machine.locale,
         machine.clock,
@@ -76,9 +74,9 @@ def findings() -> Iterator[Finding]:
 
 
 def _use_the_laptops_airflow() -> None:
-    """Look into the Airflow of `make run`, where none is named and that one was started once."""
-    home = airflow_home()
-    if "AIRFLOW_HOME" not in os.environ and (home / "airflow.cfg").exists():
+    """Look into the Airflow of `make run`, where no other is named or in use in ~/airflow."""
+    home, other = airflow_home(), Path("~/airflow/airflow.cfg").expanduser()
+    if "AIRFLOW_HOME" not in os.environ and ((home / "airflow.cfg").exists() or not other.exists()):
         os.environ["AIRFLOW_HOME"] = str(home)
 
 
@@ -191,11 +189,6 @@ def _artifacts(config: Config) -> Iterator[Finding]:
         yield Finding("artifacts", "error", f"{root.url}: {error}", "make it writable, or set artifacts.root")
         return
     yield Finding("artifacts", "ok", root.url)
-    if root.is_folder:
-        free = shutil.disk_usage(root.url).free
-        state: Literal["ok", "warning"] = "ok" if free > LOW_DISK_BYTES else "warning"
-        advice = "" if state == "ok" else "free some (`./flywheel prune`), or put artifacts.root elsewhere"
-        yield Finding("disk", state, f"{free / 1e9:.1f} GB free at {root.url}", advice)
 
 
 def _runtime(config: Config) -> Iterator[Finding]:

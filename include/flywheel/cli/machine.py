@@ -1,15 +1,21 @@
-"""What `flywheel doctor` looks at on this machine beside the config: ports, locale and clock."""
+"""What `flywheel doctor` looks at on this machine beside the config: disks, ports, locale and clock."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flywheel.config import Config
+from flywheel.artifacts.root import ArtifactRoot
+from flywheel.config import Config, resolve_path
+from flywheel.jobs.weights import local_folder
 from flywheel.laptop.home import UI_PORT
 from flywheel.laptop.processes import free_port
 from flywheel.laptop.up import is_up
@@ -17,6 +23,8 @@ from flywheel.runtimes.checks import Finding
 
 # More than this, and tokens between Airflow's parts, signed requests to S3 and "known at" go wrong.
 MOST_SECONDS_OFF = 30.0
+# A run of three 8B students writes checkpoints, adapters and predictions of about this many bytes.
+LOW_DISK_BYTES = 5_000_000_000
 
 
 def ports(config: Config) -> Iterator[Finding]:
@@ -32,6 +40,31 @@ def ports(config: Config) -> Iterator[Finding]:
         shown = ", ".join(f"{port} ({wanted[port]})" for port in taken)
         advice = "`make run` takes the next free one and says which; `serving.port` sets the endpoint's"
         yield Finding("ports", "warning", f"{shown} taken by another program", advice)
+
+
+def disks(config: Config) -> Iterator[Finding]:
+    """Look whether there is room, once for each disk that is written to."""
+    places = {"state": Path(resolve_path("state")), "temporary files (TMPDIR)": Path(tempfile.gettempdir())}
+    if (root := ArtifactRoot(config.artifacts.root)).is_folder:
+        places = {"artifacts.root": Path(root.url), **places}
+    if any(local_folder(student.weights) is None for student in config.students):
+        cache = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+        places["weights of the Hub (HF_HOME)"] = Path(cache).expanduser()
+    by_disk: dict[int, list[str]] = {}
+    for what, place in places.items():
+        there = next(above for above in (place, *place.parents) if above.exists())
+        by_disk.setdefault(there.stat().st_dev, []).append(what)
+        places[what] = there
+    for names in by_disk.values():
+        free = shutil.disk_usage(places[names[0]]).free
+        detail = f"{free / 1e9:.1f} GB free at {places[names[0]]}: {', '.join(names)}"
+        if free > LOW_DISK_BYTES:
+            yield Finding("disk", "ok", detail)
+        else:
+            advice = (
+                "free some (`./flywheel prune`), or put it elsewhere: FLYWHEEL_HOME, artifacts.root, TMPDIR"
+            )
+            yield Finding("disk", "warning", detail, advice)
 
 
 def locale(_: Config) -> Iterator[Finding]:
