@@ -5,7 +5,8 @@
 At first the teacher answers all; its answers train a student (family `linear`), whose cascade takes over
 what it is sure of. Each night the audit is labelled and counted (flywheel.stages.watch); a run of the wheel
 begins every fourth night, and in the night that drift is told. From `--topic-day` on, four of ten requests
-are of a topic that nobody has seen. Endpoint, teacher (one that knows each headline's class), store and
+are of a topic that nobody has seen, in words that so far were another class's.
+Endpoint, teacher (one that knows each headline's class), store and
 stages are real; the clock of requests is simulated. By day: share answered by students, their agreement
 with the teacher, cost; at the end, texts that the teacher was paid for twice. `--quick`: eight days, the
 topic on the seventh.
@@ -194,7 +195,8 @@ class Loop:
         text, label = " ".join(headline.text.split()), headline.teacher_label
         if day >= self._topic_day and self._rng.random() < 0.4:
             name = self._rng.choice(["Vantor", "Quillo", "Brexa"])
-            text = f"{name} gene ampoule {self._rng.randrange(10**6)} cleared for injection by regulators"
+            number = self._rng.randrange(10**6)
+            text = f"Court lets {name} sell gene ampoule {number} despite lawsuit of patients"
             label = TOPIC
         self.teacher.labels[text] = label
         return text

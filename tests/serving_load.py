@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,8 +35,36 @@ class Call:
     at: float
     seconds: float
     status: int
-    headers: dict[str, str]
+    head: bytes
     body: bytes
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Its headers, their names in small letters."""
+        pairs = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n")[1:] if line)
+        return {name.lower(): value.strip() for name, _, value in pairs}
+
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+
+
+class _Caller(asyncio.Protocol):
+    """One connection: hands on each answer, status line and headers apart from the body; empty: it broke."""
+
+    def __init__(self, answered: Callable[[bytes, bytes], None]) -> None:
+        self._answered, self._came = answered, b""
+
+    def data_received(self, data: bytes) -> None:
+        self._came += data
+        head, _, body = self._came.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if length is not None and len(body) >= int(length[1]):
+            self._came = b""
+            self._answered(head, body)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._answered(b"", b"")
 
 
 async def call_for(
@@ -47,34 +76,48 @@ async def call_for(
 ) -> None:
     """Have callers ask until told to stop; a connection that breaks is an answer of status 0."""
     where = urlsplit(url)
-    assert where.hostname and where.port
+    host, port = where.hostname, where.port
+    assert host and port
+    loop = asyncio.get_running_loop()
     head = f"POST {where.path}/v1/chat/completions HTTP/1.1\r\nhost: {where.netloc}\r\n"
     head += "content-type: application/json\r\ncontent-length: "
     requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
 
     async def caller(number: int) -> None:
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        place = number
+        place, began, is_open = number, 0.0, False
+        transport: asyncio.Transport | None = None
+        over = loop.create_future()
+
+        def send() -> None:
+            nonlocal place, began, is_open
+            assert transport is not None
+            place, began, is_open = (place + callers) % len(requests), time.perf_counter(), True
+            transport.write(requests[place])
+
+        def answered(head: bytes, body: bytes) -> None:
+            nonlocal is_open
+            if not is_open:  # the connection ends, and nothing was asked
+                return
+            now, is_open = time.perf_counter(), False
+            heard(Call(place, now, now - began, int(head.split(b" ", 2)[1]) if head else 0, head, body))
+            if head and not _CLOSE.search(head) and goes_on():
+                send()
+            else:
+                over.set_result(None)
+
         while goes_on():
-            place = (place + callers) % len(requests)
-            began = time.perf_counter()
+            over, began = loop.create_future(), time.perf_counter()
             try:
-                streams = streams or await asyncio.open_connection(where.hostname, where.port)
-                streams[1].write(requests[place])
-                lines = (await streams[0].readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                pairs = (line.partition(":") for line in lines[1:] if line)
-                headers = {name.lower(): value.strip() for name, _, value in pairs}
-                body = await streams[0].readexactly(int(headers["content-length"]))
-                status = int(lines[0].split(" ")[1])
-                if headers.get("connection") == "close":
-                    streams[1].close()
-                    streams = None
-            except (OSError, asyncio.IncompleteReadError):
-                status, headers, body, streams = 0, {}, b"", None
-            now = time.perf_counter()
-            heard(Call(place, now, now - began, status, headers, body))
-        if streams is not None:
-            streams[1].close()
+                made = loop.create_connection(lambda: _Caller(answered), host, port)
+                transport, _ = await made
+            except OSError:
+                now = time.perf_counter()
+                heard(Call(place, now, now - began, 0, b"", b""))
+                await asyncio.sleep(0.01)
+                continue
+            send()
+            await over
+            transport.close()
 
     await asyncio.gather(*(caller(number) for number in range(callers)))
 
@@ -137,7 +180,11 @@ def main() -> None:
     end = begin + arguments.seconds
     calls: list[tuple[float, int]] = []
 
+    cpu = 0.0
+
     def heard(call: Call) -> None:
+        nonlocal cpu
+        cpu = cpu or (time.process_time() if call.at >= begin else 0.0)
         if begin <= call.at <= end:
             calls.append((call.seconds, call.status))
 
@@ -150,6 +197,8 @@ def main() -> None:
         "p50_ms": round(1000 * taken[len(taken) // 2], 2) if taken else None,
         "p99_ms": round(1000 * taken[min(len(taken) - 1, len(taken) * 99 // 100)], 2) if taken else None,
         "statuses": dict(Counter(status for _, status in calls)),
+        # They share the cores with who answers them.
+        "callers_cpu_ms": round(1000 * (time.process_time() - cpu) / max(1, len(calls)), 3),
     }
     print(json.dumps(report))
 

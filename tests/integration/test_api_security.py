@@ -48,6 +48,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/runs/going/review", {"decision": "approve"}),
     ("POST", "/champion", PROMOTION),
     ("POST", "/champion/rollback", None),
+    ("POST", "/champion/stop", None),
+    ("DELETE", "/champion/stop", None),
     ("DELETE", "/champion/hold", None),
 ]
 ROUTES = [("GET", path, None) for path in READS] + WRITES
@@ -215,6 +217,13 @@ def test_who_may_promote_promotes_and_rolls_back(web: WebServer, clients: dict[s
     nights = clients["vera"].get("/champion/timeline?offset=2").json()
     assert nights["entries"][-1]["kind"] == "night"
     assert nights["total"] == len(nights["entries"]) + 2
+    stop = clients["otto"].post("/champion/stop", json={"comment": "odd answers"}).json()["stop"]
+    assert (stop["by"], stop["comment"]) == ("otto", "odd answers")
+    assert clients["otto"].post("/champion/stop").json()["stop"] == stop
+    assert clients["vera"].get("/production").json()["stop"] == stop
+    refused(web, clients["uma"].delete("/champion/stop"), 403)
+    assert clients["otto"].delete("/champion/stop").json()["stop"] is None
+    refused(web, clients["otto"].delete("/champion/stop"), 404)
     refused(web, clients["uma"].delete("/champion/hold"), 403)
     assert clients["otto"].delete("/champion/hold").json()["hold"] is None
     refused(web, clients["otto"].delete("/champion/hold"), 404)

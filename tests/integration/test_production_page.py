@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.serving.nights import Night, Watched, nights_folder
@@ -103,7 +103,40 @@ def test_the_page_shows_requests_agreement_latency_cost_and_drift(
     assert axe_faults(page, "body") == []
     # Nothing is wider than the window but what scrolls by itself.
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    if folder := os.environ.get("FLYWHEEL_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"production-{theme}-{width}.png"), full_page=True)
+    _picture(page, f"{theme}-{width}")
     context.close()
     assert not watched.complaints
+
+
+def test_who_may_promote_stops_the_champion_and_resumes_it_and_others_cannot(
+    with_nights: WebServer, browser: Browser
+) -> None:
+    for name in ("vera", "otto"):
+        context = log_in(browser, with_nights.url, with_nights.token(name))
+        page = WatchedPage(context.new_page()).page
+        page.goto(f"{with_nights.url}/flywheel-results/")
+        page.get_by_role("link", name="Production", exact=True).click()
+        stop = page.get_by_role("button", name="Stop the champion")
+        if name == "vera":
+            expect(stop).to_be_disabled()
+            context.close()
+            continue
+        stop.click()
+        dialog = page.get_by_role("dialog", name="Stop the champion?")
+        dialog.get_by_label("Comment").fill("odd answers")
+        _picture(page, "stop-asked")
+        dialog.get_by_role("button", name="Stop", exact=True).click()
+        expect(page.get_by_text("otto stopped the champion")).to_contain_text("odd answers")
+        assert axe_faults(page, "body") == []
+        _picture(page, "stopped")
+        assert with_nights.client("vera").get("/production").json()["stop"]["comment"] == "odd answers"
+        page.get_by_role("button", name="Resume").click()
+        page.get_by_role("dialog", name="Resume the champion?").get_by_role("button", name="Resume").click()
+        expect(stop).to_be_enabled()
+        assert with_nights.client("vera").get("/production").json()["stop"] is None
+        context.close()
+
+
+def _picture(page: Page, name: str) -> None:
+    if folder := os.environ.get("FLYWHEEL_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"production-{name}.png"), full_page=True)

@@ -24,6 +24,7 @@ from flywheel.promotion.champion import (
     read_state,
 )
 from flywheel.promotion.timeline import Timeline
+from flywheel.promotion.transitions import decide, resumed, stopped
 from tests.unit.champions import lift_hold, place_hold, put_in_force
 from tests.unit.test_champion import OWN, champion
 
@@ -214,3 +215,23 @@ def test_lifting_what_is_not_held_is_no_decision(root: ArtifactRoot) -> None:
     assert lift_hold(root, *OWN)
     assert not lift_hold(root, *OWN)
     assert [one.kind for one in decisions(root, *OWN)] == ["promoted", "rejected", "lifted", "lifted"]
+
+
+def test_a_stop_holds_over_promotions_until_a_person_resumes_and_the_champion_stays(
+    root: ArtifactRoot,
+) -> None:
+    assert not decide(root, *OWN, lambda state: stopped(state, "Ada", "none to stop"), by="Ada").made
+    put_in_force(root, champion())
+    first = decide(root, *OWN, lambda state: stopped(state, "Ada", "odd answers"), by="Ada").state
+    assert not decide(root, *OWN, lambda state: stopped(state, "Bo", "again"), by="Bo").made
+    put_in_force(root, champion(adapter="a2"))
+    state = read_state(root, *OWN)
+    assert first is not None and state is not None and state.champion is not None
+    assert (state.champion.adapter, state.stop) == ("a2", first.stop)
+    assert state.stop is not None and (state.stop.by, state.stop.comment) == ("Ada", "odd answers")
+    assert decide(root, *OWN, resumed, by="Bo").made
+    assert not decide(root, *OWN, resumed, by="Bo").made
+    after = read_state(root, *OWN)
+    assert after is not None and after.stop is None and after.champion == state.champion
+    assert [one.kind for one in decisions(root, *OWN)] == ["promoted", "stopped", "promoted", "resumed"]
+    assert len(champion_history(root, *OWN)) == 2

@@ -961,6 +961,85 @@ export interface components {
             evaluation: string;
         };
         /**
+         * CostPart
+         * @description What a run itself used, and what that cost, in the currency of `teacher.prices`.
+         *
+         *     What was found done costs nothing; a run that is repeated tells of its last time.
+         *
+         *     Attributes:
+         *         tokens: of the teacher's prompts and answers.
+         *         teacher: of these, by `teacher.prices`; None where they have no price.
+         *         cpu_hours: wall-clock hours of jobs without a GPU; `gpu_hours` of those with, times their GPUs.
+         *         machines: of these, by `prices`; None where hours of a kind that was used have no price.
+         */
+        CostPart: {
+            /** Currency */
+            currency: string;
+            /**
+             * Tokens
+             * @default 0
+             */
+            tokens: number;
+            /** Teacher */
+            teacher: number | null;
+            /**
+             * Cpu Hours
+             * @default 0
+             */
+            cpu_hours: number;
+            /**
+             * Gpu Hours
+             * @default 0
+             */
+            gpu_hours: number;
+            /** Machines */
+            machines: number | null;
+            /**
+             * Total
+             * @description The sum of what has a price; None where nothing has.
+             */
+            readonly total: number | null;
+        };
+        /**
+         * Costs
+         * @description What all runs of a workload and client have cost, and what it came to.
+         *
+         *     Attributes:
+         *         last: of the run that was seen last; `total` of all, `months` from the first on. None: there was none.
+         *         teacher_per_million: money for a million answers of the teacher, by the last run that asked some.
+         *         champion_per_million: the same of the champion's; None: its machine's hours have no price, or there is
+         *             no champion.
+         *         pays_after: answers of the champion, in the teacher's place, that save what all runs have cost; None
+         *             where a price is missing, or where it saves nothing.
+         *         answered: that students gave in production, by the nights of `serving.watch`; `saved` by them.
+         *         paid: whether that is what all runs have cost; None where it is not known.
+         */
+        Costs: {
+            /** Workload Id */
+            workload_id: string;
+            /** Client Id */
+            client_id: string;
+            last: components["schemas"]["CostPart"] | null;
+            total: components["schemas"]["CostPart"] | null;
+            /** Months */
+            months: components["schemas"]["MonthCost"][];
+            /** Teacher Per Million */
+            teacher_per_million: number | null;
+            /** Champion Per Million */
+            champion_per_million: number | null;
+            /** Pays After */
+            pays_after: number | null;
+            /**
+             * Answered
+             * @default 0
+             */
+            answered: number;
+            /** Saved */
+            saved: number | null;
+            /** Paid */
+            paid: boolean | null;
+        };
+        /**
          * Customization
          * @description A fine-tuning of a student.
          */
@@ -1988,6 +2067,21 @@ export interface components {
             url: string | null;
         };
         /**
+         * MonthCost
+         * @description What runs cost in a calendar month.
+         *
+         *     Attributes:
+         *         month: as `2026-11`, by the clock of the day: a backfilled night's money is spent today.
+         *         runs: that cost something, or were seen, in it.
+         */
+        MonthCost: {
+            /** Month */
+            month: string;
+            /** Runs */
+            runs: number;
+            cost: components["schemas"]["CostPart"];
+        };
+        /**
          * NIMResponse
          * @description A student of a job, with its evaluations and customizations.
          */
@@ -2148,6 +2242,8 @@ export interface components {
             audit: number;
             /** @description Of the champion in force; null: it answers all. */
             cascade: components["schemas"]["Cascade"] | null;
+            /** @description Who stopped the champion; null: it answers. */
+            stop: components["schemas"]["Stop"] | null;
             /** Nights */
             nights: components["schemas"]["Night"][];
             /** Total */
@@ -2358,6 +2454,7 @@ export interface components {
          *         remeasured: the champion that was there before, on this run's eval set.
          *         verdict: plain sentences, the most important first.
          *         warnings: what did not work and did not matter enough to stop the run.
+         *         cost: what the run itself used, and what that cost; None of reports from before that was kept.
          *         stages: seconds by stage; where jobs of one stage overlap, the time counts once.
          */
         Report: {
@@ -2428,6 +2525,7 @@ export interface components {
             counters: {
                 [key: string]: number;
             };
+            cost: components["schemas"]["CostPart"] | null;
             /** Stages */
             stages: {
                 [key: string]: number;
@@ -2461,20 +2559,6 @@ export interface components {
             answered_at: string | null;
             /** Answered By */
             answered_by: string | null;
-            /**
-             * Comment
-             * @default
-             */
-            comment: string;
-        };
-        /**
-         * RollBack
-         * @description Why the champion before is to come back.
-         * @example {
-         *       "comment": "it missed the strikes"
-         *     }
-         */
-        RollBack: {
             /**
              * Comment
              * @default
@@ -2652,6 +2736,38 @@ export interface components {
             /** Ended At */
             ended_at: string | null;
             task: components["schemas"]["TaskLink"] | null;
+        };
+        /**
+         * Stop
+         * @description A person's word that the champion answers nothing at the endpoint until it is resumed.
+         *
+         *     Attributes:
+         *         by: the person's name; empty: not known.
+         *         at: ISO 8601, UTC.
+         *         comment: of the person.
+         */
+        Stop: {
+            /** By */
+            by: string;
+            /** At */
+            at: string;
+            /**
+             * Comment
+             * @default
+             */
+            comment: string;
+        };
+        /**
+         * Stopped
+         * @description Whether the champion answers at the endpoint.
+         */
+        Stopped: {
+            /** Workload Id */
+            workload_id: string;
+            /** Client Id */
+            client_id: string;
+            /** @description Who stopped it, when and why; null: it answers. */
+            stop: components["schemas"]["Stop"] | null;
         };
         /**
          * Stretches
@@ -2923,6 +3039,20 @@ export interface components {
              */
             base_sha256: string;
         };
+        /**
+         * Why
+         * @description Why the champion before is to come back, or the one in force to answer nothing.
+         * @example {
+         *       "comment": "it missed the strikes"
+         *     }
+         */
+        Why: {
+            /**
+             * Comment
+             * @default
+             */
+            comment: string;
+        };
     };
     responses: never;
     parameters: never;
@@ -2958,6 +3088,8 @@ export type ConflictPart = components['schemas']['ConflictPart'];
 export type ConfusionMatrix = components['schemas']['ConfusionMatrix'];
 export type ConfusionPart = components['schemas']['ConfusionPart'];
 export type ConstantPart = components['schemas']['ConstantPart'];
+export type CostPart = components['schemas']['CostPart'];
+export type Costs = components['schemas']['Costs'];
 export type Customization = components['schemas']['Customization'];
 export type Customize = components['schemas']['Customize'];
 export type DataPart = components['schemas']['DataPart'];
@@ -2993,6 +3125,7 @@ export type May = components['schemas']['May'];
 export type Me = components['schemas']['Me'];
 export type MetricPart = components['schemas']['MetricPart'];
 export type MlflowLink = components['schemas']['MlflowLink'];
+export type MonthCost = components['schemas']['MonthCost'];
 export type NimResponse = components['schemas']['NIMResponse'];
 export type Night = components['schemas']['Night'];
 export type Nights = components['schemas']['Nights'];
@@ -3006,12 +3139,13 @@ export type RegistryEntry = components['schemas']['RegistryEntry'];
 export type Remeasured = components['schemas']['Remeasured'];
 export type Report = components['schemas']['Report'];
 export type Review = components['schemas']['Review'];
-export type RollBack = components['schemas']['RollBack'];
 export type RunDetail = components['schemas']['RunDetail'];
 export type RunLine = components['schemas']['RunLine'];
 export type RunLines = components['schemas']['RunLines'];
 export type SplitScore = components['schemas']['SplitScore'];
 export type StageTask = components['schemas']['StageTask'];
+export type Stop = components['schemas']['Stop'];
+export type Stopped = components['schemas']['Stopped'];
 export type Stretches = components['schemas']['Stretches'];
 export type StudentJobs = components['schemas']['StudentJobs'];
 export type TaskLink = components['schemas']['TaskLink'];
@@ -3020,5 +3154,6 @@ export type TrackingPart = components['schemas']['TrackingPart'];
 export type Verdict = components['schemas']['Verdict'];
 export type Watched = components['schemas']['Watched'];
 export type Whole = components['schemas']['Whole'];
+export type Why = components['schemas']['Why'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

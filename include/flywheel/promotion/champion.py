@@ -142,6 +142,32 @@ def champion_folder(workload_id: str, client_id: str) -> str:
     return f"champions/{_part(workload_id)}/{_part(client_id)}"
 
 
+class Stop(BaseModel):
+    """A person's word that the champion answers nothing at the endpoint until it is resumed.
+
+    Attributes:
+        by: the person's name; empty: not known.
+        at: ISO 8601, UTC.
+        comment: of the person.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    by: str
+    at: str
+    comment: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Who stopped it when and why, and how it goes on."""
+        said = f" ({self.comment})" if self.comment else ""
+        when = f"{self.at[:16].replace('T', ' ')} UTC"
+        return (
+            f"{self.by or 'somebody'} stopped the champion at {when}{said}; it answers again after "
+            "DELETE /api/champion/stop, or flywheel champion resume"
+        )
+
+
 class Decision(BaseModel):
     """One decision, and the state after it.
 
@@ -151,7 +177,7 @@ class Decision(BaseModel):
         kind: promoted, rolled back: the champion changed. rejected: a person's no, which holds. lifted: a
             hold ended without a change of the champion. registered: the same champion, now in the MLflow
             registry, or with its own copy. lost: a person gave up a damaged decision; the state is the one
-            before it.
+            before it. stopped, resumed: the same champion, which answers nothing, or answers again.
         by: the person who decided; empty where the rules did.
         task: of the run whose task decided; empty where a person did by API or command.
         at: ISO 8601, UTC; never before that of the decision before.
@@ -159,6 +185,7 @@ class Decision(BaseModel):
         replaced: key of the adapter in force before it.
         hold: the person's word in force after it, and `turned_down`: words whose hold has ended and whose
             adapter is still not promoted by itself.
+        stop: the person's word that the champion answers nothing; only a person ends it.
         previous: the digest of the decision before; empty for the first.
         digest: SHA-256 of all the above, as JSON with sorted keys.
     """
@@ -167,7 +194,7 @@ class Decision(BaseModel):
 
     sequence: int = Field(ge=1)
     id: str
-    kind: Literal["promoted", "rolled back", "rejected", "lifted", "registered", "lost"]
+    kind: Literal["promoted", "rolled back", "rejected", "lifted", "registered", "lost", "stopped", "resumed"]
     by: str = ""
     task: str = ""
     at: str
@@ -175,6 +202,7 @@ class Decision(BaseModel):
     replaced: str | None = None
     hold: Hold | None = None
     turned_down: tuple[Hold, ...] = ()
+    stop: Stop | None = None
     previous: str = ""
     digest: str = ""
 

@@ -73,6 +73,35 @@ def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 
 
 @champion_commands.command()
+def stop(
+    workload: WorkloadOption = "",
+    client: ClientOption = "",
+    comment: Annotated[str, typer.Option(help="Why; the endpoint and the page show it.")] = "",
+) -> None:
+    """Have the champion answer nothing at the endpoint until `resume`."""
+    from flywheel.artifacts.root import ArtifactRoot
+    from flywheel.config import load_config
+    from flywheel.promotion.transitions import decide, stopped
+
+    whose, root = owner(workload, client), ArtifactRoot(load_config().artifacts.root)
+    state = decide(root, *whose, lambda state: stopped(state, _me(), comment), by=_me()).state
+    said = state.stop.sentence if state and state.stop else "nothing to stop, there is no champion yet"
+    typer.echo(f"{_of(whose)}: {said}")
+
+
+@champion_commands.command()
+def resume(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+    """Have the champion in force answer at the endpoint again."""
+    from flywheel.artifacts.root import ArtifactRoot
+    from flywheel.config import load_config
+    from flywheel.promotion.transitions import decide, resumed
+
+    whose, root = owner(workload, client), ArtifactRoot(load_config().artifacts.root)
+    is_resumed = decide(root, *whose, resumed, by=_me()).made
+    typer.echo(f"{_of(whose)}: the champion {'answers again' if is_resumed else 'is not stopped'}.")
+
+
+@champion_commands.command()
 def restore(
     workload: WorkloadOption = "",
     client: ClientOption = "",

@@ -14,6 +14,11 @@ one is first, and the other finds that the state has moved, reads it, and decide
 | lifted      | a yes to the one in force    | stays          | none       | (*)               |
 | registered  | a run's second try           | with a version | stays      | stays             |
 | lost        | who gives a damaged one up   | stays          | stays      | stays             |
+| stopped     | a person                     | stays          | stays      | stays             |
+| resumed     | a person                     | stays          | stays      | stays             |
+
+Whether the champion answers at the endpoint (`Decision.stop`) only `stopped` and `resumed` change: who is
+promoted while it is stopped answers nothing either.
 
 (*) what was turned down, and what the hold before turned down, but for the adapter decided on.
 
@@ -48,6 +53,7 @@ from flywheel.promotion.champion import (
     VIEW,
     Champion,
     Decision,
+    Stop,
     champion_folder,
     decision_name,
     read_decision,
@@ -70,10 +76,11 @@ class Decided(NamedTuple):
 class Draft(NamedTuple):
     """What is to be decided on a state: the state after it."""
 
-    kind: Literal["promoted", "rolled back", "rejected", "lifted", "registered", "lost"]
+    kind: Literal["promoted", "rolled back", "rejected", "lifted", "registered", "lost", "stopped", "resumed"]
     champion: Champion | None
     hold: Hold | None
     turned_down: tuple[Hold, ...]
+    stop: Stop | None = None  # of `stopped` alone
 
 
 def decide(
@@ -192,6 +199,21 @@ def registered(state: State, champion: Champion) -> Draft | None:
     return Draft("registered", champion, state.hold, state.turned_down)
 
 
+def stopped(state: State, by: str, comment: str) -> Draft | None:
+    """Have the champion answer nothing at the endpoint; None: it is stopped already, or there is none."""
+    if state is None or state.champion is None or state.stop is not None:
+        return None
+    stop = Stop(by=by, at=now_after(state), comment=comment)
+    return Draft("stopped", state.champion, state.hold, state.turned_down, stop)
+
+
+def resumed(state: State) -> Draft | None:
+    """Have the champion answer again; None: it is not stopped."""
+    if state is None or state.stop is None:
+        return None
+    return Draft("resumed", state.champion, state.hold, state.turned_down)
+
+
 def _held(
     kind: Literal["rolled back", "rejected"], state: State, champion: Champion | None, hold: Hold
 ) -> Draft:
@@ -239,6 +261,7 @@ def sealed(state: State, draft: Draft, by: str, task: str) -> Decision:
         replaced=state.champion.adapter if state and state.champion else None,
         hold=hold,
         turned_down=draft.turned_down,
+        stop=draft.stop if draft.kind in ("stopped", "resumed") else state.stop if state else None,
         previous=state.digest if state else "",
     ).sealed()
 

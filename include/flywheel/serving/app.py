@@ -227,13 +227,17 @@ class Serving:
             "ready": ready,
             "champions": champions,
             "reasons": models.reasons,
+            "stopped": models.stopped,
             "answers": models.answers,
             "refused": models.refused,
         }
         return _json(body, status=200 if ready else 503)
 
     async def _metrics(self, _: Request) -> Response:
-        champions = {name: served.adapter for name, served in self.models.champions.items()}
+        stopped = self.models.stopped
+        champions = {
+            name: served.adapter for name, served in self.models.champions.items() if name not in stopped
+        }
         return Response(self.metrics.exposition(champions), media_type=CONTENT_TYPE)
 
     def _admit(self, request: Request) -> Caller | None:

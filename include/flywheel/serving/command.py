@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from typing import Annotated
 
@@ -32,6 +33,9 @@ def serve(
         digest = hashlib.sha256(key.encode()).hexdigest()
         typer.echo(f"for serving.keys:     - {{name: {new_key}, sha256: {digest}}}")
         return
+    # Before torch: its threads sleep between their parts of a pass. Else they wait spinning, on the cores
+    # that requests are read and answered on.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import uvicorn
 
     from flywheel.common.errors import ConfigError

@@ -17,7 +17,7 @@ from flywheel.config import Config
 from flywheel.jobs.families import family_of
 from flywheel.jobs.result import CustomizeResult
 from flywheel.jobs.spec import RESULT
-from flywheel.promotion.champion import VIEW, Champion, read_champion
+from flywheel.promotion.champion import VIEW, Champion, Decision, read_state
 from flywheel.runs.run import Run
 from flywheel.serving.batches import Batches
 from flywheel.serving.sources import Sources
@@ -76,6 +76,7 @@ class Models:
         self._champions: dict[str, Served] = {}
         self._reasons: dict[str, str] = {}
         self._there: dict[str, Champion] = {}
+        self._stopped: dict[str, str] = {}
         self._failed: dict[str, str] = {}  # the adapters that the reasons are about
         self._candidates: OrderedDict[str, Served] = OrderedDict()
         self._loading = asyncio.Lock()
@@ -115,13 +116,20 @@ class Models:
         """Why the newest champion of a name does not answer, by name."""
         return dict(self._reasons)
 
+    @property
+    def stopped(self) -> dict[str, str]:
+        """Who stopped a champion, which is loaded and answers nothing, by name."""
+        return dict(self._stopped)
+
     async def get(self, name: str) -> Served:
         """Return a model; a candidate is loaded when it is first asked for.
 
         Raises:
             UnknownModelError: there is no such model.
-            NotYetError: it cannot be loaded.
+            NotYetError: it cannot be loaded, or a person stopped it.
         """
+        if name in self._stopped:
+            raise NotYetError(self._stopped[name])
         if name in self._champions:
             return self._champions[name]
         if name in self._reasons:
@@ -158,7 +166,9 @@ class Models:
 
         One that cannot be loaded leaves the one before it answering, and its reason is kept and logged.
         """
-        there = self._there = await asyncio.to_thread(self._champions_there)
+        states = await asyncio.to_thread(self._states)
+        there = self._there = {name: state.champion for name, state in states.items() if state.champion}
+        self._stopped = {name: state.stop.sentence for name, state in states.items() if state.stop}
         for name, champion in there.items():
             served = self._champions.get(name)
             if served is not None and served.adapter == champion.adapter:
@@ -219,9 +229,9 @@ class Models:
         if all(one.adapter != served.adapter for one in in_use):
             await served.stop()
 
-    def _champions_there(self) -> dict[str, Champion]:
-        """Return the champions in force by name; one whose decisions are damaged keeps its reason."""
-        found = {}
+    def _states(self) -> dict[str, Decision]:
+        """Return the states that have a champion by its name; one whose decisions are damaged is logged."""
+        found: dict[str, Decision] = {}
         for workload in self._root.list("champions"):
             for client in self._root.list(f"champions/{workload}"):
                 view = f"champions/{workload}/{client}/{VIEW}"
@@ -229,12 +239,12 @@ class Models:
                     continue
                 try:
                     seen = Champion.model_validate(self._root.read_json(view))
-                    champion = read_champion(self._root, seen.workload_id, seen.client_id)
+                    state = read_state(self._root, seen.workload_id, seen.client_id)
                 except (ArtifactError, ValueError) as error:
                     log.error("%s/%s: %s", self._root.url, view, error)
                     continue
-                if champion is not None:
-                    found[self._name(champion)] = champion
+                if state is not None and state.champion is not None:
+                    found[self._name(state.champion)] = state
         return found
 
     def _name(self, champion: Champion) -> str:
@@ -249,7 +259,7 @@ class Models:
         """
         model, _, rest = name.rpartition("@")
         is_size = rest.isascii() and rest.isdigit() and _NAME.fullmatch(model) is not None
-        for champion in self._champions_there().values():
+        for champion in [state.champion for state in self._states().values() if state.champion]:
             run = Run(self._root, champion.run_id)
             if is_size and self._root.exists(f"{run.path}/jobs/{model}@{rest}/evaluate.json"):
                 return self._sources.candidate(run, model, rest, champion.metric)

@@ -148,17 +148,18 @@ function RollBack({ workload, client, standing, before, onCancel, onDone }: Aske
   );
 }
 
-interface ConfirmProps {
+interface ConfirmProps<Answer> {
   children: ComponentChildren;
   action: string;
   look: "main" | "danger";
   isReady: boolean;
-  send: (comment: string) => Promise<Promoted>;
+  send: (comment: string) => Promise<Answer>;
   onCancel: () => void;
-  onDone: (promoted: Promoted) => void;
+  onDone: (answer: Answer) => void;
 }
 
-function Confirm({ children, action, look, isReady, send, onCancel, onDone }: ConfirmProps) {
+/** A question with a comment, and the button that says yes to it. */
+export function Confirm<Answer>({ children, action, look, isReady, send, onCancel, onDone }: ConfirmProps<Answer>) {
   const [comment, setComment] = useState("");
   const [isSending, setSending] = useState(false);
   const [problem, setProblem] = useState<Problem | null>(null);

@@ -9,6 +9,7 @@ import { NONE, asDate, chance, count, day, milliseconds, moment, percent } from 
 import { Facts, Missing, Pager, Scroll, Section } from "../parts";
 import { useChampion } from "./champion";
 import { Decide } from "./decide";
+import { StopOrResume } from "./stop";
 
 const ROWS = 30;
 const LOGS: Record<Nights["log"], string> = {
@@ -58,6 +59,7 @@ export function ProductionView() {
           </Section>
         </>
       )}
+      {data && current.data && <StopOrResume production={data} onChanged={nights.reload} />}
       {history.data && (
         <Decide
           workload={history.data.workload_id}
@@ -84,6 +86,7 @@ function Settings({ data }: { data: Nights }) {
       <span>
         audit: <b class="figure">{chance(data.audit)}</b> of students' answers
       </span>
+      {data.stop && <span class="warning">stopped by {data.stop.by || "somebody"}</span>}
       <span class="reason">
         {data.cascade ? `Cascade: ${data.cascade.reason}` : "No cascade: the champion answers all that it is asked."}
       </span>

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.promotion.champion import Champion, champion_history, read_champion, read_state
+from flywheel.promotion.champion import Champion, Stop, champion_history, read_champion, read_state
 from flywheel.promotion.holds import Hold
 from flywheel.promotion.in_force import InForce, in_force
 from flywheel.promotion.timeline import Placed, Timeline
-from flywheel.promotion.transitions import decide, lifted
+from flywheel.promotion.transitions import decide, lifted, resumed, stopped
 from flywheel.web import promotion, settings
 from flywheel.web.access import Promoter, check_four_eyes, requires
 from flywheel.web.idempotency import IdempotencyKey, once
@@ -184,8 +184,8 @@ class Promotion(BaseModel):
     comment: str = Field("", max_length=1000, pattern=r"^[^\x00]*$")
 
 
-class RollBack(BaseModel):
-    """Why the champion before is to come back."""
+class Why(BaseModel):
+    """Why the champion before is to come back, or the one in force to answer nothing."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"comment": "it missed the strikes"}]}
@@ -224,7 +224,7 @@ def post_champion(asked: Promotion, user: Promoter, idempotency_key: Idempotency
 @router.post("/champion/rollback", responses=problems(409))
 def post_rollback(
     user: Promoter,
-    asked: RollBack | None = None,
+    asked: Why | None = None,
     workload_id: Workload = None,
     client_id: Client = None,
     idempotency_key: IdempotencyKey = None,
@@ -241,4 +241,41 @@ def post_rollback(
         return Promoted(champion=champion, warnings=warnings)
 
     route = f"POST /api/champion/rollback {workload_id} {client_id}"
-    return once(user, route, idempotency_key, asked or RollBack(), roll_back)
+    return once(user, route, idempotency_key, asked or Why(), roll_back)
+
+
+class Stopped(BaseModel):
+    """Whether the champion answers at the endpoint."""
+
+    workload_id: str
+    client_id: str
+    stop: Stop | None = Field(description="Who stopped it, when and why; null: it answers.")
+
+
+@router.post("/champion/stop", responses=problems(409))
+def post_stop(
+    user: Promoter, asked: Why | None = None, workload_id: Workload = None, client_id: Client = None
+) -> Stopped:
+    """Have the champion answer nothing at the endpoint, until `DELETE champion/stop`.
+
+    With a cascade the teacher answers alone; without one the endpoint says 503 with who stopped it. Nights go
+    on; whoever is promoted meanwhile answers nothing either. One that is stopped already stays as it is.
+    """
+    root, workload, client = whose(workload_id, client_id)
+    name, comment = user.get_name(), asked.comment if asked else ""
+    state, made = decide(root, workload, client, lambda state: stopped(state, name, comment), by=name)
+    if state is None or state.champion is None:
+        raise Problem(409, "There is no champion yet: nothing to stop.")
+    if made:
+        log.info("%s stopped the champion of %s of %s", name, workload, client)
+    return Stopped(workload_id=workload, client_id=client, stop=state.stop)
+
+
+@router.delete("/champion/stop", responses=problems(404))
+def delete_stop(user: Promoter, workload_id: Workload = None, client_id: Client = None) -> Stopped:
+    """Have the champion in force answer at the endpoint again."""
+    root, workload, client = whose(workload_id, client_id)
+    if not decide(root, workload, client, resumed, by=user.get_name()).made:
+        raise Problem(404, "The champion is not stopped.")
+    log.info("%s resumed the champion of %s of %s", user.get_name(), workload, client)
+    return Stopped(workload_id=workload, client_id=client, stop=None)

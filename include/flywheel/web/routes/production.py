@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from flywheel.evaluation.cascade import Cascade
-from flywheel.promotion.champion import read_champion
+from flywheel.promotion.champion import Stop, read_state
 from flywheel.serving.nights import Night, night_at, night_names
 from flywheel.web import settings
 from flywheel.web.access import requires
@@ -24,6 +24,7 @@ class Nights(BaseModel):
     log: str = Field(description="What is kept of each request: all, labels_only or none.")
     audit: float = Field(description="Share of the students' answers that is drawn for the audit.")
     cascade: Cascade | None = Field(description="Of the champion in force; null: it answers all.")
+    stop: Stop | None = Field(description="Who stopped the champion; null: it answers.")
     nights: list[Night]
     total: int
 
@@ -36,13 +37,15 @@ def get_production(
     root, workload, client = whose(workload_id, client_id)
     serving = settings.config().serving
     names = night_names(root, workload, client)[::-1]
-    champion = read_champion(root, workload, client)
+    state = read_state(root, workload, client)
+    champion = state.champion if state else None
     return Nights(
         workload_id=workload,
         client_id=client,
         log=serving.log,
         audit=serving.audit,
         cascade=champion.cascade if champion else None,
+        stop=state.stop if state else None,
         nights=[night_at(root, workload, client, name) for name in names[offset : offset + limit]],
         total=len(names),
     )
