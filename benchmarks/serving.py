@@ -8,7 +8,9 @@ medium demo student on a CPU; on a GPU with a student of a shape, its weights ra
 champion is served by `flywheel serve`, a process of its own, and asked by 1, 8 and 64 callers in another
 process. The engine alone answers the same requests in this process, in batches of `serving.batch_size`. vLLM
 (`make install-vllm`) has the same base weights and adapter, on the same cores, in the same run; each is idle
-while another is measured. `ratio` is ours by vLLM's at 64 callers, whole prompts.
+while another is measured. `listeners`: what the cascade
+and the log took of each answer, whole prompts, 64 callers, both on; about half are asked of a teacher in this
+process, which answers at once. `ratio` is ours by vLLM's at 64 callers, whole prompts.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ from typing import Any
 import httpx
 import orjson
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import gpu_common
+from benchmarks.closed_loop import Teacher, serve_teacher
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config.loading import validate_config
 from flywheel.demo.headlines import generate
+from flywheel.evaluation.cascade import Cascade
 from flywheel.promotion.champion import read_champion
 from flywheel.promotion.mlflow_client import TrackingError
 from flywheel.promotion.transitions import decide, promoted
@@ -41,7 +46,7 @@ from flywheel.promotion.whole import keep_whole
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
 from flywheel.serving.sources import Sources
-from flywheel.serving.student import Question, ServedStudent
+from flywheel.serving.student import Answer, Question, ServedStudent
 from flywheel.stages import score
 from flywheel.stages.promote import champion_of
 from flywheel.workloads.workload import Workload
@@ -103,6 +108,9 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         found[form]["of_the_engine_alone"] = round(at_64 / found[form]["engine_alone"], 3)
         champion = read_champion(ArtifactRoot(config["artifacts"]["root"]), WORKLOAD.id, CLIENT)
         assert champion is not None and champion.whole is not None
+        if form == "whole":
+            found["listeners"] = _listeners(home, config, bodies, requests, seconds)
+            _say("listeners", found["listeners"])
         adapters[form] = (Path(config["artifacts"]["root"]) / "adapters" / champion.adapter, bodies)
     result: dict[str, Any] = {"name": "serving", "unit": "requests/s at 64 callers, whole prompts"}
     result["ours"] = found["whole"]["ours"]["64"]["requests_per_second"]
@@ -214,6 +222,52 @@ def _alone(home: Path, config: dict[str, Any], requests: list[Any], seconds: flo
         start = done % (len(questions) - batch)
         done += len(student.answer(questions[start : start + batch]))
     return round(done / taken, 1)
+
+
+def _listeners(
+    home: Path, config: dict[str, Any], bodies: Path, requests: list[Any], seconds: float
+) -> dict[str, Any]:
+    """Return what the cascade and the log take of an answer, by listener; the champion then has a cascade.
+
+    Its threshold is the median of what it is sure of, and its teacher answers at once.
+    """
+    root = ArtifactRoot(config["artifacts"]["root"])
+    champion = read_champion(root, WORKLOAD.id, CLIENT)
+    assert champion is not None
+    student = ServedStudent(Sources(root, validate_config(config, "benchmark").nims).in_force(champion))
+    answers = student.answer([Question(messages) for messages in requests[:64]])
+    sure = sorted(max(answer.probabilities.values()) for answer in answers if isinstance(answer, Answer))
+    cascade = Cascade(target=0.9, threshold=sure[len(sure) // 2], reason="half is asked of the teacher")
+    cascading = champion.model_copy(update={"cascade": cascade})
+    decide(root, WORKLOAD.id, CLIENT, lambda state: promoted(state, cascading), by="benchmark")
+    with serve_teacher(Teacher(WORKLOAD)) as address:
+        both = {
+            **config,
+            "teacher": {"base_url": f"{address}/v1", "model": "teacher"},
+            "data_split_config": {**config["data_split_config"], "calibration_ratio": 0.1},
+            "serving": {"cascade": {"agreement": 0.9}, "log": "all", "log_folder": str(home / "traffic")},
+        }
+        (home / "listeners.yaml").write_text(yaml.safe_dump(both))
+        with endpoint_process(home / "listeners.yaml") as url:
+            load = measure(url, bodies, 64, seconds)
+            said = httpx.get(f"{url}/metrics", timeout=30).text
+    counts: dict[str, dict[float, float]] = {}
+    for family in text_string_to_metric_families(said):
+        for sample in family.samples:
+            if sample.name == "flywheel_serving_listener_seconds_bucket":
+                of = counts.setdefault(sample.labels["listener"], {})
+                of[float(sample.labels["le"])] = sample.value
+    found: dict[str, Any] = {"load": load}
+    for name, of in counts.items():
+        answered = of[float("inf")]
+        # The least bound of a bucket that 99 of 100 are within.
+        p99 = min(bound for bound, count in of.items() if count >= 0.99 * answered)
+        found[name] = {
+            "answers": int(answered),
+            "p99_ms_at_most": 1000 * p99,
+            "within_15_ms": round(of[0.015] / answered, 4),
+        }
+    return found
 
 
 @contextmanager

@@ -130,7 +130,8 @@ class Serving:
                 escalation=escalation,
             )
             for listener in self.listeners:
-                answered = await listener(answered)
+                with self.metrics.listener(getattr(listener, "__name__", type(listener).__name__)):
+                    answered = await listener(answered)
         headers = {ADAPTER_HEADER: answered.adapter or TEACHER}
         reply = EndpointReply(answered)
         if asked.stream:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Passing:
@@ -35,6 +35,13 @@ class Metrics:
         self._seconds = Histogram(
             "seconds", "From a request's arrival to its answer.", ["model"], buckets=_SECONDS, **own
         )
+        self._listeners = Histogram(
+            "listener_seconds",
+            "What a listener took of an answer: cascade with its teacher, log until it is on the disk.",
+            ["listener"],
+            buckets=_SECONDS,
+            **own,
+        )
         self._champion = Gauge(
             "champion", "1: the adapter that answers by this name.", ["model", "adapter"], **own
         )
@@ -50,6 +57,12 @@ class Metrics:
             self._in_flight.dec()
             self._requests.labels(passing.model, str(passing.status)).inc()
             self._seconds.labels(passing.model).observe(time.perf_counter() - began)
+
+    @contextmanager
+    def listener(self, name: str) -> Iterator[None]:
+        """Time a listener of an answer."""
+        with self._listeners.labels(name).time():
+            yield
 
     def exposition(self, champions: Mapping[str, str]) -> bytes:
         """Return all of it in Prometheus' text form.
