@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.aside import AsideFile
@@ -50,6 +52,11 @@ def build(folder: Path) -> None:
         (made / "train.jsonl").write_bytes(MEGABYTE)
 
 
+def safetensors(folder: Path) -> None:
+    with ArtifactRoot(str(folder)).build("adapters", "k") as made:
+        save_file({"w": np.zeros(250_000, np.float32)}, made / "adapter_model.safetensors")
+
+
 def scratch(folder: Path) -> None:
     with ArtifactRoot(str(folder)).scratch("adapters", "k") as made:
         (made / "step-1").write_bytes(MEGABYTE)
@@ -67,7 +74,15 @@ def findings(folder: Path) -> None:
         file._file.write(MEGABYTE)
 
 
-WRITERS: list[Callable[[Path], None]] = [write_json, create, build, scratch, quarantine, findings]
+WRITERS: list[Callable[[Path], None]] = [
+    write_json,
+    create,
+    build,
+    safetensors,
+    scratch,
+    quarantine,
+    findings,
+]
 
 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)

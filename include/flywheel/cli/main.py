@@ -68,7 +68,7 @@ def main() -> None:
     except FlywheelError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    except OSError as error:  # of a writer that does not name its file
+    except Exception as error:  # of a writer that does not name its file
         if not is_full(error):
             raise
         sys.stderr.write(f"error: {explain(error, project_home())}\n")

@@ -10,17 +10,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flywheel.common.errors import DiskFullError
+from flywheel.common.errors import DiskFullError, FlywheelError
 
-# Full for everybody, for this user, or for one file.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Full for everybody, for this user, or for one file; with the words of libraries that write by themselves and
+# raise errors of their own: safetensors, Arrow, SQLite.
+_FULL = {
+    **{os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)},
+    "database or disk is full": errno.ENOSPC,
+}
 # With less than this left a disk is the one that was meant.
 _LITTLE_BYTES = 16_000_000
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether the operating system refused to write because there is no room."""
-    return isinstance(error, OSError) and error.errno in _FULL
+    """Return whether it was refused to write because there is no room."""
+    return _number(error) is not None
+
+
+def _number(error: BaseException) -> int | None:
+    """Return the system's number of the error of a full disk, also where a library words it; else None."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, FlywheelError) or number is not None:
+        return number if isinstance(error, OSError) and number in _FULL.values() else None
+    return next((number for words, number in _FULL.items() if words in str(error)), None)
 
 
 @contextmanager
@@ -38,24 +50,24 @@ def told_when_full(place: str | os.PathLike[str], what: str = "") -> Iterator[No
     """
     try:
         yield
-    except DiskFullError:  # named where it was met
-        raise
-    except OSError as error:
+    except Exception as error:
         if not is_full(error):
             raise
         raise DiskFullError(explain(error, place, what)) from error
 
 
-def explain(error: OSError, place: str | os.PathLike[str], what: str = "") -> str:
+def explain(error: Exception, place: str | os.PathLike[str], what: str = "") -> str:
     """Return what to tell of the error of a full disk; see `told_when_full`."""
-    there = Path(os.fsdecode(error.filename or place))
+    number = _number(error) or errno.ENOSPC
+    named = getattr(error, "filename", None)
+    there = Path(os.fsdecode(named or place))
     temporary = Path(tempfile.gettempdir())
-    if not error.filename and _free(there) >= _LITTLE_BYTES > _free(temporary):
+    if not named and _free(there) >= _LITTLE_BYTES > _free(temporary):
         there = temporary
     during = f" while {what} was written" if what else ""
-    left = f" ({_free(there) / 1e6:,.0f} MB are left there)" if error.errno == errno.ENOSPC else ""
+    left = f" ({_free(there) / 1e6:,.0f} MB are left there)" if number == errno.ENOSPC else ""
     return (
-        f"{there}: {os.strerror(error.errno or errno.ENOSPC)}{during}{left}; free some space there, such as "
+        f"{there}: {os.strerror(number)}{during}{left}; free some space there, such as "
         "by `./flywheel prune`, or put it elsewhere (FLYWHEEL_HOME, artifacts.root, store.path, TMPDIR), and "
         "start it again, or clear the task: what is done is found"
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -155,8 +153,7 @@ class SqliteFile:
                     f"{self.path}: another process has been writing for {BUSY_SECONDS:.0f} s; run this again"
                 ) from error
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                raise DiskFullError(explain(full, self.path)) from error
+                raise DiskFullError(explain(error, self.path)) from error
             raise StoreError(
                 f"{self.path}: {error}; check the path, its permissions, and the space on its disk"
             ) from error
