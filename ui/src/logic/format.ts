@@ -50,6 +50,11 @@ export function interval(value: Maybe<Interval>): string {
   return isKnown(value) ? `${value[0].toFixed(3)} to ${value[1].toFixed(3)}` : "";
 }
 
+/** A sum of money. */
+export function money(value: Maybe<number>, currency: string): string {
+  return isKnown(value) ? `${value.toFixed(2)} ${currency}` : NONE;
+}
+
 /** A difference with its sign. */
 export function difference(value: Maybe<number>): string {
   if (!isKnown(value)) return NONE;

@@ -2,12 +2,13 @@
 
 import { useState } from "preact/hooks";
 
-import { type Champion, type Entries, type Held, type History, Problem, type Stretches, query } from "../api";
+import { type Champion, type Costs, type Entries, type Held, type History, Problem, type Stretches, query } from "../api";
 import { Chart, type Point } from "../charts/chart";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
 import { METRICS, day, f1, interval, moment, parameters } from "../logic/format";
 import { Missing, Pager, Section, pickName } from "../parts";
+import { CostsSection } from "./costs";
 import { Decide } from "./decide";
 import { HoldCard } from "./hold";
 import { InForceSection } from "./in-force";
@@ -58,6 +59,7 @@ export function ChampionView() {
   const [entriesPage, setEntriesPage] = useState(1);
   const entries = useAnswer<Entries>(useChampion("champion/timeline", { limit: ROWS, offset: (entriesPage - 1) * ROWS }));
   const inForce = useAnswer<Stretches>(useChampion("champion/in-force", { limit: ROWS, offset: 0 }));
+  const costs = useAnswer<Costs>(useChampion("costs"));
   const reload = () => [current, history, held, entries, inForce].forEach((answer) => answer.reload());
   const { data, problem, isLoading } = history;
   const none = current.problem?.status === 404 ? new Problem(404, current.problem.message) : null;
@@ -98,6 +100,7 @@ export function ChampionView() {
           </Section>
         </>
       )}
+      {costs.data && <CostsSection found={costs.data} />}
       {inForce.data && entries.data && entries.data.total > 0 && <InForceSection found={inForce.data} />}
       {entries.data && entries.data.total > 0 && (
         <TimelineSection entries={entries.data} page={entriesPage} rows={ROWS} onPage={setEntriesPage} />

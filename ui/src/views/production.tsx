@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { type Champion, type History, type Night, type Nights, type Watched } from "../api";
 import { Chart, type Point } from "../charts/chart";
 import { useAnswer } from "../hooks";
-import { NONE, asDate, chance, count, day, milliseconds, moment, percent } from "../logic/format";
+import { NONE, asDate, chance, count, day, milliseconds, moment, money, percent } from "../logic/format";
 import { Facts, Missing, Pager, Scroll, Section } from "../parts";
 import { useChampion } from "./champion";
 import { Decide } from "./decide";
@@ -232,8 +232,4 @@ function tenths(value: number | null): string {
 
 function part(some: number, all: number): string {
   return all ? tenths(some / all) : NONE;
-}
-
-function money(value: number | null, currency: string): string {
-  return value === null ? NONE : `${value.toFixed(2)} ${currency}`;
 }

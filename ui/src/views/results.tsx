@@ -6,6 +6,7 @@ import { PlaceLink, usePage } from "../context";
 import { type CandidateRow, candidatesOf, gridOf, keyOf } from "../logic/candidates";
 import { chance, count, duration, f1, inSentence, interval, isKnown, metricOf, percent } from "../logic/format";
 import { Facts, Section, Scroll, pickName } from "../parts";
+import { RunCost } from "./costs";
 import { Tested } from "./tested";
 
 export function ResultsTab({ run }: { run: RunDetail }) {
@@ -45,6 +46,7 @@ function Verdict({ run }: { run: RunDetail }) {
           {warning}
         </p>
       ))}
+      {report.cost && <RunCost cost={report.cost} />}
     </section>
   );
 }
