@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.common.errors import ArtifactError
 from flywheel.config import Config
 from flywheel.evaluation.cascade import Cascade
 from flywheel.jobs.result import EvaluateResult
@@ -19,6 +21,7 @@ from flywheel.runs.plan import make_plan
 from flywheel.serving.traffic import TrafficEntry
 from flywheel.stages.label import label
 from flywheel.stages.watch import production_texts, watch
+from flywheel.stages.watch_tables import write_tables
 from flywheel.stores import open_store
 from tests.unit.champions import put_in_force
 from tests.unit.finished_run import evaluated
@@ -164,3 +167,26 @@ def test_without_traffic_or_champion_a_night_is_empty(config: Config) -> None:
     night = watch(config, NIGHT)
     assert (night.requests, night.champion, night.alarms) == (0, "", [])
     assert "none audited" in night.line()
+
+
+def test_a_night_and_the_eval_set_are_tables_without_texts(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no champion with its evaluation"):
+        write_tables(config, watch(config, NIGHT - timedelta(days=1)), tmp_path / "tables")
+    in_force(config)
+    folder = ArtifactRoot(config.artifacts.root).lookup("evaluations", "e" * 20)
+    assert folder is not None
+    predicted = {"id": "1", "text": "Acme cuts jobs", "teacher": "OTHER", "student": "Earnings"}
+    (folder / "predictions.jsonl").write_bytes(
+        orjson.dumps({**predicted, "probabilities": {"Earnings": 0.7}})
+    )
+    one = {"audit": False, "drawn": None}
+    instead = {"by": "teacher", "student_label": "OTHER", "student_confidence": 0.3, "confidence": None}
+    keep(config, [
+        asked(1, at(-1), "Company 1", **one),
+        asked(2, at(-1), "Company 22", **one, **instead),
+        asked(3, at(-1), "of another adapter", **one, adapter="c" * 20),
+    ])  # fmt: skip
+    assert write_tables(config, watch(config, NIGHT), tmp_path / "tables") == (1, 2)
+    read = [(tmp_path / "tables" / name).read_text().splitlines() for name in ("eval.csv", "production.csv")]
+    assert read[0] == ["class,confidence,characters", "Earnings,0.7,14"]
+    assert sorted(read[1][1:]) == ["Dividends,0.95,9", "OTHER,0.3,10"]

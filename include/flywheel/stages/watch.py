@@ -107,12 +107,13 @@ def production_texts(
         for number, record in enumerate(store.read(*traffic_scope(*owner), cutoff), 1):
             entry = TrafficEntry.of_record(record)
             if (entry.by_teacher and entry.key) or (asks_teacher(entry) and entry.at < until):
-                text = _text(workload, entry)
+                text = text_asked(workload, entry)
                 if text:
                     yield Headline(text, int(entry.at), int(entry.at), None, "production", number)
 
 
-def _text(workload: Workload, entry: TrafficEntry) -> str:
+def text_asked(workload: Workload, entry: TrafficEntry) -> str:
+    """Return the text that was asked about; empty: there is none."""
     try:
         return " ".join(text_of(workload, entry.messages).split())
     except RefusedError:
@@ -134,7 +135,7 @@ def _label(
     labels: dict[str, str] = {}
     # The audit first, in the order of its draws: where the budget ends, what is left is left by chance.
     wanted = sorted(filter(asks_teacher, there), key=lambda entry: (not entry.audit, entry.id))
-    texts = [text for text in dict.fromkeys(_text(workload, entry) for entry in wanted) if text]
+    texts = [text for text in dict.fromkeys(text_asked(workload, entry) for entry in wanted) if text]
     if not texts:
         return labels, night
     endpoints = resolve_endpoints(teacher)
@@ -250,7 +251,7 @@ def _audited(
     # A story that many ask about is one draw of the world: each text counts once.
     audited: dict[str, tuple[bool, float]] = {}
     for entry in own:
-        text = _text(workload, entry)
+        text = text_asked(workload, entry)
         if promised and entry.unsure:
             continue  # nothing was promised of it: the teacher should have answered, and could not
         if entry.audit and not entry.by_teacher and text in labels and text not in audited:
