@@ -104,7 +104,6 @@ def test_the_page_names_the_nights_starts_them_and_cancels_what_has_not_begun(st
         expect(dialog).to_contain_text("answers will be asked of the teacher")
         expect(dialog.get_by_role("rowheader")).to_have_text(["2025-06-02", "2025-06-03"])
         assert axe_faults(page, ".flywheel") == []
-        page.screenshot(path="/tmp/backfill/dialog.png")
 
         dialog.get_by_role("button", name="Make 2 nights").click()
         expect(dialog.get_by_text("of 2 nights")).to_be_visible()

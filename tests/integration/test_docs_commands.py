@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,8 +139,10 @@ class Clone:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     cloned = Clone(tmp_path_factory.mktemp("clean"))
     try:
-        port = cloned.start("exec ./flywheel up", r"Airflow is up: http://localhost:(\d+)")
-        cloned.ports["8080"] = port
+        # Its own endpoint takes another port, as the one of the config is for `./flywheel serve`.
+        with socket.create_server(("127.0.0.1", cloned.port)):
+            up = r"Airflow is up: http://localhost:(\d+)[\s\S]*The champion answers"
+            cloned.ports["8080"] = cloned.start("exec ./flywheel up", up)
         yield cloned
     finally:
         cloned.stop()
