@@ -243,13 +243,19 @@ class Stack:
 
     def flywheel(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a `./flywheel` command, whose standard input is no terminal."""
-        return subprocess.run(
+        with self.flywheel_running(*arguments) as process:
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def flywheel_running(self, *arguments: str) -> Any:
+        """Start a `./flywheel` command, whose standard input is no terminal."""
+        return subprocess.Popen(
             [str(PROJECT / "flywheel"), *arguments],
             env={**os.environ, "FLYWHEEL_HOME": str(self.folder)},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
 
 

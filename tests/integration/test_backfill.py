@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.curation.result import CurateResult
 from flywheel.runs.run import Run
 from flywheel.stages.label import LabelResult
-from tests.integration.airflow_stack import Stack, apart, report_of, write_experiment
+from tests.integration.airflow_stack import Stack, apart, report_of, wait_for, write_experiment
 from tests.integration.browser import Watched, axe_faults, log_in, open_browser
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,14 @@ def test_five_nights_over_a_change_of_the_clock_are_as_they_were_named(stack: St
     assert "run this again with --yes" in refused.stderr
     assert stack.teacher_calls() == calls
 
-    done = stack.flywheel(*command, "--yes")
+    # Who stops looking on does not stop it; the same command looks on again.
+    with stack.flywheel_running(*command, "--yes") as started:
+        wait_for(lambda: "has started" in started.stdout.readline())
+        started.send_signal(signal.SIGINT)
+        assert "goes on" in started.stdout.read()
+    assert started.returncode == 130
+
+    done = stack.flywheel(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.findall(r"^(\S+)  success", done.stdout, re.MULTILINE) == NIGHTS
     runs = stack.rest("GET", "/dags/flywheel/dagRuns?run_type=backfill&order_by=logical_date")["dag_runs"]

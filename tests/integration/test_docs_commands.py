@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
 from flywheel.demo.headlines import write_csv
+from flywheel.laptop import endpoint
 from flywheel.laptop.processes import free_port
 from tests.integration.airflow_stack import experiment, wait_for
 from tests.integration.docs_blocks import APART, PROJECT, TIERS, Block, blocks
@@ -123,16 +123,14 @@ class Clone:
         return done.stdout
 
     def stop(self) -> None:
-        """End all that was left running."""
+        """End all that was left running, as Ctrl-C does."""
         for process in self.started[::-1]:
-            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            for child in children[:1] or [process]:
-                child.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
             try:
                 process.wait(60)
             except subprocess.TimeoutExpired:
-                for child in [*children, process]:
-                    child.kill()
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +149,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 @pytest.mark.parametrize("block", RUN, ids=lambda block: block.name)
 def test_a_block_ends_as_the_page_says(clone: Clone, block: Block) -> None:
     if "stays" in block.tiers:
-        clone.ports["8700"] = clone.start(f"exec {block.text.strip()}", r"http://127\.0\.0\.1:(\d+)")
+        port = clone.start(f"exec {block.text.strip()}", r"http://127\.0\.0\.1:(\d+)")
+        assert wait_for(lambda: endpoint.answers(int(port)))
+        clone.ports["8700"] = port
         return
     said = clone.run(block)
     if block.shown:
