@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 
 from flywheel.annotation.stretches import Stretch
 from flywheel.artifacts.root import ArtifactRoot
@@ -166,3 +167,12 @@ def enter(root: ArtifactRoot, champion: Champion | None, at: int, number: int) -
             written_at=f"2026-01-0{number + 1}T00:00:00.000000+00:00",
         )
     )
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Config:
+    """300 headlines and champions of three nights."""
+    write_headlines(tmp_path / "headlines.csv", 300)
+    config = config_for(tmp_path)
+    with_champions(config)
+    return config

@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
+import flywheel
+from flywheel.annotation.champion import ChampionModel
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
 from flywheel.config.loading import validate_config
@@ -102,3 +104,9 @@ def predictions_of(folder: Path) -> list[dict[str, Any]]:
     """Return the champion's evaluated answers."""
     file = folder / "artifacts" / "evaluations" / str(champion_in(folder).evaluation) / "predictions.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> ChampionModel:
+    """The champion of a test's `folder`."""
+    return flywheel.champion(WORKLOAD.id, "desk", root=folder / "artifacts")

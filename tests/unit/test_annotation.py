@@ -22,6 +22,7 @@ from flywheel.artifacts.root_files import RootFiles
 from flywheel.common.errors import ConfigError, JobError
 from flywheel.config import Config
 from flywheel.promotion.timeline import Timeline
+from tests.unit import labelled_history
 from tests.unit.champions import put_in_force
 from tests.unit.labelled_history import (
     NIGHTS,
@@ -37,12 +38,7 @@ from tests.unit.labelled_history import (
 END = START + timedelta(days=90)
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    write_headlines(tmp_path / "headlines.csv", 300)
-    config = config_for(tmp_path)
-    with_champions(config)
-    return config
+config = labelled_history.history  # a fixture
 
 
 def label(

@@ -16,6 +16,7 @@ from flywheel.annotation.manifest import digest_of
 from flywheel.annotation.work import finish_work, plan_work, run_here
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.config import Config
+from tests.unit import labelled_history
 from tests.unit.annotation_plants import change_rows, seal_again
 from tests.unit.champions import put_in_force
 from tests.unit.labelled_history import (
@@ -33,12 +34,7 @@ END = START + timedelta(days=90)
 MARCH = "rows/month=2019-03/from-01.parquet"
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    write_headlines(tmp_path / "headlines.csv", 200)
-    config = config_for(tmp_path)
-    with_champions(config)
-    return config
+config = labelled_history.history  # a fixture
 
 
 def label(config: Config) -> str:

@@ -20,9 +20,12 @@ import flywheel
 from flywheel.annotation.champion import ChampionModel
 from flywheel.annotation.standing import NoChampionError, moment_of
 from flywheel.annotation.texts import TextError
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, ConfigError, StudentError
 from flywheel.runs.plan import make_plan
 from flywheel.runs.run import Run
+from tests.unit import promoted_desk
+from tests.unit.champions import edit_last
 from tests.unit.promoted_desk import (
     FIRST,
     LINEAR,
@@ -46,9 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-@pytest.fixture(scope="module")
-def model(folder: Path) -> ChampionModel:
-    return flywheel.champion(WORKLOAD.id, "desk", root=folder / "artifacts")
+model = promoted_desk.model  # a fixture
 
 
 class TestAnswers:
@@ -293,6 +294,17 @@ class TestWhich:
         monkeypatch.setitem(sys.modules, "peft", None)
         with pytest.raises(StudentError, match=r"pip install 'flywheel\[students\]'"):
             flywheel.champion(WORKLOAD.id, "desk", root=folder / "artifacts")
+
+
+def test_a_champion_that_writes_free_texts_is_refused_with_where_to_ask_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "artifacts", tmp_path / "artifacts")
+    edit_last(
+        ArtifactRoot(str(tmp_path / "artifacts")), WORKLOAD.id, "desk", champion={"metric": "similarity"}
+    )
+    with pytest.raises(NoChampionError, match=r"judged by similarity.*ask it at the endpoint"):
+        flywheel.champion(WORKLOAD.id, "desk", root=tmp_path / "artifacts")
 
 
 def test_importing_flywheel_imports_nothing_else() -> None:

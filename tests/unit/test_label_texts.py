@@ -19,13 +19,13 @@ from filelock import FileLock
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-import flywheel
 from flywheel.annotation import label_file as labelling
 from flywheel.annotation.champion import ChampionModel
 from flywheel.annotation.label_file import label_file
 from flywheel.annotation.text_files import open_texts
 from flywheel.cli.main import app
 from flywheel.common.errors import SourceError
+from tests.unit import promoted_desk
 from tests.unit.promoted_desk import LINEAR, WORKLOAD, promoted
 
 TEXTS = ["Acme raises its quarterly dividend", 'Bolt cuts its outlook, "sharply"', "", "Coda is quiet"]
@@ -38,9 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-@pytest.fixture(scope="module")
-def model(folder: Path) -> ChampionModel:
-    return flywheel.champion(WORKLOAD.id, "desk", root=folder / "artifacts")
+model = promoted_desk.model  # a fixture
 
 
 def command(folder: Path, file: Path, *options: str) -> Any:

@@ -14,6 +14,9 @@ from flywheel_stand_ins.nemo.entities import Entities
 from flywheel_stand_ins.nemo.state import Entity, State, now
 from flywheel_stand_ins.nemo.students import Students
 
+# No hyperparameter of the Customizer names the norm that it clips gradients to. Ours is that of the configs
+# which come with flywheel, so that their tables are those of runtime local.
+MAX_GRAD_NORM = 0.3
 _TRAIN, _VAL = "training/train.jsonl", "validation/val.jsonl"
 
 
@@ -62,6 +65,7 @@ class Trainings:
                 learning_rate=asked.get("learning_rate", 1e-4),
                 warmup_ratio=asked.get("warmup_steps", 0) / steps,
                 weight_decay=asked.get("weight_decay", 0.01),
+                max_grad_norm=MAX_GRAD_NORM,
                 validations=round(epochs / interval) if interval else 0,
                 checkpoint_seconds=5,
             ),

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.config import load_config
 from flywheel.config.evaluation import EvaluationConfig, WorkloadType
 from flywheel.config.icl import IclConfig
+from flywheel.config.student import Student
 from flywheel.config.training import LoraConfig, TrainingConfig
 from flywheel.demo.tasks import Task, records
 from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
+from flywheel.runtimes.nemo.job import hyperparameters
 from flywheel.runtimes.nemo.runtime import prepare
 from flywheel.stages.curate import line_of
+from flywheel.stages.customize import customize
 from flywheel.stages.evaluate import evaluate
 from flywheel.workloads.records import Record
+from flywheel_stand_ins.nemo.training import MAX_GRAD_NORM as CLIPPED
 from tests.unit.nemo.nemo_jobs import Flywheel
 from tests.unit.nemo.nemo_server import SMALL, running
 
@@ -57,8 +62,32 @@ def spec_of(flywheel: Flywheel, dataset: str, kind: WorkloadType, **more: object
 
 
 def locally(spec: EvaluateSpec, weights: str) -> dict[str, float]:
-    student = spec.student.model_copy(update={"weights": str(WEIGHTS / weights), "gpus": 0})
-    return evaluate(spec.model_copy(update={"student": student})).scores
+    return evaluate(spec.model_copy(update={"student": at(spec, weights)})).scores
+
+
+def at(spec: EvaluateSpec, weights: str) -> Student:
+    return spec.student.model_copy(update={"weights": str(WEIGHTS / weights), "gpus": 0})
+
+
+@pytest.mark.parametrize(("size", "steps", "warmup"), [(64, 20, 6), (256, 20, 6), (1000, 64, 19)])
+def test_the_rate_rises_over_its_share_of_the_steps_that_are_done(size: int, steps: int, warmup: int) -> None:
+    config = load_config("include/tool_calling.yaml")
+    job = CustomizeSpec(
+        artifact_root="a",
+        student=config.students[0],
+        dataset="d",
+        size=size,
+        training=config.training_config,
+        lora=config.lora_config,
+    )
+    told = hyperparameters(job)
+    assert told.get("max_steps", -(-size // told["batch_size"]) * told["epochs"]) == steps
+    assert told["warmup_steps"] == warmup
+
+
+def test_the_stand_in_clips_gradients_as_the_configs_do_that_come_with_flywheel() -> None:
+    configs = [load_config(f"include/{name}.yaml") for name in ("config", "generic", "tool_calling")]
+    assert {config.training_config.max_grad_norm for config in configs} == {CLIPPED}
 
 
 @pytest.mark.parametrize("flywheel", ["caller"], indirect=True)
@@ -68,7 +97,9 @@ def test_calls_are_learned_and_answered_on_nemo_as_in_a_local_process(flywheel: 
     found = flywheel.run(base)
     assert found.workload_type == "tool_calling"
     assert found.scores == pytest.approx(locally(base, "caller"))
-    training = TrainingConfig(epochs=2, batch_size=16, learning_rate=5e-3, validations=0)
+    training = TrainingConfig(
+        epochs=2, batch_size=16, learning_rate=5e-3, validations=0, warmup_ratio=0.3, max_grad_norm=CLIPPED
+    )
     job = CustomizeSpec(
         artifact_root=flywheel.root.url,
         student=base.student,
@@ -80,6 +111,12 @@ def test_calls_are_learned_and_answered_on_nemo_as_in_a_local_process(flywheel: 
     adapter = flywheel.run(job).adapter
     customized = flywheel.run(base.model_copy(update={"adapter": adapter, "size": 32}))
     assert customized.scores["function_name_accuracy"] >= found.scores["function_name_accuracy"]
+    here = job.model_copy(update={"student": at(base, "caller")})
+    trained = customize(here)
+    assert trained.adapter != adapter  # nothing was found: both were trained
+    assert customized.scores == pytest.approx(
+        locally(base.model_copy(update={"adapter": trained.adapter, "size": 32}), "caller")
+    )
     answers = ArtifactRoot(flywheel.root.url).fetch("evaluations", customized.key) / "predictions.jsonl"
     texts = [json.loads(line)["answer"] for line in answers.read_text().splitlines()]
     assert any('"name"' in text for text in texts)

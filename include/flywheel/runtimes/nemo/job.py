@@ -213,7 +213,7 @@ def training_options(wanted: CustomizerConfig) -> tuple[CustomizationTrainingOpt
 def hyperparameters(spec: CustomizeSpec) -> HyperparametersParam:
     """Return a training as the Customizer wants it described."""
     training, lora = spec.training, spec.lora
-    each, epochs = steps_of(spec)
+    _, epochs = steps_of(spec)
     settings = settle(training, spec.size, None)
     described: HyperparametersParam = {
         "training_type": training.training_type,
@@ -221,7 +221,7 @@ def hyperparameters(spec: CustomizeSpec) -> HyperparametersParam:
         "epochs": epochs,
         "batch_size": training.batch_size,
         "learning_rate": settings.learning_rate,
-        "warmup_steps": round(each * epochs * training.warmup_ratio),
+        "warmup_steps": round(settings.steps * training.warmup_ratio),
         "weight_decay": training.weight_decay,
         "seed": spec.seed,
         "sequence_packing_enabled": lora.sequence_packing_enabled,
