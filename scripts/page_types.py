@@ -1,4 +1,4 @@
-"""The TypeScript types of the API's answers, as the page uses them: made from the API's OpenAPI document.
+"""What the page takes from Python: types of the API's answers (from its OpenAPI document), titles of metrics.
 
     python scripts/page_types.py            writes ui/src/schema.ts (`make ui` does)
     python scripts/page_types.py --check    fails where the file is another one
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,17 @@ def types_of(described: dict[str, Any]) -> str:
         done = subprocess.run(command, cwd=UI, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"openapi-typescript: {done.stderr or done.stdout}")
-        return HEAD + made.read_text()
+        return HEAD + made.read_text() + metrics()
+
+
+def metrics() -> str:
+    """Return the titles of the metrics, by name, as the page shows them where a report has none."""
+    from flywheel.workloads.metrics import METRICS
+
+    titles = json.dumps(
+        {name: asdict(metric) for name, metric in METRICS.items()}, indent=2, ensure_ascii=False
+    )
+    return f"\nexport const METRICS: Record<string, MetricPart> & {{ f1_weighted: MetricPart }} = {titles};\n"
 
 
 def main() -> None:

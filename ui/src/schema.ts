@@ -3157,3 +3157,51 @@ export type Whole = components['schemas']['Whole'];
 export type Why = components['schemas']['Why'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;
+
+export const METRICS: Record<string, MetricPart> & { f1_weighted: MetricPart } = {
+  "f1_weighted": {
+    "name": "f1_weighted",
+    "title": "Weighted F1",
+    "short": "F1"
+  },
+  "f1_macro": {
+    "name": "f1_macro",
+    "title": "Macro F1",
+    "short": "macro F1"
+  },
+  "accuracy": {
+    "name": "accuracy",
+    "title": "Accuracy",
+    "short": "accuracy"
+  },
+  "function_name_accuracy": {
+    "name": "function_name_accuracy",
+    "title": "Calls of the right functions",
+    "short": "functions right"
+  },
+  "function_name_and_args_accuracy": {
+    "name": "function_name_and_args_accuracy",
+    "title": "Calls with the right arguments",
+    "short": "calls right"
+  },
+  "tool_calling_correctness": {
+    "name": "tool_calling_correctness",
+    "title": "Calls right by the judge",
+    "short": "calls right"
+  },
+  "similarity": {
+    "name": "similarity",
+    "title": "Similarity",
+    "short": "similarity"
+  },
+  "exact_match": {
+    "name": "exact_match",
+    "title": "Equal answers",
+    "short": "equal"
+  },
+  "judge_rating": {
+    "name": "judge_rating",
+    "title": "Judge's rating",
+    "short": "rating"
+  }
+};

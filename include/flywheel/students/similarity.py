@@ -1,9 +1,10 @@
-"""How similar two texts are: the cosine of their TF-IDF vectors, with no model and no library.
+"""How similar two texts are: the cosine of their TF-IDF vectors, with no model.
 
 Words and pairs of words count, sublinearly, the more the rarer they are in the teacher's answers (Salton and
 Buckley, Term-weighting approaches in automatic text retrieval, 1988). The weights come from the teacher's
 texts alone, so that one student's answers do not change another's score; a word that the teacher never writes
-has the highest weight and pulls the similarity down. scikit-learn does the same, but is not in the pods.
+has the highest weight and pulls the similarity down. scikit-learn's TfidfVectorizer leaves such words out: an
+answer of one right word among invented ones would be as good as the right one.
 """
 
 from __future__ import annotations

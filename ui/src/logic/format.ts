@@ -1,6 +1,7 @@
 /** Figures as people read them. Numbers are grouped and rounded to what they carry. */
 
 import type { MetricPart } from "../api";
+import { METRICS } from "../schema";
 
 const grouped = new Intl.NumberFormat("en");
 
@@ -18,22 +19,6 @@ export function isKnown<T>(value: Maybe<T>): value is T {
 export function metricOf(report: Maybe<{ metric?: MetricPart }>): MetricPart {
   return report?.metric ?? METRICS.f1_weighted;
 }
-
-export const METRICS: Record<string, MetricPart> & { f1_weighted: MetricPart } = {
-  f1_weighted: { name: "f1_weighted", title: "Weighted F1", short: "F1" },
-  f1_macro: { name: "f1_macro", title: "Macro F1", short: "macro F1" },
-  accuracy: { name: "accuracy", title: "Accuracy", short: "accuracy" },
-  function_name_accuracy: { name: "function_name_accuracy", title: "Calls of the right functions", short: "functions right" },
-  function_name_and_args_accuracy: {
-    name: "function_name_and_args_accuracy",
-    title: "Calls with the right arguments",
-    short: "calls right",
-  },
-  tool_calling_correctness: { name: "tool_calling_correctness", title: "Calls right by the judge", short: "calls right" },
-  similarity: { name: "similarity", title: "Similarity", short: "similarity" },
-  exact_match: { name: "exact_match", title: "Equal answers", short: "equal" },
-  judge_rating: { name: "judge_rating", title: "Judge's rating", short: "rating" },
-};
 
 /** A metric's title inside a sentence, or at an axis. */
 export function inSentence(title: string): string {

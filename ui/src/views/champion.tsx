@@ -6,7 +6,8 @@ import { type Champion, type Costs, type Entries, type Held, type History, Probl
 import { Chart, type Point } from "../charts/chart";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
-import { METRICS, day, f1, interval, moment, parameters } from "../logic/format";
+import { day, f1, interval, moment, parameters } from "../logic/format";
+import { METRICS } from "../schema";
 import { Missing, Pager, Section, pickName } from "../parts";
 import { CostsSection } from "./costs";
 import { Decide } from "./decide";

@@ -4,7 +4,8 @@ import type { RunDetail } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { PlaceLink, usePage } from "../context";
 import { type CandidateRow, candidatesOf, keyOf } from "../logic/candidates";
-import { type Maybe, count, duration, f1, inSentence, interval, isKnown, METRICS, metricOf, milliseconds, parameters, short } from "../logic/format";
+import { type Maybe, count, duration, f1, inSentence, interval, isKnown, metricOf, milliseconds, parameters, short } from "../logic/format";
+import { METRICS } from "../schema";
 import { paretoFront } from "../logic/pareto";
 import { Scroll, Section, Select, pickName } from "../parts";
 
