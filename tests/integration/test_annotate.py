@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -172,3 +173,5 @@ def test_the_worker_of_the_docs_labels_tables_as_annotate_does(folder: Path) -> 
     first = rows.filter(pc.equal(rows["adapter"], rows["adapter"][len(rows) - 1]))
     labelled = names["Label"]()(first.select(["text"]))
     assert labelled["label"].to_pylist() == first["label"].to_pylist()
+    batches = list(names["label"](iter(first.select(["text"]).to_batches(max_chunksize=100))))
+    assert pa.Table.from_batches(batches).equals(labelled.combine_chunks())
