@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from flywheel.promotion.holds import Hold
 from flywheel.promotion.transitions import decide, promoted, rolled_back
 from flywheel.runs.run import Run
 from tests.hostile import TEXTS
-from tests.serving_load import Call, call_for, endpoint_process
+from tests.serving_load import Call, call_for, endpoint_process, is_ready, start_endpoint
 from tests.unit.champion_endpoint import (
     HEADLINES,
     WORKLOAD,
     config_of,
     folder,  # noqa: F401
     of_user,
+    until,
     whole_of,
 )
 
@@ -147,6 +148,57 @@ def test_champions_change_under_load_and_each_answer_is_of_the_adapter_it_names(
         f"\n{changes} changes, {len(calls)} requests of {CALLERS} callers, 0 failed, 0 of another adapter; "
         f"a new champion answers after {statistics.median(taken):.2f} s, {max(taken):.2f} s at most"
     )
+
+
+def test_two_replicas_switch_together_and_the_death_of_one_fails_no_request_of_the_other(
+    folder: Path,
+) -> None:
+    """What differs between replicas of one artifact root for how long; a Service sends on to those alive."""
+    root = ArtifactRoot(str(folder / "artifacts"))
+    follow = 0.5
+    skews: list[float] = []
+    with ExitStack() as stack:
+        urls = [stack.enter_context(endpoint(folder, follow_seconds=follow))]
+        config = folder / "second.yaml"
+        second = config_of(folder, serving={"follow_seconds": follow})
+        config.write_text(yaml.safe_dump(second.model_dump(mode="json", exclude_unset=True)))
+        process, url = start_endpoint(config, FLYWHEEL_DEVICE="cpu")
+        stack.callback(process.kill)
+        urls.append(url)
+        while not is_ready(url):
+            assert process.poll() is None
+            time.sleep(0.1)
+        wholes = [whole_of(Run(root, "night"), size) for size in (300, 600)]
+        with Callers(urls[0], bodies(), 4) as first, Callers(urls[1], bodies(), 4) as other:
+            for _ in range(5):
+                before = read_champion(root, WORKLOAD.id, "desk")
+                assert before is not None
+                whole = next(one for one in wholes if one.adapter != before.adapter)
+                decide(root, WORKLOAD.id, "desk", forwards(whole), by="pat")
+                began, deadline = time.perf_counter(), time.monotonic() + 60
+                since: dict[int, float] = {}
+                while len(since) < 2:
+                    assert time.monotonic() < deadline
+                    for place, load in enumerate((first, other)):
+                        new = (call.at for call in load.calls[-20:] if is_of(call, whole) and call.at > began)
+                        if place not in since and (at := next(new, None)) is not None:
+                            since[place] = at
+                    time.sleep(0.01)
+                skews.append(abs(since[0] - since[1]))
+            asked = len(other.calls)
+            process.kill()
+            until(lambda: any(call.status == 0 for call in other.calls[asked:]))
+            alive = len(first.calls)
+            until(lambda: len(first.calls) > alive + 50)
+    assert Counter(call.status for call in first.calls) == {200: len(first.calls)}
+    assert {call.status for call in other.calls[:asked]} == {200}
+    print(
+        f"\nreplicas differ for {statistics.median(skews):.2f} s, {max(skews):.2f} s at most, {len(skews)} changes"
+    )
+
+
+def is_of(call: Call, champion: Champion) -> bool:
+    return call.headers.get("x-flywheel-adapter") == champion.adapter
 
 
 def hostile_requests() -> list[tuple[str, bytes]]:
