@@ -21,8 +21,6 @@ from flywheel.common.batching import batched
 from flywheel.common.errors import SourceError
 
 _DELIMITERS = ",;\t|"
-# A field of a CSV file that is longer has lost a closing quote.
-_LONGEST_FIELD = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,6 @@ class _Csv:
         return text.getvalue().encode()
 
     def _reader(self, file: Any) -> Any:
-        csv.field_size_limit(_LONGEST_FIELD)
         return csv.reader(file, delimiter=self._delimiter, strict=True)
 
     def _rows(self, reader: Any) -> Iterator[list[str]]:
