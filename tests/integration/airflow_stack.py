@@ -14,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -334,9 +335,16 @@ def halted_jobs(folder: Path, when: Callable[[], Any]) -> list[int]:
 
 
 def go_on(jobs: list[int]) -> None:
-    """Let halted processes go on."""
+    """Let halted processes go on, where they have not been ended meanwhile."""
     for job in jobs:
-        os.kill(job, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(job, signal.SIGCONT)
+
+
+def in_progress(root: Path, run_id: str, job: str) -> Callable[[], bool]:
+    """Return what tells whether a job, such as `small@40/customize`, has told how far it is and goes on."""
+    folder = root / Run(ArtifactRoot(str(root)), run_id).path / "jobs"
+    return lambda: (folder / f"{job}.progress.json").exists() and not (folder / f"{job}.json").exists()
 
 
 def is_alive(pid: int) -> bool:

@@ -11,7 +11,17 @@ import httpx
 import pytest
 
 from flywheel.laptop.processes import free_port
-from tests.integration.airflow_stack import Stack, apart, is_alive, jobs_running, report_of, wait_for
+from tests.integration.airflow_stack import (
+    Stack,
+    apart,
+    go_on,
+    halted_jobs,
+    in_progress,
+    is_alive,
+    jobs_running,
+    report_of,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -55,21 +65,6 @@ def in_label(stack: Stack, api: httpx.Client, run_id: str) -> bool:
     return stack.states(run_id).get("label") == "running"
 
 
-def in_training(stack: Stack, api: httpx.Client, run_id: str) -> bool:
-    job = jobs_of(api, run_id).get("small @ 120")
-    return bool(job and job["customize"]["state"] == "running" and job["customize"]["progress"] > 0)
-
-
-def in_base_evaluation(stack: Stack, api: httpx.Client, run_id: str) -> bool:
-    job = jobs_of(api, run_id).get("small")
-    return bool(job and job["evaluate"]["state"] == "running" and job["evaluate"]["progress"] > 0)
-
-
-def in_evaluation(stack: Stack, api: httpx.Client, run_id: str) -> bool:
-    job = jobs_of(api, run_id).get("small @ 40")
-    return bool(job and job["evaluate"]["state"] == "running" and job["evaluate"]["progress"] > 0)
-
-
 def in_review(stack: Stack, api: httpx.Client, run_id: str) -> bool:
     return bool(api.get(f"/runs/{run_id}").json().get("state") == "review")
 
@@ -78,12 +73,35 @@ def at_once(stack: Stack, api: httpx.Client, run_id: str) -> bool:
     return True
 
 
-STAGES: dict[str, tuple[Callable[[Stack, httpx.Client, str], bool], dict[str, Any]]] = {
+def held_in(stack: Stack, root: Path, run_id: str, job: str) -> list[int]:
+    """Wait until a job has told how far it is, and return the jobs' processes, halted."""
+    jobs: list[int] = wait_for(lambda: halted_jobs(stack.folder, in_progress(root, run_id, job)), 300)
+    return jobs
+
+
+def shown_running(api: httpx.Client, run_id: str, name: str, kind: str) -> dict[str, Any]:
+    """Return a job of a run as the API shows it, once it shows that it runs and how far it is."""
+
+    def running() -> Any:
+        job = jobs_of(api, run_id).get(name, {}).get(kind)
+        return job if job and job["state"] == "running" and job["progress"] > 0 else None
+
+    found: dict[str, Any] = wait_for(running, 60)
+    return found
+
+
+Reached = Callable[[Stack, httpx.Client, str], bool]
+Job = tuple[str, str, str]  # its file, and what it is in the API: a line's name and the job's kind
+ONE_BY_ONE = {"evaluation_config": {"batch_size": 1, "bootstrap_samples": 100}}
+STAGES: dict[str, tuple[Reached | Job, dict[str, Any]]] = {
     "queued": (at_once, {}),
     "label": (in_label, {}),
-    "customize": (in_training, {"training_config": LONG, "sizes": [120]}),
-    "base-eval": (in_base_evaluation, {"evaluation_config": {"batch_size": 1, "bootstrap_samples": 100}}),
-    "evaluate": (in_evaluation, {"evaluation_config": {"batch_size": 1, "bootstrap_samples": 100}}),
+    "customize": (
+        ("small@120/customize", "small @ 120", "customize"),
+        {"training_config": LONG, "sizes": [120]},
+    ),
+    "base-eval": (("small/base_eval", "small", "evaluate"), ONE_BY_ONE),
+    "evaluate": (("small@40/evaluate", "small @ 40", "evaluate"), ONE_BY_ONE),
     "review": (in_review, {"approval": "human"}),
 }
 
@@ -98,18 +116,24 @@ def test_a_cancelled_job_leaves_nothing_running(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_id = f"cancel-{stage}"
-    reached, more = STAGES[stage]
+    reached, more = STAGES[stage][0], dict(STAGES[stage][1])
     sizes, approval = more.pop("sizes", [40]), more.pop("approval", "automatic")
     port = slow_teacher if stage == "label" else stack.teacher_port
     overrides = apart(data, teacher={"base_url": f"http://127.0.0.1:{port}/v1"}, **more)
     if stage in ("base-eval", "evaluate"):
         overrides["data_split_config"] = {"eval_size": 250, "val_ratio": 0.05, "min_total_records": 50}
     stack.trigger(run_id, overrides, students=["small"], sizes=sizes, approval=approval)
-    wait_for(lambda: reached(stack, api, run_id), 300)
+    held: list[int] = []
+    if isinstance(reached, tuple):
+        held = held_in(stack, data / "artifacts", run_id, reached[0])
+        shown_running(api, run_id, *reached[1:])
+    else:
+        wait_for(lambda: reached(stack, api, run_id), 300)
     victims = jobs_running(stack.folder) + task_processes(stack, run_id)
 
     began = time.monotonic()
     answer = api.post(f"/jobs/{run_id}/cancel")
+    go_on(held)
     assert answer.status_code == 200, answer.text
     assert api.get(f"/jobs/{run_id}").json()["status"] == "cancelled"
 
@@ -141,13 +165,8 @@ def test_a_running_training_shows_its_loss_curve_and_the_time_that_is_left(
 ) -> None:
     overrides = apart(data, training_config=LONG)
     stack.trigger("watched", overrides, students=["small"], sizes=[120])
-    wait_for(lambda: in_training(stack, api, "watched"), 300)
-    job = wait_for(
-        lambda: (
-            (found := jobs_of(api, "watched")["small @ 120"]["customize"]) and found["step"] > 3 and found
-        ),
-        60,
-    )
+    held = held_in(stack, data / "artifacts", "watched", "small@120/customize")
+    job = shown_running(api, "watched", "small @ 120", "customize")
     assert 0 < job["progress"] < 1
     assert job["seconds_left"] > 0
     assert len(job["losses"]) >= 1
@@ -156,6 +175,7 @@ def test_a_running_training_shows_its_loss_curve_and_the_time_that_is_left(
     assert 0 < customization["progress"] < 100
     assert customization["steps_completed"] > 0
     api.post("/jobs/watched/cancel")
+    go_on(held)
     wait_for(lambda: not jobs_running(stack.folder), 60)
 
 

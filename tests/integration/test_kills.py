@@ -20,9 +20,9 @@ from tests.integration.airflow_stack import (
     HEADLINES,
     Stack,
     apart,
+    go_on,
     halted_jobs,
     is_alive,
-    jobs_running,
     report_of,
     table_of,
     wait_for,
@@ -117,10 +117,9 @@ def test_the_table_is_that_of_an_undisturbed_run(
     assert any(result.resumed_from_step for result in results)
 
 
-def running_job(stack: Stack, run_id: str, data: Path) -> int:
-    wait_for(lambda: stack.states(run_id).get("customize small @ 120") == "running", 180)
-    wait_for(lambda: has_checkpoint(data), 120)
-    return int(wait_for(lambda: jobs_running(stack.folder), 60)[0])
+def held_job(stack: Stack, data: Path) -> int:
+    """Return a training's process, halted after a checkpoint: it is in the middle when it is to be ended."""
+    return int(wait_for(lambda: halted_jobs(stack.folder, lambda: has_checkpoint(data)), 240)[0])
 
 
 def test_a_task_that_is_marked_failed_takes_its_job_along(
@@ -129,9 +128,10 @@ def test_a_task_that_is_marked_failed_takes_its_job_along(
     long = {**LONG, "epochs": 400}
     overrides = {**settings(data, stack.teacher_port), "training_config": long}
     stack.trigger("marked", overrides, students=["small"], sizes=[120])
-    pid = running_job(stack, "marked", data)
+    pid = held_job(stack, data)
     path = stack.task_path("marked", "candidate.customize", 0)
     stack.rest("PATCH", path, {"new_state": "failed"})
+    go_on([pid])
     wait_for(lambda: not is_alive(pid), 30)
     # The run goes on without that candidate, and fails for it is the only one.
     assert stack.wait("marked") == "failed"
@@ -144,6 +144,7 @@ def test_a_run_that_is_marked_failed_ends_its_jobs(
     long = {**LONG, "epochs": 400}
     overrides = {**settings(data, stack.teacher_port), "training_config": long}
     stack.trigger("stopped", overrides, students=["small"], sizes=[120])
-    pid = running_job(stack, "stopped", data)
+    pid = held_job(stack, data)
     stack.rest("PATCH", "/dags/flywheel/dagRuns/stopped", {"state": "failed"})
+    go_on([pid])
     wait_for(lambda: not is_alive(pid), 30)
