@@ -27,6 +27,7 @@ from airflow.sdk import chain, dag, task_group
 
 from flywheel.orchestration import (
     CHAMPION,
+    KEEPS_FAILURES,
     ConfirmOperator,
     ReviewOperator,
     await_endpoint,
@@ -67,6 +68,7 @@ def candidate(student: str, size: int) -> None:
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=10),
+        **KEEPS_FAILURES,
     },
     on_failure_callback=notify_failure,
     doc_md=__doc__,

@@ -768,6 +768,8 @@ export interface components {
              * @description pending, promoted, in place, rejected, none, held or would be promoted.
              */
             decision: string | null;
+            /** @description Why the run failed; null where it did not. */
+            failure: components["schemas"]["RunFailure"] | null;
             /**
              * Scored
              * @description Candidates with a result.
@@ -2609,6 +2611,8 @@ export interface components {
              * @description pending, promoted, in place, rejected, none, held or would be promoted.
              */
             decision: string | null;
+            /** @description Why the run failed; null where it did not. */
+            failure: components["schemas"]["RunFailure"] | null;
             /**
              * Scored
              * @description Candidates with a result.
@@ -2638,6 +2642,66 @@ export interface components {
              * @description Why the run has no table, where it has ended without one.
              */
             error: string | null;
+        };
+        /**
+         * RunFailure
+         * @description What failed in a run, why, and what to do.
+         */
+        RunFailure: {
+            /**
+             * Stage
+             * @description The stage, such as `label` or `customize`.
+             */
+            stage: string;
+            /**
+             * Job
+             * @description Which of the stage's jobs, such as `customize 1b @ 5000`; empty: none.
+             * @default
+             */
+            job: string;
+            /**
+             * Sentence
+             * @description What was wrong.
+             */
+            sentence: string;
+            /**
+             * Mend
+             * @description What to do.
+             */
+            mend: string;
+            /**
+             * Tries Again
+             * @description Airflow tries it again by itself.
+             * @default false
+             */
+            tries_again: boolean;
+            /**
+             * Try Number
+             * @default 1
+             */
+            try_number: number;
+            /**
+             * At
+             * @description When, ISO 8601; empty: not known.
+             * @default
+             */
+            at: string;
+            /**
+             * Task Id
+             * @description The task in Airflow, with its group.
+             */
+            task_id: string;
+            /**
+             * Map Index
+             * @default -1
+             */
+            map_index: number;
+            /**
+             * Link
+             * @description Where Airflow shows the task's log; empty: not known.
+             * @default
+             */
+            link: string;
         };
         /**
          * RunLine
@@ -2681,6 +2745,8 @@ export interface components {
              * @description pending, promoted, in place, rejected, none, held or would be promoted.
              */
             decision: string | null;
+            /** @description Why the run failed; null where it did not. */
+            failure: components["schemas"]["RunFailure"] | null;
             /**
              * Scored
              * @description Candidates with a result.
@@ -3140,6 +3206,7 @@ export type Remeasured = components['schemas']['Remeasured'];
 export type Report = components['schemas']['Report'];
 export type Review = components['schemas']['Review'];
 export type RunDetail = components['schemas']['RunDetail'];
+export type RunFailure = components['schemas']['RunFailure'];
 export type RunLine = components['schemas']['RunLine'];
 export type RunLines = components['schemas']['RunLines'];
 export type SplitScore = components['schemas']['SplitScore'];

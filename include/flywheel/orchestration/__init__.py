@@ -7,6 +7,7 @@ from flywheel.jobs.spec import CHAMPION
 from flywheel.orchestration.beside import beside
 from flywheel.orchestration.confirm import ConfirmOperator
 from flywheel.orchestration.endpoint import await_endpoint, has_endpoint
+from flywheel.orchestration.failing import KEEPS_FAILURES
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.orchestration.review import ReviewOperator
 from flywheel.orchestration.settings import (
@@ -36,6 +37,7 @@ install()
 __all__ = [
     "CHAMPION",
     "CHAMPION_ASSET",
+    "KEEPS_FAILURES",
     "ConfirmOperator",
     "ReviewOperator",
     "await_endpoint",

@@ -16,6 +16,7 @@ from flywheel.common.redaction import install
 from flywheel.config import Config
 from flywheel.config.schema import Notifier
 from flywheel.orchestration.notifier_arguments import resolved
+from flywheel.runs.failures import cause_of
 from flywheel.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -59,13 +60,17 @@ def notify_failure(context: Any) -> None:
     except ConfigError as error:  # of the experiment, it may be; the operator is told all the same
         log.warning("%s", error)
         config = load_config()
+    failure = None
     try:
-        run = Run(ArtifactRoot(config.artifacts.root), str(context["run_id"]))
+        dag_id = str(getattr(context.get("dag"), "dag_id", ""))
+        run = Run(ArtifactRoot(config.artifacts.root), str(context["run_id"]), dag_id)
         if run.was_cancelled(getattr(context.get("dag_run"), "clear_number", 0)):
             return
+        failure = cause_of(run)
     except Exception:
-        log.exception("whether a person stopped the run could not be read; its failure is told")
-    notify(config.notifications.on_failure, context)
+        log.exception("whether a person stopped the run, or why it failed, could not be read; it is told")
+    facts = failure.model_dump(exclude={"tries_again", "map_index"}) if failure else {}
+    notify(config.notifications.on_failure, context, told=failure.told if failure else "", **facts)
 
 
 def announce(context: Any, run: Run, result: Any) -> None:

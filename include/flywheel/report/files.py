@@ -13,6 +13,7 @@ from flywheel.common.errors import ArtifactError
 from flywheel.report.html import render_html
 from flywheel.report.model import REPORT_FILE, Report
 from flywheel.report.table import render_table
+from flywheel.runs.failures import failures_of
 from flywheel.runs.run import Run, find_run
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ def read_report(root: ArtifactRoot, run_id: str = LATEST) -> Report:
     """
     path = f"{latest_path(root) if run_id == LATEST else find_run(root, run_id).path}/{REPORT_FILE}"
     if not root.exists(path):
+        failed = [] if run_id == LATEST else failures_of(find_run(root, run_id))
+        if failed:
+            raise ArtifactError(f"{root.url}/{path}: no report: {failed[0].told}")
         there = ", ".join(root.list("runs")[-5:]) or "none"
         raise ArtifactError(f"{root.url}/{path}: no report; `flywheel score RUN` writes it; runs: {there}")
     return Report.model_validate(root.read_json(path))

@@ -98,6 +98,8 @@ def _error(line: RunLine, summary: Summary, stages: list[live.StageTask]) -> str
         return f"Cancelled by {summary.cancelled.by} at {summary.cancelled.at}."
     if line.state != "failed":
         return None
+    if summary.failure is not None:
+        return summary.failure.told
     failed = next((stage.name for stage in stages if stage.state == "failed"), None)
     where = f"The stage {failed} failed" if failed else "The job failed"
     why = f": {summary.error}" if summary.error else ""

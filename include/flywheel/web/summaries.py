@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from flywheel.common.errors import FlywheelError
+from flywheel.runs.failures import RunFailure, cause_of
 from flywheel.web import airflow_runs, run_files
 from flywheel.web.airflow_runs import AirflowRun
 
@@ -88,6 +89,7 @@ class RunLine(BaseModel):
     decision: str | None = Field(
         None, description="pending, promoted, in place, rejected, none, held or would be promoted."
     )
+    failure: RunFailure | None = Field(None, description="Why the run failed; null where it did not.")
     scored: int = Field(0, description="Candidates with a result.")
     candidates: int = Field(0, description="Candidates of the plan.")
 
@@ -109,6 +111,7 @@ class Summary:
 
     Attributes:
         error: why the run has no table, as far as its folder says; empty where it has one.
+        failure: why the run failed; None where it did not.
     """
 
     workload_id: str
@@ -122,6 +125,7 @@ class Summary:
     records: int
     cancelled: run_files.Cancelled | None
     error: str
+    failure: RunFailure | None = None
 
 
 _lock = threading.Lock()
@@ -218,6 +222,7 @@ def line_of(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
         champion=summary.champion,
         best=summary.best,
         decision=summary.decision,
+        failure=summary.failure if run.state == "failed" and summary.cancelled is None else None,
         scored=sum(line.state == "scored" for line in summary.candidates),
         candidates=len(summary.candidates),
     )
@@ -260,6 +265,8 @@ def _is_known(run: AirflowRun, now: float) -> bool:
 def _learn(run: AirflowRun) -> None:
     try:
         summary = _summarize(run)
+        if run.state == "failed" and summary.cancelled is None:
+            summary = replace(summary, failure=cause_of(run_files.run_of(run)))
     except (FlywheelError, OSError) as error:
         log.warning("run %s: %s", run.run_id, error)
         summary = _unread(run, "what the run has left cannot be read")

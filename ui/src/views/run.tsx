@@ -11,6 +11,7 @@ import { TABS, type Tab } from "../logic/place";
 import { Badge, Bar, Missing } from "../parts";
 import { ClassesTab } from "./classes";
 import { DisagreementsTab } from "./disagreements";
+import { FailureCard } from "./failure";
 import { FilesTab } from "./files";
 import { ResultsTab } from "./results";
 import { ReviewTab } from "./review";
@@ -56,7 +57,7 @@ export function RunView() {
             {run.ended_at && ` · took ${duration((Date.parse(run.ended_at) - Date.parse(run.started_at)) / 1000)}`}
           </p>
           {answer.problem && <p class="problem">{answer.problem.message}</p>}
-          {run.error && <p class="problem">{run.error}</p>}
+          {run.failure ? <FailureCard run={run} /> : run.error && <p class="problem">{run.error}</p>}
           <Notices run={run} />
           <Tabs run={run} reload={answer.reload} />
         </>

@@ -9,6 +9,7 @@ import { duration, moment } from "../logic/format";
 import { Badge, Missing, Pager, Picked, Select } from "../parts";
 import { Backfill } from "./backfill";
 import { ChampionCard } from "./champion";
+import { FailureLine } from "./failure";
 
 const ROWS = 50;
 const LIVE_SECONDS = 5;
@@ -128,6 +129,7 @@ function Row({ run, isMarked, onMark }: { run: RunLine; isMarked: boolean; onMar
       </th>
       <td>
         <Badge state={run.state} />
+        <FailureLine run={run} />
       </td>
       <td class="figure-left">{moment(run.cutoff)}</td>
       <td>

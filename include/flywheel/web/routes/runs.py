@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field
 
 from flywheel.config.metrics import MetricName
 from flywheel.report.model import BestPart, CandidatePart, Report
+from flywheel.runs.failures import RunFailure, failures_of
+from flywheel.runs.run import Run
 from flywheel.web import airflow_runs, live, run_files, summaries
 from flywheel.web.access import requires
 from flywheel.web.links import Links, links_of
@@ -87,6 +89,8 @@ def get_run(run_id: RunId) -> RunDetail:
     review = review_of(run_id)
     cancelled = summary.cancelled is not None
     line = summaries.line_of(found, summary, review is not None and review.state == "waiting")
+    if not found.is_done and not cancelled:
+        line.failure = now_failed(folder, tasks)
     return RunDetail(
         **line.model_dump(),
         approval=plan.approval if plan else None,
@@ -97,6 +101,13 @@ def get_run(run_id: RunId) -> RunDetail:
         links=links_of(found, report),
         error=(summary.error or None) if found.is_done else None,
     )
+
+
+def now_failed(folder: Run, tasks: list[airflow_runs.AirflowTask]) -> RunFailure | None:
+    """Return the first failure of a run that goes on: of a task that is failed or about to be tried again."""
+    failed = {(task.task_id, task.map_index) for task in tasks if task.state in ("failed", "up_for_retry")}
+    known = (failure for failure in failures_of(folder) if (failure.task_id, failure.map_index) in failed)
+    return next(known, None)
 
 
 class Disagreements(BaseModel):

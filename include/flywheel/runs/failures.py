@@ -1,0 +1,88 @@
+"""Why a run failed: a small file for each task that did, in the run's folder.
+
+    runs/<run>/failures/<task>.<map index>.json     gone again when a later try has ended well
+
+A task whose process was killed with all that it had to say leaves none: that a stage has no result says it.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field, ValidationError
+
+from flywheel.runs.run import Run
+
+_FOLDER = "failures"
+# The stages before the jobs, in order; each leaves stages/NAME.json.
+_BEFORE_JOBS = ("label", "ingest", "curate")
+_SILENT = (
+    "its process ended without a word: it was killed, as where memory runs out, its machine went away, the "
+    "disk of the artifact root is full, or a person marked it as failed"
+)
+_SILENT_MEND = "See its log and its machine's, then clear the task: what is done is found again."
+
+
+class RunFailure(BaseModel):
+    """What failed in a run, why, and what to do."""
+
+    stage: str = Field(description="The stage, such as `label` or `customize`.")
+    job: str = Field("", description="Which of the stage's jobs, such as `customize 1b @ 5000`; empty: none.")
+    sentence: str = Field(description="What was wrong.")
+    mend: str = Field(description="What to do.")
+    tries_again: bool = Field(False, description="Airflow tries it again by itself.")
+    try_number: int = Field(1, ge=1)
+    at: str = Field("", description="When, ISO 8601; empty: not known.")
+    task_id: str = Field(description="The task in Airflow, with its group.")
+    map_index: int = -1
+    link: str = Field("", description="Where Airflow shows the task's log; empty: not known.")
+
+    @property
+    def told(self) -> str:
+        """All of it as a line for people."""
+        return f"{self.job or self.stage} failed: {self.sentence.rstrip('.')}. {self.mend}"
+
+
+def keep(run: Run, failure: RunFailure) -> None:
+    """Write down that a task has failed; its failure of an earlier try is replaced."""
+    run.root.write_json(_path(run, failure.task_id, failure.map_index), failure.model_dump(mode="json"))
+
+
+def forget(run: Run, task_id: str, map_index: int) -> None:
+    """Remove what is kept of a task's earlier tries: it has ended well."""
+    run.root.discard(_path(run, task_id, map_index))
+
+
+def failures_of(run: Run) -> list[RunFailure]:
+    """Return what has failed in a run, the first first; a file that is damaged counts for nothing."""
+    found = []
+    for name in run.root.list(f"{run.path}/{_FOLDER}"):
+        try:
+            found.append(RunFailure.model_validate(run.root.read_json(f"{run.path}/{_FOLDER}/{name}")))
+        except (ValidationError, ValueError, FileNotFoundError):
+            continue
+    return sorted(found, key=lambda failure: failure.at)
+
+
+def cause_of(run: Run) -> RunFailure | None:
+    """Return why a run that has failed did: of all that failed, what the rest follows from.
+
+    A stage's own failure goes before those of jobs, for a candidate that fails is only a line of the table;
+    where `score` failed since none could be scored, the first job that failed is the cause.
+    """
+    found = failures_of(run)
+    jobs = [failure for failure in found if failure.job]
+    stages = [failure for failure in found if not failure.job]
+    own = [failure for failure in stages if failure.stage != "score"]
+    silent = None if own or not run.is_planned else _silent_stage(run)
+    ordered = [*own, *([silent] if silent else []), *jobs, *stages] if own or silent or stages else jobs
+    return ordered[0] if ordered else None
+
+
+def _silent_stage(run: Run) -> RunFailure | None:
+    for stage in _BEFORE_JOBS:
+        if not run.root.exists(f"{run.path}/stages/{stage}.json"):
+            return RunFailure(stage=stage, task_id=stage, sentence=_SILENT, mend=_SILENT_MEND)
+    return None
+
+
+def _path(run: Run, task_id: str, map_index: int) -> str:
+    return f"{run.path}/{_FOLDER}/{task_id}.{map_index}.json"
