@@ -14,6 +14,7 @@ from flywheel.runs.run import Run
 _FOLDER = "failures"
 # The stages before the jobs, in order; each leaves stages/NAME.json.
 _BEFORE_JOBS = ("label", "ingest", "curate")
+_OF_CANDIDATES = ("customize", "evaluate")
 _SILENT = (
     "its process ended without a word: it was killed, as where memory runs out, its machine went away, the "
     "disk of the artifact root is full, or a person marked it as failed"
@@ -66,10 +67,12 @@ def cause_of(run: Run) -> RunFailure | None:
     """Return why a run that has failed did: of all that failed, what the rest follows from.
 
     A stage's own failure goes before those of jobs, for a candidate that fails is only a line of the table;
-    where `score` failed since none could be scored, the first job that failed is the cause.
+    where `score` failed since none could be scored, the first job of a candidate that failed is the cause.
     """
     found = failures_of(run)
-    jobs = [failure for failure in found if failure.job]
+    jobs = sorted(
+        (failure for failure in found if failure.job), key=lambda job: job.stage not in _OF_CANDIDATES
+    )
     stages = [failure for failure in found if not failure.job]
     own = [failure for failure in stages if failure.stage != "score"]
     silent = None if own or not run.is_planned else _silent_stage(run)

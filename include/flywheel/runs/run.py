@@ -5,6 +5,7 @@
     runs/<run>/jobs/<student>/base_eval.{spec.json,json}
     runs/<run>/jobs/<student>@<size>/customize.{spec.json,json}, evaluate.{spec.json,json}, failure.json
     runs/<run>/jobs/…/*.progress.json                    how far a running job is
+    runs/<run>/failures/<task>.<map index>.json         why a task failed (flywheel.runs.failures)
     runs/<run>/cancelled.json                            who stopped it, and when
 
 A stage is a plain function that knows nothing of this; the DAG and the command line call it through

@@ -11,7 +11,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from flywheel.common.errors import JobError
+from flywheel.common.errors import JobError, StudentError
 from flywheel.config import Student
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.runs.plan import Candidate
@@ -175,7 +175,7 @@ class JobOperator(BaseOperator):
             raise
         except Exception as error:
             self._record_failure(run, self.stage, str(error) or type(error).__name__)
-            if isinstance(error, RefusedJobError):  # it would be refused again: no retry
+            if isinstance(error, RefusedJobError | StudentError):  # it would be refused again: no retry
                 raise AirflowFailException(str(error)) from None
             raise
 
