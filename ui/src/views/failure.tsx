@@ -1,6 +1,7 @@
 /** Why a run failed: which stage, the sentence, what to do, and where its log is. */
 
 import type { RunDetail, RunLine } from "../api";
+import { AirflowLink } from "../context";
 
 export function FailureCard({ run }: { run: RunDetail }) {
   const { failure } = run;
@@ -14,7 +15,7 @@ export function FailureCard({ run }: { run: RunDetail }) {
       </h2>
       <p>{failure.sentence}</p>
       <p>
-        <b>{failure.mend}</b> <a href={log}>Log of {failure.job || failure.stage}</a>
+        <b>{failure.mend}</b> <AirflowLink path={log}>Log of {failure.job || failure.stage}</AirflowLink>
       </p>
     </section>
   );
