@@ -158,14 +158,14 @@ def run_jobs(
         "evaluate", evaluate.model_dump(mode="json"), folder / f"evaluate-{seed}-{records}", runtime
     )
     total = trained["wall_s"] + answered["wall_s"]
-    work = trained["parts"]["train"] + answered["parts"]["answer"]
+    work = trained["timing"]["train"] + answered["timing"]["answer"]
     return {
         "records": records,
         "total_s": round(total, 2),
         "work_s": round(work, 2),
         "share": round(work / total, 3),
-        "customize": trained["parts"],
-        "evaluate": answered["parts"],
+        "customize": trained["timing"],
+        "evaluate": answered["timing"],
         "records_per_second": round(trained["result"]["records_per_second"]),
         "steps": trained["result"]["steps_run"],
     }
@@ -185,7 +185,7 @@ def run_job(
         subprocess.run(command, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=sys.stderr)
     wall = time.perf_counter() - started
     answer = json.loads(path.with_suffix(".json").read_text())
-    parts = answer["result"]["parts"]
+    parts = answer["result"]["timing"]
     parts = {"start": wall - sum(parts.values())} | parts
     return {
         "result": answer["result"],

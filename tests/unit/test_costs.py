@@ -9,6 +9,7 @@ import mlflow
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.jobs.result import CustomizeResult
 from flywheel.promotion.costs import record_cost
 from flywheel.report.files import read_report
 from flywheel.report.html import render_html
@@ -30,7 +31,7 @@ def ended(folder: Path, run_id: str = "night-1", **sections: Any) -> Run:
     config = config_of(str(folder / "artifacts"), f"sqlite:///{folder}/mlflow.db", **{**PRICES, **sections})
     run = finish(plan_of(config, run_id))
     for name, seconds in (("customize", 1800.0), ("evaluate", 900.0)):
-        change(run, f"jobs/1b@25/{name}", parts={"train": seconds})
+        change(run, f"jobs/1b@25/{name}", timing={"train": seconds})
     change(run, "jobs/1b@25/evaluate", answer_seconds=[0.001, 0.001, 0.001])
     return run
 
@@ -117,3 +118,10 @@ def test_what_has_no_price_is_not_free(tmp_path: Path) -> None:
 def test_nobody_has_cost_anything_yet(tmp_path: Path) -> None:
     found = costs(ArtifactRoot(str(tmp_path)), "news", "desk", "UTC")
     assert found.lines() == ["news (desk): no run has cost anything yet."]
+
+
+def test_a_result_that_calls_its_timing_parts_is_still_read(tmp_path: Path) -> None:
+    run = ended(tmp_path)
+    older = run.root.read_json(f"{run.path}/jobs/1b@25/customize.json")["result"]
+    older["parts"] = older.pop("timing")
+    assert CustomizeResult.model_validate(older).timing == {"train": 1800.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from flywheel.config.evaluation import WorkloadType
 from flywheel.config.student import FamilyName
@@ -13,6 +13,8 @@ from flywheel.workloads.scores import ClassScore, Confusion
 from flywheel.workloads.short_prompts import ShortPrompt
 
 Interval = tuple[float, float]
+# Results of 0.2.0 and before, which are found and not made again, call it `parts`.
+_TIMING = AliasChoices("timing", "parts")
 
 
 class _Model(BaseModel):
@@ -81,7 +83,7 @@ class CustomizeResult(_Model):
         train_loss: mean loss of the last tenth of the steps, in nats a token.
         val_loss: of the weights that were kept; None without validations.
         resumed_from_step: the step of the checkpoint that this call went on from; None: from the start.
-        parts: seconds of this call's parts: load, compile, train, save.
+        timing: seconds of this call's parts: load, compile, train, save.
     """
 
     adapter: str
@@ -115,7 +117,7 @@ class CustomizeResult(_Model):
     found: bool
     resumed_from_step: int | None
     device: str
-    parts: dict[str, float] = Field(default_factory=dict)
+    timing: dict[str, float] = Field(default_factory=dict, validation_alias=_TIMING)
 
 
 class Latency(_Model):
@@ -218,7 +220,7 @@ class EvaluateResult(_Model):
         parameters: of the student with its adapter; None where the runtime does not say.
         calibration: of the probabilities in the predictions; None where a student gave none.
         predictions: path of predictions.jsonl, relative to the artifact root.
-        parts: seconds of this call's parts: load, answer, score.
+        timing: seconds of this call's parts: load, answer, score.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -250,4 +252,4 @@ class EvaluateResult(_Model):
     confusion: Confusion
     found: bool
     device: str
-    parts: dict[str, float] = Field(default_factory=dict)
+    timing: dict[str, float] = Field(default_factory=dict, validation_alias=_TIMING)

@@ -20,7 +20,7 @@ def cost_of(plan: Plan, outcomes: Outcomes) -> CostPart:
     money: float | None = 0.0
     for result in _done(outcomes):
         count = max(1, gpus.get(result.student, 1)) if result.device != "cpu" else 1
-        spent = sum(result.parts.values()) / 3600
+        spent = sum(result.timing.values()) / 3600
         hours["cpu" if result.device == "cpu" else "gpu"] += spent * count
         hour = plan.config.prices.hour(result.device, count)
         money = None if money is None or hour is None else money + spent * hour

@@ -10,7 +10,7 @@ from typing import Any
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import NotEnoughRecordsError, StudentError
-from flywheel.common.parts import Parts
+from flywheel.common.timing import Timing
 from flywheel.jobs.families import family_of
 from flywheel.jobs.progress import ProgressCallback, telling
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
@@ -37,8 +37,8 @@ def train(
         NotEnoughRecordsError: fewer records than the size asks for, or all of one class.
         StudentError: the student cannot be loaded or trained.
     """
-    parts, family = Parts(), family_of(spec.student)
-    with parts.time("load"):
+    timing, family = Timing(), family_of(spec.student)
+    with timing.time("load"):
         dataset = root.fetch("datasets", spec.dataset)
         records = training_records(spec, dataset, LOOKED_AT)
         short = ShortPrompt.of(records)
@@ -50,7 +50,7 @@ def train(
         watched = watched_records(spec.size) if spec.training.validations else 0
         val = _examples(read_records(dataset / "val.jsonl", watched), short)
     work = TrainingWork(spec, train, val, scratch, lambda: root.save_scratch("adapters", key), progress)
-    with parts.time("train"):
+    with timing.time("train"):
         made = family.classifier.train(work)
     for note in made.notes:
         log.warning("%s", note)
@@ -81,14 +81,14 @@ def train(
         found=False,
         resumed_from_step=made.resumed_from_step,
         device=made.device,
-        parts=parts.seconds,
+        timing=timing.seconds,
     )
-    with parts.time("save"), root.build("adapters", key) as folder:
+    with timing.time("save"), root.build("adapters", key) as folder:
         made.save(folder)
         (folder / "README.md").write_text(_card(spec, result, made, family.title), encoding="utf-8")
         (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
     log.info("adapter %s: %d steps, %.0f records/s", key, result.steps, result.records_per_second)
-    return result.model_copy(update={"parts": parts.seconds})
+    return result.model_copy(update={"timing": timing.seconds})
 
 
 def examine(
@@ -100,10 +100,10 @@ def examine(
         StudentError: it is not trained, its files are damaged, or the workload is no classification.
         ArtifactError: the dataset or the adapter is missing or damaged.
     """
-    parts, family = Parts(), family_of(spec.student)
+    timing, family = Timing(), family_of(spec.student)
     if spec.adapter is None or spec.workload_type != "classification":
         raise StudentError(f"{spec.student.name}: {family.title} classifies, and only when it was trained")
-    with parts.time("load"):
+    with timing.time("load"):
         questions = Questions.of(root, spec)
         classifier = family.classifier.load(spec.student, root.fetch("adapters", spec.adapter))
         short = ShortPrompt.of(read_training_records(root, spec, LOOKED_AT))
@@ -117,12 +117,12 @@ def examine(
         progress=telling(progress, len(texts)),
     )
     seconds = time.perf_counter() - started
-    parts.add("answer", seconds)
+    timing.add("answer", seconds)
     count, given = len(questions.records), answers.given
     asked = count + len(questions.told)
     forms = spec.answers or tuple(answer_form(name) for name in spec.classes)
     written = [forms[one.answer] for one in given[:asked]]
-    with parts.time("score"):
+    with timing.time("score"):
         examined = Examined(
             questions.records,
             written[:count],
@@ -136,7 +136,7 @@ def examine(
             fitting=range(count),
         )
         result = keep_evaluation(root, key, spec, examined)
-    return result.model_copy(update={"parts": parts.seconds})
+    return result.model_copy(update={"timing": timing.seconds})
 
 
 def _examples(records: Sequence[dict[str, Any]], short: ShortPrompt | None) -> Examples:

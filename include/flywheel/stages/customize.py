@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, NotEnoughRecordsError
-from flywheel.common.parts import Parts
+from flywheel.common.timing import Timing
 from flywheel.jobs.families import family_of
 from flywheel.jobs.progress import ProgressCallback
 from flywheel.jobs.result import CustomizeResult
@@ -177,8 +177,8 @@ def train(
     from flywheel.students.compile_cache import compile_cache
     from flywheel.students.training import fine_tune
 
-    parts = Parts()
-    with parts.time("load"):
+    timing = Timing()
+    with timing.time("load"):
         loaded = _load(root, spec)
     student, device = loaded.student, loaded.student.device.type
     tuning: Tuning | None = None
@@ -186,15 +186,15 @@ def train(
         from flywheel.stages.tuning import Material, tune
 
         saved = partial(root.save_scratch, "adapters", key)
-        with parts.time("tune"), compile_cache(root, device):
+        with timing.time("tune"), compile_cache(root, device):
             material = Material(
                 student, loaded.samples, loaded.val_samples, loaded.examined, loaded.short, scratch, saved
             )
             training, lora, tuning = tune(spec, material)
         spec = spec.model_copy(update={"training": training, "lora": lora})
-    with parts.time("load"):
+    with timing.time("load"):
         model = add_adapter(student.model, spec.lora, student.base_name, spec.seed, student.revision)
-    with parts.time("train"), compile_cache(root, device):
+    with timing.time("train"), compile_cache(root, device):
         outcome = fine_tune(
             model,
             loaded.samples,
@@ -206,15 +206,15 @@ def train(
             after_checkpoint=lambda: root.save_scratch("adapters", key),
             progress=progress,
         )
-    parts.add("compile", outcome.compile_seconds)
-    parts.add("train", -outcome.compile_seconds)
-    result = _result(key, spec, loaded, model, tuning, outcome, parts)
-    with parts.time("save"), root.build("adapters", key) as folder:
+    timing.add("compile", outcome.compile_seconds)
+    timing.add("train", -outcome.compile_seconds)
+    result = _result(key, spec, loaded, model, tuning, outcome, timing)
+    with timing.time("save"), root.build("adapters", key) as folder:
         save_adapter(model, folder, _model_card(spec, result, outcome))
         (folder / RESULT).write_bytes(result.model_dump_json(indent=2).encode() + b"\n")
     student.keep(model)
     log.info("adapter %s: %d steps, %.0f records/s", key, result.steps, result.records_per_second)
-    return result.model_copy(update={"parts": parts.seconds})
+    return result.model_copy(update={"timing": timing.seconds})
 
 
 def _result(
@@ -224,7 +224,7 @@ def _result(
     model: Any,
     tuning: Tuning | None,
     outcome: TrainingOutcome,
-    parts: Parts,
+    timing: Timing,
 ) -> CustomizeResult:
     from flywheel.students.loading import count_parameters, device_name
 
@@ -260,7 +260,7 @@ def _result(
         found=False,
         resumed_from_step=outcome.resumed_from_step,
         device=device_name(student.device.type),
-        parts=parts.seconds,
+        timing=timing.seconds,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError
-from flywheel.common.parts import Parts
+from flywheel.common.timing import Timing
 from flywheel.evaluation.icl import MOST_RECORDS, with_examples
 from flywheel.evaluation.injections import Injected, injected
 from flywheel.jobs.families import family_of
@@ -128,8 +128,8 @@ def answer_and_score(
     from flywheel.students.adapter import load_adapter
     from flywheel.students.loading import count_parameters, device_name, load_student, prepare_process
 
-    parts = Parts()
-    with parts.time("load"):
+    timing = Timing()
+    with timing.time("load"):
         questions = Questions.of(root, spec)
         device = prepare_process()
         student = load_student(spec.student, device)
@@ -162,8 +162,8 @@ def answer_and_score(
     if spec.answers is not None and spec.adapter is not None and fitting:
         probabilities = _probabilities(spec, questions, list(asked), answers.given)
     seconds = time.perf_counter() - started
-    parts.add("answer", seconds)
-    with parts.time("score"):
+    timing.add("answer", seconds)
+    with timing.time("score"):
         examined = Examined(
             questions.records,
             texts[:count],
@@ -179,7 +179,7 @@ def answer_and_score(
         )
         result = keep_evaluation(root, key, spec, examined)
     student.keep(model)
-    return result.model_copy(update={"parts": parts.seconds})
+    return result.model_copy(update={"timing": timing.seconds})
 
 
 def _asked(

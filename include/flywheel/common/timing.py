@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Parts:
-    """The parts of a job, timed.
+class Timing:
+    """The seconds of a job, by part.
 
     Attributes:
         seconds: of each part, by name, in the order in which they first began.
