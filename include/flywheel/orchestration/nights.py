@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-import pendulum
+from airflow.sdk import timezone
 from airflow.timetables.assets import AssetOrTimeSchedule
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
@@ -35,7 +35,7 @@ class _GoesOnFromScheduled:
         info: DagRunInfo = super().run_info_from_dag_run(dag_run=dag_run)  # type: ignore[misc]
         if dag_run.run_type != DagRunType.BACKFILL_JOB or info.data_interval is None:
             return info
-        at = max(info.data_interval.end, pendulum.instance(dag_run.created_at))
+        at = max(info.data_interval.end, timezone.coerce_datetime(dag_run.created_at))
         return info._replace(data_interval=DataInterval.exact(at))
 
 
@@ -62,8 +62,8 @@ def nights(section: ClockSection, first: date, last: date) -> list[datetime]:
         raise ConfigError(f"FROM {first} TO {last}: expected the earlier day first")
     zone = ZoneInfo(section.time_zone)
     bounds = TimeRestriction(
-        pendulum.instance(datetime.combine(first, time(), zone)),
-        pendulum.instance(datetime.combine(last, time.max, zone)),
+        timezone.coerce_datetime(datetime.combine(first, time(), zone)),
+        timezone.coerce_datetime(datetime.combine(last, time.max, zone)),
         catchup=True,
     )
     timetable, found = nightly(section), list[datetime]()
