@@ -117,9 +117,9 @@ def test_the_table_is_that_of_an_undisturbed_run(
     assert any(result.resumed_from_step for result in results)
 
 
-def held_job(stack: Stack, data: Path) -> int:
-    """Return a training's process, halted after a checkpoint: it is in the middle when it is to be ended."""
-    return int(wait_for(lambda: halted_jobs(stack.folder, lambda: has_checkpoint(data)), 240)[0])
+def held_jobs(stack: Stack, data: Path) -> list[int]:
+    """Return the jobs, halted after a training's checkpoint: it is in the middle when it is to be ended."""
+    return list(wait_for(lambda: halted_jobs(stack.folder, lambda: has_checkpoint(data)), 240))
 
 
 def test_a_task_that_is_marked_failed_takes_its_job_along(
@@ -128,11 +128,11 @@ def test_a_task_that_is_marked_failed_takes_its_job_along(
     long = {**LONG, "epochs": 400}
     overrides = {**settings(data, stack.teacher_port), "training_config": long}
     stack.trigger("marked", overrides, students=["small"], sizes=[120])
-    pid = held_job(stack, data)
+    jobs = held_jobs(stack, data)
     path = stack.task_path("marked", "candidate.customize", 0)
     stack.rest("PATCH", path, {"new_state": "failed"})
-    go_on([pid])
-    wait_for(lambda: not is_alive(pid), 30)
+    go_on(jobs)
+    wait_for(lambda: not any(map(is_alive, jobs)), 30)
     # The run goes on without that candidate, and fails for it is the only one.
     assert stack.wait("marked") == "failed"
     assert "no candidate could be scored" in stack.log("marked", "score")
@@ -144,7 +144,7 @@ def test_a_run_that_is_marked_failed_ends_its_jobs(
     long = {**LONG, "epochs": 400}
     overrides = {**settings(data, stack.teacher_port), "training_config": long}
     stack.trigger("stopped", overrides, students=["small"], sizes=[120])
-    pid = held_job(stack, data)
+    jobs = held_jobs(stack, data)
     stack.rest("PATCH", "/dags/flywheel/dagRuns/stopped", {"state": "failed"})
-    go_on([pid])
-    wait_for(lambda: not is_alive(pid), 30)
+    go_on(jobs)
+    wait_for(lambda: not any(map(is_alive, jobs)), 30)
