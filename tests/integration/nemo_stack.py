@@ -32,7 +32,7 @@ NIMS\
 data_split_config: {eval_size: 60, val_ratio: 0.1, min_total_records: 50, random_seed: 42, limit: null,
                     parse_function_arguments: true, stratify_enabled: true, min_samples_per_class: 2,
                     rare_class_threshold: 1}
-training_config: {training_type: sft, finetuning_type: lora, epochs: 4, batch_size: 16, learning_rate: 0.005}
+training_config: {training_type: sft, finetuning_type: lora, epochs: 4, batch_size: 16, learning_rate: 0.005, max_grad_norm: 0.3}
 lora_config: {adapter_dim: 16, adapter_dropout: 0.1, sequence_packing_enabled: true}
 evaluation_config: {workload_type: classification, tool_eval_type: tool-calling-metric}
 nmp_config: {nemo_base_url: "URL/nemo", nim_base_url: "URL/nim", datastore_base_url: "URL/datastore",
