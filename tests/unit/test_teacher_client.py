@@ -212,8 +212,10 @@ def test_what_no_call_can_mend_is_an_error_with_advice(
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_holds_back_all_calls(form: str) -> None:
     value = "1"
-    if form == "date":  # whole seconds: between one and two from now
-        value = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    if (
+        form == "date"
+    ):  # whole seconds: between two and three from now, of which the server's start takes some
+        value = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
     (first, second), script, _ = ask([(429, {"Retry-After": value}, b""), GOOD], calls=2, concurrency=1)
     assert isinstance(first, Reply)
     assert isinstance(second, Reply)

@@ -63,7 +63,7 @@ def files(root: ArtifactRoot) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*.json")
-        if path.parent.name != "timeline"
+        if path.parent.name not in ("timeline", "costs")
     }
 
 
