@@ -33,6 +33,8 @@ _SAME_START = 64
 _INSTRUCTIONS = ("system", "developer")
 
 Messages = Sequence[Mapping[str, Any]]
+# The number of a shared prompt, and what it leaves of a request; None where none fits.
+Fit = tuple[int, list[dict[str, Any]]] | None
 
 
 class SharedPrompt(BaseModel):
@@ -110,10 +112,9 @@ class LineWriter:
 
     def lines(self, records: Sequence[dict[str, Any]]) -> bytes:
         """Return the lines of some records, as many as there may be in memory."""
-        self._learn([record["messages"][:-1] for record in records])
-        return b"".join(
-            orjson.dumps(self._line(record), option=orjson.OPT_APPEND_NEWLINE) for record in records
-        )
+        fits = self._learn([record["messages"][:-1] for record in records])
+        lines = (self._line(record, fit) for record, fit in zip(records, fits, strict=True))
+        return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
 
     def close(self) -> None:
         """Write what the lines share."""
@@ -123,7 +124,7 @@ class LineWriter:
         }
         (self._folder / PROMPTS_FILE).write_bytes(orjson.dumps(shared))
 
-    def _fit(self, request: Messages) -> tuple[int, list[dict[str, Any]]] | None:
+    def _fit(self, request: Messages) -> Fit:
         """Return the number of the prompt that takes most from a request, and what is left."""
         for number in self._longest_first:
             own = self._prompts[number].without(request)
@@ -131,12 +132,10 @@ class LineWriter:
                 return number, own
         return None
 
-    def _line(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _line(self, record: dict[str, Any], fit: Fit) -> dict[str, Any]:
         line = dict(record)
-        *request, answer = record["messages"]
-        fit = self._fit(request)
         if fit is not None:
-            line |= {"prompt": fit[0], "messages": [*fit[1], answer]}
+            line |= {"prompt": fit[0], "messages": [*fit[1], record["messages"][-1]]}
         if record.get("tools"):
             digest = hashlib.blake2b(orjson.dumps(record["tools"]), digest_size=16).digest()
             line["tools"] = self._tools.setdefault(digest, len(self._shared_tools))
@@ -144,23 +143,32 @@ class LineWriter:
                 self._shared_tools.append(record["tools"])
         return line
 
-    def _learn(self, requests: Sequence[Messages]) -> None:
-        """Find what those requests share that are still long: by instructions, then by beginning."""
+    def _learn(self, requests: Sequence[Messages]) -> list[Fit]:
+        """Find what those requests share that are still long: by instructions, then by beginning.
+
+        Returns:
+            How each fits, now that it is found.
+        """
+        fits = [self._fit(request) for request in requests]
         alike: dict[bytes, list[Messages]] = {}
-        for request in requests:
-            if self._fit(request) is None:
+        for request, fit in zip(requests, fits, strict=True):
+            if fit is None:
                 alike.setdefault(_instructions(request), []).append(request)
-        self._take(alike.values())
+        if self._take(alike.values()):
+            fits = [self._fit(request) for request in requests]
         alike = {}
-        for request in requests:
-            fit = self._fit(request)
+        for request, fit in zip(requests, fits, strict=True):
             text = (fit[1] if fit else request)[0].get("content") if request else None
             if isinstance(text, str) and len(text) >= 2 * LEAST:
                 start = str(fit[0] if fit else "").encode() + text[:_SAME_START].encode()
                 alike.setdefault(_instructions(request) + start, []).append(request)
-        self._take(alike.values())
+        if self._take(alike.values()):
+            fits = [self._fit(request) for request in requests]
+        return fits
 
-    def _take(self, groups: Iterable[Sequence[Messages]]) -> None:
+    def _take(self, groups: Iterable[Sequence[Messages]]) -> bool:
+        """Take what the requests of each group share; say whether there was anything new."""
+        known = len(self._prompts)
         for group in groups:
             if len(group) < _FEWEST or len(self._prompts) >= _MOST_PROMPTS:
                 continue
@@ -169,6 +177,7 @@ class LineWriter:
                 self._prompts.append(found)
         places = range(len(self._prompts))
         self._longest_first = sorted(places, key=lambda place: -self._prompts[place].length)
+        return len(self._prompts) > known
 
 
 def read_lines(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:

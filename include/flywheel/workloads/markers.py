@@ -38,7 +38,10 @@ _BRACKETED = (
 # `<|name|>`, `<|name>`, `<name|>` with the bar of ASCII or DeepSeek's, the names above, and `<<SYS>>`.
 # Two expressions, each of which begins with one character: the engine skips to where it stands.
 _ANGLED = re.compile(rf"<(?=[|｜][^\s<>]{{1,64}}>|[^\s<>]{{1,64}}[|｜]>|(?i:/?(?:{_NAMES})/?>))")
-_SQUARE = re.compile(rf"\[(?=/?(?:{_BRACKETED})\])")
+# How the names begin is looked at first: a prompt may hold many brackets, and each data set all its prompts.
+_SQUARE = re.compile(
+    rf"\[(?=[/{''.join(sorted({name[0] for name in _BRACKETED.split('|')}))}])(?=/?(?:{_BRACKETED})\])"
+)
 # Brackets that an answer stands in: two and more, in any of the forms that are read as square.
 _OPENS, _CLOSES = re.compile(r"[\[［﹇]{2,}"), re.compile(r"[\]］﹈]{2,}")
 # A line that is shorter may stand in any headline.
