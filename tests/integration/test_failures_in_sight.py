@@ -1,4 +1,4 @@
-"""Six planted failures in a real Airflow: API, page and notification say stage, reason and what to do."""
+"""A drill: Six planted failures in a real Airflow: API, page and notification say stage, reason and what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.integration.airflow_stack import Stack, apart, halted_jobs, in_progre
 from tests.integration.browser import Watched, axe_faults, log_in, open_browser
 from tests.integration.leaky import EchoingTeacher
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.drill, pytest.mark.timeout(1200)]
 
 # By run: stage, a part of the reason, a part of what to do.
 HOPELESS = {
