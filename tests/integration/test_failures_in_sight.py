@@ -1,4 +1,4 @@
-"""A drill: Six planted failures in a real Airflow: API, page and notification say stage, reason and what to do."""
+"""A drill: six planted failures in a real Airflow: API, page and notification say stage, reason and what to do."""
 
 from __future__ import annotations
 
