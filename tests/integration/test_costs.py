@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import httpx
 import mlflow
 import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
-from flywheel.laptop import home
 from flywheel.report.files import read_report
 from tests.integration.airflow_stack import Stack
 
@@ -60,11 +56,6 @@ def test_a_nights_cost_is_the_teachers_count_times_its_prices_and_the_jobs_hours
     mlflow.set_tracking_uri(TRACKING.format(stack.folder))
     assert mlflow.get_run(report.tracking.run_id).data.metrics["cost"] == pytest.approx(total)
     for command in (["report", "costs"], ["costs", "--client", "costs"]):
-        said = subprocess.run(
-            [sys.executable, "-m", "flywheel.cli.main", *command],
-            env=home.environment(),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        said = stack.flywheel(*command)
+        assert said.returncode == 0, said.stderr
         assert " ".join(cost.words.split()) in " ".join(said.stdout.split())

@@ -13,6 +13,7 @@ from flywheel.jobs.result import CustomizeResult
 from flywheel.promotion.costs import record_cost
 from flywheel.report.files import read_report
 from flywheel.report.html import render_html
+from flywheel.report.outcomes import gather
 from flywheel.report.parts import CostPart
 from flywheel.report.table import render_table
 from flywheel.runs.run import Run
@@ -66,17 +67,17 @@ def test_a_nights_cost_is_one_figure_in_report_page_table_ledger_and_mlflow(tmp_
 
 def test_a_night_that_is_done_again_adds_what_it_paid_again_and_no_more(tmp_path: Path) -> None:
     run = ended(tmp_path)
-    record_cost(run)
+    record_cost(run, gather(run))
     first = known(run).total
     # Another try of the same night finds its jobs done, and stays as dear as it was.
     for name in ("customize", "evaluate"):
         change(run, f"jobs/1b@25/{name}", found=True)
-    record_cost(run)
+    record_cost(run, gather(run))
     assert known(run).total == first
     # From its labels on it is another try, which paid the teacher alone.
     label = run.root.read_json(f"{run.path}/stages/label.json")
     run.root.write_json(f"{run.path}/stages/label.json", {**label, "started_at": label["started_at"] + 100})
-    record_cost(run)
+    record_cost(run, gather(run))
     total = known(run).total
     assert first is not None
     assert total is not None

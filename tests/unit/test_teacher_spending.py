@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import orjson
 import pytest
 
 from flywheel.common.errors import BudgetError, TeacherError
-from flywheel.config.teacher import Budget, Gate, MonthBudget, Prices, RateLimits
+from flywheel.config.teacher import Budget, Gate, Prices, RateLimits
 from flywheel.stages.label import LabelResult, label
 from flywheel.stores import open_store
 from flywheel.teacher.agreement import AgreementCounter, check_gate
 from flywheel.teacher.client import TeacherClient
 from flywheel.teacher.endpoint import Endpoint
-from flywheel.teacher.month import MonthSpending
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import Spending
 from tests.unit.teacher_servers import Script, completion, served, stand_in
@@ -77,55 +75,6 @@ def test_sums_are_kept_for_a_run_that_is_tried_again(tmp_path: Path) -> None:
     assert Spending(path=path, run_id="a").calls == 0
     path.write_text("not JSON")
     assert Spending(path=path, run_id="a").calls == 0
-
-
-def of_month(path: Path, run_id: str, budget: MonthBudget) -> Spending:
-    """Return the sums of a run, with those of its month; 1 USD for a million tokens."""
-    month = MonthSpending(budget, path.with_suffix(".months.json"), "UTC", run_id)
-    return Spending(prices=Prices(prompt=1.0, completion=1.0), path=path, run_id=run_id, month=month)
-
-
-def ask(spending: Spending) -> None:
-    spending.end(spending.begin(b"x" * 400), b"x" * 400, USAGE)
-
-
-def test_a_month_has_a_budget_over_all_runs_and_their_killed_and_repeated_tries(tmp_path: Path) -> None:
-    path, budget = tmp_path / "spent.json", MonthBudget(tokens=500)
-    ended = of_month(path, "ended", budget)
-    ask(ended)
-    ended.save()
-    ended.forget()
-    killed = of_month(path, "killed", budget)
-    ask(killed)
-    killed.save()
-    # It goes on after the kill, and is not counted twice; the ended one, done again, is.
-    ask(of_month(path, "killed", budget))
-    repeated = of_month(path, "ended", budget)
-    ask(repeated)
-    repeated.save()
-    ask(repeated)
-    month = datetime.now(UTC).strftime("%Y-%m")
-    with pytest.raises(BudgetError, match=rf"month_budget.tokens: 440 of 500 are spent in {month}$"):
-        ask(repeated)
-    (tmp_path / "spent.months.json").write_bytes(
-        (tmp_path / "spent.months.json").read_bytes().replace(month.encode(), b"2020-01")
-    )
-    ask(of_month(path, "next", budget))
-
-
-@pytest.mark.parametrize(
-    ("budget", "message"),
-    [
-        (MonthBudget(calls=1), "month_budget.calls: all 1 are spent"),
-        (MonthBudget(cost=0.0002), "month_budget.cost: 0.00 USD of 0.00 USD are spent"),
-    ],
-)
-def test_a_months_calls_and_money_have_bounds(tmp_path: Path, budget: MonthBudget, message: str) -> None:
-    first = of_month(tmp_path / "spent.json", "first", budget)
-    ask(first)
-    first.save()
-    with pytest.raises(BudgetError, match=message):
-        ask(of_month(tmp_path / "spent.json", "second", budget))
 
 
 # -- endpoints that do not tell, or tell strangely ---------------------------------------------------------

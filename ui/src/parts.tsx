@@ -34,6 +34,15 @@ export function Bar({ value, label }: { value: number; label: string }) {
   );
 }
 
+/** What was wrong with what was asked of the API. */
+export function Told({ problem }: { problem: Problem }) {
+  return (
+    <p class="problem" role="alert">
+      {problem.message}
+    </p>
+  );
+}
+
 /** What stands in the place of an answer that is not there. */
 export function Missing({ problem, isLoading, what }: { problem: Problem | null; isLoading: boolean; what: string }) {
   if (problem)

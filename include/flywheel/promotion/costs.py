@@ -16,8 +16,8 @@ from pydantic import Field
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.promotion.champion import champion_folder
-from flywheel.report.costs import cost_of
-from flywheel.report.outcomes import gather
+from flywheel.report.costs import cost_of, teacher_each
+from flywheel.report.outcomes import Outcomes
 from flywheel.report.parts import CostPart, ReportPart
 from flywheel.runs.run import Run
 
@@ -75,21 +75,23 @@ class _Entry(ReportPart):
     tries: dict[str, _Try] = Field(default_factory=dict)
 
 
-def record_cost(run: Run) -> None:
+def record_cost(run: Run, outcomes: Outcomes) -> None:
     """Keep what a run has cost until now.
+
+    Args:
+        outcomes: what its stages and jobs gave, as `gather` reads it.
 
     Raises:
         ArtifactError: the run has no plan, or a file of it is damaged.
     """
-    plan, outcomes = run.plan, gather(run)
+    plan = run.plan
     path = f"{_folder(plan.workload_id, plan.client_id)}/{run.path.rpartition('/')[2]}.json"
     there = _Entry.model_validate(run.root.read_json(path)) if run.root.exists(path) else None
     tries = there.tries if there else {}
     key, cost = _begun(run), cost_of(plan, outcomes)
     if key in tries:
         cost = _most(tries[key].cost, cost)
-    label = outcomes.label
-    each = label["cost"] / label["asked"] if label.get("cost") and label.get("asked") else None
+    each = teacher_each(outcomes.label)
     new = _Try(at=time.time(), cost=cost, per_million=each and each * 1e6)
     entry = _Entry(run_id=run.run_id, tries={**tries, key: new})
     run.root.write_json(path, entry.model_dump(mode="json"))

@@ -18,7 +18,7 @@ from flywheel.evaluation.cost import per_million
 from flywheel.evaluation.statistics import standard_error
 from flywheel.jobs.result import EvaluateResult
 from flywheel.report.constant import Constant
-from flywheel.report.costs import cost_of
+from flywheel.report.costs import cost_of, teacher_each
 from flywheel.report.model import (
     BasePart,
     BestPart,
@@ -279,7 +279,7 @@ def _best(
         confusion=_confusion(found.confusion.labels, found.confusion.matrix) if classes else None,
         calibration=found.calibration,
         cascade=cascade_of(found.calibration, asked.agreement) if asked is not None else None,
-        teacher_each=label["cost"] / label["asked"] if label.get("cost") and label.get("asked") else None,
+        teacher_each=teacher_each(label),
     )
 
 
@@ -303,6 +303,7 @@ def _confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> Confus
 def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
     found = label.get("human")
     human = Agreement.model_validate(found) if found else None
+    each = teacher_each(label)
     part = TeacherPart(
         model=plan.config.teacher.model,
         disagreements_file=label.get("disagreements_file", ""),
@@ -313,9 +314,7 @@ def _teacher(plan: Plan, label: dict[str, Any]) -> TeacherPart:
         cost=label.get("cost", 0.0),
         currency=label.get("currency", ""),
         left=label.get("left", 0),
-        per_million=1e6 * label["cost"] / label["asked"]
-        if label.get("cost") and label.get("asked")
-        else None,
+        per_million=None if each is None else 1e6 * each,
     )
     if human is None:
         return part

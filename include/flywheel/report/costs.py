@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.report.outcomes import Outcomes
@@ -32,6 +33,12 @@ def cost_of(plan: Plan, outcomes: Outcomes) -> CostPart:
         gpu_hours=round(hours["gpu"], 6),
         machines=None if money is None else round(money, 6),
     )
+
+
+def teacher_each(label: Mapping[str, Any]) -> float | None:
+    """Return what an answer of the teacher cost, by a label stage's result; None where that is not known."""
+    cost, asked = label.get("cost"), label.get("asked")
+    return cost / asked if cost and asked else None
 
 
 def _done(outcomes: Outcomes) -> Iterator[CustomizeResult | EvaluateResult]:

@@ -76,8 +76,7 @@ def cause_of(run: Run) -> RunFailure | None:
     stages = [failure for failure in found if not failure.job]
     own = [failure for failure in stages if failure.stage != "score"]
     silent = None if own or not run.is_planned else _silent_stage(run)
-    ordered = [*own, *([silent] if silent else []), *jobs, *stages] if own or silent or stages else jobs
-    return ordered[0] if ordered else None
+    return next(iter([*own, *([silent] if silent else []), *jobs, *stages]), None)
 
 
 def _silent_stage(run: Run) -> RunFailure | None:

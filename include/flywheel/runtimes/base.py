@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ CRASHED = 3
 
 # A job that has to end is asked to (SIGTERM), so that it can save its state, and ended after so long.
 GRACE_SECONDS = 5.0
+
+# A network file system may keep what is in a folder for so long before it looks again.
+NFS_SECONDS = 60.0
 
 # How a line of a job begins (see flywheel.runtimes.job_command), and the level it has in the task's log.
 _LEVELS = {
@@ -190,6 +194,28 @@ def check_ending(event: Mapping[str, Any]) -> None:
         raise RefusedJobError(event["sentence"])
     if not event["good"]:
         raise JobError(event["sentence"])
+
+
+def await_result(is_there: Callable[[], bool], event: Mapping[str, Any], job: str, root: str) -> None:
+    """Wait for the result of a job that has ended: it counts, whatever else has become of the job.
+
+    Args:
+        event: how it ended: {"good", "sentence", "refused"}.
+        job: its name for people.
+        root: URL of the artifact root that the result is to be in.
+
+    Raises:
+        RefusedJobError, JobError: it did not end well, or its result does not appear.
+    """
+    deadline = time.monotonic() + (NFS_SECONDS if event["good"] else 0)
+    while not is_there():
+        if time.monotonic() > deadline:
+            check_ending(event)
+            raise JobError(
+                f"{job}: it ended well, but its result is not in {root}; see that jobs and Airflow have the "
+                "same artifact root: one volume at the same place, or one URL"
+            )
+        time.sleep(0.5)
 
 
 def log_job_line(log: Any, line: str) -> None:

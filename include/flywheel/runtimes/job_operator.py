@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,19 +10,16 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from flywheel.common.errors import JobError, StudentError
+from flywheel.common.errors import StudentError
 from flywheel.config import Student
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.runs.plan import Candidate
 from flywheel.runs.run import Run
 from flywheel.runtimes import Job, RefusedJobError, Runtime, open_runtime
-from flywheel.runtimes.base import JobKind, Stage, check_ending, log_job_line
+from flywheel.runtimes.base import JobKind, Stage, await_result, log_job_line
 from flywheel.runtimes.context import facts, run_of
 from flywheel.runtimes.job_command import SPEC_SUFFIX, is_done, run_job
 from flywheel.stages import pipeline as wheel
-
-# A network file system may keep what is in a folder for so long before it looks again.
-NFS_SECONDS = 60.0
 
 
 def _described(stage: Stage, text: str, map_index: str | None) -> dict[str, Any]:
@@ -136,30 +132,19 @@ class JobOperator(BaseOperator):
         Args:
             event: how it ended: {"good", "sentence", "refused"}.
         """
-        if not self._await_result(run, seconds=NFS_SECONDS if event["good"] else 0):
-            check_ending(event)
-            raise JobError(
-                f"{self.job_name}: it ended well, but its result is not in {run.root.url}; see that jobs and "
-                "Airflow have the same artifact root: one volume at the same place, or one URL"
-            )
+        await_result(lambda: self._has_result(run), event, self.job_name, run.root.url)
 
     def on_kill(self) -> None:
         """End the job: its task was marked or cleared, ran out of time, or its worker is going down."""
         if self._running is not None:
             self._running.kill()
 
-    def _await_result(self, run: Run, seconds: float) -> bool:
-        """Return whether the job's result is there; a network file system may show it somewhat later."""
-        spec = self.spec_url(run)
-        deadline = time.monotonic() + seconds
-        while not run.root.exists(self.result_path(run)):
-            if is_done(self.kind, spec):
-                run_job(self.kind, spec)
-            elif time.monotonic() > deadline:
-                return False
-            else:
-                time.sleep(0.5)
-        return True
+    def _has_result(self, run: Run) -> bool:
+        """Return whether the job's result is there; where all that it is of is, it is written."""
+        path, spec = self.result_path(run), self.spec_url(run)
+        if not run.root.exists(path) and is_done(self.kind, spec):
+            run_job(self.kind, spec)
+        return run.root.exists(path)
 
     def _result(self, run: Run) -> dict[str, Any]:
         kind = CustomizeResult if self.kind == "customize" else EvaluateResult

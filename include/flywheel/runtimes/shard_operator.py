@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,10 +14,9 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import JobError
 from flywheel.common.redaction import install
 from flywheel.runtimes import Job, RefusedJobError, Runtime, open_runtime
-from flywheel.runtimes.base import check_ending, log_job_line
+from flywheel.runtimes.base import await_result, log_job_line
 from flywheel.runtimes.context import facts
 from flywheel.runtimes.job_command import SPEC_SUFFIX
-from flywheel.runtimes.job_operator import NFS_SECONDS
 
 # Arguments of the tasks, which are expanded over specs.
 SHARDS = {
@@ -94,15 +92,8 @@ class ShardOperator(BaseOperator):
         return read_work(ArtifactRoot(self.spec.rpartition("/")[0]), "")
 
     def _collect(self, work: Work, event: dict[str, Any]) -> None:
-        root, deadline = ArtifactRoot(work.config.artifacts.root), time.monotonic() + NFS_SECONDS
-        while not root.exists(work.result_path(self.shard)):
-            check_ending(event)
-            if time.monotonic() > deadline:
-                raise JobError(
-                    f"{self.job.name}: it ended well, but its result is not in {root.url}; see that jobs and "
-                    "Airflow have the same artifact root: one volume at the same place, or one URL"
-                )
-            time.sleep(0.5)  # a network file system shows it somewhat later
+        root, path = ArtifactRoot(work.config.artifacts.root), work.result_path(self.shard)
+        await_result(lambda: root.exists(path), event, self.job.name, root.url)
 
     def _result(self, work: Work) -> dict[str, Any]:
         root, path = ArtifactRoot(work.config.artifacts.root), work.result_path(self.shard)

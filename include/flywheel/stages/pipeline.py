@@ -65,11 +65,12 @@ def forecast(run: Run) -> Forecast | None:
 def label(run: Run) -> LabelResult:
     """Have the teacher label the headlines before the cutoff that it has not labelled yet."""
     from flywheel.promotion.costs import record_cost
+    from flywheel.report.outcomes import gather
     from flywheel.stages.label import LabelResult, label
 
     plan = run.plan
     result = run.perform("label", LabelResult, lambda folder: label(plan, folder))
-    record_cost(run)
+    record_cost(run, gather(run))
     return result
 
 
@@ -236,7 +237,7 @@ def score(run: Run) -> ScoreResult:
 
     plan, outcomes = run.plan, gather(run)
     result = run.perform("score", ScoreResult, lambda folder: score(plan, folder, outcomes))
-    record_cost(run)
+    record_cost(run, outcomes)
     return result
 
 

@@ -83,20 +83,19 @@ def forecast_backfill(first: date, last: date, experiment: str) -> BackfillForec
         Problem: these days have no nights.
     """
     config, found = _config(experiment), _nights(first, last, experiment)
-    zone = config.schedule.time_zone
     made = [night for night in found if night.state in _MADE]
     with session() as db:
-        active = _active(db)
-    if not made:
-        return BackfillForecast(
-            time_zone=zone,
+        told = BackfillForecast(
+            time_zone=config.schedule.time_zone,
             nights=found,
-            make=0,
+            make=len(made),
             ask=0,
             tokens=0,
             says="all of these nights are there or still to come: nothing will be asked",
-            running=active,
+            running=_active(db),
         )
+    if not made:
+        return told
     try:
         plan = make_plan(
             config,
@@ -109,24 +108,20 @@ def forecast_backfill(first: date, last: date, experiment: str) -> BackfillForec
         counted = forecast(plan)
     except FlywheelError as error:
         says = f"what it costs cannot be counted: {problem_of(error).detail}"
-        return BackfillForecast(time_zone=zone, nights=found, make=len(made), says=says, running=active)
+        return told.model_copy(update={"ask": None, "tokens": None, "says": says})
     if counted is None:
         says = "there are no headlines: nothing will be asked of the teacher"
-        return BackfillForecast(
-            time_zone=zone, nights=found, make=len(made), ask=0, tokens=0, says=says, running=active
-        )
+        return told.model_copy(update={"says": says})
     limit = config.teacher.confirm_above
-    return BackfillForecast(
-        time_zone=zone,
-        nights=found,
-        make=len(made),
-        ask=counted.ask,
-        tokens=counted.tokens,
-        cost=counted.cost if counted.currency else None,
-        currency=counted.currency,
-        says=counted.line(),
-        confirm=limit.is_set and confirmation.is_above(counted, limit),
-        running=active,
+    return told.model_copy(
+        update={
+            "ask": counted.ask,
+            "tokens": counted.tokens,
+            "cost": counted.cost if counted.currency else None,
+            "currency": counted.currency,
+            "says": counted.line(),
+            "confirm": limit.is_set and confirmation.is_above(counted, limit),
+        }
     )
 
 

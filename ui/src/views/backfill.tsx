@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { type BackfillForecast, type BackfillNight, type BackfillStatus, type Me, Problem, post, query } from "../api";
 import { useAnswer } from "../hooks";
 import { count, moment } from "../logic/format";
-import { Badge, Dialog, Scroll } from "../parts";
+import { Badge, Dialog, Scroll, Told } from "../parts";
 
 const LIVE_SECONDS = 3;
 const RIGHT = "You may look at runs, but not start them: Airflow asks for the right to create runs of the DAG.";
@@ -109,14 +109,6 @@ function Day({ label, value, onChange }: { label: string; value: string; onChang
       <span>{label}</span>
       <input type="date" required value={value} onChange={(event) => onChange((event.currentTarget as HTMLInputElement).value)} />
     </label>
-  );
-}
-
-function Told({ problem }: { problem: Problem }) {
-  return (
-    <p class="problem" role="alert">
-      {problem.message}
-    </p>
   );
 }
 

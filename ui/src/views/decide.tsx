@@ -7,7 +7,7 @@ import { type CandidateLines, type Champion, type Me, Problem, type Promoted, ty
 import { useAnswer } from "../hooks";
 import { keyOf } from "../logic/candidates";
 import { f1 } from "../logic/format";
-import { Dialog, Section, Select, pickName } from "../parts";
+import { Dialog, Section, Select, Told, pickName } from "../parts";
 
 const RUNS_OFFERED = 200;
 
@@ -187,11 +187,7 @@ export function Confirm<Answer>({ children, action, look, isReady, send, onCance
           onInput={(event) => setComment((event.currentTarget as HTMLTextAreaElement).value)}
         />
       </label>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem.message}
-        </p>
-      )}
+      {problem && <Told problem={problem} />}
       <div class="row">
         <button type="button" class={look} disabled={isSending || !isReady} onClick={() => void confirm()}>
           {action}

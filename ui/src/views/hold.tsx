@@ -1,11 +1,10 @@
 /** A person's word that holds automatic promotions back, and the button that lifts it. */
 
-import { useState } from "preact/hooks";
-
-import { type Held, type Me, Problem, type Hold, query, remove } from "../api";
+import { type Held, type Hold, type Me, query } from "../api";
 import { useAnswer } from "../hooks";
 import { moment } from "../logic/format";
-import { Dialog, Section } from "../parts";
+import { Section } from "../parts";
+import { TakeBack, useTakeBack } from "./take-back";
 
 interface HoldProps {
   held: Held;
@@ -16,20 +15,8 @@ interface HoldProps {
 
 export function HoldCard({ held, workload, client, onLifted }: HoldProps) {
   const me = useAnswer<Me>("me").data;
-  const [isAsked, setAsked] = useState(false);
-  const [problem, setProblem] = useState<Problem | null>(null);
+  const lift = useTakeBack(query("champion/hold", { workload_id: workload, client_id: client }), onLifted);
   const may = !!me?.may.promote;
-
-  async function lift() {
-    setProblem(null);
-    try {
-      await remove<Held>(query("champion/hold", { workload_id: workload, client_id: client }));
-      onLifted();
-    } catch (error) {
-      setProblem(Problem.of(error));
-    }
-    setAsked(false);
-  }
 
   const { hold, turned_down: others = [] } = held;
   if (!hold && !others.length) return null;
@@ -51,30 +38,15 @@ export function HoldCard({ held, workload, client, onLifted }: HoldProps) {
         <p class="faint">{hold ? "All of these are" : "That is"} not promoted by a night itself until a person promotes it or lifts this.</p>
       )}
       <div class="row">
-        <button type="button" disabled={!may} aria-describedby={may ? undefined : "decide-why"} onClick={() => setAsked(true)}>
+        <button type="button" disabled={!may} aria-describedby={may ? undefined : "decide-why"} onClick={lift.ask}>
           Lift the hold …
         </button>
       </div>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem.message}
+      <TakeBack way={lift} title="Lift the hold?" action="Lift the hold">
+        <p>
+          Nights of {workload} · {client} then promote by themselves again, also what was turned down. What is in production stays.
         </p>
-      )}
-      {isAsked && (
-        <Dialog title="Lift the hold?" onClose={() => setAsked(false)}>
-          <p>
-            Nights of {workload} · {client} then promote by themselves again, also what was turned down. What is in production stays.
-          </p>
-          <div class="row">
-            <button type="button" class="main" onClick={() => void lift()}>
-              Lift the hold
-            </button>
-            <button type="button" onClick={() => setAsked(false)}>
-              Cancel
-            </button>
-          </div>
-        </Dialog>
-      )}
+      </TakeBack>
     </Section>
   );
 }

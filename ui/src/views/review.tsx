@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { type Me, Problem, type RunDetail, post, runPath } from "../api";
 import { useAnswer } from "../hooks";
 import { f1, isKnown, metricOf, moment } from "../logic/format";
-import { Badge, Section, pickName } from "../parts";
+import { Badge, Section, Told, pickName } from "../parts";
 import { Words } from "./tested";
 
 export function ReviewTab({ run, reload }: { run: RunDetail; reload: () => void }) {
@@ -116,11 +116,7 @@ function Form({ run, subject, reload }: { run: RunDetail; subject: string; reloa
         </button>
       </div>
       {me && !may && <p class="faint">You may not answer: Airflow asks for the right to edit the DAG's human-in-the-loop details.</p>}
-      {problem && (
-        <p class="problem" role="alert">
-          {problem.message}
-        </p>
-      )}
+      {problem && <Told problem={problem} />}
     </form>
   );
 }

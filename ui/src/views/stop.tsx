@@ -2,11 +2,12 @@
 
 import { useState } from "preact/hooks";
 
-import { type Me, type Nights, Problem, type Stopped, post, query, remove } from "../api";
+import { type Me, type Nights, type Stopped, post, query } from "../api";
 import { useAnswer } from "../hooks";
 import { moment } from "../logic/format";
 import { Dialog, Section } from "../parts";
 import { Confirm } from "./decide";
+import { TakeBack, useTakeBack } from "./take-back";
 
 const INSTEAD = "A cascade's teacher answers all, or without a cascade the endpoint refuses (503) and says why";
 
@@ -18,20 +19,10 @@ interface StopProps {
 export function StopOrResume({ production, onChanged }: StopProps) {
   const me = useAnswer<Me>("me").data;
   const [isAsked, setAsked] = useState(false);
-  const [problem, setProblem] = useState<Problem | null>(null);
   const { stop, workload_id: workload, client_id: client } = production;
+  const path = query("champion/stop", { workload_id: workload, client_id: client });
+  const resume = useTakeBack(path, onChanged);
   const may = !!me?.may.promote;
-
-  async function resume() {
-    setProblem(null);
-    try {
-      await remove<Stopped>(query("champion/stop", { workload_id: workload, client_id: client }));
-      onChanged();
-    } catch (error) {
-      setProblem(Problem.of(error));
-    }
-    setAsked(false);
-  }
 
   return (
     <Section title={stop ? "Stopped" : "Stop it"}>
@@ -44,37 +35,22 @@ export function StopOrResume({ production, onChanged }: StopProps) {
         <p class="faint">{INSTEAD}, while the champion is stopped; runs go on.</p>
       )}
       <div class="row">
-        <button type="button" class={stop ? "main" : "danger"} disabled={!may} aria-describedby="decide-why" onClick={() => setAsked(true)}>
+        <button type="button" class={stop ? "main" : "danger"} disabled={!may} aria-describedby="decide-why" onClick={stop ? resume.ask : () => setAsked(true)}>
           {stop ? "Resume …" : "Stop the champion …"}
         </button>
       </div>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem.message}
+      <TakeBack way={resume} title="Resume the champion?" action="Resume">
+        <p>
+          The champion in force of {workload} · {client} then answers again.
         </p>
-      )}
-      {isAsked && stop && (
-        <Dialog title="Resume the champion?" onClose={() => setAsked(false)}>
-          <p>
-            The champion in force of {workload} · {client} then answers again.
-          </p>
-          <div class="row">
-            <button type="button" class="main" onClick={() => void resume()}>
-              Resume
-            </button>
-            <button type="button" onClick={() => setAsked(false)}>
-              Cancel
-            </button>
-          </div>
-        </Dialog>
-      )}
+      </TakeBack>
       {isAsked && !stop && (
         <Dialog title="Stop the champion?" onClose={() => setAsked(false)}>
           <Confirm
             action="Stop"
             look="danger"
             isReady
-            send={(comment) => post<Stopped>(query("champion/stop", { workload_id: workload, client_id: client }), { comment })}
+            send={(comment) => post<Stopped>(path, { comment })}
             onCancel={() => setAsked(false)}
             onDone={() => (setAsked(false), onChanged())}
           >
