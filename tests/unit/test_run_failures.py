@@ -20,7 +20,8 @@ from flywheel.common.errors import (
 )
 from flywheel.orchestration import failing
 from flywheel.report.files import read_report
-from flywheel.runs.failures import cause_of, failures_of
+from flywheel.runs.failures import cause_of, failures_of, first_to_tell, is_lost
+from flywheel.runs.plan import Candidate
 from flywheel.runs.run import Run
 from flywheel.runtimes.context import without_vain_tries
 
@@ -115,3 +116,40 @@ def test_the_report_of_a_run_that_failed_says_why(run: Run) -> None:
         ArtifactError, match=r"no report: label failed: all 10 are spent\. Raise teacher\.budget"
     ):
         read_report(run.root, "night-1")
+
+
+@pytest.fixture
+def told(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the tasks whose failure was told as the run's."""
+    found: list[str] = []
+    monkeypatch.setattr(failing, "notify_failure", lambda context: found.append(context["ti"].task_id))
+    candidates = (Candidate(student="small", size=40), Candidate(student="small", size=900))
+    monkeypatch.setattr(Run, "candidates", candidates)
+    return found
+
+
+def test_a_stage_that_fails_for_good_is_told_at_once_and_a_try_is_not(run: Run, told: list[str]) -> None:
+    failing.keep_failed_try(context("label", OSError("not now")))
+    assert not told
+    assert not is_lost(run)
+    failing.keep_failure(context("label", BudgetError("spent")))
+    assert told == ["label"]
+
+
+def test_a_candidate_that_fails_is_told_when_no_other_is_left(run: Run, told: list[str]) -> None:
+    failing.keep_failure(context("base_eval", JobError("killed"), 0, "base_eval small"))
+    failing.keep_failure(context("candidate.customize", JobError("killed"), 0, "customize small @ 40"))
+    assert not told
+    failing.keep_failure(context("candidate.evaluate", JobError("killed"), 1, "evaluate small @ 900"))
+    assert told == ["candidate.evaluate"]
+
+
+def test_a_candidate_that_was_left_out_for_want_of_records_saves_no_run(run: Run, told: list[str]) -> None:
+    run.root.write_json(f"{run.path}/jobs/small@900/failure.json", {"stage": "curate", "reason": "too few"})
+    failing.keep_failure(context("candidate.customize", JobError("killed"), 0, "customize small @ 40"))
+    assert told == ["candidate.customize"]
+
+
+def test_what_was_told_of_a_run_is_told_by_nobody_else(run: Run) -> None:
+    assert [first_to_tell(run, "failure-0") for _ in range(3)] == [True, False, False]
+    assert first_to_tell(run, "failure-1")  # a person has cleared it, and it failed anew

@@ -22,7 +22,8 @@ from flywheel.common.errors import (
     WorkloadError,
 )
 from flywheel.common.redaction import clean
-from flywheel.runs.failures import RunFailure, forget, keep
+from flywheel.orchestration.notifications import notify_failure
+from flywheel.runs.failures import RunFailure, forget, is_lost, keep
 from flywheel.runs.run import Run
 from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.context import run_of
@@ -45,8 +46,15 @@ _MENDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 
 
 def keep_failure(context: Any) -> None:
-    """Keep why a task has failed for good."""
-    _keep(context, tries_again=False)
+    """Keep why a task has failed for good; where the run is lost by that, tell it now and not at its end."""
+    run = _keep(context, tries_again=False)
+    try:
+        lost = run is not None and not getattr(context.get("task"), "is_teardown", False) and is_lost(run)
+    except Exception:
+        log.exception("whether the run is lost could not be read; its failure is told when it ends")
+        return
+    if lost:
+        notify_failure(context)
 
 
 def keep_failed_try(context: Any) -> None:
@@ -89,14 +97,18 @@ def _meant(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _keep(context: Any, *, tries_again: bool) -> None:
+def _keep(context: Any, *, tries_again: bool) -> Run | None:
+    """Keep why a task has failed; return its run, where that could be done."""
     try:
         why = _meant(context.get("exception"))
         if isinstance(why, OtherPlanError):  # the folder is another run's
-            return
-        keep(_run(context), _failure(context, why, tries_again=tries_again))
+            return None
+        run = _run(context)
+        keep(run, _failure(context, why, tries_again=tries_again))
     except Exception:
         log.exception("why this task failed could not be kept; its log has it")
+        return None
+    return run
 
 
 def _failure(context: Any, why: BaseException | None, *, tries_again: bool) -> RunFailure:

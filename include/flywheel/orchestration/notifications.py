@@ -16,7 +16,7 @@ from flywheel.common.redaction import install
 from flywheel.config import Config
 from flywheel.config.schema import Notifier
 from flywheel.orchestration.notifier_arguments import resolved
-from flywheel.runs.failures import cause_of
+from flywheel.runs.failures import cause_of, first_to_tell
 from flywheel.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,11 @@ def notifier_class(path: str) -> type[BaseNotifier]:
 
 
 def notify_failure(context: Any) -> None:
-    """Tell those who want to know that a run has failed, unless a person stopped it; called by Airflow."""
+    """Tell those who want to know that a run has failed, once, unless a person stopped it.
+
+    Called by the task whose failure has lost the run, as soon as it has failed; and by Airflow when the run
+    has ended, for one whose tasks could say nothing.
+    """
     from flywheel.config import load_config
 
     try:
@@ -64,7 +68,8 @@ def notify_failure(context: Any) -> None:
     try:
         dag_id = str(getattr(context.get("dag"), "dag_id", ""))
         run = Run(ArtifactRoot(config.artifacts.root), str(context["run_id"]), dag_id)
-        if run.was_cancelled(getattr(context.get("dag_run"), "clear_number", 0)):
+        clear_number = getattr(context.get("dag_run"), "clear_number", 0) or 0
+        if run.was_cancelled(clear_number) or not first_to_tell(run, f"failure-{clear_number}"):
             return
         failure = cause_of(run)
     except Exception:

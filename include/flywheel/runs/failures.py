@@ -1,6 +1,7 @@
 """Why a run failed: a small file for each task that did, in the run's folder.
 
     runs/<run>/failures/<task>.<map index>.json     gone again when a later try has ended well
+    runs/<run>/told/<what>.json                     somebody was told; nobody is told it again
 
 A task whose process was killed with all that it had to say leaves none: that a stage has no result says it.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, ValidationError
 
+from flywheel.artifacts.create_once import create_once
+from flywheel.common.errors import ArtifactError
 from flywheel.runs.run import Run
 
 _FOLDER = "failures"
@@ -77,6 +80,38 @@ def cause_of(run: Run) -> RunFailure | None:
     own = [failure for failure in stages if failure.stage != "score"]
     silent = None if own or not run.is_planned else _silent_stage(run)
     return next(iter([*own, *([silent] if silent else []), *jobs, *stages]), None)
+
+
+def is_lost(run: Run) -> bool:
+    """Return whether a run can end in no other way than badly, though parts of it may still go on.
+
+    That is so where a stage has failed for good, or each candidate has, or was left out for want of records.
+    """
+    final = [failure for failure in failures_of(run) if not failure.tries_again]
+    if any(not failure.job for failure in final):
+        return True
+    failed = {failure.map_index for failure in final if failure.stage in _OF_CANDIDATES}
+    return bool(failed) and all(
+        index in failed or _is_left_out(run, candidate.folder)
+        for index, candidate in enumerate(run.candidates)
+    )
+
+
+def first_to_tell(run: Run, what: str) -> bool:
+    """Return whether nobody has told a thing of a run yet; from now on somebody has.
+
+    A store that cannot write a file on the condition that there is none gives no such word: there it may be
+    told twice, which is better than not at all.
+    """
+    try:
+        return create_once(run.root, f"{run.path}/told/{what}.json", b"{}")
+    except ArtifactError:
+        return True
+
+
+def _is_left_out(run: Run, folder: str) -> bool:
+    path = f"{run.path}/jobs/{folder}/failure.json"
+    return run.root.exists(path) and run.root.read_json(path).get("stage") == "curate"
 
 
 def _silent_stage(run: Run) -> RunFailure | None:

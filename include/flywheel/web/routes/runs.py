@@ -104,10 +104,20 @@ def get_run(run_id: RunId) -> RunDetail:
 
 
 def now_failed(folder: Run, tasks: list[airflow_runs.AirflowTask]) -> RunFailure | None:
-    """Return the first failure of a run that goes on: of a task that is failed or about to be tried again."""
-    failed = {(task.task_id, task.map_index) for task in tasks if task.state in ("failed", "up_for_retry")}
-    known = (failure for failure in failures_of(folder) if (failure.task_id, failure.map_index) in failed)
-    return next(known, None)
+    """Return the first failure of a run that goes on: of a task whose present try has failed.
+
+    A task says why it has failed some seconds before its process is gone and Airflow calls it failed.
+    """
+    states = {(task.task_id, task.map_index): task for task in tasks}
+
+    def counts(failure: RunFailure) -> bool:
+        task = states.get((failure.task_id, failure.map_index))
+        if task is None:
+            return False
+        is_this_try = task.state == "running" and task.try_number == failure.try_number
+        return is_this_try or task.state in ("failed", "up_for_retry")
+
+    return next(filter(counts, failures_of(folder)), None)
 
 
 class Disagreements(BaseModel):
