@@ -1,7 +1,8 @@
 """# The data flywheel
 
 Distils the answers of a teacher LLM into small fine-tuned students, measures each against the teacher, and
-puts the cheapest good one into production.
+puts the cheapest good one into production. Each experiment is such a DAG: config.yaml is `flywheel`, and
+experiments/NAME.yaml is `flywheel_NAME`, by a link to this file that is called `experiment_NAME.py`.
 
     plan -> label -> ingest -> curate -+-> base_eval    [one for each student] ----------------+-> score -> review -> promote
                                        +-> champion_eval, on this run's eval set --------------+
@@ -15,7 +16,7 @@ puts the cheapest good one into production.
 * `icl_eval`, where the config has `icl_config`: each untrained student with examples in its prompts.
 * `serve`, where the config has `serving.url`, ends when the endpoint answers with the champion.
 * A candidate that fails is a line of the table, with the reason. The run fails when nothing could be scored.
-* Where jobs run is `runtime.type` of config.yaml: on kubernetes their tasks are KubernetesPodOperators.
+* Where jobs run is `runtime.type` of its file: on kubernetes their tasks are KubernetesPodOperators.
 * All work is found again by what it was made from: a cleared or repeated task does only what is missing.
 """  # noqa: E501
 
@@ -35,6 +36,7 @@ from flywheel.orchestration import (
     curate,
     dag_params,
     dag_schedule,
+    experiment_in,
     has_endpoint,
     ingest,
     label,
@@ -44,9 +46,11 @@ from flywheel.orchestration import (
     read_config,
     read_runtime,
     score,
+    shown,
 )
 
-config = read_config()
+experiment = experiment_in(__file__)
+config = read_config(experiment)
 runtime = read_runtime(config)
 
 
@@ -58,12 +62,12 @@ def candidate(student: str, size: int) -> None:
 
 
 @dag(
-    dag_display_name="flywheel",
+    **shown(experiment, config),
     schedule=dag_schedule(config),
     params=dag_params(config),
     catchup=False,
     default_args={
-        "owner": "flywheel",
+        "owner": config.dag.owner if config else "flywheel",
         "retries": 2,
         "retry_delay": timedelta(seconds=10),
         "retry_exponential_backoff": True,
@@ -72,7 +76,6 @@ def candidate(student: str, size: int) -> None:
     },
     on_failure_callback=notify_failure,
     doc_md=__doc__,
-    tags=["distillation", "flywheel"],
 )
 def flywheel() -> None:
     """Turn the wheel once."""

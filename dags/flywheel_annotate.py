@@ -1,8 +1,9 @@
 """# A labelled history
 
-Labels texts of the config's sources, each by the champion of its time, into Parquet files; see
-docs/annotation.md. It is there where the config has a section `annotation`, and by `annotation.cron` takes in
-the last days. By hand: `flywheel annotate --from 2019-01-01 --to 2020-01-01`.
+Labels texts of an experiment's sources, each by the champion of its time, into Parquet files; see
+docs/annotation.md. It is there for each experiment with a section `annotation`: config.yaml's is
+`flywheel_annotate`, others are `flywheel_annotate_NAME`. By `annotation.cron` it takes in the last days. By
+hand: `flywheel annotate --from 2019-01-01 --to 2020-01-01`.
 
     plan_shards -> annotate [one for each shard of time] -> write_manifest
 """
@@ -11,29 +12,34 @@ from __future__ import annotations
 
 from airflow.sdk import dag
 
-from flywheel.orchestration import beside, clock_schedule, read_config
+from flywheel.config import Config
+from flywheel.orchestration import beside, clock_schedule
 from flywheel.orchestration.annotating import (
     annotate_params,
-    annotates,
+    annotating,
     plan_shards,
     shards,
     write_manifest,
 )
 
-config = read_config()
 
+def history(name: str, config: Config) -> None:
+    """Make the DAG of an experiment's history."""
 
-@dag(
-    dag_display_name="flywheel annotate",
-    schedule=clock_schedule(config and config.annotation),
-    params=annotate_params(),
-    doc_md=__doc__,
-    **beside(),
-)
-def flywheel_annotate() -> None:
-    """Label a span of texts."""
-    shards(config).expand(spec=plan_shards()) >> write_manifest()
+    @dag(
+        dag_id=f"flywheel_annotate_{name}" if name else "flywheel_annotate",
+        dag_display_name=f"flywheel annotate {name}".strip(),
+        schedule=clock_schedule(config.annotation),
+        params=annotate_params(),
+        doc_md=__doc__,
+        **beside(),
+    )
+    def flywheel_annotate() -> None:
+        """Label a span of texts."""
+        shards(config).expand(spec=plan_shards()) >> write_manifest()
 
-
-if annotates(config):
     flywheel_annotate()
+
+
+for name, config in annotating().items():
+    history(name, config)

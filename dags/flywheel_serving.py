@@ -1,16 +1,17 @@
 """# The champion on NeMo
 
-With runtime `nemo`, has a champion served by a NIM whenever it has changed: promoted by a person, or rolled
-back. A run of the flywheel does that for its own champion by itself; then there is nothing to do here.
+Where config.yaml or an experiment has runtime `nemo`, has its champion served by a NIM whenever it has
+changed: promoted by a person, or rolled back. A run of the flywheel does that for its own champion by itself;
+then there is nothing to do here.
 """
 
 from __future__ import annotations
 
 from airflow.sdk import dag
 
-from flywheel.orchestration import CHAMPION_ASSET, beside, read_config, read_runtime
+from flywheel.orchestration import CHAMPION_ASSET, beside, serving_runtime
 
-runtime = read_runtime(read_config())
+runtime = serving_runtime()
 
 
 @dag(
@@ -24,5 +25,5 @@ def flywheel_serving() -> None:
     runtime.serve()
 
 
-if runtime.serve():
+if runtime:
     flywheel_serving()

@@ -76,6 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def context(monkeypatch: pytest.MonkeyPatch, **params: str) -> dict[str, Any]:
     pushed: dict[str, Any] = {}
     ti = SimpleNamespace(
+        dag_id="flywheel_annotate",
         xcom_push=lambda key, value: pushed.__setitem__(key, value),
         xcom_pull=lambda task_ids, key: pushed[key],
     )

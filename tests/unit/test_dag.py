@@ -128,7 +128,6 @@ def test_defaults_of_the_form_are_those_of_the_config(dag: Any) -> None:
         "students": ["1b", "8b"],
         "sizes": [5000, 10000, 25000],
         "approval": "automatic",
-        "experiment": "",
         "overrides": {},
     }
 

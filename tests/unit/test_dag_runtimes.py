@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import AssetAll
 from airflow.serialization.serialized_objects import DagSerialization
 
-from flywheel.common.errors import ConfigError, JobError
-from flywheel.orchestration import CHAMPION_ASSET, read_config, settings
+from flywheel.common.errors import JobError
+from flywheel.orchestration import CHAMPION_ASSET, read_config
 from flywheel.runtimes import Job, RefusedJobError, open_runtime
 from tests.unit import dag_file, finished_run
 from tests.unit.dag_file import DAG_FILE, ROOT, load, write_config
@@ -124,16 +123,6 @@ def test_a_runtime_that_is_none_is_an_import_error(
     write_config(tmp_path, monkeypatch, runtime={"type": name})
     (error,) = load().import_errors.values()
     assert f"runtime.type '{name}'" in error
-
-
-def test_an_experiment_cannot_choose_where_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
-    write_config(tmp_path, monkeypatch)
-    (tmp_path / "experiments").mkdir()
-    pods = {"type": "kubernetes", "kubernetes": {"volume_claim": "disk"}}
-    (tmp_path / "experiments/pods.yaml").write_text(yaml.safe_dump({"runtime": pods}))
-    with pytest.raises(ConfigError, match="a run cannot choose it"):
-        settings.config_of("pods")
 
 
 def test_components_that_fork_tasks_have_imported_what_the_dag_file_does(

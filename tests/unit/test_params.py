@@ -14,9 +14,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from jsonschema import Draft7Validator
 from jsonschema.validators import validator_for
 from pydantic import BaseModel
-from typer.testing import CliRunner
 
-from flywheel.cli import main as cli
 from flywheel.common.errors import ConfigError
 from flywheel.config import Config, load_config
 from flywheel.config.loading import validate_config
@@ -27,7 +25,6 @@ from flywheel.orchestration.ahead import import_ahead
 from flywheel.orchestration.notifications import notify
 from flywheel.orchestration.settings import config_of, read_config, unchanged_as_none
 from flywheel.runs.plan import make_plan
-from flywheel.runs.run import open_run
 
 NIMS = [{"model_name": "meta/llama-3.2-1b-instruct"}, {"model_name": "meta/llama-3.1-8b-instruct"}]
 # Sections of which no key is a run's.
@@ -252,66 +249,14 @@ def test_approval_by_a_person_is_not_taken_away(config: Config) -> None:
         make_plan(config, run_id="r", cutoff=datetime.now(UTC), approval="automatic")
 
 
-# -- experiments ---------------------------------------------------------------------------------------
+# -- the form ------------------------------------------------------------------------------------------
 
 
-def test_an_experiment_lies_over_the_config(home: Path) -> None:
-    write(home, "wide", sizes=[3], nim=[{"model_name": "a/x-3b"}], runtime={"nemo": {"evaluator": False}})
-    config = config_of("wide")
-    assert (config.sizes, [student.name for student in config.students]) == ((3,), ["3b"])
-    assert config.artifacts.root == "here" and not config.runtime.nemo.evaluator
-    assert config_of("").sizes == (5000, 10000, 25000)
-
-
-def test_an_error_names_the_experiments_line(home: Path) -> None:
-    (home / "experiments" / "bad.yaml").write_text("sizes: [3]\ntraining_config:\n  epoch: 2\n")
-    with pytest.raises(ConfigError, match=r"experiments/bad\.yaml, line 3: training_config\.epoch"):
-        config_of("bad")
-
-
-@pytest.mark.parametrize("name", ["none", "../config", "/etc/passwd", "a/b", "wide.yaml", "x" * 300, "\n"])
-def test_an_experiment_is_a_name_that_is_there(home: Path, name: str) -> None:
-    write(home, "wide", sizes=[3])
-    with pytest.raises(ConfigError, match=r"no experiment .*; there are wide"):
-        config_of(name)
-
-
-@pytest.mark.parametrize("name", ["../config", "/etc/passwd", "a/b", "wide.yaml", "x" * 300])
-def test_the_form_takes_names_alone(home: Path, name: str) -> None:
-    write(home, "wide", sizes=[3])
-    param = dag_params(load_config())["experiment"]
-    assert param.schema["examples"] == ["wide"]
-    with pytest.raises(ParamValidationError):
-        param.resolve(name)
-
-
-def test_fields_of_the_form_that_nobody_changed_are_the_experiments(home: Path) -> None:
-    (home / "include").symlink_to(Path(__file__).parents[2] / "include")
-    write(home, "wide", sizes=[3], client_id="desk", promotion={"approval": "human"})
+def test_fields_of_the_form_that_nobody_changed_are_as_the_file_says_when_the_run_starts(home: Path) -> None:
     form = {name: param.value for name, param in dag_params(load_config()).items()}
-    params = unchanged_as_none(form | {"students": ["8b"]})
+    params = unchanged_as_none(form | {"students": ["8b"]}, load_config())
     assert params.pop("students") == ["8b"]
     assert set(params.values()) == {None}
-    plan = make_plan(
-        config_of("wide"), run_id="r", cutoff=datetime.now(UTC), experiment="wide", approval=None
-    )
-    assert (plan.client_id, plan.approval, plan.config.sizes) == ("desk", "human", (3,))
-    assert plan.experiment == "wide"
-
-
-def test_the_shell_plans_an_experiment_too(home: Path) -> None:
-    (home / "include").symlink_to(Path(__file__).parents[2] / "include")
-    write(home, "wide", sizes=[3], artifacts={"root": str(home / "artifacts")})
-    done = CliRunner().invoke(cli.app, ["plan", "t", "--experiment", "wide"])
-    assert done.exit_code == 0, done.output
-    plan = open_run(str(home / "artifacts"), "t").plan
-    assert (plan.experiment, plan.config.sizes) == ("wide", (3,))
-
-
-def test_an_experiment_does_not_skip_the_question_of_what_it_costs(home: Path) -> None:
-    write(home, "dear", teacher={"confirm_above": {"answers": 10}})
-    with pytest.raises(ConfigError, match=r"experiments/dear\.yaml: teacher\.confirm_above"):
-        config_of("dear")
 
 
 # -- notifiers -----------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 def plan(monkeypatch: pytest.MonkeyPatch, *, attempt: int = 1, **params: Any) -> dict[str, Any]:
     """Run the task for tonight's scheduled run; return the context of the tasks after it."""
     told: dict[str, Any] = {}
-    names = ("workload_id", "client_id", "students", "sizes", "overrides", "approval", "experiment")
+    names = ("workload_id", "client_id", "students", "sizes", "overrides", "approval")
     ti = SimpleNamespace(
         dag_id="flywheel",
         try_number=attempt,

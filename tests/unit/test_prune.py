@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from flywheel.artifacts.root import ArtifactRoot, key_of
 from flywheel.cli.main import app
-from flywheel.common.errors import ArtifactError
+from flywheel.common.errors import ArtifactError, ConfigError
 from flywheel.config import Config
 from flywheel.config.everywhere import configs
 from flywheel.config.schema import ArtifactsConfig
@@ -263,5 +263,9 @@ def test_experiments_that_keep_their_data_elsewhere_are_looked_into(
     (tmp_path / "config.yaml").write_text("nims: [{model_name: test/1b}]\n")
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/same.yaml").write_text("sizes: [7]\n")
+    (tmp_path / "experiments/wrong.yaml").write_text("size: [7]\n")
     (tmp_path / "experiments/apart.yaml").write_text("artifacts: {root: apart}\nstore: {path: a.sqlite}\n")
-    assert [config.artifacts.root for config in configs()] == ["artifacts", "apart"]
+    places = [config.artifacts.root for config in configs(leave_out_wrong=True)]
+    assert places == ["artifacts", "apart"]
+    with pytest.raises(ConfigError, match=r"wrong\.yaml, line 1"):
+        configs()

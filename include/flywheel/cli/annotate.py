@@ -14,6 +14,7 @@ import typer
 
 from flywheel.common.errors import ConfigError
 from flywheel.common.redaction import clean
+from flywheel.promotion.commands import ExperimentOption
 
 if TYPE_CHECKING:
     from flywheel.annotation.work import Work
@@ -48,11 +49,12 @@ def annotate(
     strict: Annotated[
         bool, typer.Option("--strict", help="With --check: what cannot be proved fails.")
     ] = False,
+    experiment: ExperimentOption = "",
 ) -> None:
     """Label the texts of the config's sources, each by the champion of its time, into Parquet files."""
     from flywheel.config import load_config
 
-    config = load_config()
+    config = load_config(experiment=experiment)
     if check:
         raise typer.Exit(_prove(config, _place(check), strict=strict))
     if start is None or end is None:

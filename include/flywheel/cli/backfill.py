@@ -14,6 +14,7 @@ from flywheel.common.errors import FlywheelError
 from flywheel.common.redaction import clean
 from flywheel.laptop.api import AirflowApi, RestError
 from flywheel.laptop.home import ui_port
+from flywheel.promotion.commands import ExperimentOption
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 120.0  # without an answer of Airflow's, while a backfill is followed
@@ -28,7 +29,7 @@ def backfill(
         datetime,
         typer.Argument(metavar="TO", formats=["%Y-%m-%d"], help="Date of the last night: it is made."),
     ],
-    experiment: Annotated[str, typer.Option(help="Name of experiments/NAME.yaml.")] = "",
+    experiment: ExperimentOption = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it starts.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name nights and cost alone.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow it to its end.")] = False,

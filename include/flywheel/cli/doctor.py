@@ -12,18 +12,18 @@ from flywheel.cli import machine
 from flywheel.common.errors import FlywheelError, SourceError
 from flywheel.common.redaction import clean
 from flywheel.config import Config, load_config, resolve_path
-from flywheel.config.loading import default_config_path
 from flywheel.laptop import stand_in
 from flywheel.laptop.home import airflow_home
 from flywheel.runtimes import open_runtime
 from flywheel.runtimes.checks import Finding, version
 from flywheel.sources import look_at
+from flywheel.workloads.experiments import experiments, file_of
 from flywheel.workloads.workload import Workload
 
 _PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 
 
-def examine() -> int:
+def examine(experiment: str = "") -> int:
     """Print what was found, one line each with its advice; return 1 where something will fail, else 0."""
     from rich.console import Console
     from rich.markup import escape
@@ -32,7 +32,7 @@ def examine() -> int:
     console = Console(soft_wrap=True, highlight=False)
     signs = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]error  [/]"}
     worst = 0
-    for finding in findings():
+    for finding in findings(experiment):
         console.print(f"{signs[finding.state]} {escape(finding.what)}: {escape(clean(finding.detail))}")
         if finding.advice:
             console.print(f"        -> {escape(finding.advice)}")
@@ -40,15 +40,16 @@ def examine() -> int:
     return worst
 
 
-def findings() -> Iterator[Finding]:
-    """Look at all that a run needs, in the order in which it needs it."""
-    path = default_config_path()
+def findings(experiment: str = "") -> Iterator[Finding]:
+    """Look at all that a run of an experiment needs, in the order in which it needs it."""
+    path = file_of(experiment)
     try:
-        config = load_config(path)
+        config = load_config(experiment=experiment)
     except FlywheelError as error:
         yield Finding("config", "error", str(error), f"mend {path}")
         return
     yield Finding("config", "ok", str(path))
+    yield from _experiments(experiment)
     checks: tuple[Callable[[Config], Iterator[Finding]], ...] = (
         _workload,
         _sources,
@@ -96,6 +97,18 @@ def _connections_as_in_tasks() -> Iterator[None]:
             os.environ.pop(_PROCESS_CONTEXT, None)
         else:
             os.environ[_PROCESS_CONTEXT] = before
+
+
+def _experiments(experiment: str) -> Iterator[Finding]:
+    """Say which other experiments there are, and what is wrong with any."""
+    there = experiments()
+    for one in there:
+        if one.error and one.name:
+            advice = f"mend {one.file}; until then its DAG alone is an import error in Airflow"
+            yield Finding("experiment", "error" if one.name == experiment else "warning", one.error, advice)
+    right = [one.name for one in there if one.name and not one.error]
+    if right:
+        yield Finding("experiments", "ok", f"{', '.join(right)}; look at one by --experiment NAME")
 
 
 def _workload(config: Config) -> Iterator[Finding]:

@@ -16,13 +16,14 @@ from flywheel.annotation.commands import label_texts
 from flywheel.cli.annotate import annotate, annotate_shard
 from flywheel.cli.backfill import backfill
 from flywheel.cli.demo import demo_records, headlines
+from flywheel.cli.store import store_commands
 from flywheel.common.errors import FlywheelError
 from flywheel.common.full_disk import explain, is_full
 from flywheel.common.redaction import clean, install
 from flywheel.config.loading import project_home
 from flywheel.config.private import UMASK
 from flywheel.forgetting.commands import forget, prune
-from flywheel.promotion.commands import champion_commands, hold_commands, timeline
+from flywheel.promotion.commands import ExperimentOption, champion_commands, hold_commands, timeline
 from flywheel.serving.command import serve, show_costs
 from flywheel.stages.watch_command import watch
 
@@ -104,11 +105,12 @@ def up(
     nemo_stand_in: Annotated[
         bool, typer.Option("--nemo-stand-in", help="Run the config's jobs on a stand-in for NeMo.")
     ] = False,
+    experiment: ExperimentOption = "",
 ) -> None:
     """Start Airflow on this machine, turn the wheel once, show the table and leave the UI up."""
     from flywheel.laptop import up
 
-    raise typer.Exit(up(nemo_stand_in=nemo_stand_in))
+    raise typer.Exit(up(experiment, nemo_stand_in=nemo_stand_in))
 
 
 @app.command(rich_help_panel=WHEEL)
@@ -140,22 +142,23 @@ def upgrade() -> None:
 
 
 @app.command(rich_help_panel=WHEEL)
-def doctor() -> None:
+def doctor(experiment: ExperimentOption = "") -> None:
     """Check config, connections, disk and GPU: what is missing, and how to fix it."""
     from flywheel.cli.doctor import examine
 
-    raise typer.Exit(examine())
+    raise typer.Exit(examine(experiment))
 
 
 @app.command(rich_help_panel=WHEEL)
 def workload(
     client: Annotated[str, typer.Option(help="Whose records are counted; default: the config's.")] = "",
+    experiment: ExperimentOption = "",
 ) -> None:
     """Show the versions of the workload's prompt: since when each is used, and how many records it has."""
     from flywheel.config import load_config
     from flywheel.curation.versions import lines
 
-    for line in lines(load_config(), client):
+    for line in lines(load_config(experiment=experiment), client):
         typer.echo(line)
 
 
@@ -170,28 +173,7 @@ app.command(rich_help_panel=WHEEL)(prune)
 app.command(rich_help_panel=DEMO)(headlines)
 app.command("demo-records", rich_help_panel=DEMO)(demo_records)
 
-store_commands = typer.Typer(help="The record store.", no_args_is_help=True)
 app.add_typer(store_commands, name="store", rich_help_panel=WHEEL)
-
-StoreArgument = Annotated[
-    str,
-    typer.Argument(help="sqlite or elasticsearch, as in the config, or sqlite:PATH, elasticsearch:INDEX."),
-]
-
-
-@store_commands.command("copy")
-def copy_between_stores(source: StoreArgument, target: StoreArgument) -> None:
-    """Copy all records and answers into another store; what is there already stays, and is not doubled."""
-    from dataclasses import asdict
-
-    from flywheel.config import load_config
-    from flywheel.stores import open_store
-    from flywheel.stores.copying import copy_store, store_named
-
-    config = load_config().store
-    with open_store(store_named(source, config)) as read, open_store(store_named(target, config)) as written:
-        summary = copy_store(read, written)
-    typer.echo(", ".join(f"{name} {count}" for name, count in asdict(summary).items()))
 
 
 # -- stages by hand ------------------------------------------------------------------------------------
@@ -204,7 +186,7 @@ def plan(
         datetime | None, typer.Option(help="Records before this UTC time are seen; default: now.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Default: the config file in force.")] = None,
-    experiment: Annotated[str, typer.Option(help="Name of experiments/NAME.yaml, laid over it.")] = "",
+    experiment: ExperimentOption = "",
     student: Annotated[list[str] | None, typer.Option(help="Only these students.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Only these sizes.")] = None,
     approval: Annotated[Approval | None, typer.Option(help="Default: the config's.")] = None,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from flywheel.common.errors import ConfigError
-from flywheel.config.experiments import experiment_path, laid_over
+from flywheel.config.experiments import EXTENDS, experiment_path, laid_over
 from flywheel.config.logs import LoggingConfig, LogLevel
 from flywheel.config.schema import IGNORED_KEYS, Config, section_in
 from flywheel.config.secrets import secrets_in
@@ -80,24 +80,66 @@ def load_config(path: str | os.PathLike[str] | None = None, experiment: str = ""
 
     Args:
         path: a YAML file; default: `default_config_path()`.
-        experiment: name of a file `experiments/NAME.yaml` of the project, whose keys are laid over those
-            of the first file; empty: none.
+        experiment: name of a file `experiments/NAME.yaml` of the project; empty: the first file's own.
 
     Raises:
         ConfigError: a file cannot be read, is not YAML, repeats a key, or has a wrong key or value. All
-            wrong keys are named, one a line, with their line in their file. There is no such experiment.
+            wrong keys are named, one a line, with their line in their file. There is no such experiment, or
+            no file that it extends.
     """
     path = Path(path) if path is not None else default_config_path()
-    data, lines = _read(path)
     if experiment:
-        more, more_lines = _read(experiment_path(project_home(), experiment))
-        data, lines = laid_over(data, more), {**lines, **more_lines}
+        own = experiment_path(project_home(), experiment)
+        data, lines = _extended(own, path.absolute())
+        data["client_id"] = _read(own)[0].get("client_id", experiment)
+        path = own
+    else:
+        data, lines = _extended(path, None)
     config = validate_config(data, str(path), lines)
     unused = _ignored_keys_in(data)
     if unused and (str(path), *unused) not in _told:
         _told.add((str(path), *unused))
         log.warning("%s: keys of the blueprint without effect here: %s", path, ", ".join(unused))
     return config
+
+
+def files_of(experiment: str = "") -> list[Path]:
+    """Return the files that an experiment is read from, its own first; of a wrong one, those found so far."""
+    found: list[Path] = []
+    try:
+        own = experiment_path(project_home(), experiment) if experiment else default_config_path()
+        _extended(own, default_config_path() if experiment else None, found)
+    except ConfigError:
+        pass
+    return found
+
+
+def _extended(
+    path: Path, default: Path | None, above: list[Path] | None = None
+) -> tuple[dict[str, Any], Lines]:
+    """Return what a file says over what it extends, and where each key of both is.
+
+    Args:
+        default: what it extends if it does not say; None: nothing.
+        above: the files that extend this one; it is added.
+    """
+    above = [] if above is None else above
+    above.append(path)
+    data, lines = _read(path)
+    there = data.pop(EXTENDS, default)
+    if there is None:
+        return data, lines
+    where = place(lines, (EXTENDS,), str(path))
+    if not isinstance(there, str | Path) or not str(there):
+        raise ConfigError(f"{where}: expected the path of a file, or null; got {shorten(there)}")
+    base = Path(os.path.normpath(path.parent / Path(there).expanduser()))
+    if base in above:
+        raise ConfigError(f"{where}: {base} is extended by this file itself; name another, or null")
+    if not base.is_file():
+        above.append(base)
+        raise ConfigError(f"{where}: no such file: {base}; name one by its path from here, or null")
+    below, below_lines = _extended(base, None, above)
+    return laid_over(below, data), {**below_lines, **lines}
 
 
 def log_level_in_force() -> LogLevel:

@@ -71,8 +71,8 @@ def overrides_schema(config: Config | None) -> dict[str, Any]:
 def refusal(path: str) -> str:
     """Return the sentence that refuses a key of the operator's."""
     return (
-        f"{path}: a run may not set this; the operator's files set it (config.yaml, or an experiment of "
-        "experiments/NAME.yaml that the run names)"
+        f"{path}: a run may not set this; the operator's files set it (config.yaml, or an experiment's "
+        "experiments/NAME.yaml)"
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field, field_valid
 from flywheel.config.annotation import AnnotationConfig
 from flywheel.config.api import ApiConfig
 from flywheel.config.clock import ClockSection
+from flywheel.config.dag import DagConfig
 from flywheel.config.endpoint import VARIABLE
 from flywheel.config.evaluation import EvaluationConfig
 from flywheel.config.icl import IclConfig
@@ -105,7 +106,10 @@ class MlflowConfig(BlueprintSection):
     """Where runs are tracked. A null URI means a SQLite file in the state folder."""
 
     tracking_uri: str | None = Field(None, description="null: a SQLite file in state/.")
-    experiment_name_prefix: str = Field("flywheel", description="The experiment is PREFIX-WORKLOAD.")
+    experiment_name_prefix: str = Field(
+        "flywheel",
+        description="MLflow's experiment is PREFIX-WORKLOAD, of experiments/NAME.yaml PREFIX-WORKLOAD-NAME.",
+    )
     artifact_location: str | None = Field(None, description="Where MLflow keeps files; null: state/.")
     enabled: bool | None = None
 
@@ -187,7 +191,10 @@ class Config(Section):
     """The whole configuration, read once when a run starts."""
 
     client_id: str = Field(
-        "default", min_length=1, max_length=128, description="Whose data: in every record."
+        "default",
+        min_length=1,
+        max_length=128,
+        description="Whose data: in every record. Of its own for each experiment: by default its name.",
     )
     workload: str = Field("include/workloads/news_classifier.yaml", description="Prompt, classes, examples.")
     sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -214,6 +221,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     artifacts: ArtifactsConfig = ArtifactsConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    dag: DagConfig = DagConfig()
     retention: RetentionConfig = RetentionConfig()
     notifications: NotificationsConfig = NotificationsConfig()
     mlflow_config: MlflowConfig = MlflowConfig()

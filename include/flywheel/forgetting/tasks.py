@@ -11,7 +11,8 @@ from flywheel.config.everywhere import configs
 
 @task(max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))
 def prune() -> list[str]:
-    """Remove what no run, champion or hold needs, by `retention` of the config and of its experiments."""
+    """Remove what no run, champion or hold needs, by `retention` of config.yaml and of each experiment that
+    keeps its data elsewhere."""
     from flywheel.forgetting.prune import prune as remove
 
-    return [remove(config, remove=True).summary() for config in configs()]
+    return [remove(config, remove=True).summary() for config in configs(leave_out_wrong=True)]

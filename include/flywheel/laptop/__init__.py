@@ -6,11 +6,11 @@ Nothing in here is needed where Airflow runs already: put `dags/` and `plugins/`
 from __future__ import annotations
 
 
-def up(*, nemo_stand_in: bool = False) -> int:
+def up(experiment: str = "", *, nemo_stand_in: bool = False) -> int:
     """Start Airflow, turn the wheel once, show the table and leave the UI up; return the exit code."""
     from flywheel.laptop.up import up
 
-    return up(nemo_stand_in=nemo_stand_in)
+    return up(experiment, nemo_stand_in=nemo_stand_in)
 
 
 def prepare() -> None:

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 from flywheel.common.errors import FlywheelError
+from flywheel.config.experiments import DAG_ID, dag_file_of, experiment_of
 from flywheel.laptop.home import USER, password
 
-DAG = "flywheel"
 DONE = ("success", "failed")
 
 
@@ -64,21 +64,25 @@ class AirflowApi:
 
     Args:
         url: where it listens.
+        dag_id: whose runs are asked for.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, dag_id: str = DAG_ID) -> None:
         self.url = url
+        self.dag_id = dag_id
         self._token = ""
         self._opener = build_opener(ProxyHandler({}))  # no proxy stands between this machine and itself
 
     def run_state(self, run_id: str) -> str | None:
         """Return the state of a run; None while the API does not answer, or there is no such run."""
-        answer = self._get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}")
+        answer = self._get(f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}")
         return str(answer["state"]) if answer else None
 
     def tasks(self, run_id: str) -> list[TaskState]:
         """Return the tasks of a run; none while the API does not answer."""
-        answer = self._get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=1000")
+        answer = self._get(
+            f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=1000"
+        )
         found = []
         for entry in (answer or {}).get("task_instances", []):
             index = entry["map_index"]
@@ -96,13 +100,18 @@ class AirflowApi:
         return found
 
     def import_errors(self) -> list[str]:
-        """Return why DAG files cannot be imported; none while the API does not answer."""
-        answer = self._get("/api/v2/importErrors")
-        return [str(entry["stack_trace"]) for entry in (answer or {}).get("import_errors", [])]
+        """Return why the DAG's file cannot be imported; none while the API does not answer."""
+        answer = self._get("/api/v2/importErrors?limit=1000")
+        own = dag_file_of(experiment_of(self.dag_id))
+        return [
+            str(entry["stack_trace"])
+            for entry in (answer or {}).get("import_errors", [])
+            if str(entry["filename"]).rsplit("/", 1)[-1] == own
+        ]
 
     def fail_run(self, run_id: str) -> None:
         """End a run that nobody waits for any more."""
-        path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}"
+        path = f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}"
         self._send("PATCH", path, {"state": "failed"}, self._login())
 
     def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 600) -> Any:

@@ -9,9 +9,10 @@ import httpx
 NAME = "endpoint"
 
 
-def command(port: int) -> list[str]:
-    """Return the command that starts it."""
-    return [sys.executable, "-m", "flywheel.cli.main", "serve", "--port", str(port)]
+def command(port: int, experiment: str = "") -> list[str]:
+    """Return the command that starts it, with the champion of an experiment."""
+    of = ["--experiment", experiment] if experiment else []
+    return [sys.executable, "-m", "flywheel.cli.main", "serve", "--port", str(port), *of]
 
 
 def answers(port: int) -> bool:

@@ -22,12 +22,19 @@ from pathlib import Path
 
 from flywheel.common.errors import ConfigError
 from flywheel.config import load_config
-from flywheel.config.loading import checkout, default_config_path, project_home, resolve_path
+from flywheel.config.experiments import experiment_names
+from flywheel.config.loading import checkout, files_of, project_home, resolve_path
 from flywheel.config.private import private_folder
 from flywheel.promotion.mlflow_client import make_database
 
 USER = "admin"
 UI_PORT = 8080  # or the next free one
+# A DAG file for each experiment: flywheel.orchestration.bundle.
+BUNDLE = {
+    "name": "dags-folder",
+    "classpath": "flywheel.orchestration.bundle.ExperimentsBundle",
+    "kwargs": {},
+}
 LOCAL_SETTINGS = "from flywheel.laptop.database import create_metadata_engine\n"
 
 
@@ -134,6 +141,8 @@ def _sections(ports: Ports) -> dict[str, dict[str, object]]:
             "missing_dag_retry_delay": 5,
         },
         "dag_processor": {
+            "dag_bundle_config_list": json.dumps([BUNDLE]),
+            "dag_bundle_storage_path": home / "dag_bundles",
             "parsing_processes": 1,
             "refresh_interval": 10,
             "min_file_process_interval": 30,
@@ -209,7 +218,8 @@ def _dag_fingerprint() -> str:
     files = sorted((checkout() / "dags").rglob("*.py"))
     files += sorted((Path(__file__).parents[1] / "orchestration").glob("*.py"))
     digest = hashlib.sha256(_prepared_for().encode())
-    for file in [*files, default_config_path()]:
+    names = ("", *experiment_names(project_home()))
+    for file in [*files, *(file for name in names for file in files_of(name))]:
         digest.update(f"{file}\n".encode())
         digest.update(file.read_bytes() if file.exists() else b"")
     return digest.hexdigest()

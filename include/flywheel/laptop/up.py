@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, load_config
+from flywheel.config.experiments import DAG_ID, dag_id_of, experiment_of
 from flywheel.config.loading import resolve_path
 from flywheel.laptop import endpoint, home, stand_in
-from flywheel.laptop.api import DAG, DONE, AirflowApi, wait_until_it_answers
+from flywheel.laptop.api import DONE, AirflowApi, wait_until_it_answers
 from flywheel.laptop.failures import describe
 from flywheel.laptop.interrupts import Interrupts
 from flywheel.laptop.launcher import Launcher
@@ -50,8 +51,8 @@ class UpError(FlywheelError):
     """Airflow did not start, or was stopped before the run ended."""
 
 
-def up(*, nemo_stand_in: bool = False) -> int:
-    """Turn the wheel once on this machine; return 0 if the run ended well, else 1.
+def up(experiment: str = "", *, nemo_stand_in: bool = False) -> int:
+    """Turn the wheel of an experiment once on this machine; return 0 if the run ended well, else 1.
 
     Args:
         nemo_stand_in: run the jobs on a stand-in for NeMo.
@@ -65,11 +66,11 @@ def up(*, nemo_stand_in: bool = False) -> int:
         from flywheel.laptop.nemo import use_stand_in
 
         nemo = use_stand_in()
-    config = load_config()
+    config = load_config(experiment=experiment)
     with ExitStack() as stack:
         stack.enter_context(_only_one())
         interrupts = stack.enter_context(Interrupts())
-        wheel = _Wheel(config, console, started_at, interrupts, nemo)
+        wheel = _Wheel(config, dag_id_of(experiment), console, started_at, interrupts, nemo)
         stack.callback(wheel.stop)
         code = INTERRUPTED
         try:
@@ -85,9 +86,16 @@ class _Wheel:
     """One `flywheel up`."""
 
     def __init__(
-        self, config: Config, console: Any, started_at: float, interrupts: Interrupts, nemo: list[str]
+        self,
+        config: Config,
+        dag_id: str,
+        console: Any,
+        started_at: float,
+        interrupts: Interrupts,
+        nemo: list[str],
     ) -> None:
         self.config = config
+        self.dag_id = dag_id
         self.runtime = open_runtime(config)
         self.nemo = nemo
         self.console = console
@@ -100,7 +108,7 @@ class _Wheel:
         self.left_behind = ""
         self.broken_since = float("inf")
         self.ports = home.Ports(ui=free_port(home.UI_PORT), tasks=free_port())
-        self.api = AirflowApi(f"http://127.0.0.1:{self.ports.ui}")
+        self.api = AirflowApi(f"http://127.0.0.1:{self.ports.ui}", dag_id)
 
     def turn(self) -> int:
         """Start what is needed, trigger a run, follow it to its end and show what it gave."""
@@ -135,7 +143,7 @@ class _Wheel:
         self.console.print(f"\nAirflow is up: {self._address()}\nCtrl-C stops it.", highlight=False)
         port = free_port(self.config.serving.port)
         assert self.launcher is not None
-        self.launcher.start(endpoint.NAME, endpoint.command(port))
+        self.launcher.start(endpoint.NAME, endpoint.command(port, experiment_of(self.dag_id)))
         told = False
         while not self.problem:
             time.sleep(0.5)
@@ -169,7 +177,7 @@ class _Wheel:
         """Start the API of the tasks, which takes longest, and the scheduler; trigger the run at once."""
         assert self.launcher is not None
         self.launcher.start("tasks-api")
-        trigger = {"run": ("dags", "trigger", DAG, "--run-id", run.run_id)} if run else None
+        trigger = {"run": ("dags", "trigger", self.dag_id, "--run-id", run.run_id)} if run else None
         if not home.is_serialized():
             self.launcher.run("dags", "reserialize", then=trigger)
         elif trigger:
@@ -284,10 +292,10 @@ class _Wheel:
     def _conclude(self, run: Run, state: str, progress: RunProgress) -> int:
         from flywheel.report import read_report, render_table
 
-        for line in describe(run.run_id, progress.tasks):
+        for line in describe(run.run_id, progress.tasks, self.dag_id):
             self.console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
         if run.root.exists(f"{run.path}/report.json"):
-            self.console.print(render_table(read_report(run.root, run.run_id)))
+            self.console.print(render_table(read_report(run.root, run.path.removeprefix("runs/"))))
             self.console.print(f"\n{run.root.url}/{run.path}/report.html", soft_wrap=True, highlight=False)
         took = time.time() - self.started_at
         work = seconds_of([times for stage in run.intervals().values() for times in stage])
@@ -301,14 +309,14 @@ class _Wheel:
 
     def _new_run(self) -> Run:
         run_id = f"up__{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S')}"
-        return Run(ArtifactRoot(self.config.artifacts.root), run_id)
+        return Run(ArtifactRoot(self.config.artifacts.root), run_id, self.dag_id)
 
     def _unfinished(self) -> Run | None:
         """Return the run that an earlier `up` was stopped in, if it was planned from the config as it is."""
         last = self._read_state()
-        if last is None or last["ended"]:
+        if last is None or last["ended"] or last.get("dag_id", DAG_ID) != self.dag_id:
             return None
-        run = Run(ArtifactRoot(self.config.artifacts.root), last["run_id"])
+        run = Run(ArtifactRoot(self.config.artifacts.root), last["run_id"], self.dag_id)
         try:
             same = run.plan.config == self.config
         except (ArtifactError, ValidationError):
@@ -329,7 +337,7 @@ class _Wheel:
 
     def _write_state(self, run: Run, *, ended: bool) -> None:
         path = Path(resolve_path(STATE_FILE))
-        path.write_bytes(orjson.dumps({"run_id": run.run_id, "ended": ended}))
+        path.write_bytes(orjson.dumps({"run_id": run.run_id, "dag_id": self.dag_id, "ended": ended}))
 
 
 @contextmanager

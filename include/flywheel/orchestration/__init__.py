@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flywheel.common.redaction import install
+from flywheel.config.experiments import experiment_in
 from flywheel.jobs.spec import CHAMPION
 from flywheel.orchestration.beside import beside
 from flywheel.orchestration.confirm import ConfirmOperator
@@ -17,6 +18,8 @@ from flywheel.orchestration.settings import (
     dag_schedule,
     read_config,
     read_runtime,
+    serving_runtime,
+    shown,
 )
 from flywheel.orchestration.tasks import (
     CHAMPION as CHAMPION_ASSET,
@@ -47,6 +50,7 @@ __all__ = [
     "curate",
     "dag_params",
     "dag_schedule",
+    "experiment_in",
     "has_endpoint",
     "ingest",
     "label",
@@ -56,5 +60,7 @@ __all__ = [
     "read_config",
     "read_runtime",
     "score",
+    "serving_runtime",
+    "shown",
     "watch",
 ]

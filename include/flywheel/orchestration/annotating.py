@@ -10,15 +10,23 @@ from airflow.sdk import Param, get_current_context, task
 from flywheel.common.errors import ConfigError
 from flywheel.common.redaction import install
 from flywheel.config import Config
+from flywheel.config.experiments import experiment_of
+from flywheel.orchestration.settings import read_config
 from flywheel.runtimes import open_runtime
 from flywheel.runtimes.context import cutoff_of
+from flywheel.workloads.experiments import experiments
 
 _TIME = r"^$|^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?$"
 
 
-def annotates(config: Config | None) -> bool:
-    """Return whether the config has a section `annotation`: then there is a DAG."""
-    return config is not None and "annotation" in config.model_fields_set
+def annotating() -> dict[str, Config]:
+    """Return the experiments with a section `annotation`, by name: each has a DAG.
+
+    Raises:
+        ConfigError: config.yaml is wrong. An experiment that is wrong is its own DAG's matter.
+    """
+    found = {"": read_config()} | {one.name: one.config for one in experiments() if one.name}
+    return {name: one for name, one in found.items() if one and "annotation" in one.model_fields_set}
 
 
 def annotate_params() -> dict[str, Param]:
@@ -46,7 +54,8 @@ def plan_shards() -> list[str]:
     from flywheel.config import load_config
 
     install()
-    context, config = get_current_context(), load_config()
+    context = get_current_context()
+    config = load_config(experiment=experiment_of(context["ti"].dag_id))
     params = context["params"]
     end = _time(params["to"]) or cutoff_of(context)
     start = _time(params["from"]) or end - timedelta(days=config.annotation.days)
@@ -68,9 +77,8 @@ def write_manifest() -> dict[str, Any]:
     return {"out": work.out, "rows": manifest.rows, "labelled": manifest.labelled, "digest": manifest.digest}
 
 
-def shards(config: Config | None) -> Any:
+def shards(config: Config) -> Any:
     """Return the tasks of the shards, by the config's runtime, which are to be expanded over specs."""
-    assert config is not None  # else there is no DAG
     return open_runtime(config).shards()
 
 

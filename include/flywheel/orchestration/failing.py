@@ -22,6 +22,7 @@ from flywheel.common.errors import (
     WorkloadError,
 )
 from flywheel.common.redaction import clean
+from flywheel.config.experiments import experiment_of
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.runs.failures import RunFailure, forget, is_lost, keep
 from flywheel.runs.run import Run
@@ -134,6 +135,5 @@ def _run(context: Any) -> Run:
     except Exception:
         from flywheel.config import load_config
 
-        experiment = str((context.get("params") or {}).get("experiment") or "")
-        root = load_config(experiment=experiment).artifacts.root
+        root = load_config(experiment=experiment_of(context["ti"].dag_id)).artifacts.root
         return Run(ArtifactRoot(root), str(context["run_id"]), context["ti"].dag_id)

@@ -14,6 +14,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ConfigError
 from flywheel.common.redaction import install
 from flywheel.config import Config
+from flywheel.config.experiments import experiment_of
 from flywheel.config.schema import Notifier
 from flywheel.orchestration.notifier_arguments import resolved
 from flywheel.runs.failures import cause_of, first_to_tell
@@ -59,14 +60,14 @@ def notify_failure(context: Any) -> None:
     """
     from flywheel.config import load_config
 
+    dag_id = str(getattr(context.get("dag"), "dag_id", ""))
     try:
-        config = load_config(experiment=str((context.get("params") or {}).get("experiment") or ""))
+        config = load_config(experiment=experiment_of(dag_id))
     except ConfigError as error:  # of the experiment, it may be; the operator is told all the same
         log.warning("%s", error)
         config = load_config()
     failure = None
     try:
-        dag_id = str(getattr(context.get("dag"), "dag_id", ""))
         run = Run(ArtifactRoot(config.artifacts.root), str(context["run_id"]), dag_id)
         clear_number = getattr(context.get("dag_run"), "clear_number", 0) or 0
         if run.was_cancelled(clear_number) or not first_to_tell(run, f"failure-{clear_number}"):

@@ -1,24 +1,24 @@
-"""What the DAG takes from the config file when it is parsed: its schedule, and the defaults of its params."""
+"""What a DAG takes from its experiment's file when it is parsed: schedule, names, defaults of its params."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, Param, get_parsing_context
 
-from flywheel.common.errors import ConfigError
+from flywheel.common.errors import ConfigError, FlywheelError
 from flywheel.config import Config, load_config
 from flywheel.config.clock import ClockSection
-from flywheel.config.experiments import NAME as EXPERIMENT_NAME
-from flywheel.config.experiments import experiment_names
-from flywheel.config.loading import project_home
+from flywheel.config.experiments import dag_id_of
 from flywheel.config.overrides import overrides_schema
 from flywheel.config.schema import ScheduleConfig
 from flywheel.config.sides import MOST, MOST_SIZES, WORDS
 from flywheel.orchestration.nights import NightOrAssetTimetable, NightTimetable, nightly
 from flywheel.orchestration.notifications import check_notifiers
 from flywheel.runtimes import Runtime, open_runtime
+from flywheel.workloads.experiments import check_owner, experiments, file_of
 
 if TYPE_CHECKING:
     from flywheel.runtimes.planned import PlannedRuntime
@@ -29,8 +29,8 @@ _APPROVALS = WORDS["promotion.approval"]
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
-def read_config() -> Config | None:
-    """Return the configuration in force; None where it is wrong but nothing depends on it.
+def read_config(experiment: str = "") -> Config | None:
+    """Return the configuration of an experiment; None where it is wrong but nothing depends on it.
 
     The scheduler sees a wrong file as an import error that names file, line and key, and so a notifier that
     is none. A task of a run that has begun goes on: it has the run's frozen plan, and the file may be in the
@@ -38,50 +38,47 @@ def read_config() -> Config | None:
 
     Raises:
         ConfigError: the file is wrong.
+        WorkloadError: its workload's is.
     """
     is_plans = get_parsing_context().task_id in (None, "plan")
     try:
-        config = load_config()
-        if is_plans:
-            check_notifiers(config)
-        return config
-    except ConfigError:
+        return config_of(experiment) if is_plans else load_config(experiment=experiment)
+    except FlywheelError:
         if is_plans:
             raise
         return None
 
 
 def config_of(experiment: str) -> Config:
-    """Return the configuration of a run: the file's, or an experiment's of the operator.
+    """Return the configuration of a run that is about to begin.
 
     Raises:
-        ConfigError: a file is wrong, there is no such experiment, or it asks for a task that the DAG does not
-            have.
+        ConfigError: a file is wrong, there is no such experiment, or another is of its workload and client.
+        WorkloadError: its workload's file is wrong.
     """
     config = load_config(experiment=experiment)
-    check_notifiers(config)
-    dag = load_config() if experiment else config
-    if config.runtime.type != dag.runtime.type:
-        raise ConfigError(
-            f"experiments/{experiment}.yaml: runtime.type: {config.runtime.type!r}, the DAG's tasks are of "
-            f"{dag.runtime.type!r}, as config.yaml says: a run cannot choose it"
-        )
-    if confirms_cost(config) and not confirms_cost(dag):
-        raise ConfigError(
-            f"experiments/{experiment}.yaml: teacher.confirm_above: the question is a task of the DAG, "
-            "which is made from config.yaml: set it there, too"
-        )
+    try:
+        check_notifiers(config)
+    except ConfigError as error:
+        raise ConfigError(f"{file_of(experiment)}: {error}") from None
+    check_owner(experiment, config)
     return config
 
 
-def unchanged_as_none(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's params with None for those that are as the form gives them.
-
-    With an experiment, that means its own students, sizes, client and approval, and not config.yaml's.
-    """
-    form = dag_params(load_config())
+def unchanged_as_none(params: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """Return a run's params with None for those that are as the form gives them: the config says these."""
+    form = dag_params(config)
     return {
         name: None if value == form[name].value else value for name, value in params.items() if name in form
+    }
+
+
+def shown(experiment: str, config: Config | None) -> dict[str, Any]:
+    """Return what a DAG is called and found by, as arguments of `@dag`."""
+    return {
+        "dag_id": dag_id_of(experiment),
+        "dag_display_name": f"flywheel {experiment}".strip(),
+        "tags": sorted({"distillation", "flywheel", *(config.dag.tags if config else ())}),
     }
 
 
@@ -96,6 +93,17 @@ def read_runtime(config: Config | None) -> Runtime | PlannedRuntime:
 
         return PlannedRuntime()
     return open_runtime(config)
+
+
+def serving_runtime() -> Runtime | PlannedRuntime | None:
+    """Return the runtime of the first experiment whose champions it has served by a task of its own.
+
+    Raises:
+        ConfigError: config.yaml is wrong. An experiment that is wrong is its own DAG's matter.
+    """
+    others = (read_runtime(one.config) for one in experiments() if one.name and one.config)
+    runtimes = chain([read_runtime(read_config())], others)
+    return next((runtime for runtime in runtimes if runtime.serve()), None)
 
 
 def confirms_cost(config: Config | None) -> bool:
@@ -141,7 +149,6 @@ def dag_params(config: Config | None) -> dict[str, Param]:
     students = [student.name for student in config.students] if config else []
     sizes = list(config.sizes) if config else []
     approval = config.promotion.approval if config else "automatic"
-    experiments = experiment_names(project_home())
     return {
         "workload_id": _param(
             None,
@@ -180,15 +187,6 @@ def dag_params(config: Config | None) -> dict[str, Param]:
             enum=list(_APPROVALS[_APPROVALS.index(approval) :]),  # stricter is what a run may be
             values_display=_SHOWN,
             description="Who decides about the promotion.",
-        ),
-        "experiment": _param(
-            "",
-            type="string",
-            title="Experiment",
-            pattern=f"^$|{EXPERIMENT_NAME}",
-            examples=experiments,
-            description="Name of an experiment of the operator's, experiments/NAME.yaml, whose keys are laid "
-            "over config.yaml. Empty: config.yaml alone.",
         ),
         "overrides": _param(
             {},

@@ -14,6 +14,7 @@ from airflow.sdk import AssetAlias, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.common.redaction import install
+from flywheel.config.experiments import experiment_of
 from flywheel.orchestration.notifications import announce, warn
 from flywheel.orchestration.review import answer_of
 from flywheel.runtimes.context import (
@@ -52,11 +53,12 @@ def plan() -> list[str]:
 
     install()  # the other tasks do so where they find the run
     context = get_current_context()
-    params = unchanged_as_none(context["params"])
-    experiment = params.get("experiment") or ""
+    experiment = experiment_of(context["ti"].dag_id)
     with without_vain_tries():
+        config = config_of(experiment)
+        params = unchanged_as_none(context["params"], config)
         made = make_plan(
-            config_of(experiment),
+            config,
             run_id=str(context["run_id"]),
             dag_id=context["ti"].dag_id,
             cutoff=cutoff_of(context),

@@ -21,16 +21,25 @@ def drift_uri(workload_id: str, client_id: str) -> str:
 
 @task(outlets=[DRIFT], max_active_tis_per_dag=1, execution_timeout=timedelta(hours=6))
 def watch() -> list[str]:
-    """Have the audit labelled and counted, and look for drift, for the config and its experiments."""
-    from flywheel.config.everywhere import configs
+    """Have the audit labelled and counted, and look for drift, for every experiment whose endpoint logs.
+
+    What stops one of them does not stop the others; the task fails at its end.
+    """
+    from flywheel.common.errors import FlywheelError
     from flywheel.runtimes.context import cutoff_of
     from flywheel.stages.watch import watch as look
+    from flywheel.workloads.experiments import experiments
 
-    context, told = get_current_context(), []
-    for config in configs():
-        if config.serving.log == "none":
+    context, told, failed = get_current_context(), [], []
+    for experiment in experiments():
+        config = experiment.config
+        if config is None or config.serving.log == "none":  # a wrong file is its own DAG's import error
             continue
-        night = look(config, cutoff_of(context))
+        try:
+            night = look(config, cutoff_of(context))
+        except FlywheelError as error:
+            failed.append(f"{experiment.file}: {error}")
+            continue
         if night.alarms:
             facts: dict[str, Any] = {
                 "champion": night.champion,
@@ -41,4 +50,6 @@ def watch() -> list[str]:
             context["outlet_events"][DRIFT].add(Asset(uri), extra=facts)
             notify(config.notifications.on_drift, context, **facts)
         told.append(night.line())
+    if failed:
+        raise FlywheelError("; ".join(failed))
     return told

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from flywheel.artifacts.root import ArtifactRoot
 
 hold_commands = typer.Typer(
     help="A person's roll-back or rejection, which holds automatic promotions back.", no_args_is_help=True
@@ -13,19 +16,22 @@ hold_commands = typer.Typer(
 
 champion_commands = typer.Typer(help="What is in production.", no_args_is_help=True)
 
-WorkloadOption = Annotated[str, typer.Option("--workload", help="Its id; default: the config's.")]
-ClientOption = Annotated[str, typer.Option("--client", help="Its id; default: the config's.")]
+WorkloadOption = Annotated[str, typer.Option("--workload", help="Its id; default: the experiment's.")]
+ClientOption = Annotated[str, typer.Option("--client", help="Its id; default: the experiment's.")]
+ExperimentOption = Annotated[str, typer.Option(help="Name of experiments/NAME.yaml; default: config.yaml.")]
 
 
 @hold_commands.command("show")
-def show_hold(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+def show_hold(
+    workload: WorkloadOption = "", client: ClientOption = "", experiment: ExperimentOption = ""
+) -> None:
     """Show the hold: who decided what, when and why; and adapters that stay turned down without one."""
     from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.promotion.champion import read_state
 
-    config = load_config()
-    whose = owner(workload, client)
+    config = load_config(experiment=experiment)
+    whose = owner(workload, client, experiment)
     state = read_state(ArtifactRoot(config.artifacts.root), *whose)
     hold, others = (state.hold, state.turned_down) if state else (None, ())
     if hold:
@@ -38,13 +44,16 @@ def show_hold(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 
 
 @hold_commands.command()
-def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+def lift(workload: WorkloadOption = "", client: ClientOption = "", experiment: ExperimentOption = "") -> None:
     """Lift the hold, so that nights promote by themselves again; what is in production stays."""
     from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, lifted
 
-    whose, root = owner(workload, client), ArtifactRoot(load_config().artifacts.root)
+    whose, root = (
+        owner(workload, client, experiment),
+        ArtifactRoot(load_config(experiment=experiment).artifacts.root),
+    )
     is_lifted = decide(root, *whose, lifted, by=_me()).made
     typer.echo(
         f"The hold for {_of(whose)} is lifted." if is_lifted else f"Nothing is held back for {_of(whose)}."
@@ -52,14 +61,12 @@ def lift(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 
 
 @champion_commands.command()
-def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+def show(workload: WorkloadOption = "", client: ClientOption = "", experiment: ExperimentOption = "") -> None:
     """Show what is in production, once its copy is verified: prompt, adapter and base weights."""
-    from flywheel.artifacts.root import ArtifactRoot
-    from flywheel.config import load_config
     from flywheel.promotion.whole import load_champion
 
-    whose = owner(workload, client)
-    loaded = load_champion(ArtifactRoot(load_config().artifacts.root), *whose)
+    whose, root = _desk(workload, client, experiment)
+    loaded = load_champion(root, *whose)
     if loaded is None:
         typer.echo(f"No champion of {_of(whose)} yet: the teacher is in production.")
         return
@@ -76,6 +83,7 @@ def show(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 def stop(
     workload: WorkloadOption = "",
     client: ClientOption = "",
+    experiment: ExperimentOption = "",
     comment: Annotated[str, typer.Option(help="Why; the endpoint and the page show it.")] = "",
 ) -> None:
     """Have the champion answer nothing at the endpoint until `resume`."""
@@ -83,20 +91,28 @@ def stop(
     from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, stopped
 
-    whose, root = owner(workload, client), ArtifactRoot(load_config().artifacts.root)
+    whose, root = (
+        owner(workload, client, experiment),
+        ArtifactRoot(load_config(experiment=experiment).artifacts.root),
+    )
     state = decide(root, *whose, lambda state: stopped(state, _me(), comment), by=_me()).state
     said = state.stop.sentence if state and state.stop else "nothing to stop, there is no champion yet"
     typer.echo(f"{_of(whose)}: {said}")
 
 
 @champion_commands.command()
-def resume(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+def resume(
+    workload: WorkloadOption = "", client: ClientOption = "", experiment: ExperimentOption = ""
+) -> None:
     """Have the champion in force answer at the endpoint again."""
     from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, resumed
 
-    whose, root = owner(workload, client), ArtifactRoot(load_config().artifacts.root)
+    whose, root = (
+        owner(workload, client, experiment),
+        ArtifactRoot(load_config(experiment=experiment).artifacts.root),
+    )
     is_resumed = decide(root, *whose, resumed, by=_me()).made
     typer.echo(f"{_of(whose)}: the champion {'answers again' if is_resumed else 'is not stopped'}.")
 
@@ -105,6 +121,7 @@ def resume(workload: WorkloadOption = "", client: ClientOption = "") -> None:
 def restore(
     workload: WorkloadOption = "",
     client: ClientOption = "",
+    experiment: ExperimentOption = "",
     give_up: Annotated[
         bool,
         typer.Option(
@@ -113,12 +130,9 @@ def restore(
     ] = False,
 ) -> None:
     """Put damaged or missing decisions on the champion back from their copies."""
-    from flywheel.artifacts.root import ArtifactRoot
-    from flywheel.config import load_config
     from flywheel.promotion import restore as restoring
 
-    whose = owner(workload, client)
-    root = ArtifactRoot(load_config().artifacts.root)
+    whose, root = _desk(workload, client, experiment)
     done = restoring.restore(root, *whose, give_up=give_up, by=_me())
     for sentence in done or [f"All decisions on the champion of {_of(whose)} are whole."]:
         typer.echo(sentence)
@@ -127,16 +141,15 @@ def restore(
 def timeline(
     workload: WorkloadOption = "",
     client: ClientOption = "",
+    experiment: ExperimentOption = "",
     last: Annotated[int, typer.Option(min=1, help="So many decisions, the latest.")] = 30,
 ) -> None:
     """Show which champion was, or would have been, in force at which time, and what each night decided."""
-    from flywheel.artifacts.root import ArtifactRoot
-    from flywheel.config import load_config
     from flywheel.promotion.in_force import in_force
     from flywheel.promotion.timeline import Timeline
 
-    whose = owner(workload, client)
-    line = Timeline(ArtifactRoot(load_config().artifacts.root), *whose)
+    whose, root = _desk(workload, client, experiment)
+    line = Timeline(root, *whose)
     entries = line.entries(last)
     if not entries:
         typer.echo(f"No night of {_of(whose)} has decided anything yet.")
@@ -157,13 +170,22 @@ def _me() -> str:
         return "somebody at the command line"
 
 
-def owner(workload: str, client: str) -> tuple[str, str]:
-    """Return the ids of workload and client, the config's where none is given."""
+def owner(workload: str, client: str, experiment: str = "") -> tuple[str, str]:
+    """Return the ids of workload and client, the experiment's where none is given."""
     from flywheel.config import load_config
     from flywheel.workloads.workload import Workload
 
-    config = load_config()
+    config = load_config(experiment=experiment)
     return workload or Workload.load(config.workload).id, client or config.client_id
+
+
+def _desk(workload: str, client: str, experiment: str) -> tuple[tuple[str, str], ArtifactRoot]:
+    """Return whose champion it is, and the artifact root."""
+    from flywheel.artifacts.root import ArtifactRoot
+    from flywheel.config import load_config
+
+    root = ArtifactRoot(load_config(experiment=experiment).artifacts.root)
+    return owner(workload, client, experiment), root
 
 
 def _of(whose: tuple[str, str]) -> str:

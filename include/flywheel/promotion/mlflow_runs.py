@@ -27,8 +27,9 @@ _BATCH = 1000  # metrics; MLflow's own limit for one call
 
 
 def experiment_name(plan: Plan) -> str:
-    """Return the experiment of a workload: `flywheel-news_classifier`."""
-    return f"{plan.config.mlflow_config.experiment_name_prefix}-{plan.workload_id}"
+    """Return the name of MLflow's experiment: `flywheel-news_classifier`, then `-NAME` of an experiment."""
+    name = f"{plan.config.mlflow_config.experiment_name_prefix}-{plan.workload_id}"
+    return f"{name}-{plan.experiment}" if plan.experiment else name
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Tree:
 
 
 def open_tree(client: MlflowClient, plan: Plan) -> Tree:
-    """Return the MLflow runs that a flywheel run has so far, in the workload's experiment."""
+    """Return the MLflow runs that a flywheel run has so far, in the experiment that it is of."""
     from datetime import datetime
 
     name, config = experiment_name(plan), plan.config.mlflow_config

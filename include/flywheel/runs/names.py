@@ -15,8 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-# The DAG whose runs are named by their ids alone.
-DAG_ID = "flywheel"
+from flywheel.config.experiments import DAG_ID
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@=-][A-Za-z0-9._@=-]{0,149}")
 _HASH_DIGITS = 20  # 80 bits: another run id of the same name is not found by trying

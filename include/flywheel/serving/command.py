@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flywheel.promotion.commands import ClientOption, WorkloadOption, owner
+from flywheel.promotion.commands import ClientOption, ExperimentOption, WorkloadOption, owner
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -25,6 +25,7 @@ def serve(
         str | None,
         typer.Option(metavar="NAME", help="Print a new key and its line for the config."),
     ] = None,
+    experiment: ExperimentOption = "",
 ) -> None:
     """Answer with the champion: an endpoint that speaks OpenAI's API (docs/serving.md)."""
     if new_key is not None:
@@ -43,7 +44,7 @@ def serve(
     from flywheel.config import load_config
     from flywheel.serving.app import Serving
 
-    config = load_config()
+    config = load_config(experiment=experiment)
     if host not in LOOPBACK and not config.serving.keys:
         raise ConfigError(
             f"--host {host}: without serving.keys the endpoint listens on this machine alone, for it asks "
@@ -67,14 +68,15 @@ def serve(
     server.run(sockets=[listening])
 
 
-def show_costs(workload: WorkloadOption = "", client: ClientOption = "") -> None:
+def show_costs(
+    workload: WorkloadOption = "", client: ClientOption = "", experiment: ExperimentOption = ""
+) -> None:
     """Show what runs cost: the last one, by month and so far, and when the champion has paid for them."""
     from flywheel.artifacts.root import ArtifactRoot
     from flywheel.config import load_config
     from flywheel.serving.payback import costs
 
-    config = load_config()
-    found = costs(
-        ArtifactRoot(config.artifacts.root), *owner(workload, client), zone=config.schedule.time_zone
-    )
+    config = load_config(experiment=experiment)
+    whose = owner(workload, client, experiment)
+    found = costs(ArtifactRoot(config.artifacts.root), *whose, zone=config.schedule.time_zone)
     typer.echo("\n".join(found.lines()))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from flywheel.promotion.commands import ExperimentOption
+
 
 def watch(
     at: Annotated[
@@ -19,6 +21,7 @@ def watch(
             help="Folder to write the night and the champion's eval set to, for Evidently and others."
         ),
     ] = None,
+    experiment: ExperimentOption = "",
 ) -> None:
     """Have the teacher label the audit of what students answered, and look for drift (docs/production.md)."""
     from flywheel.common.errors import ConfigError
@@ -31,7 +34,7 @@ def watch(
         raise ConfigError(f"--at {at!r}: expected a time such as 2026-03-01T02:00+00:00") from None
     if moment.tzinfo is None:
         raise ConfigError(f"--at {at}: expected a time with its zone")
-    config = load_config()
+    config = load_config(experiment=experiment)
     night = look(config, moment)
     typer.echo(night.line())
     if tables is not None:

@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from flywheel.config import load_config
+from flywheel.config.experiments import DAG_ID
 from flywheel.runs.run import Run
 from flywheel.runtimes.base import RefusedJobError, check_ending, log_job_line
 from flywheel.runtimes.context import run_of
@@ -21,6 +22,7 @@ from flywheel.runtimes.nemo.runtime import describe, prepare
 from flywheel.runtimes.nemo.serving import ServingOrder, serves_champions
 from flywheel.runtimes.nemo.sweep import clean_up, sweep
 from flywheel.runtimes.nemo.trigger import NemoTrigger, ServingTrigger
+from flywheel.workloads.experiments import experiment_for
 
 # The last two parts of it are a workload's and a client's ids; see flywheel.orchestration.tasks.champion_uri.
 _CHAMPION = "/champion/"
@@ -79,16 +81,17 @@ class NemoServeOperator(BaseOperator):
     def _orders(self, context: Any) -> Iterator[ServingOrder]:
         events = context.get("triggering_asset_events") or {}
         uris = {asset.uri for asset in events if _CHAMPION in getattr(asset, "uri", "")}
-        if context["dag"].dag_id == "flywheel":
+        if context["dag"].dag_id != f"{DAG_ID}_serving":
             run = run_of(context)
             plan = run.plan
             if serves_champions(plan.config):
                 yield ServingOrder.of(plan.config, plan.workload_id, plan.client_id, run.run_id)
         else:
-            config = load_config()
-            for uri in sorted(uris) if serves_champions(config) else ():
-                workload, client = uri.rpartition(_CHAMPION)[2].split("/")
-                yield ServingOrder.of(config, unquote(workload), unquote(client))
+            for uri in sorted(uris):
+                workload, client = map(unquote, uri.rpartition(_CHAMPION)[2].split("/"))
+                config = load_config(experiment=experiment_for(workload, client))
+                if serves_champions(config):
+                    yield ServingOrder.of(config, workload, client)
 
 
 class NemoSweepOperator(BaseOperator):

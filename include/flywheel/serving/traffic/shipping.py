@@ -24,6 +24,7 @@ from flywheel.config import Config, resolve_path
 from flywheel.serving.traffic.entry import TrafficEntry
 from flywheel.serving.traffic.segments import SUFFIX
 from flywheel.stores import PaidAnswer, RecordStore, Rejected
+from flywheel.workloads.experiments import workload_named
 from flywheel.workloads.records import Record
 from flywheel.workloads.workload import Workload
 
@@ -43,6 +44,7 @@ def ship(folder: Path, store: RecordStore, workload: Workload | None = None) -> 
 
     Args:
         workload: reads the teacher's answers to prompts of others; None: they become no training records.
+            What another experiment's endpoint has written is read by the workload of that.
 
     Raises:
         StoreError: the store cannot be written; what is left is shipped by the next call.
@@ -98,7 +100,8 @@ def _write(folder: Path, store: RecordStore, entries: list[TrafficEntry], worklo
             answer = PaidAnswer(entry.answer, model, int(entry.at), {**entry.usage})
             answers[(entry.workload_id, entry.client_id)].append((entry.key, answer))
         elif entry.by_teacher and workload is not None and entry.has_text:
-            lesson = lesson_of(entry, workload)
+            own = workload if entry.workload_id == workload.id else workload_named(entry.workload_id)
+            lesson = lesson_of(entry, own or workload)
             records += [lesson] if lesson is not None else []
     for owner, given in answers.items():
         store.put_answers(given, owner)
