@@ -44,6 +44,7 @@ COPY --from=code --chown=10001:0 /opt/flywheel /opt/flywheel
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/flywheel/include PYTHONUNBUFFERED=1 \
     FLYWHEEL_HOME=/opt/flywheel HOME=/opt/airflow AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/flywheel/dags \
+    AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST='[{"name": "dags-folder", "classpath": "flywheel.orchestration.bundle.ExperimentsBundle", "kwargs": {}}]' \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/flywheel/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False
 WORKDIR /opt/flywheel

@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -214,20 +213,10 @@ class Airflow:
     # -- runs ----------------------------------------------------------------------------------------
 
     def trigger(self, run_id: str, dag: str = DAG, **params: Any) -> None:
-        """Ask for a run of a DAG; `overrides` become an experiment of the operator's that it names."""
-        if "overrides" in params:
-            params["experiment"] = self._write_experiment(params.pop("overrides"))
+        """Ask for a run of a DAG."""
         body = {"dag_run_id": run_id, "logical_date": datetime.now(UTC).isoformat(), "conf": params}
         answer = self._api.post(f"/api/v2/dags/{dag}/dagRuns", json=body, headers=self._login())
         answer.raise_for_status()
-
-    def _write_experiment(self, sections: dict[str, Any]) -> str:
-        text = json.dumps(sections)  # which is YAML
-        name = f"test-{zlib.crc32(text.encode()):08x}"
-        folder = self.home / "experiments"
-        folder.mkdir(exist_ok=True)
-        (folder / f"{name}.yaml").write_text(text)
-        return name
 
     def state(self, run_id: str, dag: str = DAG) -> str:
         """Return the state of a run."""

@@ -1,7 +1,8 @@
 """A real Airflow for tests: API servers, scheduler with LocalExecutor, a stand-in teacher, in a folder of its own.
 
 It is the Airflow that `flywheel up` starts, with a small experiment: demo headlines, the smallest demo
-student, and one whose weights are missing. Each test keeps its data apart by an experiment of its own.
+student, and one whose weights are missing. Each test keeps its data apart by what config.yaml says while its
+run is planned.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import psutil
 import yaml
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.config.experiments import laid_over
 from flywheel.demo.headlines import write_csv
 from flywheel.laptop import home
 from flywheel.laptop.api import DONE, AirflowApi, TaskState
@@ -143,11 +144,28 @@ class Stack:
     # -- runs ----------------------------------------------------------------------------------------
 
     def trigger(self, run_id: str, overrides: dict[str, Any], **params: Any) -> None:
-        """Start a run of an experiment of its own: the operator's words, which no param of a run may say."""
-        conf = {"experiment": write_experiment(self.folder, overrides), **params}
-        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
-        answer = self.http.post("/api/v2/dags/flywheel/dagRuns", json=body)
-        assert answer.status_code == 200, answer.text
+        """Start a run that is planned with the operator's words, which no param of a run may say."""
+        with self.configured(overrides):
+            body = {"dag_run_id": run_id, "logical_date": None, "conf": params}
+            answer = self.http.post("/api/v2/dags/flywheel/dagRuns", json=body)
+            assert answer.status_code == 200, answer.text
+            if overrides:
+                wait_for(lambda: self._is_planned(run_id), 240)
+
+    def _is_planned(self, run_id: str) -> bool:
+        states = [task.state for task in self.tasks(run_id) if task.task == "plan"]
+        return states in (["success"], ["failed"]) or self.api.run_state(run_id) in DONE
+
+    @contextmanager
+    def configured(self, overrides: dict[str, Any]) -> Iterator[None]:
+        """Have the operator's file say something else for a while."""
+        file = self.folder / "config.yaml"
+        before = file.read_text()
+        replace(file, yaml.safe_dump(laid_over(yaml.safe_load(before), overrides)))
+        try:
+            yield
+        finally:
+            replace(file, before)
 
     def wait(self, run_id: str, seconds: float = 500) -> str:
         """Wait until a run has ended; return its state."""
@@ -201,11 +219,9 @@ class Stack:
 
         return wait_for(calls)[0]
 
-    def backfill(
-        self, first: str, last: str, overrides: dict[str, Any], *options: str, **params: Any
-    ) -> list[str]:
+    def backfill(self, first: str, last: str, *options: str, **params: Any) -> list[str]:
         """Start a backfill of the nights from one day to another; return its runs, in order of time."""
-        conf = json.dumps({"experiment": write_experiment(self.folder, overrides), **params})
+        conf = json.dumps(params)
         before = {run["dag_run_id"] for run in self._backfilled()}
         self.airflow(
             *("backfill", "create", "--dag-id", "flywheel", "--from-date", first, "--to-date", last),
@@ -260,18 +276,15 @@ class Stack:
         )
 
 
-def write_experiment(home: Path, sections: dict[str, Any]) -> str:
-    """Write an experiment of the operator's, named by its content; return its name."""
-    text = yaml.safe_dump(sections)
-    name = f"test-{zlib.crc32(text.encode()):08x}"
-    folder = home / "experiments"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.yaml").write_text(text)
-    return name
+def replace(file: Path, text: str) -> None:
+    """Write a file that others read meanwhile."""
+    aside = file.with_name(f".{file.name}.aside")
+    aside.write_text(text)
+    aside.replace(file)
 
 
 def apart(folder: Path, **sections: Any) -> dict[str, Any]:
-    """Return sections of an experiment that keep a test's records, artifacts and tracking in a folder of its own."""
+    """Return sections of a config that keep a test's records, artifacts and tracking in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
         "artifacts": {"root": str(folder / "artifacts")},

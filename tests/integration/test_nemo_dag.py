@@ -20,9 +20,10 @@ import pytest
 import yaml
 
 from flywheel.artifacts.root import ArtifactRoot
+from flywheel.config.experiments import laid_over
 from flywheel.demo.headlines import write_csv
 from flywheel.laptop.processes import free_port
-from tests.integration.airflow_stack import PROJECT, wait_for, write_experiment
+from tests.integration.airflow_stack import PROJECT, wait_for
 from tests.integration.nemo_stack import NemoServer, blueprint, with_weights
 
 pytestmark = pytest.mark.slow
@@ -59,8 +60,9 @@ def turn(folder: Path, environment: dict[str, str], name: str, **overrides: Any)
         "promotion": {"within": 1.0, "min_eval": 1},
         **overrides,
     }
-    experiment = write_experiment(Path(environment["FLYWHEEL_HOME"]), sections)
-    conf = {"sizes": [SIZE], "experiment": experiment}
+    file = Path(environment["FLYWHEEL_HOME"]) / "config.yaml"
+    file.write_text(yaml.safe_dump(laid_over(yaml.safe_load(file.read_text()), sections)))
+    conf = {"sizes": [SIZE]}
     done = subprocess.run(
         [sys.executable, "-m", "airflow", "dags", "test", "flywheel", "--conf", json.dumps(conf)],
         env=environment,

@@ -66,14 +66,14 @@ def test_five_nights_of_real_headlines(stack: Stack, data: Path) -> None:
     first, last = NIGHTS
     overrides = settings(data, port)
     # No student is named: all of the overrides' are taken.
-    runs = stack.backfill(
-        first, f"{last}T23:59:59", overrides, "--max-active-runs", "2", students=[], sizes=SIZES
-    )
-    assert len(runs) == 5
+    with stack.configured(overrides):
+        runs = stack.backfill(first, f"{last}T23:59:59", "--max-active-runs", "2", students=[], sizes=SIZES)
+        assert len(runs) == 5
+        for run_id in runs:
+            assert stack.wait(run_id, HOURS * 3600) == "success", stack.explain(run_id)
     root = ArtifactRoot(str(data / "artifacts"))
     asked, headlines = 0, 0
     for run_id in runs:
-        assert stack.wait(run_id, HOURS * 3600) == "success", stack.explain(run_id)
         run = Run(root, run_id)
         labelled, curated = run.load("stages/label", LabelResult), run.load("stages/curate", CurateResult)
         asked += labelled.asked

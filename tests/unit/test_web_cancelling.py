@@ -21,8 +21,9 @@ from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from flywheel.config.experiments import DAG_ID
 from flywheel.web import airflow_actions
-from flywheel.web.airflow_runs import DAG_ID, session
+from flywheel.web.airflow_runs import session
 from tests.unit.dag_file import load, write_config
 
 RUNTIMES = {

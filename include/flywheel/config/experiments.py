@@ -26,7 +26,7 @@ DAG_ID = "flywheel"
 # The DAGs beside the flywheel's own, which are called so: DAG_ID_NAME.
 BESIDE = ("annotate", "prune", "serving", "watch")
 EXTENDS = "extends"
-_FILE_PREFIX = "experiment_"
+FILE_PREFIX = "experiment_"
 
 
 def experiment_names(home: Path) -> list[str]:
@@ -79,13 +79,13 @@ def experiment_of(dag_id: str) -> str:
 
 def dag_file_of(experiment: str) -> str:
     """Return the name of the file that makes an experiment's DAG (flywheel.orchestration.bundle)."""
-    return f"{_FILE_PREFIX}{experiment}.py" if experiment else f"{DAG_ID}.py"
+    return f"{FILE_PREFIX}{experiment}.py" if experiment else f"{DAG_ID}.py"
 
 
 def experiment_in(dag_file: str) -> str:
     """Return whose DAG a file makes, by its name."""
     name = Path(dag_file).stem
-    return name.removeprefix(_FILE_PREFIX) if name.startswith(_FILE_PREFIX) else ""
+    return name.removeprefix(FILE_PREFIX) if name.startswith(FILE_PREFIX) else ""
 
 
 def laid_over(data: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

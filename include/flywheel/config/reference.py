@@ -32,10 +32,11 @@ Keys of the NVIDIA Data Flywheel Blueprint without effect here are accepted, and
 
 ## Several experiments
 
-`config.yaml` is an experiment, and so is each `experiments/NAME.yaml` in the same `FLYWHEEL_HOME`: a DAG of its
-own in Airflow, `flywheel` or `flywheel_NAME`, with its schedule, owner and tags, its champion, its runs on the
-page, its experiment and registered model in MLflow. Store, artifacts, the teacher's answers and the places of
-jobs on a machine are shared, as far as their sections say the same. A second workload takes a file such as
+`config.yaml` is an experiment, and so is each `experiments/NAME.yaml` in the same `FLYWHEEL_HOME`: a DAG
+of its own in Airflow, `flywheel` or `flywheel_NAME`, with its schedule, owner and tags, its champion,
+its runs on the page, its experiment and registered model in MLflow. Store, artifacts, the teacher's
+answers and the places of jobs on a machine are shared, as far as their sections say the same. A second
+workload takes a file such as
 
 ```yaml
 # experiments/sentiment.yaml
@@ -45,28 +46,31 @@ schedule: {{cron: "0 3 * * *"}}
 dag: {{owner: research, tags: [sentiment]}}
 ```
 
-`extends` names the file that this one is laid over, by its path from here; that one may extend another. A file of
-`experiments/` without that key is laid over `config.yaml`; `extends: null` says that it stands alone. Sections are
-merged key by key; lists, and `source`, stand instead of the extended file's.
+`extends` names the file that this one is laid over, by its path from here; that one may extend another.
+A file of `experiments/` without that key is laid over `config.yaml`; `extends: null` says that it stands
+alone. Sections are merged key by key; lists, and `source`, stand instead of the extended file's.
 
-A champion is known by its workload and client. So `client_id` is not taken from what is extended: it is what
-the experiment's own file says, else its name. Two files with the same workload and client are an error that
-names both: `config.yaml` stays as it is, of other two the first by name.
+A champion is known by its workload and client. So `client_id` is not taken from what is extended: it is
+what the experiment's own file says, else its name. Two files with the same workload and client are an
+error that names both: `config.yaml` stays as it is, of other two the first by name.
 
 A file that is wrong stops its own DAG alone, as an import error in Airflow with file, line and key
-(`./airflow dags list-import-errors`, `./flywheel doctor`). Commands take `--experiment NAME`. A job of the API
-starts the experiment of its workload and client, else that of `config.yaml`.
+(`./airflow dags list-import-errors`, `./flywheel doctor`). Commands take `--experiment NAME`, and the id
+of a run is Airflow's after `NAME@`. A job of the API starts the experiment of its workload and client,
+else that of `config.yaml`; who may start, read or decide what is a permission on the experiment's DAG.
 
 Airflow gets a DAG file for each experiment by a bundle class, which `make run` and the image configure:
-[kubernetes.md](kubernetes.md#several-experiments). Of the DAGs beside, `flywheel_annotate` is there for each
-experiment with a section `annotation` (as `flywheel_annotate_NAME`), `flywheel_watch` and `flywheel_prune` look
-after all of them by the clock of `config.yaml`, and `flywheel_serving` after the champions of all that run on NeMo.
+[kubernetes.md](kubernetes.md#several-experiments). Of the DAGs beside, `flywheel_annotate` is there for
+each experiment with a section `annotation` (as `flywheel_annotate_NAME`), `flywheel_watch` and
+`flywheel_prune` look after all of them by the clock of `config.yaml`, and `flywheel_serving` after the
+champions of all that run on NeMo. An endpoint (`./flywheel serve --experiment NAME`) answers with the
+champion of one.
 
 ## What a run may set
 
-Who may start a run is not the operator. By its param `overrides` a run sets only what the column `run` of the
-tables below marks, with the bounds of the trigger form; all else comes from the files of its experiment, and a
-run that tries is refused with the key's name.
+Who may start a run is not the operator. By its param `overrides` a run sets only what the column `run`
+of the tables below marks, with the bounds of the trigger form; all else comes from the files of its
+experiment, and a run that tries is refused with the key's name.
 
 | in the column `run` | |
 |---|---|

@@ -16,10 +16,13 @@ from typing import Any
 import orjson
 
 from flywheel.common.errors import FlywheelError
-from flywheel.config import resolve_path
+from flywheel.config import Config, resolve_path
+from flywheel.config.experiments import experiment_of
 from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.forgetting.house import House, RunFolder
+from flywheel.runs.names import airflow_run, log_folder
 from flywheel.stages.label import sums_file
+from flywheel.workloads.experiments import experiments
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +57,16 @@ class AirflowRuns:
                 if run_id in planned
                 else whose.has(
                     conf.get("workload_id") or whose.workload_id,
-                    conf.get("client_id") or house.config.client_id,
+                    conf.get("client_id") or _client_of(run_id, house.config),
                 )
             )
         ]
+
+
+def _client_of(run_id: str, config: Config) -> str:
+    """Return whose data a run is of that says nothing and has no plan: its experiment's client's."""
+    name = experiment_of(airflow_run(run_id)[0])
+    return next((one.client_id for one in experiments() if one.name == name and name), config.client_id)
 
 
 def airflow_runs(remove: Sequence[str] = ()) -> AirflowRuns | None:
@@ -117,7 +126,7 @@ class Airflow(Place):
         if found is None:
             return []
         return [
-            Removable(self.name, run_id, 1, _bytes_below(Path(found.logs) / f"run_id={run_id}"), state)
+            Removable(self.name, run_id, 1, _bytes_below(Path(found.logs) / log_folder(run_id)), state)
             for run_id, state in found.of(self.house, whose)
         ]
 

@@ -12,8 +12,9 @@ from urllib.parse import quote
 from urllib.request import ProxyHandler, Request, build_opener
 
 from flywheel.common.errors import FlywheelError
-from flywheel.config.experiments import DAG_ID, dag_file_of, experiment_of
+from flywheel.config.experiments import dag_file_of
 from flywheel.laptop.home import USER, password
+from flywheel.runs.names import airflow_run
 
 DONE = ("success", "failed")
 
@@ -64,25 +65,21 @@ class AirflowApi:
 
     Args:
         url: where it listens.
-        dag_id: whose runs are asked for.
     """
 
-    def __init__(self, url: str, dag_id: str = DAG_ID) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.dag_id = dag_id
         self._token = ""
         self._opener = build_opener(ProxyHandler({}))  # no proxy stands between this machine and itself
 
     def run_state(self, run_id: str) -> str | None:
         """Return the state of a run; None while the API does not answer, or there is no such run."""
-        answer = self._get(f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}")
+        answer = self._get(_path(run_id))
         return str(answer["state"]) if answer else None
 
     def tasks(self, run_id: str) -> list[TaskState]:
         """Return the tasks of a run; none while the API does not answer."""
-        answer = self._get(
-            f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances?limit=1000"
-        )
+        answer = self._get(f"{_path(run_id)}/taskInstances?limit=1000")
         found = []
         for entry in (answer or {}).get("task_instances", []):
             index = entry["map_index"]
@@ -99,10 +96,10 @@ class AirflowApi:
             )
         return found
 
-    def import_errors(self) -> list[str]:
-        """Return why the DAG's file cannot be imported; none while the API does not answer."""
+    def import_errors(self, experiment: str) -> list[str]:
+        """Return why an experiment's DAG cannot be imported; none while the API does not answer."""
         answer = self._get("/api/v2/importErrors?limit=1000")
-        own = dag_file_of(experiment_of(self.dag_id))
+        own = dag_file_of(experiment)
         return [
             str(entry["stack_trace"])
             for entry in (answer or {}).get("import_errors", [])
@@ -111,8 +108,7 @@ class AirflowApi:
 
     def fail_run(self, run_id: str) -> None:
         """End a run that nobody waits for any more."""
-        path = f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run_id, safe='')}"
-        self._send("PATCH", path, {"state": "failed"}, self._login())
+        self._send("PATCH", _path(run_id), {"state": "failed"}, self._login())
 
     def ask(self, method: str, path: str, body: Any = None, *, seconds: float = 600) -> Any:
         """Return the answer to a request that must be answered.
@@ -161,6 +157,12 @@ class AirflowApi:
         if token:
             request.add_header("Authorization", f"Bearer {token}")
         return request
+
+
+def _path(run_id: str) -> str:
+    """Return the path of a run in Airflow's own API."""
+    dag_id, airflow_id = airflow_run(run_id)
+    return f"/api/v2/dags/{dag_id}/dagRuns/{quote(airflow_id, safe='')}"
 
 
 def _detail(error: HTTPError) -> str:

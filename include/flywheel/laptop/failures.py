@@ -7,27 +7,27 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flywheel.common.redaction import clean
-from flywheel.config.experiments import DAG_ID
 from flywheel.laptop.api import TaskState
 from flywheel.laptop.home import airflow_home
+from flywheel.runs.names import log_folder
 
 TAIL_LINES = 15
 
 
-def log_path(run_id: str, task: TaskState, dag_id: str = DAG_ID) -> Path:
+def log_path(run_id: str, task: TaskState) -> Path:
     """Return the log file of a task's last try."""
-    folder = airflow_home() / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task.full_id}"
+    folder = airflow_home() / "logs" / log_folder(run_id) / f"task_id={task.full_id}"
     if task.map_index >= 0:
         folder /= f"map_index={task.map_index}"
     return folder / f"attempt={task.attempt}.log"
 
 
-def describe(run_id: str, tasks: Iterable[TaskState], dag_id: str = DAG_ID) -> list[str]:
+def describe(run_id: str, tasks: Iterable[TaskState]) -> list[str]:
     """Return lines that name each failed task, with its log's path and end."""
     lines: list[str] = []
     for task in tasks:
         if task.is_failed:
-            path = log_path(run_id, task, dag_id)
+            path = log_path(run_id, task)
             lines += [f"{task.name} failed; {path}", *(f"    {line}" for line in tail(path))]
     return lines
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, FlywheelError
 from flywheel.config import Config, load_config
-from flywheel.config.experiments import DAG_ID, dag_id_of, experiment_of
+from flywheel.config.experiments import dag_id_of
 from flywheel.config.loading import resolve_path
 from flywheel.laptop import endpoint, home, stand_in
 from flywheel.laptop.api import DONE, AirflowApi, wait_until_it_answers
@@ -30,6 +30,7 @@ from flywheel.laptop.interrupts import Interrupts
 from flywheel.laptop.launcher import Launcher
 from flywheel.laptop.processes import free_port
 from flywheel.laptop.progress import RunProgress
+from flywheel.runs.names import airflow_run, run_id_of
 from flywheel.runs.run import Run, seconds_of
 from flywheel.runtimes import open_runtime
 from flywheel.stages.upgrade import upgrade
@@ -70,7 +71,7 @@ def up(experiment: str = "", *, nemo_stand_in: bool = False) -> int:
     with ExitStack() as stack:
         stack.enter_context(_only_one())
         interrupts = stack.enter_context(Interrupts())
-        wheel = _Wheel(config, dag_id_of(experiment), console, started_at, interrupts, nemo)
+        wheel = _Wheel(experiment, config, console, started_at, interrupts, nemo)
         stack.callback(wheel.stop)
         code = INTERRUPTED
         try:
@@ -87,15 +88,15 @@ class _Wheel:
 
     def __init__(
         self,
+        experiment: str,
         config: Config,
-        dag_id: str,
         console: Any,
         started_at: float,
         interrupts: Interrupts,
         nemo: list[str],
     ) -> None:
         self.config = config
-        self.dag_id = dag_id
+        self.experiment = experiment
         self.runtime = open_runtime(config)
         self.nemo = nemo
         self.console = console
@@ -108,7 +109,7 @@ class _Wheel:
         self.left_behind = ""
         self.broken_since = float("inf")
         self.ports = home.Ports(ui=free_port(home.UI_PORT), tasks=free_port())
-        self.api = AirflowApi(f"http://127.0.0.1:{self.ports.ui}", dag_id)
+        self.api = AirflowApi(f"http://127.0.0.1:{self.ports.ui}")
 
     def turn(self) -> int:
         """Start what is needed, trigger a run, follow it to its end and show what it gave."""
@@ -143,7 +144,7 @@ class _Wheel:
         self.console.print(f"\nAirflow is up: {self._address()}\nCtrl-C stops it.", highlight=False)
         port = free_port(self.config.serving.port)
         assert self.launcher is not None
-        self.launcher.start(endpoint.NAME, endpoint.command(port, experiment_of(self.dag_id)))
+        self.launcher.start(endpoint.NAME, endpoint.command(port, self.experiment))
         told = False
         while not self.problem:
             time.sleep(0.5)
@@ -177,7 +178,8 @@ class _Wheel:
         """Start the API of the tasks, which takes longest, and the scheduler; trigger the run at once."""
         assert self.launcher is not None
         self.launcher.start("tasks-api")
-        trigger = {"run": ("dags", "trigger", self.dag_id, "--run-id", run.run_id)} if run else None
+        dag_id, airflow_id = airflow_run(run.run_id) if run else ("", "")
+        trigger = {"run": ("dags", "trigger", dag_id, "--run-id", airflow_id)} if run else None
         if not home.is_serialized():
             self.launcher.run("dags", "reserialize", then=trigger)
         elif trigger:
@@ -258,7 +260,7 @@ class _Wheel:
 
     def _look_at_imports(self, progress: RunProgress) -> None:
         """Say that the DAG cannot be imported: Airflow then starts no task of it, and a run stands still."""
-        errors = self.api.import_errors()
+        errors = self.api.import_errors(self.experiment)
         if not errors:
             self.broken_since = float("inf")
             return
@@ -292,10 +294,10 @@ class _Wheel:
     def _conclude(self, run: Run, state: str, progress: RunProgress) -> int:
         from flywheel.report import read_report, render_table
 
-        for line in describe(run.run_id, progress.tasks, self.dag_id):
+        for line in describe(run.run_id, progress.tasks):
             self.console.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
         if run.root.exists(f"{run.path}/report.json"):
-            self.console.print(render_table(read_report(run.root, run.path.removeprefix("runs/"))))
+            self.console.print(render_table(read_report(run.root, run.run_id)))
             self.console.print(f"\n{run.root.url}/{run.path}/report.html", soft_wrap=True, highlight=False)
         took = time.time() - self.started_at
         work = seconds_of([times for stage in run.intervals().values() for times in stage])
@@ -308,15 +310,16 @@ class _Wheel:
     # -- runs ----------------------------------------------------------------------------------------
 
     def _new_run(self) -> Run:
-        run_id = f"up__{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S')}"
-        return Run(ArtifactRoot(self.config.artifacts.root), run_id, self.dag_id)
+        airflow_id = f"up__{datetime.now(UTC).strftime('%Y-%m-%dT%H-%M-%S')}"
+        run_id = run_id_of(airflow_id, dag_id_of(self.experiment))
+        return Run(ArtifactRoot(self.config.artifacts.root), run_id)
 
     def _unfinished(self) -> Run | None:
         """Return the run that an earlier `up` was stopped in, if it was planned from the config as it is."""
         last = self._read_state()
-        if last is None or last["ended"] or last.get("dag_id", DAG_ID) != self.dag_id:
+        if last is None or last["ended"] or airflow_run(last["run_id"])[0] != dag_id_of(self.experiment):
             return None
-        run = Run(ArtifactRoot(self.config.artifacts.root), last["run_id"], self.dag_id)
+        run = Run(ArtifactRoot(self.config.artifacts.root), last["run_id"])
         try:
             same = run.plan.config == self.config
         except (ArtifactError, ValidationError):
@@ -337,7 +340,7 @@ class _Wheel:
 
     def _write_state(self, run: Run, *, ended: bool) -> None:
         path = Path(resolve_path(STATE_FILE))
-        path.write_bytes(orjson.dumps({"run_id": run.run_id, "dag_id": self.dag_id, "ended": ended}))
+        path.write_bytes(orjson.dumps({"run_id": run.run_id, "ended": ended}))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from flywheel.common.redaction import clean
 from flywheel.config.experiments import experiment_of
 from flywheel.orchestration.notifications import notify_failure
 from flywheel.runs.failures import RunFailure, forget, is_lost, keep
+from flywheel.runs.names import run_id_of
 from flywheel.runs.run import Run
 from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.context import run_of
@@ -135,5 +136,6 @@ def _run(context: Any) -> Run:
     except Exception:
         from flywheel.config import load_config
 
-        root = load_config(experiment=experiment_of(context["ti"].dag_id)).artifacts.root
-        return Run(ArtifactRoot(root), str(context["run_id"]), context["ti"].dag_id)
+        dag_id = context["ti"].dag_id
+        root = load_config(experiment=experiment_of(dag_id)).artifacts.root
+        return Run(ArtifactRoot(root), run_id_of(str(context["run_id"]), dag_id), dag_id)

@@ -18,6 +18,7 @@ from flywheel.config.experiments import experiment_of
 from flywheel.config.schema import Notifier
 from flywheel.orchestration.notifier_arguments import resolved
 from flywheel.runs.failures import cause_of, first_to_tell
+from flywheel.runs.names import run_id_of
 from flywheel.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ def notify_failure(context: Any) -> None:
         config = load_config()
     failure = None
     try:
-        run = Run(ArtifactRoot(config.artifacts.root), str(context["run_id"]), dag_id)
+        run_id = run_id_of(str(context["run_id"]), dag_id)
+        run = Run(ArtifactRoot(config.artifacts.root), run_id, dag_id)
         clear_number = getattr(context.get("dag_run"), "clear_number", 0) or 0
         if run.was_cancelled(clear_number) or not first_to_tell(run, f"failure-{clear_number}"):
             return

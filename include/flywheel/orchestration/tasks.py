@@ -47,20 +47,26 @@ def plan() -> list[str]:
     as they are.
     """
     from flywheel.orchestration.settings import config_of, unchanged_as_none
+    from flywheel.runs.names import airflow_run, run_id_of
     from flywheel.runs.plan import make_plan
     from flywheel.runtimes import open_runtime
     from flywheel.stages import pipeline as wheel
 
     install()  # the other tasks do so where they find the run
     context = get_current_context()
-    experiment = experiment_of(context["ti"].dag_id)
+    dag_id, airflow_id = context["ti"].dag_id, str(context["run_id"])
+    experiment, run_id = experiment_of(dag_id), run_id_of(airflow_id, dag_id)
+    if airflow_run(run_id)[1] != airflow_id:
+        raise AirflowFailException(
+            f"{airflow_id}: with NAME@ begin the ids of experiments' runs; start this one under another id"
+        )
     with without_vain_tries():
         config = config_of(experiment)
         params = unchanged_as_none(context["params"], config)
         made = make_plan(
             config,
-            run_id=str(context["run_id"]),
-            dag_id=context["ti"].dag_id,
+            run_id=run_id,
+            dag_id=dag_id,
             cutoff=cutoff_of(context),
             workload_id=params["workload_id"],
             client_id=params["client_id"],

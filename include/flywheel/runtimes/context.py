@@ -20,6 +20,7 @@ from flywheel.common.errors import (
 )
 from flywheel.common.redaction import install
 from flywheel.config.logs import use_level
+from flywheel.runs.names import run_id_of
 from flywheel.runs.run import Run
 from flywheel.runtimes.seal import is_sealed, sealed
 
@@ -87,13 +88,18 @@ def run_of(context: Mapping[str, Any]) -> Run:
     """
     install()
     where = context["ti"].xcom_pull(task_ids="plan", key=RUN_KEY)
-    if not is_sealed(RUN_KEY, where) or where["run_id"] != context.get("run_id", where["run_id"]):
+    if not is_sealed(RUN_KEY, where) or where["run_id"] != _run_id(context, where):
         raise AirflowFailException(
             "where this run's folder is was not told by its task plan, or by that of an older flywheel; "
             "clear plan with what follows it, which does only what is missing"
         )
     use_level(where.get("log_level", "INFO"))
     return Run(ArtifactRoot(where["root"]), where["run_id"], where["dag_id"], where["plan"])
+
+
+def _run_id(context: Mapping[str, Any], where: Mapping[str, Any]) -> str:
+    """Return the id of the run that a task is of."""
+    return run_id_of(context["run_id"], where["dag_id"]) if "run_id" in context else str(where["run_id"])
 
 
 def facts(result: Any) -> dict[str, Any]:

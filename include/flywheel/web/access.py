@@ -1,4 +1,4 @@
-"""Who may do what: Airflow's own authentication, and its permissions on the DAG.
+"""Who may do what: Airflow's own authentication, and its permissions on the experiment's DAG.
 
 A request has a bearer token or the session cookie of Airflow's UI. Whichever auth manager Airflow runs with
 (simple, FAB, Keycloak) says whose it is and what that user may do:
@@ -18,6 +18,8 @@ say that another person approved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -33,12 +35,14 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from flywheel.config.experiments import dag_id_of, experiment_of
+from flywheel.runs.names import airflow_run
 from flywheel.runs.plan import Plan
 from flywheel.web import settings
-from flywheel.web.airflow_runs import DAG_ID
 from flywheel.web.limits import Rates
 from flywheel.web.local import is_cross_site, is_local
 from flywheel.web.problems import Problem
+from flywheel.workloads.experiments import experiment_for
 
 Permission = Literal["read", "trigger", "delete", "review", "promote"]
 # What needs no token where the configuration says so.
@@ -91,13 +95,11 @@ async def current_user(
 def requires(permission: Permission) -> Any:
     """Return the dependency of a route that lets only users with a permission through, and gives the user."""
 
-    async def check(user: Annotated[Any, Depends(current_user)]) -> Any:
-        if isinstance(user, LocalUser):
-            if permission not in _WITHOUT_TOKEN:
-                said = f"To {permission} takes a token: api.token_required: false is not for what decides."
-                raise Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
-        elif not await run_in_threadpool(is_allowed, user, permission):
-            raise Problem(403, f"You have no permission to {permission} here.")
+    async def check(request: Request, user: Annotated[Any, Depends(current_user)]) -> Any:
+        if isinstance(user, LocalUser) and permission not in _WITHOUT_TOKEN:
+            said = f"To {permission} takes a token: api.token_required: false is not for what decides."
+            raise Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
+        await run_in_threadpool(lambda: check_allowed(user, permission, _asked_for(request)))
         return user
 
     return Depends(check)
@@ -110,13 +112,41 @@ Reviewer = Annotated[Any, requires("review")]
 Promoter = Annotated[Any, requires("promote")]
 
 
-def check_starter(user: Any) -> None:
-    """Check that a run's starter will be known, where another person has to approve it.
+def _asked_for(request: Request) -> str:
+    """Return the experiment that a request is about, by its run or its champion; else config.yaml's."""
+    run_id = request.path_params.get("run_id") or request.path_params.get("job_id")
+    if run_id:
+        return experiment_of(airflow_run(run_id)[0])
+    workload_id, client_id = (request.query_params.get(name) for name in ("workload_id", "client_id"))
+    if workload_id is None and client_id is None:
+        return ""
+    config = settings.config()
+    return experiment_for(workload_id or settings.workload().id, client_id or config.client_id)
+
+
+def check_allowed(user: Any, permission: Permission, experiment: str) -> None:
+    """Check that a user may do that with an experiment.
 
     Raises:
-        Problem: there is no token, and `promotion.four_eyes` is on.
+        Problem: Airflow's auth manager says no.
     """
-    if isinstance(user, LocalUser) and settings.config().promotion.four_eyes:
+    if not is_allowed(user, permission, experiment):
+        raise Problem(403, f"You have no permission to {permission} here.")
+
+
+def readable(user: Any) -> Callable[[str], bool]:
+    """Return what says of an experiment whether a user may read its runs; each is asked for once."""
+    return cache(lambda experiment: is_allowed(user, "read", experiment))
+
+
+def check_starter(user: Any, experiment: str) -> None:
+    """Check that a user may start runs of an experiment, and is known where another has to approve them.
+
+    Raises:
+        Problem: Airflow's auth manager says no; or there is no token, and `promotion.four_eyes` is on.
+    """
+    check_allowed(user, "trigger", experiment)
+    if isinstance(user, LocalUser) and settings.config_of(experiment).promotion.four_eyes:
         said = "A run is started with a token here: promotion.four_eyes has another person approve it."
         raise Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
 
@@ -138,12 +168,13 @@ def check_four_eyes(user: Any, starter: str | None, plan: Plan) -> None:
         )
 
 
-def is_allowed(user: Any, permission: Permission) -> bool:
-    """Return whether Airflow's auth manager lets a user do that."""
+def is_allowed(user: Any, permission: Permission, experiment: str = "") -> bool:
+    """Return whether Airflow's auth manager lets a user do that with an experiment's DAG."""
     if isinstance(user, LocalUser):
         return permission in _WITHOUT_TOKEN
     manager = get_auth_manager()
-    details = DagDetails(id=DAG_ID, team_name=DagModel.get_team_name(DAG_ID))
+    dag_id = dag_id_of(experiment)
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
 
     def dag(method: Any, entity: DagAccessEntity | None = None) -> bool:
         return bool(

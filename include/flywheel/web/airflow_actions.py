@@ -32,9 +32,11 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from flywheel.config.experiments import DAG_ID
 from flywheel.orchestration.tasks import CHAMPION, champion_uri
 from flywheel.promotion.champion import Champion
-from flywheel.web.airflow_runs import DAG_ID, session
+from flywheel.runs.names import airflow_run
+from flywheel.web.airflow_runs import is_run, session
 from flywheel.web.problems import Problem
 
 # What a stopped run does all the same: it takes away what is left of it elsewhere.
@@ -60,12 +62,13 @@ def start_run(user: Any, request: Request, run_id: str, params: dict[str, Any]) 
     Raises:
         Problem: there is a run of that id, or the DAG is not there or cannot run.
     """
-    body = TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=params)
+    dag_id, airflow_id = airflow_run(run_id)
+    body = TriggerDAGRunPostBody(dag_run_id=airflow_id, logical_date=None, conf=params)
     try:
         with session() as db:
-            trigger_dag_run(DAG_ID, body, _dags(), user, db, request)
+            trigger_dag_run(dag_id, body, _dags(), user, db, request)
             _note(db, user, "flywheel_start_job", run_id)
-            return not db.scalar(select(DagModel.is_paused).where(DagModel.dag_id == DAG_ID))
+            return not db.scalar(select(DagModel.is_paused).where(DagModel.dag_id == dag_id))
     except IntegrityError:
         raise Problem(409, "There is a run of that id already.") from None
 
@@ -93,8 +96,7 @@ def stop_again(run_id: str) -> bool:
     with session() as db:
         left = db.scalars(
             select(TaskInstance.task_id).where(
-                TaskInstance.dag_id == DAG_ID,
-                TaskInstance.run_id == run_id,
+                is_run(run_id, TaskInstance),
                 TaskInstance.task_id.not_in(_AFTER),
                 or_(TaskInstance.state.is_(None), TaskInstance.state.not_in(State.finished)),
             )
@@ -113,7 +115,7 @@ def stop_again(run_id: str) -> bool:
 def remove_run(user: Any, run_id: str) -> None:
     """Remove a run that has ended from Airflow's database."""
     with session() as db:
-        delete_dag_run(DAG_ID, run_id, db)
+        delete_dag_run(*airflow_run(run_id), db)
         _note(db, user, "flywheel_delete_job", run_id)
 
 
@@ -126,7 +128,7 @@ def answer_review(user: Any, run_id: str, option: str, comment: str) -> None:
     given = {"comment": comment} if comment else {}
     with session() as db:
         answer = UpdateHITLDetailPayload(chosen_options=[option], params_input=given)
-        update_hitl_detail(DAG_ID, run_id, "review", answer, user, db, -1)
+        update_hitl_detail(*airflow_run(run_id), "review", answer, user, db, -1)
         _note(db, user, "flywheel_review", run_id, option)
 
 
@@ -180,7 +182,7 @@ def _fail(db: Session, run_id: str) -> DagRun | None:
 
 
 def _run(db: Session, run_id: str) -> DagRun | None:
-    return db.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == run_id))
+    return db.scalar(select(DagRun).where(is_run(run_id)))
 
 
 def _last_tasks(db: Session, run: DagRun) -> Sequence[TaskInstance]:
@@ -190,14 +192,18 @@ def _last_tasks(db: Session, run: DagRun) -> Sequence[TaskInstance]:
     last = {task.task_id for task in dag.tasks if task.downstream_task_ids <= teardowns} - teardowns
     return db.scalars(
         select(TaskInstance).where(
-            TaskInstance.dag_id == DAG_ID, TaskInstance.run_id == run.run_id, TaskInstance.task_id.in_(last)
+            TaskInstance.dag_id == run.dag_id,
+            TaskInstance.run_id == run.run_id,
+            TaskInstance.task_id.in_(last),
         )
     ).all()
 
 
 def _note(db: Session, user: Any, event: str, run_id: str | None, extra: str = "") -> None:
     name = user.get_name()
-    db.add(Log(event, owner=name, owner_display_name=name, extra=extra or None, dag_id=DAG_ID, run_id=run_id))
+    dag_id, airflow_id = airflow_run(run_id) if run_id else (DAG_ID, None)
+    of: dict[str, Any] = {"extra": extra or None, "dag_id": dag_id, "run_id": airflow_id}
+    db.add(Log(event, owner=name, owner_display_name=name, **of))
 
 
 def now() -> str:

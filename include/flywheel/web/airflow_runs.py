@@ -1,4 +1,4 @@
-"""What Airflow's database knows of the DAG's runs and their tasks. The only module that reads it.
+"""What Airflow's database knows of the experiments' runs and their tasks. The only module that reads it.
 
 Plain columns are selected, no objects: 1,000 runs take some milliseconds.
 """
@@ -13,17 +13,19 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, cast, select
+from sqlalchemy import String, and_, cast, or_, select
 from sqlalchemy.orm import Session
 
+from flywheel.config.experiments import DAG_ID, FILE_PREFIX, experiment_of
+from flywheel.runs.names import airflow_run, run_id_of
 from flywheel.runtimes.seal import is_sealed
 
-DAG_ID = "flywheel"
 DONE = frozenset({"success", "failed"})
 # States of a task that waits for a person.
 WAITING_STATES = ("awaiting_input", "deferred")
@@ -31,9 +33,10 @@ WAITING_STATES = ("awaiting_input", "deferred")
 
 @dataclass(frozen=True, slots=True)
 class AirflowRun:
-    """A run of the DAG.
+    """A run of an experiment's DAG.
 
     Attributes:
+        run_id: over all experiments: see flywheel.runs.names.
         state: queued, running, success or failed.
         version: another one means that something about the run has changed.
         clear_number: how often it was begun anew.
@@ -53,6 +56,11 @@ class AirflowRun:
     conf: dict[str, Any]
     root: str | None
     user: str | None
+
+    @property
+    def experiment(self) -> str:
+        """Whose DAG's run it is."""
+        return experiment_of(airflow_run(self.run_id)[0])
 
     @property
     def is_done(self) -> bool:
@@ -84,8 +92,26 @@ class AirflowTask:
 
     def url(self, run_id: str) -> str:
         """Return the path of the task's page, with its log, in Airflow's UI."""
-        path = f"/dags/{DAG_ID}/runs/{quote(run_id, safe='')}/tasks/{quote(self.task_id, safe='')}"
+        path = f"{page_of(run_id)}/tasks/{quote(self.task_id, safe='')}"
         return path if self.map_index < 0 else f"{path}/mapped/{self.map_index}"
+
+
+def page_of(run_id: str) -> str:
+    """Return the path of a run's page in Airflow's UI."""
+    dag_id, airflow_id = airflow_run(run_id)
+    return f"/dags/{dag_id}/runs/{quote(airflow_id, safe='')}"
+
+
+def is_experiments() -> Any:
+    """Return the condition that a run is one of an experiment's DAG, also of one whose file is gone."""
+    of_files = select(DagModel.dag_id).where(DagModel.relative_fileloc.contains(FILE_PREFIX, autoescape=True))
+    return or_(DagRun.dag_id == DAG_ID, DagRun.dag_id.in_(of_files))
+
+
+def is_run(run_id: str, of: Any = DagRun) -> Any:
+    """Return the condition that a row, of runs or of their tasks, is of a run."""
+    dag_id, airflow_id = airflow_run(run_id)
+    return and_(of.dag_id == dag_id, of.run_id == airflow_id)
 
 
 @contextmanager
@@ -97,24 +123,21 @@ def session() -> Iterator[Session]:
 
 def _select_runs() -> Any:
     told = (XComModel.dag_run_id == DagRun.id, XComModel.task_id == "plan", XComModel.key == "run")
-    return (
-        select(
-            DagRun.run_id,
-            DagRun.state,
-            DagRun.run_type,
-            DagRun.run_after,
-            DagRun.queued_at,
-            DagRun.start_date,
-            DagRun.end_date,
-            DagRun.updated_at,
-            DagRun.clear_number,
-            DagRun.conf,
-            DagRun.triggering_user_name,
-            XComModel.value,
-        )
-        .outerjoin(XComModel, (told[0]) & (told[1]) & (told[2]) & (XComModel.map_index == -1))
-        .where(DagRun.dag_id == DAG_ID)
-    )
+    return select(
+        DagRun.dag_id,
+        DagRun.run_id,
+        DagRun.state,
+        DagRun.run_type,
+        DagRun.run_after,
+        DagRun.queued_at,
+        DagRun.start_date,
+        DagRun.end_date,
+        DagRun.updated_at,
+        DagRun.clear_number,
+        DagRun.conf,
+        DagRun.triggering_user_name,
+        XComModel.value,
+    ).outerjoin(XComModel, (told[0]) & (told[1]) & (told[2]) & (XComModel.map_index == -1))
 
 
 def _run(row: Any) -> AirflowRun:
@@ -122,7 +145,7 @@ def _run(row: Any) -> AirflowRun:
     if isinstance(told, str):  # an XCom is JSON in a JSON column
         told = orjson.loads(told)
     return AirflowRun(
-        run_id=row.run_id,
+        run_id=(run_id := run_id_of(row.run_id, row.dag_id)),
         state=str(row.state),
         run_type=str(row.run_type),
         run_after=row.run_after,
@@ -132,7 +155,7 @@ def _run(row: Any) -> AirflowRun:
         version=f"{row.state} {row.end_date} {row.updated_at} {row.clear_number}",
         clear_number=row.clear_number,
         conf=row.conf if isinstance(row.conf, dict) else {},
-        root=told.get("root") if is_sealed("run", told) and told.get("run_id") == row.run_id else None,
+        root=told.get("root") if is_sealed("run", told) and told.get("run_id") == run_id else None,
         user=row.triggering_user_name,
     )
 
@@ -142,7 +165,7 @@ _ended: dict[int, tuple[Any, AirflowRun]] = {}
 
 
 def all_runs() -> list[AirflowRun]:
-    """Return all runs of the DAG, the latest first.
+    """Return all runs of all experiments, the latest first.
 
     A row with its times and params costs 0.1 ms to read; so those of runs that have ended are kept, and one
     column of all says which have changed.
@@ -152,7 +175,7 @@ def all_runs() -> list[AirflowRun]:
     with session() as db:
         marks = db.execute(
             select(DagRun.id, cast(DagRun.updated_at, String), DagRun.clear_number)
-            .where(DagRun.dag_id == DAG_ID)
+            .where(is_experiments())
             .order_by(DagRun.run_after.desc(), DagRun.id.desc())
         ).all()
         runs = {
@@ -171,7 +194,7 @@ def all_runs() -> list[AirflowRun]:
 def find_run(run_id: str) -> AirflowRun | None:
     """Return a run; None where there is no such run."""
     with session() as db:
-        row = db.execute(_select_runs().where(DagRun.run_id == run_id)).first()
+        row = db.execute(_select_runs().where(is_run(run_id), is_experiments())).first()
         return None if row is None else _run(row)
 
 
@@ -187,7 +210,7 @@ def tasks_of(run_id: str) -> list[AirflowTask]:
                 TaskInstance.try_number,
                 TaskInstance.start_date,
                 TaskInstance.end_date,
-            ).where(TaskInstance.dag_id == DAG_ID, TaskInstance.run_id == run_id)
+            ).where(is_run(run_id, TaskInstance))
         )
         return [
             AirflowTask(task, index, name or "", str(state or "none"), tries, started, ended)
@@ -198,18 +221,16 @@ def tasks_of(run_id: str) -> list[AirflowTask]:
 def runs_in_review() -> set[str]:
     """Return the runs that wait for a person's answer."""
     with session() as db:
-        return set(
-            db.scalars(
-                select(TaskInstance.run_id)
-                .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
-                .where(
-                    TaskInstance.dag_id == DAG_ID,
-                    TaskInstance.task_id == "review",
-                    TaskInstance.state.in_(WAITING_STATES),
-                    HITLDetail.responded_at.is_(None),
-                )
+        waiting = db.execute(
+            select(TaskInstance.run_id, TaskInstance.dag_id)
+            .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
+            .where(
+                TaskInstance.task_id == "review",
+                TaskInstance.state.in_(WAITING_STATES),
+                HITLDetail.responded_at.is_(None),
             )
         )
+        return {run_id_of(*row) for row in waiting}
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +254,7 @@ def review_of(run_id: str) -> AskedReview | None:
         found = db.execute(
             select(HITLDetail, TaskInstance.state)
             .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
-            .where(
-                TaskInstance.dag_id == DAG_ID,
-                TaskInstance.run_id == run_id,
-                TaskInstance.task_id == "review",
-            )
+            .where(is_run(run_id, TaskInstance), TaskInstance.task_id == "review")
         ).first()
         if found is None:
             return None

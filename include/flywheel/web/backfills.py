@@ -21,14 +21,16 @@ from sqlalchemy.orm import Session
 
 from flywheel.common.errors import ArtifactError, ConfigError, FlywheelError
 from flywheel.config import Config, load_config
+from flywheel.config.experiments import dag_id_of, experiment_of
 from flywheel.config.loading import default_config_path
 from flywheel.orchestration.nights import nights
+from flywheel.runs.names import run_id_of
 from flywheel.runs.plan import make_plan
 from flywheel.stages import confirmation
 from flywheel.stages.forecast import forecast
 from flywheel.stages.label import LabelResult
 from flywheel.web import airflow_runs, run_files
-from flywheel.web.airflow_runs import DAG_ID, DONE, session
+from flywheel.web.airflow_runs import DONE, session
 from flywheel.web.problems import Problem, problem_of
 
 NightState = Literal["missing", "queued", "running", "success", "failed", "to come"]
@@ -92,15 +94,15 @@ def forecast_backfill(first: date, last: date, experiment: str) -> BackfillForec
             ask=0,
             tokens=0,
             says="all of these nights are there or still to come: nothing will be asked",
-            running=_active(db),
+            running=_active(db, dag_id_of(experiment)),
         )
     if not made:
         return told
     try:
         plan = make_plan(
             config,
-            run_id="backfill",
-            dag_id=DAG_ID,
+            run_id=run_id_of("backfill", dag_id_of(experiment)),
+            dag_id=dag_id_of(experiment),
             cutoff=made[-1].due,
             experiment=experiment,
             is_backfill=True,
@@ -135,15 +137,15 @@ def start_backfill(user: Any, first: date, last: date, experiment: str) -> int:
     if not made:
         raise Problem(409, "All of these nights are there, or still to come.")
     with session() as db:
-        if (active := _active(db)) is not None:
+        if (active := _active(db, dag_id_of(experiment))) is not None:
             raise Problem(
                 409, f"Backfill {active} is at work, and there is one at a time: wait, or cancel it."
             )
         body = BackfillPostBody(
-            dag_id=DAG_ID,
+            dag_id=dag_id_of(experiment),
             from_date=made[0].due,
             to_date=made[-1].due,
-            dag_run_conf={"experiment": experiment} if experiment else {},
+            dag_run_conf={},
             reprocess_behavior=ReprocessBehavior.FAILED,
             max_active_runs=1,
         )
@@ -153,16 +155,29 @@ def start_backfill(user: Any, first: date, last: date, experiment: str) -> int:
             raise Problem(409, f"Airflow does not take it: {error.errors()}") from None
 
 
-def backfill_status(number: int) -> BackfillStatus:
-    """Return how far a backfill is.
+def experiment_of_backfill(number: int) -> str:
+    """Return the experiment whose nights a backfill makes.
 
     Raises:
         Problem: there is none of that number.
     """
     with session() as db:
         backfill = db.get(Backfill, number)
-        if backfill is None or backfill.dag_id != DAG_ID:
+        experiment = experiment_of(backfill.dag_id) if backfill else ""
+        if backfill is None or backfill.dag_id != dag_id_of(experiment):
             raise Problem(404, "There is no such backfill.")
+    return experiment
+
+
+def backfill_status(number: int) -> BackfillStatus:
+    """Return how far a backfill is.
+
+    Raises:
+        Problem: there is none of that number.
+    """
+    experiment = experiment_of_backfill(number)
+    with session() as db:
+        backfill = db.get_one(Backfill, number)
         runs = db.execute(
             select(DagRun.logical_date, DagRun.run_id, DagRun.state)
             .join(BackfillDagRun, BackfillDagRun.dag_run_id == DagRun.id)
@@ -170,9 +185,10 @@ def backfill_status(number: int) -> BackfillStatus:
             .order_by(DagRun.logical_date)
         ).all()
         ended, paused = backfill.completed_at is not None, bool(backfill.is_paused)
-        experiment = (backfill.dag_run_conf or {}).get("experiment") or ""
     zone = ZoneInfo(_config(experiment).schedule.time_zone)
-    found = [_with_cost(_night(due.astimezone(zone), run_id, state)) for due, run_id, state in runs]
+    found = [
+        _with_cost(_night(due.astimezone(zone), experiment, run_id, state)) for due, run_id, state in runs
+    ]
     is_over = ended or (bool(found) and all(night.state in DONE for night in found))
     return BackfillStatus(id=number, is_done=is_over, is_cancelled=ended and paused, nights=found)
 
@@ -208,14 +224,15 @@ def _nights(first: date, last: date, experiment: str) -> list[BackfillNight]:
     with session() as db:
         rows = db.execute(
             select(DagRun.logical_date, DagRun.run_id, DagRun.state).where(
-                DagRun.dag_id == DAG_ID, DagRun.logical_date.between(due[0], due[-1])
+                DagRun.dag_id == dag_id_of(experiment), DagRun.logical_date.between(due[0], due[-1])
             )
         )
         runs = {when.astimezone(UTC): (run_id, state) for when, run_id, state in rows}
-    return [_night(when, *runs.get(when.astimezone(UTC), (None, None))) for when in due]
+    return [_night(when, experiment, *runs.get(when.astimezone(UTC), (None, None))) for when in due]
 
 
-def _night(due: datetime, run_id: str | None, state: str | None) -> BackfillNight:
+def _night(due: datetime, experiment: str, airflow_id: str | None, state: str | None) -> BackfillNight:
+    run_id = run_id_of(airflow_id, dag_id_of(experiment)) if airflow_id else None
     told: Any = str(state) if run_id else "missing"
     if run_id is None and due >= datetime.now(UTC):
         told = "to come"
@@ -241,10 +258,10 @@ def _with_cost(night: BackfillNight) -> BackfillNight:
     )
 
 
-def _active(db: Session) -> int | None:
+def _active(db: Session, dag_id: str) -> int | None:
     """Return the backfill that is at work; one whose runs have all ended is closed, as the scheduler will."""
     active: int | None = db.scalar(
-        select(Backfill.id).where(Backfill.dag_id == DAG_ID, Backfill.completed_at.is_(None))
+        select(Backfill.id).where(Backfill.dag_id == dag_id, Backfill.completed_at.is_(None))
     )
     if active is None:
         return None

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field
 
 from flywheel.report.model import Report, TrackingPart
-from flywheel.web.airflow_runs import DAG_ID, AirflowRun
+from flywheel.web.airflow_runs import AirflowRun, page_of
 
 
 class MlflowLink(BaseModel):
@@ -34,7 +34,7 @@ def links_of(run: AirflowRun, report: Report | None) -> Links:
     part = quote(run.run_id, safe="")
     artifacts = f"/flywheel/api/runs/{part}/artifacts"
     return Links(
-        airflow=f"/dags/{DAG_ID}/runs/{part}",
+        airflow=page_of(run.run_id),
         artifacts=artifacts,
         report=f"{artifacts}/report.html" if report else None,
         mlflow=mlflow_link(report.tracking) if report and report.tracking else None,

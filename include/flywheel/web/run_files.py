@@ -45,7 +45,7 @@ def run_of(found: AirflowRun) -> Run:
     """
     root = found.root
     if not isinstance(root, str):
-        root = settings.config_of(found.conf.get("experiment")).artifacts.root
+        root = settings.config_of(found.experiment).artifacts.root
     return Run(settings.artifact_root(root), found.run_id)
 
 

@@ -12,6 +12,7 @@ from flywheel.config import Config, load_config
 from flywheel.config.api import ApiConfig
 from flywheel.config.loading import default_config_path
 from flywheel.config.logs import use_level
+from flywheel.workloads.experiments import experiments
 from flywheel.workloads.workload import Workload
 
 _lock = threading.Lock()
@@ -40,18 +41,15 @@ def config() -> Config:
         return _read[1]
 
 
-def config_of(experiment: object) -> Config:
-    """Return the configuration of a run that names an experiment; of one that is not there, that of the file.
+def config_of(experiment: str) -> Config:
+    """Return the configuration of an experiment; of one that is wrong or gone, that of config.yaml.
 
     Raises:
-        ConfigError: the file is wrong.
+        ConfigError: config.yaml is wrong.
     """
-    if not isinstance(experiment, str) or not experiment:
-        return config()
-    try:
-        return load_config(default_config_path(), experiment)
-    except ConfigError:
-        return config()
+    there = experiments() if experiment else ()
+    found = next((one.config for one in there if one.name == experiment), None)
+    return config() if found is None else found
 
 
 def limits() -> ApiConfig:

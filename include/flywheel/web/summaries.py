@@ -77,6 +77,7 @@ class RunLine(BaseModel):
     """A run, in lists."""
 
     run_id: str
+    experiment: str = Field("", description="NAME of experiments/NAME.yaml; empty: config.yaml's.")
     state: RunState
     run_type: str = Field(description="manual, scheduled, backfill or asset_triggered.")
     workload_id: str
@@ -98,6 +99,7 @@ class CandidateOfRun(CandidateLine):
     """A candidate, and its run."""
 
     run_id: str
+    experiment: str = Field("", description="NAME of experiments/NAME.yaml; empty: config.yaml's.")
     run_state: RunState
     workload_id: str
     client_id: str
@@ -198,6 +200,7 @@ def _candidates_of(line: RunLine, summary: Summary) -> list[CandidateOfRun]:
         CandidateOfRun.model_construct(
             **candidate.__dict__,
             run_id=line.run_id,
+            experiment=line.experiment,
             run_state=line.state,
             workload_id=line.workload_id,
             client_id=line.client_id,
@@ -212,6 +215,7 @@ def line_of(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
     """Return the line of a run."""
     return RunLine.model_construct(
         run_id=run.run_id,
+        experiment=run.experiment,
         state=state_of(run, summary.cancelled is not None, in_review),
         run_type=run.run_type,
         workload_id=summary.workload_id,

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from flywheel.config.kubernetes import KubernetesConfig
+from flywheel.runs.names import airflow_run, run_id_of
 from flywheel.runtimes.kubernetes.job import RUN_ID, SELECTOR, root_label
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class SweepOperator(BaseOperator):
         left = {
             run_id: names
             for run_id, names in event["pods"].items()
-            if run_id == context["run_id"] or self._has_ended(context, run_id)
+            if run_id == run_id_of(context["run_id"], self.dag_id) or self._has_ended(context, run_id)
         }
         config = self._config(context)
         if left and config is not None:
@@ -59,9 +60,10 @@ class SweepOperator(BaseOperator):
         return SweepTrigger(config.connection, config.namespace, selector, delete)
 
     def _has_ended(self, context: Any, run_id: str) -> bool:
-        count, dag_id = context["ti"].get_dr_count, self.dag_id
-        known = count(dag_id=dag_id, run_ids=[run_id])
-        return bool(known) and not count(dag_id=dag_id, run_ids=[run_id], states=["queued", "running"])
+        count = context["ti"].get_dr_count
+        dag_id, airflow_id = airflow_run(run_id)
+        known = count(dag_id=dag_id, run_ids=[airflow_id])
+        return bool(known) and not count(dag_id=dag_id, run_ids=[airflow_id], states=["queued", "running"])
 
 
 class SweepTrigger(BaseTrigger):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.config.experiments import NAME
 from flywheel.web import airflow_actions, backfills, idempotency
-from flywheel.web.access import Reader, Trigger, check_starter
+from flywheel.web.access import Reader, Trigger, check_allowed, check_starter
 from flywheel.web.backfills import BackfillForecast, BackfillStatus
 from flywheel.web.idempotency import IdempotencyKey
 from flywheel.web.routes.parts import problems
@@ -21,7 +21,9 @@ _EXPERIMENT = f"^$|{NAME}"
 BackfillNumber = Annotated[int, Path(ge=0, le=2**31 - 1, description="The number of a backfill.")]
 FirstDay = Annotated[date, Query(description="Of the first night, in the schedule's time zone.")]
 LastDay = Annotated[date, Query(description="Of the last night, which is one of them.")]
-ExperimentName = Annotated[str, Query(pattern=_EXPERIMENT, description="Empty: config.yaml alone.")]
+ExperimentName = Annotated[
+    str, Query(pattern=_EXPERIMENT, description="NAME of experiments/NAME.yaml; empty: config.yaml's.")
+]
 
 
 class BackfillRequest(BaseModel):
@@ -33,17 +35,20 @@ class BackfillRequest(BaseModel):
 
     from_date: date = Field(description="Of the first night, in the schedule's time zone.")
     to_date: date = Field(description="Of the last night, which is one of them.")
-    experiment: str = Field("", pattern=_EXPERIMENT, description="Empty: config.yaml alone.")
+    experiment: str = Field(
+        "", pattern=_EXPERIMENT, description="NAME of experiments/NAME.yaml; empty: config.yaml's."
+    )
 
 
 @router.get("/forecast", responses=problems(404, 409))
 def get_forecast(
-    from_date: FirstDay, to_date: LastDay, _: Trigger, experiment: ExperimentName = ""
+    from_date: FirstDay, to_date: LastDay, user: Trigger, experiment: ExperimentName = ""
 ) -> BackfillForecast:
     """Name the nights of some days, and what those will cost that are missing or have failed.
 
     The sources are read once for it.
     """
+    check_allowed(user, "trigger", experiment)
     return backfills.forecast_backfill(from_date, to_date, experiment)
 
 
@@ -55,7 +60,7 @@ def create_backfill(
 
     A backfill never changes what is in production.
     """
-    check_starter(user)
+    check_starter(user, asked.experiment)
 
     def start() -> BackfillStatus:
         number = backfills.start_backfill(user, asked.from_date, asked.to_date, asked.experiment)
@@ -66,14 +71,16 @@ def create_backfill(
 
 
 @router.get("/{number}", responses=problems(404))
-def get_backfill(number: BackfillNumber, _: Reader) -> BackfillStatus:
+def get_backfill(number: BackfillNumber, user: Reader) -> BackfillStatus:
     """Show how far a backfill is, and what each night has asked of the teacher."""
+    check_allowed(user, "read", backfills.experiment_of_backfill(number))
     return backfills.backfill_status(number)
 
 
 @router.post("/{number}/cancel", responses=problems(404, 409))
 def cancel_backfill(number: BackfillNumber, user: Trigger) -> BackfillStatus:
     """Let the nights that have not begun be; one that runs goes to its end."""
+    check_allowed(user, "trigger", backfills.experiment_of_backfill(number))
     cancelled = backfills.cancel(number)
     airflow_actions.note(user, "flywheel_cancel_backfill", extra=str(number))
     return cancelled

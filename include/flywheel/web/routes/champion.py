@@ -15,11 +15,12 @@ from flywheel.promotion.in_force import InForce, in_force
 from flywheel.promotion.timeline import Placed, Timeline
 from flywheel.promotion.transitions import decide, lifted, resumed, stopped
 from flywheel.web import promotion, settings
-from flywheel.web.access import Promoter, check_four_eyes, requires
+from flywheel.web.access import Promoter, check_allowed, check_four_eyes, requires
 from flywheel.web.idempotency import IdempotencyKey, once
 from flywheel.web.problems import Problem
 from flywheel.web.routes.parts import NAME, RUN_ID, Limit, Offset, existing_run, planned_run, problems
 from flywheel.web.run_files import read_report
+from flywheel.workloads.experiments import experiment_for
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,9 @@ class History(BaseModel):
 
 
 def whose(workload_id: str | None, client_id: str | None) -> tuple[ArtifactRoot, str, str]:
-    """Return the artifact root, and the workload and client, those of the configuration by default."""
-    config = settings.config()
-    root = settings.artifact_root(config.artifacts.root)
-    return root, workload_id or settings.workload().id, client_id or config.client_id
+    """Return a champion's artifact root, and its workload and client, those of config.yaml by default."""
+    of = workload_id or settings.workload().id, client_id or settings.config().client_id
+    return settings.artifact_root(settings.config_of(experiment_for(*of)).artifacts.root), *of
 
 
 @router.get("/champion", dependencies=[requires("read")], responses=problems(404))
@@ -210,8 +210,10 @@ def post_champion(asked: Promotion, user: Promoter, idempotency_key: Idempotency
     """
 
     def promote() -> Promoted:
+        found = existing_run(asked.run_id)
+        check_allowed(user, "promote", found.experiment)
         run, plan = planned_run(asked.run_id)
-        check_four_eyes(user, existing_run(asked.run_id).user, plan)
+        check_four_eyes(user, found.user, plan)
         report = read_report(run)
         if report is None:
             raise Problem(409, "The run has no report yet: its candidates are not all measured.")

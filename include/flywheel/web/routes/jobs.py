@@ -10,7 +10,9 @@ from typing import Any
 from fastapi import APIRouter, BackgroundTasks, Request
 
 from flywheel.common.errors import ConfigError
+from flywheel.config.experiments import dag_id_of
 from flywheel.config.overrides import override_config
+from flywheel.runs.names import run_id_of
 from flywheel.web import (
     airflow_actions,
     airflow_runs,
@@ -21,7 +23,7 @@ from flywheel.web import (
     settings,
     summaries,
 )
-from flywheel.web.access import Deleter, Reader, Trigger, check_starter
+from flywheel.web.access import Deleter, Reader, Trigger, check_starter, readable
 from flywheel.web.contract import (
     JobCancelResponse,
     JobDeleteResponse,
@@ -34,6 +36,7 @@ from flywheel.web.contract import (
 from flywheel.web.idempotency import IdempotencyKey
 from flywheel.web.problems import InvalidRequest, Problem, invalid
 from flywheel.web.routes.parts import JobId, Limit, Offset, existing_run, problems
+from flywheel.workloads.experiments import experiment_for
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 _items: summaries.KeptRows[JobListItem] = summaries.KeptRows()
@@ -51,12 +54,13 @@ def create_job(
     user: Trigger,
     idempotency_key: IdempotencyKey = None,
 ) -> JobResponse:
-    """Start a job: a run of the DAG, for the records of a workload and client."""
-
-    check_starter(user)
+    """Start a job: a run of the experiment of this workload and client, else of config.yaml's for them."""
+    experiment = experiment_for(asked.workload_id, asked.client_id)
+    check_starter(user, experiment)
 
     def start() -> JobResponse:
-        job_id = f"api__{_job_number(user, idempotency_key)}"
+        dag_id = dag_id_of(experiment)
+        job_id = run_id_of(f"api__{_job_number(user, idempotency_key)}", dag_id)
         there = airflow_runs.find_run(job_id) if idempotency_key else None
         if there is not None:  # its answer is no longer kept, or another process has just started it
             return job_view.started(there)
@@ -68,7 +72,7 @@ def create_job(
             if split.get("random_seed") is None:
                 split.pop("random_seed", None)
             conf["overrides"] = {"data_split_config": split}
-            _check(conf["overrides"])
+            _check(conf["overrides"], experiment)
         runs_now = airflow_actions.start_run(user, request, job_id, conf)
         message = "The job has been queued." if runs_now else "The job is queued until its DAG is unpaused."
         return JobResponse(id=job_id, status="queued", message=message)
@@ -77,14 +81,16 @@ def create_job(
 
 
 @router.get("", responses=problems())
-def list_jobs(_: Reader, limit: Limit = 1000, offset: Offset = 0) -> JobsListResponse:
+def list_jobs(user: Reader, limit: Limit = 1000, offset: Offset = 0) -> JobsListResponse:
     """List the jobs, active and ended, the latest first; without parameters the last 1,000."""
+    may_read = readable(user)
+    jobs = [(line, summary) for line, summary in summaries.list_runs() if may_read(line.experiment)]
     return JobsListResponse.model_construct(
         jobs=[
             job_view.list_item(line, summary)
             if line.ended_at is None
             else _items.of(line, summary, partial(job_view.list_item, line, summary))
-            for line, summary in summaries.list_runs()[offset : offset + limit]
+            for line, summary in jobs[offset : offset + limit]
         ]
     )
 
@@ -131,13 +137,13 @@ def delete_job(job_id: JobId, background: BackgroundTasks, user: Deleter) -> Job
     return JobDeleteResponse(id=job_id, message="The job is being removed.")
 
 
-def _check(overrides: dict[str, Any]) -> None:
+def _check(overrides: dict[str, Any], experiment: str) -> None:
     """Refuse at once what the run's plan would refuse.
 
     Raises:
         RequestValidationError: with the sentence.
     """
-    config = settings.config()
+    config = settings.config_of(experiment)
     try:
         override_config(config, overrides)
     except ConfigError as error:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query
 
+from flywheel.config.experiments import NAME as EXPERIMENT
 from flywheel.runs.plan import Plan
 from flywheel.runs.run import Run
 from flywheel.web import airflow_runs, run_files
@@ -26,10 +27,14 @@ def _run_id(description: str) -> Any:
     )
 
 
-RunId = Annotated[str, _run_id("The id of a run, as Airflow has it.")]
-JobId = Annotated[str, _run_id("The id of a job: of a run, as Airflow has it.")]
+RunId = Annotated[str, _run_id("The id of a run: Airflow's, after `NAME@` for one of experiments/NAME.yaml.")]
+JobId = Annotated[str, _run_id("The id of a job: of its run.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many, at most.")]
 Offset = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to pass over.")]
+ExperimentName = Annotated[
+    str | None,
+    Query(pattern=f"^$|{EXPERIMENT}", description="NAME of experiments/NAME.yaml; empty: config.yaml's."),
+]
 StudentName = Annotated[str, Query(pattern=NAME, description="Short name of a student.", examples=["1b"])]
 Size = Annotated[
     int | None,

@@ -15,12 +15,13 @@ from flywheel.report.model import BestPart, CandidatePart, Report
 from flywheel.runs.failures import RunFailure, failures_of
 from flywheel.runs.run import Run
 from flywheel.web import airflow_runs, live, run_files, summaries
-from flywheel.web.access import requires
+from flywheel.web.access import Reader, check_allowed, readable, requires
 from flywheel.web.links import Links, links_of
 from flywheel.web.predictions import Disagreement, disagreements, labels_of
 from flywheel.web.problems import Problem
 from flywheel.web.review import Review, review_of
 from flywheel.web.routes.parts import (
+    ExperimentName,
     Limit,
     Offset,
     RunId,
@@ -61,17 +62,22 @@ class RunDetail(RunLine):
 
 @router.get("/runs", responses=problems())
 def list_runs(
+    user: Reader,
     limit: Limit = 50,
     offset: Offset = 0,
     state: Annotated[list[RunState] | None, Query(description="Only runs in these states.")] = None,
     workload: Text = None,
     client: Text = None,
+    experiment: ExperimentName = None,
 ) -> RunLines:
     """List the runs, the latest first."""
+    may_read = readable(user)
     lines = [
         line
         for line, _ in summaries.list_runs()
-        if (not state or line.state in state)
+        if may_read(line.experiment)
+        and (experiment is None or line.experiment == experiment)
+        and (not state or line.state in state)
         and (workload is None or line.workload_id == workload)
         and (client is None or line.client_id == client)
     ]
@@ -230,6 +236,7 @@ class Comparison(BaseModel):
 
 @router.get("/compare", responses=problems(404))
 def compare(
+    user: Reader,
     runs: Annotated[
         str,
         Query(
@@ -244,6 +251,7 @@ def compare(
     compared, reports = [], []
     for run_id in ids:
         found = existing_run(run_id)
+        check_allowed(user, "read", found.experiment)
         (summary,) = summaries.summaries_of([found])
         report = run_files.read_report(run_files.run_of(found))
         if report is None:
@@ -306,6 +314,7 @@ Sort = Literal["started_at", "score", "size", "student", "parameters", "latency_
 
 @router.get("/candidates", responses=problems())
 def list_candidates(
+    user: Reader,
     student: Annotated[str | None, Query(max_length=40)] = None,
     size: Size = None,
     metric: Annotated[
@@ -317,6 +326,7 @@ def list_candidates(
     workload: Text = None,
     client: Text = None,
     run: Text = None,
+    experiment: ExperimentName = None,
     sort: Annotated[Sort, Query(description="What to sort by.")] = "started_at",
     order: Literal["ascending", "descending"] = "descending",
     limit: Limit = 50,
@@ -327,10 +337,13 @@ def list_candidates(
     def score(row: CandidateOfRun) -> float | None:
         return row.score if metric is None else row.scores.get(metric)
 
+    may_read = readable(user)
     rows = [
         row
         for row in summaries.list_candidates()
-        if (workload is None or row.workload_id == workload)
+        if may_read(row.experiment)
+        and (experiment is None or row.experiment == experiment)
+        and (workload is None or row.workload_id == workload)
         and (client is None or row.client_id == client)
         and (run is None or row.run_id == run)
         and (student is None or row.student == student)
