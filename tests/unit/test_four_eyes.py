@@ -94,5 +94,5 @@ def test_the_files_of_now_count_too(run: Run, tmp_path: Path) -> None:
     with pytest.raises(Problem):
         check_four_eyes(user, "ann", run.plan)
     with pytest.raises(Problem, match="started with a token"):  # nobody would know who started it
-        check_starter(LocalUser())
-    check_starter(user)
+        check_starter(LocalUser(), "")
+    check_starter(user, "")

@@ -26,14 +26,14 @@ class Wheel(up._Wheel):  # type: ignore[name-defined,misc]
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *places: tuple[str | None, TaskState | None]) -> None:
         self.places = list(places)
-        self.problem = self.left_behind = ""
+        self.problem = self.left_behind = self.experiment = ""
         self.console = CONSOLE
         self.slept: list[float] = []
         self.rest_after: list[int] = []
         self.api = SimpleNamespace(  # type: ignore[assignment]
             run_state=lambda _: self.places[0][0],
             tasks=lambda _: [one for one in [self.places[0][1]] if one],
-            import_errors=list,
+            import_errors=lambda _: [],
         )
         now = iter(range(0, 1000, 2))
         monkeypatch.setattr(up, "time", SimpleNamespace(monotonic=lambda: next(now), sleep=self._sleep))

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from flywheel.web import summaries
+from flywheel.web.access import LocalUser
 from flywheel.web.routes.runs import list_candidates
 from flywheel.web.summaries import CandidateOfRun
 
@@ -28,7 +29,7 @@ def test_candidates_are_sorted_and_filtered_by_the_score_of_the_metric_asked_for
     monkeypatch.setattr(summaries, "list_candidates", lambda: rows)
 
     def names(**asked: object) -> list[str]:
-        return [row.student for row in list_candidates(sort="score", **asked).candidates]  # type: ignore[arg-type]
+        return [row.student for row in list_candidates(LocalUser(), sort="score", **asked).candidates]  # type: ignore[arg-type]
 
     assert names() == ["c", "b", "a"]
     assert names(metric="f1_macro") == ["a", "b", "c"]  # what has no such score comes last
