@@ -3,8 +3,8 @@
     python -m benchmarks.parsing [--quick]
 
 `ours` is the time in which one process reads the DAG files of all experiments, as Airflow's DagBag does; the
-peer is the reading of one experiment's DAG in a process that has read none, times as many. Starting Python and imports
-are in neither. The last line is JSON.
+peer is the reading of one experiment's DAG in a process that has read none, times as many. Starting Python
+and imports are in neither. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -16,10 +16,13 @@ _WORKLOAD = "workloads/news_classifier.yaml"
 _EXPERIMENTS = """\
 # Experiments
 
-Each file NAME.yaml here is an experiment of its own: it holds the keys in which it differs from
-../config.yaml. Nothing here, and all is as config.yaml says. For instance `two_sizes.yaml`:
+Each file NAME.yaml here is an experiment of its own, the DAG `flywheel_NAME`: it holds the keys in which it
+differs from the file that it extends. Nothing here, and there is that of config.yaml alone. For instance
+`two_sizes.yaml`, whose client is `two_sizes` as it says no other:
 
 ```yaml
+extends: ../config.yaml
+schedule: {cron: "0 3 * * *"}
 sizes: [500, 2000]
 promotion: {within: 0.05}
 ```
