@@ -5,14 +5,13 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks"
 import { isAlone } from "./alone";
 import { hostUrl } from "./api";
 import { type Page, PageContext, PlaceLink, to } from "./context";
+import { DAG, experimentOf, runIdOf, shownExperiment } from "./logic/experiments";
 import { type Place, readPlace, writePlace } from "./logic/place";
 import { ChampionView } from "./views/champion";
 import { CompareView } from "./views/compare";
 import { ProductionView } from "./views/production";
 import { RunView } from "./views/run";
 import { RunsView } from "./views/runs";
-
-const DAG = "flywheel";
 
 export interface AppProps {
   dagId?: string | undefined;
@@ -22,7 +21,9 @@ export interface AppProps {
   navigate: (to: string | { search: string }, options?: { replace?: boolean }) => void;
 }
 
-export function App({ dagId, runId, search, navigate }: AppProps) {
+export function App({ dagId, runId: airflowId, search, navigate }: AppProps) {
+  const experiment = dagId ? experimentOf(dagId) : "";
+  const runId = airflowId && runIdOf(airflowId, experiment ?? "");
   const [place, setPlace] = useState(() => readPlace(search, runId));
   const shown = useRef(search);
   const latest = useRef(place);
@@ -60,12 +61,12 @@ export function App({ dagId, runId, search, navigate }: AppProps) {
     [place, go, runId, navigate],
   );
 
-  if (dagId && dagId !== DAG) {
+  if (dagId && experiment === null) {
     return (
       <main class="page">
         <h1>No results here</h1>
         <p class="note">
-          {dagId} is not the flywheel: Airflow shows this tab on every DAG's page. Results are on the page of the DAG{" "}
+          {dagId} is no experiment of the flywheel's: Airflow shows this tab on every DAG's page. Results are on the page of the DAG{" "}
           <a href={hostUrl(`dags/${DAG}/plugin/flywheel-results`)}>{DAG}</a>.
         </p>
       </main>
@@ -75,7 +76,7 @@ export function App({ dagId, runId, search, navigate }: AppProps) {
     <PageContext.Provider value={page}>
       <div class="page">
         {!runId && <Ways place={place} />}
-        {place.view === "runs" && <RunsView />}
+        {place.view === "runs" && <RunsView of={dagId ? shownExperiment(experiment ?? "") : ""} />}
         {place.view === "run" && <RunView key={place.run} />}
         {place.view === "compare" && <CompareView />}
         {place.view === "champion" && <ChampionView />}

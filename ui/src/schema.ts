@@ -158,7 +158,7 @@ export interface components {
             to_date: string;
             /**
              * Experiment
-             * @description Empty: config.yaml alone.
+             * @description NAME of experiments/NAME.yaml; empty: config.yaml's.
              * @default
              */
             experiment: string;
@@ -407,6 +407,12 @@ export interface components {
             found: boolean;
             /** Run Id */
             run_id: string;
+            /**
+             * Experiment
+             * @description NAME of experiments/NAME.yaml; empty: config.yaml's.
+             * @default
+             */
+            experiment: string;
             /**
              * Run State
              * @enum {string}
@@ -733,6 +739,12 @@ export interface components {
         ComparedRun: {
             /** Run Id */
             run_id: string;
+            /**
+             * Experiment
+             * @description NAME of experiments/NAME.yaml; empty: config.yaml's.
+             * @default
+             */
+            experiment: string;
             /**
              * State
              * @enum {string}
@@ -1558,6 +1570,58 @@ export interface components {
             mlflow_uri?: string | null;
             /** Error */
             error?: string | null;
+        };
+        /**
+         * ExperimentLine
+         * @description An experiment: its file, its champion, what that has cost, and its runs.
+         */
+        ExperimentLine: {
+            /**
+             * Name
+             * @description NAME of experiments/NAME.yaml; empty: config.yaml's.
+             */
+            name: string;
+            /** Dag Id */
+            dag_id: string;
+            /** Workload Id */
+            workload_id: string;
+            /** Client Id */
+            client_id: string;
+            /**
+             * Error
+             * @description What is wrong with its file; its DAG is an import error then.
+             * @default
+             */
+            error: string;
+            /** @description null: the teacher is in production. */
+            champion: components["schemas"]["Champion"] | null;
+            /** @description Who stopped the champion; null: it answers. */
+            stop: components["schemas"]["Stop"] | null;
+            /** @description With the teacher, of the last night of production; null: none was looked at. */
+            agreement: components["schemas"]["Watched"] | null;
+            /** @description Of all its runs; null: there was none. */
+            cost: components["schemas"]["CostPart"] | null;
+            /** @description Of those of the last month that had any. */
+            month: components["schemas"]["CostPart"] | null;
+            /**
+             * Next Run
+             * @description null: none is due by the clock, or it is paused.
+             */
+            next_run: string | null;
+            /**
+             * Is Paused
+             * @default false
+             */
+            is_paused: boolean;
+            last_run: components["schemas"]["RunLine"] | null;
+        };
+        /**
+         * ExperimentLines
+         * @description All experiments that the user may read, config.yaml's first.
+         */
+        ExperimentLines: {
+            /** Experiments */
+            experiments: components["schemas"]["ExperimentLine"][];
         };
         /**
          * Fault
@@ -2577,6 +2641,12 @@ export interface components {
             /** Run Id */
             run_id: string;
             /**
+             * Experiment
+             * @description NAME of experiments/NAME.yaml; empty: config.yaml's.
+             * @default
+             */
+            experiment: string;
+            /**
              * State
              * @enum {string}
              */
@@ -2710,6 +2780,12 @@ export interface components {
         RunLine: {
             /** Run Id */
             run_id: string;
+            /**
+             * Experiment
+             * @description NAME of experiments/NAME.yaml; empty: config.yaml's.
+             * @default
+             */
+            experiment: string;
             /**
              * State
              * @enum {string}
@@ -3168,6 +3244,8 @@ export type Disagreements = components['schemas']['Disagreements'];
 export type Entries = components['schemas']['Entries'];
 export type Evaluate = components['schemas']['Evaluate'];
 export type Evaluation = components['schemas']['Evaluation'];
+export type ExperimentLine = components['schemas']['ExperimentLine'];
+export type ExperimentLines = components['schemas']['ExperimentLines'];
 export type Fault = components['schemas']['Fault'];
 export type Held = components['schemas']['Held'];
 export type History = components['schemas']['History'];

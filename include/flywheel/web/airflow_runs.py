@@ -5,7 +5,7 @@ Plain columns are selected, no objects: 1,000 runs take some milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -231,6 +231,22 @@ def runs_in_review() -> set[str]:
             )
         )
         return {run_id_of(*row) for row in waiting}
+
+
+@dataclass(frozen=True, slots=True)
+class DagState:
+    """When a DAG runs next, by the clock; None: not by it."""
+
+    next_run: datetime | None
+    is_paused: bool
+
+
+def dags(dag_ids: Sequence[str]) -> dict[str, DagState]:
+    """Return the DAGs of these ids that Airflow knows and has files of."""
+    columns = (DagModel.dag_id, DagModel.next_dagrun_create_after, DagModel.is_paused)
+    with session() as db:
+        rows = db.execute(select(*columns).where(DagModel.dag_id.in_(dag_ids), ~DagModel.is_stale))
+        return {dag_id: DagState(due, bool(paused)) for dag_id, due, paused in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from flywheel.web.routes import (
     champion,
     costs,
     documentation,
+    experiments,
     jobs,
     me,
     production,
@@ -47,7 +48,10 @@ def create_app() -> FastAPI:
     )
     # Who asks comes first: nobody learns of a route what it takes.
     api = APIRouter(prefix="/api", dependencies=[Depends(current_user), Depends(only_known_parameters)])
-    for part in (me, jobs, runs, backfills, review, artifacts, champion, costs, production, records):
+    for part in (
+        *(me, jobs, runs, experiments, backfills, review, artifacts),
+        *(champion, costs, production, records),
+    ):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(documentation.router)

@@ -15,6 +15,8 @@ export interface Place {
   /** Filters and page of the list of runs. */
   state: string;
   workload: string;
+  /** As people are shown it; empty: all. */
+  experiment: string;
   page: number;
   /** What the cost is, in the chart of quality against cost. */
   cost: string;
@@ -34,6 +36,7 @@ export const START: Place = {
   compare: [],
   state: "",
   workload: "",
+  experiment: "",
   page: 1,
   cost: "parameters",
   teacher: "",
@@ -59,6 +62,7 @@ export function readPlace(search: string, runId?: string): Place {
     compare,
     state: text("state"),
     workload: text("workload"),
+    experiment: text("experiment"),
     page: positive(query.get("page")),
     cost: text("cost"),
     teacher: text("teacher"),
@@ -72,7 +76,7 @@ export function readPlace(search: string, runId?: string): Place {
 export function writePlace(place: Place, runId?: string): string {
   const query = new URLSearchParams();
   if (place.view === "champion" || place.view === "production") query.set("view", place.view);
-  for (const name of ["run", "tab", "candidate", "state", "workload", "page", "cost", "teacher", "student", "dpage", "of"] as const) {
+  for (const name of ["run", "tab", "candidate", "state", "workload", "experiment", "page", "cost", "teacher", "student", "dpage", "of"] as const) {
     const value = String(place[name]);
     if (value !== String(START[name]) && !(name === "run" && value === runId)) query.set(name, value);
   }

@@ -10,8 +10,14 @@ import { Badge, Dialog, Scroll, Told } from "../parts";
 const LIVE_SECONDS = 3;
 const RIGHT = "You may look at runs, but not start them: Airflow asks for the right to create runs of the DAG.";
 
+interface BackfillProps {
+  /** Its name; empty: config.yaml's. */
+  experiment: string;
+  onStarted: () => void;
+}
+
 /** The button that opens the dialog, and why it cannot be pressed. */
-export function Backfill({ onStarted }: { onStarted: () => void }) {
+export function Backfill({ experiment, onStarted }: BackfillProps) {
   const me = useAnswer<Me>("me").data;
   const [isOpen, setOpen] = useState(false);
   const may = !!me?.may.trigger;
@@ -25,19 +31,19 @@ export function Backfill({ onStarted }: { onStarted: () => void }) {
           {RIGHT}
         </span>
       )}
-      {isOpen && <BackfillDialog onClose={() => setOpen(false)} onStarted={onStarted} />}
+      {isOpen && <BackfillDialog experiment={experiment} onClose={() => setOpen(false)} onStarted={onStarted} />}
     </>
   );
 }
 
-function BackfillDialog({ onClose, onStarted }: { onClose: () => void; onStarted: () => void }) {
+function BackfillDialog({ experiment, onClose, onStarted }: BackfillProps & { onClose: () => void }) {
   const [from, setFrom] = useState("");
   const [to, setTo] = useState("");
   const [number, setNumber] = useState<number | null>(null);
   const [isSending, setSending] = useState(false);
   const [problem, setProblem] = useState<Problem | null>(null);
   const isAsked = from !== "" && to !== "" && number === null;
-  const forecast = useAnswer<BackfillForecast>(isAsked ? query("backfills/forecast", { from_date: from, to_date: to }) : null);
+  const forecast = useAnswer<BackfillForecast>(isAsked ? query("backfills/forecast", { from_date: from, to_date: to, experiment }) : null);
   const status = useAnswer<BackfillStatus>(number === null ? null : `backfills/${number}`, LIVE_SECONDS);
 
   async function send(path: string, body: unknown) {
@@ -58,7 +64,7 @@ function BackfillDialog({ onClose, onStarted }: { onClose: () => void; onStarted
   const make = found && found.running === null ? found.make : 0;
   const going = status.data && !status.data.is_done;
   return (
-    <Dialog title="Backfill nights" onClose={onClose}>
+    <Dialog title={experiment ? `Backfill nights of ${experiment}` : "Backfill nights"} onClose={onClose}>
       <form class="review" onSubmit={(event) => event.preventDefault()}>
         {number === null && (
           <div class="row">
@@ -79,7 +85,7 @@ function BackfillDialog({ onClose, onStarted }: { onClose: () => void; onStarted
               type="button"
               class="main"
               disabled={isSending || make === 0}
-              onClick={() => void send("backfills", { from_date: from, to_date: to })}
+              onClick={() => void send("backfills", { from_date: from, to_date: to, experiment })}
             >
               {make === 1 ? "Make 1 night" : `Make ${make || "the"} nights`}
             </button>

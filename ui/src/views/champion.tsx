@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 
-import { type Champion, type Costs, type Entries, type Held, type History, Problem, type Stretches, query } from "../api";
+import { type Champion, type Costs, type Entries, type ExperimentLine, type Held, type History, Problem, type Stretches, query } from "../api";
 import { Chart, type Point } from "../charts/chart";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
@@ -23,15 +23,17 @@ export function useChampion(path: string, more: Record<string, number> = {}) {
   return query(path, { workload_id: workload, client_id: client, ...more });
 }
 
-/** The champion in a line, for the top of the list of runs. */
-export function ChampionCard() {
-  const { data, problem } = useAnswer<Champion>(useChampion("champion"));
+/** The champion of an experiment in a line, for the top of the list of runs. */
+export function ChampionCard({ of }: { of: ExperimentLine | undefined }) {
+  const whose = of && { workload_id: of.workload_id, client_id: of.client_id };
+  const { data, problem } = useAnswer<Champion>(whose ? query("champion", whose) : null);
+  const place = to({ view: "champion", ...(whose && of.name && { of: Object.values(whose).map(encodeURIComponent).join("/") }) });
   if (problem && problem.status !== 404) return null;
   return (
     <p class="card champion">
-      <span class="faint">In production</span>
+      <span class="faint">In production{whose && ` for ${whose.workload_id} · ${whose.client_id}`}</span>
       {data ? <InProduction champion={data} /> : <b>{problem ? "the teacher: there is no champion yet" : "…"}</b>}
-      <PlaceLink place={to({ view: "champion" })}>History</PlaceLink>
+      <PlaceLink place={place}>History</PlaceLink>
     </p>
   );
 }

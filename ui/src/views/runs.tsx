@@ -5,10 +5,12 @@ import { useState } from "preact/hooks";
 import { type RunLine, type RunLines, query } from "../api";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
+import { experimentIn, shownExperiment } from "../logic/experiments";
 import { duration, moment } from "../logic/format";
 import { Badge, Missing, Pager, Picked, Select } from "../parts";
 import { Backfill } from "./backfill";
 import { ChampionCard } from "./champion";
+import { ExperimentFilter, ExperimentsSection, experimentQuery, useExperiments } from "./experiments";
 import { FailureLine } from "./failure";
 
 const ROWS = 50;
@@ -23,11 +25,18 @@ const STATES = [
   ["queued", "queued"],
 ] as const;
 
-export function RunsView() {
+interface RunsProps {
+  /** The experiment whose page of Airflow's this is on, as people are shown it; empty: all are listed. */
+  of: string;
+}
+
+export function RunsView({ of }: RunsProps) {
   const { place, go } = usePage();
+  const lines = useExperiments();
+  const experiment = of || place.experiment;
   const [marked, setMarked] = useState<string[]>([]);
   const filters = { state: place.state, workload: place.workload };
-  const path = query("runs", { limit: ROWS, offset: (place.page - 1) * ROWS, ...filters });
+  const path = query("runs", { limit: ROWS, offset: (place.page - 1) * ROWS, ...filters }) + experimentQuery({ experiment });
   const { data, problem, isLoading, reload } = useAnswer<RunLines>(path, LIVE_SECONDS);
 
   function mark(run: string, isMarked: boolean) {
@@ -37,8 +46,9 @@ export function RunsView() {
   return (
     <main>
       <h1 tabIndex={-1}>Results</h1>
-      <ChampionCard />
+      {lines.length > 1 && !of ? <ExperimentsSection lines={lines} /> : <ChampionCard of={lines.find((line) => shownExperiment(line.name) === experiment) ?? lines[0]} />}
       <form class="filters" onSubmit={(event) => event.preventDefault()} aria-label="Filter the runs">
+        {!of && <ExperimentFilter lines={lines} />}
         <Select label="State" value={place.state} options={STATES} onChange={(state) => go({ state, page: 1 }, true)} />
         <label class="field">
           <span>Workload</span>
@@ -52,7 +62,7 @@ export function RunsView() {
         <button type="button" class="main" disabled={marked.length !== 2} onClick={() => go(to({ view: "compare", compare: marked }))}>
           Compare two runs
         </button>
-        <Backfill onStarted={reload} />
+        <Backfill experiment={experimentIn(experiment)} onStarted={reload} />
         <span class="faint" role="status">
           {marked.length === 0 ? "Mark two runs to put them side by side." : `${marked.length} of 2 marked`}
         </span>
@@ -76,7 +86,7 @@ interface TableProps {
 }
 
 function Table({ runs, marked, onMark }: TableProps) {
-  if (!runs.length) return <p class="note">No run is like that. Trigger the DAG flywheel to start one.</p>;
+  if (!runs.length) return <p class="note">No run is like that. Trigger a DAG of the flywheel to start one.</p>;
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label="Runs">
       <table class="wide">
@@ -88,13 +98,13 @@ function Table({ runs, marked, onMark }: TableProps) {
             </th>
             <th scope="col">Run</th>
             <th scope="col">State</th>
-            <th scope="col">Data before</th>
+            <th scope="col" class="roomy">Data before</th>
             <th scope="col">Best candidate, score</th>
             <th scope="col">Promotion</th>
-            <th scope="col" class="figure">
+            <th scope="col" class="figure roomy">
               Scored
             </th>
-            <th scope="col" class="figure">
+            <th scope="col" class="figure roomy">
               Took
             </th>
           </tr>
@@ -131,15 +141,15 @@ function Row({ run, isMarked, onMark }: { run: RunLine; isMarked: boolean; onMar
         <Badge state={run.state} />
         <FailureLine run={run} />
       </td>
-      <td class="figure-left">{moment(run.cutoff)}</td>
+      <td class="figure-left roomy">{moment(run.cutoff)}</td>
       <td>
         <Picked pick={run.best} />
       </td>
       <td>{run.decision ? <Badge state={run.decision} /> : <span class="faint">–</span>}</td>
-      <td class="figure">
+      <td class="figure roomy">
         {run.scored} of {run.candidates}
       </td>
-      <td class="figure">{duration(seconds)}</td>
+      <td class="figure roomy">{duration(seconds)}</td>
     </tr>
   );
 }
