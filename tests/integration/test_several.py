@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,12 +13,14 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from playwright.sync_api import expect
 
 from examples.sentiment import headlines, teacher
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.runs.run import Run
 from flywheel.stages.label import LabelResult
 from tests.integration.airflow_stack import PROJECT, Stack, make_home, wait_for
+from tests.integration.browser import Watched, axe_faults, log_in, open_browser
 
 pytestmark = pytest.mark.slow
 
@@ -150,3 +153,57 @@ def test_commands_take_an_experiment(several: Stack) -> None:
     assert "linear" in told.stdout, told.stderr
     doctor = several.flywheel("doctor")
     assert "broken.yaml, line 3: training_config.epoch" in doctor.stdout
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1440), ("light", 390)])
+def test_one_screen_shows_all_experiments(several: Stack, tmp_path: Path, theme: str, width: int) -> None:
+    expect.set_options(timeout=30_000)
+    with open_browser() as browser:
+        token = str(several.http.headers["Authorization"]).removeprefix("Bearer ")
+        watched = Watched(log_in(browser, several.api.url, token, theme=theme, width=width).new_page())
+        page = watched.page
+        page.goto(f"{several.api.url}/plugin/flywheel?view=runs")
+        table = page.get_by_role("region", name="Experiments")
+        names = table.get_by_role("rowheader")
+        expect(names).to_have_count(4)
+        expect(names.nth(0)).to_contain_text("config.yaml")
+        expect(names.nth(2)).to_contain_text("sentiment · desk")
+        broken = table.get_by_role("row").filter(has_text="wrong file")
+        expect(broken).to_contain_text("broken.yaml, line 3: training_config.epoch")
+        expect(table.get_by_role("link", name=re.compile(r"linear @ \d+"))).to_have_count(3)
+        overflow = page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert overflow <= 0
+        shown = table.bounding_box()
+        assert shown is not None and shown["x"] >= 0 and shown["x"] + shown["width"] <= width
+        assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0  # nothing is off the screen
+        assert axe_faults(page, ".flywheel") == []
+        page.screenshot(path=tmp_path / f"experiments-{theme}-{width}.png", full_page=True)
+
+        page.get_by_label("Experiment", exact=True).select_option("sentiment")
+        rows = page.get_by_role("region", name="Runs").get_by_role("rowheader")
+        expect(rows.first).to_contain_text("sentiment@")
+        expect(page.get_by_role("region", name="Runs")).not_to_contain_text("twin@")
+        rows.get_by_role("link", name=run_of("sentiment")).focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text(run_of("sentiment"))
+        expect(page.get_by_role("link", name=re.compile("linear @ 120: F1"))).to_be_in_viewport(ratio=1)
+        page.screenshot(path=tmp_path / f"run-{theme}-{width}.png", full_page=True)
+        assert not watched.complaints
+
+
+def test_a_dags_own_page_shows_its_experiment_alone(several: Stack) -> None:
+    expect.set_options(timeout=30_000)
+    with open_browser() as browser:
+        token = str(several.http.headers["Authorization"]).removeprefix("Bearer ")
+        watched = Watched(log_in(browser, several.api.url, token).new_page())
+        page = watched.page
+        page.goto(f"{several.api.url}/dags/flywheel_twin/plugin/flywheel-results")
+        expect(page.locator(".card.champion")).to_contain_text("In production for news_classifier · twin")
+        rows = page.get_by_role("region", name="Runs").get_by_role("rowheader")
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text(run_of("twin"))
+        page.goto(f"{several.api.url}/dags/flywheel_twin/runs/{NIGHT}/plugin/flywheel-run")
+        expect(page.get_by_role("heading", level=1)).to_have_text(run_of("twin"))
+        assert not watched.complaints

@@ -1602,7 +1602,7 @@ export interface components {
             /** @description Of all its runs; null: there was none. */
             cost: components["schemas"]["CostPart"] | null;
             /** @description Of those of the last month that had any. */
-            month: components["schemas"]["CostPart"] | null;
+            month: components["schemas"]["MonthCost"] | null;
             /**
              * Next Run
              * @description null: none is due by the clock, or it is paused.

@@ -1,5 +1,7 @@
 /** All experiments: what is in production for whom, since when, at what cost, and how it does. */
 
+import type { ComponentChildren } from "preact";
+
 import type { ExperimentLine, ExperimentLines } from "../api";
 import { PlaceLink, to, usePage } from "../context";
 import { useAnswer } from "../hooks";
@@ -47,45 +49,39 @@ export function ExperimentsSection({ lines }: { lines: ExperimentLine[] }) {
 }
 
 function Row({ line }: { line: ExperimentLine }) {
-  const { champion, last_run: last, agreement } = line;
+  const { champion, last_run: last, agreement, cost, month } = line;
   const of = [line.workload_id, line.client_id].map(encodeURIComponent).join("/");
-  const currency = line.cost?.currency ?? "";
   return (
     <tr>
       <Name line={line} />
-      <td data-label="Champion">
+      <Value label="Champion">
         <PlaceLink place={to({ view: "champion", of })}>{champion ? pickName(champion) : "the teacher"}</PlaceLink>{" "}
         {line.stop && <span class="badge is-failed">stopped</span>}
-      </td>
-      <td data-label="Score">
-        {champion ? (
-          <>
-            {(METRICS[champion.metric] ?? METRICS.f1_weighted).short} <b class="figure">{f1(champion.score)}</b>
-            <span class="faint sub">{interval(champion.score_ci95)}</span>
-          </>
-        ) : (
-          NONE
+      </Value>
+      <Value label="Score">
+        {champion ? `${(METRICS[champion.metric] ?? METRICS.f1_weighted).short} ` : NONE}
+        {champion && <b class="figure">{f1(champion.score)}</b>}
+        {champion && <span class="faint sub">{interval(champion.score_ci95)}</span>}
+      </Value>
+      <Value label="Agreement" isFigure>
+        {agreement?.value == null ? NONE : percent(agreement.value)}
+        {agreement?.value != null && (
+          <span class="faint sub">
+            {percent(agreement.low)} to {percent(agreement.high)}
+          </span>
         )}
-      </td>
-      <td class="figure" data-label="Agreement">
-        {agreement?.value == null ? (
-          NONE
-        ) : (
-          <>
-            {percent(agreement.value)}
-            <span class="faint sub">
-              {percent(agreement.low)} to {percent(agreement.high)}
-            </span>
-          </>
+      </Value>
+      <Value label="Since">{champion ? day(champion.promoted_at) : NONE}</Value>
+      <Value label="Cost so far" isFigure>
+        {cost ? money(cost.total, cost.currency) : NONE}
+        {month?.cost.total != null && (
+          <span class="faint sub">
+            {month.month}: {money(month.cost.total, month.cost.currency)}
+          </span>
         )}
-      </td>
-      <td data-label="Since">{champion ? day(champion.promoted_at) : NONE}</td>
-      <td class="figure" data-label="Cost so far">
-        {line.cost ? money(line.cost.total, currency) : NONE}
-        {line.month && <span class="faint sub">last month {money(line.month.total, currency)}</span>}
-      </td>
-      <td data-label="Next run">{line.is_paused ? "paused" : line.next_run ? moment(line.next_run) : "by hand"}</td>
-      <td data-label="Last run">
+      </Value>
+      <Value label="Next run">{line.is_paused ? "paused" : line.next_run ? moment(line.next_run) : "by hand"}</Value>
+      <Value label="Last run">
         {last ? (
           <PlaceLink place={to({ view: "run", run: last.run_id })} label={`${last.run_id}: ${last.state}`}>
             <Badge state={last.state} />
@@ -93,8 +89,17 @@ function Row({ line }: { line: ExperimentLine }) {
         ) : (
           NONE
         )}
-      </td>
+      </Value>
     </tr>
+  );
+}
+
+/** A cell that tells its column, where a row is a block of its own. */
+function Value({ label, isFigure, children }: { label: string; isFigure?: boolean; children: ComponentChildren }) {
+  return (
+    <td class={isFigure ? "figure" : ""} data-label={label}>
+      {children}
+    </td>
   );
 }
 

@@ -58,7 +58,7 @@ function ResultTable({ run, candidates }: { run: RunDetail; candidates: Candidat
   const jobs = new Map(run.jobs.map((one) => [`${one.kind} ${keyOf(one)}`, one]));
   return (
     <Scroll label={`${metric.short.charAt(0).toUpperCase()}${metric.short.slice(1)} of each student and size`}>
-      <table class="grid">
+      <table class="grid stacks">
         <caption class="unseen">{metric.title} by student and number of training records</caption>
         <thead>
           <tr>
@@ -80,6 +80,7 @@ function ResultTable({ run, candidates }: { run: RunDetail; candidates: Candidat
                 <Cell
                   key={size}
                   run={run}
+                  size={size}
                   candidate={grid.at(student, size)}
                   job={jobs.get(`candidate ${keyOf({ student, size })}`)}
                 />
@@ -91,9 +92,9 @@ function ResultTable({ run, candidates }: { run: RunDetail; candidates: Candidat
               <th scope="row">
                 no language model <span class="faint sub">TF-IDF, logistic regression</span>
               </th>
-              <td />
+              <td class="roomy" />
               {grid.sizes.map((size) => (
-                <td key={size}>
+                <td key={size} data-label={`${count(size)} records`}>
                   <span class="value">{f1(baseline.find((one) => one.size === size)?.score)}</span>
                 </td>
               ))}
@@ -107,9 +108,9 @@ function ResultTable({ run, candidates }: { run: RunDetail; candidates: Candidat
 
 function BaseCell({ base, job }: { base: BasePart | undefined; job: StudentJobs | undefined }) {
   const value = base?.score ?? job?.evaluate.score;
-  if (!isKnown(value)) return <td>{job ? <JobCell job={job} /> : <span class="faint">{base?.state ?? "–"}</span>}</td>;
+  if (!isKnown(value)) return <td data-label="untrained">{job ? <JobCell job={job} /> : <span class="faint">{base?.state ?? "–"}</span>}</td>;
   return (
-    <td>
+    <td data-label="untrained">
       <span class="value">{f1(value)}</span>
       <span class="faint sub">{interval(base?.score_ci95 ?? job?.evaluate.score_ci95)}</span>
       {isKnown(base?.icl_score) && (
@@ -121,13 +122,26 @@ function BaseCell({ base, job }: { base: BasePart | undefined; job: StudentJobs 
   );
 }
 
-function Cell({ run, candidate, job }: { run: RunDetail; candidate: CandidateRow | undefined; job: StudentJobs | undefined }) {
+interface CellProps {
+  run: RunDetail;
+  size: number;
+  candidate: CandidateRow | undefined;
+  job: StudentJobs | undefined;
+}
+
+function Cell({ run, size, candidate, job }: CellProps) {
   const { place } = usePage();
-  if (!candidate) return <td class="faint">–</td>;
-  if (candidate.state !== "scored") {
-    if (!run.report && job) return <td>{candidate.state === "failed" ? <Unscored candidate={candidate} /> : <JobCell job={job} />}</td>;
+  const label = `${count(size)} records`;
+  if (!candidate)
     return (
-      <td>
+      <td class="faint" data-label={label}>
+        –
+      </td>
+    );
+  if (candidate.state !== "scored") {
+    if (!run.report && job) return <td data-label={label}>{candidate.state === "failed" ? <Unscored candidate={candidate} /> : <JobCell job={job} />}</td>;
+    return (
+      <td data-label={label}>
         <Unscored candidate={candidate} />
       </td>
     );
@@ -135,7 +149,7 @@ function Cell({ run, candidate, job }: { run: RunDetail; candidate: CandidateRow
   const isChoice = isSame(run.report?.decision.choice, candidate);
   const isBest = isSame(run.best, candidate);
   return (
-    <td style={{ "--share": percent(candidate.score).replace(" ", "") }} class={`scored ${isChoice ? "is-choice" : ""}`}>
+    <td data-label={label} style={{ "--share": percent(candidate.score).replace(" ", "") }} class={`scored ${isChoice ? "is-choice" : ""}`}>
       <PlaceLink
         place={{ ...place, tab: "classes", candidate: keyOf(candidate) }}
         label={`${pickName(candidate)}: ${metricOf(run.report).short} ${f1(candidate.score)}${isChoice ? ", the run's choice" : ""}${isBest ? ", the best" : ""}; show its classes`}

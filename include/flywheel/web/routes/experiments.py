@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from flywheel.promotion.champion import Champion, Stop, read_state
+from flywheel.promotion.costs import MonthCost
 from flywheel.report.parts import CostPart
 from flywheel.serving.nights import Watched, night_at, night_names
 from flywheel.serving.payback import costs
@@ -35,7 +36,7 @@ class ExperimentLine(BaseModel):
         None, description="With the teacher, of the last night of production; null: none was looked at."
     )
     cost: CostPart | None = Field(None, description="Of all its runs; null: there was none.")
-    month: CostPart | None = Field(None, description="Of those of the last month that had any.")
+    month: MonthCost | None = Field(None, description="Of those of the last month that had any.")
     next_run: datetime | None = Field(None, description="null: none is due by the clock, or it is paused.")
     is_paused: bool = False
     last_run: RunLine | None = None
@@ -83,5 +84,5 @@ def _line(experiment: Experiment) -> ExperimentLine:
     spent = costs(root, *whose, zone=config.schedule.time_zone)
     line.champion, line.stop = (state.champion, state.stop) if state else (None, None)
     line.agreement = night_at(root, *whose, names[-1]).agreement if names else None
-    line.cost, line.month = spent.total, spent.months[-1].cost if spent.months else None
+    line.cost, line.month = spent.total, spent.months[-1] if spent.months else None
     return line
