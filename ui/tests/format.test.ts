@@ -27,6 +27,12 @@ test.each([
   [null, "–"],
 ])("a difference of %s reads %s", (value, text) => expect(format.difference(value)).toBe(text));
 
+test.each([
+  [20833.33, "20,833 USD"],
+  [0.0421, "0.0421 USD"],
+  [null, "–"],
+])("a price of %s reads %s", (value, text) => expect(format.price(value, "USD")).toBe(text));
+
 test("zero is a figure, no value is none", () => {
   expect(format.f1(0)).toBe("0.000");
   expect(format.f1(null)).toBe("–");

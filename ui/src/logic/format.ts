@@ -40,6 +40,11 @@ export function money(value: Maybe<number>, currency: string): string {
   return isKnown(value) ? `${value.toFixed(2)} ${currency}` : NONE;
 }
 
+/** A price, which may be less than a cent: three digits. */
+export function price(value: Maybe<number>, currency: string): string {
+  return isKnown(value) ? `${short(value)} ${currency}` : NONE;
+}
+
 /** A difference with its sign. */
 export function difference(value: Maybe<number>): string {
   if (!isKnown(value)) return NONE;

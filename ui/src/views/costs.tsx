@@ -1,7 +1,7 @@
 /** What runs cost: the teacher's tokens and the machines' hours, each by its price. */
 
 import type { CostPart, Costs } from "../api";
-import { count, money } from "../logic/format";
+import { count, money, price } from "../logic/format";
 import { Facts, Scroll, Section } from "../parts";
 
 /** A run's cost in a line. */
@@ -30,8 +30,8 @@ export function CostsSection({ found: data }: { found: Costs }) {
         facts={[
           ["So far", money(data.total.total, currency)],
           ["Last run", money(data.last?.total ?? null, currency)],
-          ["A million answers of the teacher", money(data.teacher_per_million, currency)],
-          ["A million of the champion's", money(data.champion_per_million, currency)],
+          ["A million answers of the teacher", price(data.teacher_per_million, currency)],
+          ["A million of the champion's", price(data.champion_per_million, currency)],
           ["Pays for all runs after", pays],
           ["Saved in production so far", data.answered ? `${money(data.saved, currency)} by ${count(data.answered)} answers` : "nothing asked yet"],
         ]}
@@ -53,7 +53,7 @@ export function CostsSection({ found: data }: { found: Costs }) {
           <tbody>
             {data.months.map(({ month, runs, cost }) => (
               <tr key={month}>
-                <th scope="row">{month}</th>
+                <th scope="row" class="month">{month}</th>
                 <td class="figure">{count(runs)}</td>
                 <td class="figure">{count(cost.tokens)}</td>
                 <td class="figure">{money(cost.teacher, cost.currency)}</td>

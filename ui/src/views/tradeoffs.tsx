@@ -1,10 +1,12 @@
 /** Quality against what it costs: two charts with their Pareto fronts, and all figures of the candidates. */
 
+import type { ComponentChildren } from "preact";
+
 import type { RunDetail } from "../api";
 import { Chart, type Series } from "../charts/chart";
 import { PlaceLink, usePage } from "../context";
 import { type CandidateRow, candidatesOf, keyOf } from "../logic/candidates";
-import { type Maybe, count, duration, f1, inSentence, interval, isKnown, metricOf, milliseconds, parameters, short } from "../logic/format";
+import { type Maybe, count, duration, f1, inSentence, interval, isKnown, metricOf, milliseconds, parameters, price, short } from "../logic/format";
 import { METRICS } from "../schema";
 import { paretoFront } from "../logic/pareto";
 import { Scroll, Section, Select, pickName } from "../parts";
@@ -19,6 +21,7 @@ const COSTS: Record<string, Measure> = {
   parameters: { name: "parameters to serve", of: (one) => one.parameters, read: parameters },
   training: { name: "seconds of training", of: (one) => one.train_seconds, read: duration },
   records: { name: "training records", of: (one) => one.size, read: count },
+  money: { name: "money for a million answers", of: (one) => one.per_million, read: (value) => (isKnown(value) ? short(value) : "–") },
 };
 const LATENCIES: Record<string, Measure> = {
   p50: { name: "latency of an answer, median (ms)", of: (one) => one.latency_p50_ms, read: milliseconds },
@@ -41,7 +44,9 @@ export function TradeoffsTab({ run }: { run: RunDetail }) {
             <Select
               label="Cost"
               value={place.cost}
-              options={Object.entries(COSTS).map(([value, { name }]) => [value, name] as const)}
+              options={Object.entries(COSTS)
+                .filter(([value, { of }]) => value !== "money" || candidates.some((one) => isKnown(of(one))))
+                .map(([value, { name }]) => [value, name] as const)}
               onChange={(value) => go({ cost: value }, true)}
             />
           }
@@ -117,49 +122,69 @@ function Figures({ run, candidates, cost, latency }: { run: RunDetail; candidate
   const fronts = [cost, latency].map((measure) => new Set(frontOf(candidates, measure).map((one) => one.candidate)));
   const metric = metricOf(run.report);
   const others = Object.values(METRICS).filter(({ name }) => name !== metric.name && candidates.some((one) => isKnown(one.scores?.[name])));
-  const columns: [string, (one: CandidateRow) => string][] = [
-    [metric.name === "f1_weighted" ? "F1" : metric.title, (one) => f1(one.score)],
-    ["95 % interval", (one) => interval(one.score_ci95)],
+  const currency = run.report?.cost?.currency ?? "USD";
+  const teacher = run.report?.teacher.per_million;
+  const columns: [string, (one: CandidateRow) => ComponentChildren][] = [
+    [
+      metric.name === "f1_weighted" ? "F1" : metric.title,
+      (one) => (
+        <>
+          {f1(one.score)} <span class="faint sub">{interval(one.score_ci95)}</span>
+        </>
+      ),
+    ],
     ...others.map(({ name, title }): [string, (one: CandidateRow) => string] => [title, (one) => f1(one.scores?.[name])]),
     ["Unparsable", (one) => count(one.unparsable)],
     ["Parameters", (one) => parameters(one.parameters)],
     ["Trained in", (one) => duration(one.train_seconds)],
     ["Records/s", (one) => (isKnown(one.records_per_second) ? short(one.records_per_second) : "–")],
-    ["Latency p50", (one) => milliseconds(one.latency_p50_ms)],
-    ["p95", (one) => milliseconds(one.latency_p95_ms)],
+    [
+      "Latency p50",
+      (one) => (
+        <>
+          {milliseconds(one.latency_p50_ms)} <span class="faint sub">p95 {milliseconds(one.latency_p95_ms)}</span>
+        </>
+      ),
+    ],
     ["Answers/s", (one) => (isKnown(one.answers_per_second) ? short(one.answers_per_second) : "–")],
+    ...(candidates.some((one) => isKnown(one.per_million))
+      ? [["A million answers", (one) => price(one.per_million, currency)] as [string, (one: CandidateRow) => string]]
+      : []),
   ];
   return (
-    <Scroll label="All figures of the candidates">
-      <table class="wide">
-        <caption class="unseen">Candidates with their quality, cost and latency</caption>
-        <thead>
-          <tr>
-            <th scope="col">Candidate</th>
-            {columns.map(([name]) => (
-              <th scope="col" class="figure" key={name}>
-                {name}
-              </th>
-            ))}
-            <th scope="col">On a front</th>
-          </tr>
-        </thead>
-        <tbody>
-          {candidates.map((one) => (
-            <tr key={keyOf(one)}>
-              <th scope="row">
-                <PlaceLink place={{ ...place, tab: "classes", candidate: keyOf(one) }}>{pickName(one)}</PlaceLink>
-              </th>
-              {columns.map(([name, read]) => (
-                <td class="figure" key={name}>
-                  {read(one)}
-                </td>
+    <>
+      <Scroll label="All figures of the candidates">
+        <table class="wide close">
+          <caption class="unseen">Candidates with their quality, cost and latency</caption>
+          <thead>
+            <tr>
+              <th scope="col">Candidate</th>
+              {columns.map(([name]) => (
+                <th scope="col" class="figure" key={name}>
+                  {name}
+                </th>
               ))}
-              <td>{[fronts[0]?.has(one) && "cost", fronts[1]?.has(one) && "latency"].filter(Boolean).join(", ")}</td>
+              <th scope="col">On a front</th>
             </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+          </thead>
+          <tbody>
+            {candidates.map((one) => (
+              <tr key={keyOf(one)}>
+                <th scope="row">
+                  <PlaceLink place={{ ...place, tab: "classes", candidate: keyOf(one) }}>{pickName(one)}</PlaceLink>
+                </th>
+                {columns.map(([name, read]) => (
+                  <td class="figure" key={name}>
+                    {read(one)}
+                  </td>
+                ))}
+                <td>{[fronts[0]?.has(one) && "cost", fronts[1]?.has(one) && "latency"].filter(Boolean).join(", ")}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+      {isKnown(teacher) && <p class="faint">A million answers of the teacher cost {price(teacher, currency)}, by what this run asked.</p>}
+    </>
   );
 }
