@@ -48,6 +48,25 @@ def test_a_month_has_a_budget_over_all_runs_and_their_killed_and_repeated_tries(
     ask(of_month(path, "next", budget))
 
 
+def test_who_asks_at_the_same_time_sees_what_the_other_has_spent(tmp_path: Path) -> None:
+    run, endpoint = (of_month(tmp_path / "spent.json", name, MonthBudget(calls=3)) for name in ("run", "day"))
+    ask(run)
+    ask(endpoint)
+    run.save()
+    endpoint.save()  # it reads what the run has spent
+    ask(endpoint)
+    with pytest.raises(BudgetError, match=r"month_budget.calls: all 3 are spent in \d{4}-\d\d$"):
+        ask(endpoint)
+
+
+def test_a_months_sums_that_cannot_be_read_are_no_new_budget(tmp_path: Path) -> None:
+    (tmp_path / "spent.months.json").write_text('{"2026-')
+    with pytest.raises(
+        BudgetError, match=r"spent.months.json: is not what a month has spent.*Remove the file"
+    ):
+        of_month(tmp_path / "spent.json", "run", MonthBudget(calls=3))
+
+
 @pytest.mark.parametrize(
     ("budget", "message"),
     [

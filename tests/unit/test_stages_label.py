@@ -97,6 +97,7 @@ def test_headlines_become_log_records_in_their_order(folder: Path) -> None:
         "labelled.jsonl.gz",
         "records.sqlite.label.lock",
         "records.sqlite.label.spent.months.json",
+        "records.sqlite.label.spent.months.json.lock",
     ]
 
 

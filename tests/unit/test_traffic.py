@@ -30,6 +30,7 @@ from flywheel.serving.student import Answer
 from flywheel.serving.traffic import Segments, TrafficEntry, ship, traffic_scope
 from flywheel.serving.traffic.shipping import traffic_folder
 from flywheel.stores import open_store
+from flywheel.teacher.month import month_of
 from flywheel.workloads.records import Record
 from flywheel.workloads.workload import Workload
 from tests.serving_load import start_endpoint
@@ -237,6 +238,20 @@ class TestTeacherAnswers:
                 codes = [ask(url, f"Acme cuts {number} jobs").status_code for number in range(4)]
         assert codes == [200, 200, 503, 503]
         assert len(script.calls) == 2
+
+    def test_the_months_budget_is_over_runs_and_the_endpoint(self, tmp_path: Path) -> None:
+        script = Script([(200, {}, completion("[[[labour issues]]]"))])
+        with served(script) as address:
+            teacher = {"base_url": f"{address}/v1", "month_budget": {"calls": 3}}
+            config = config_of(tmp_path, teacher=teacher)
+            run = month_of(config, "night-1")
+            run.write({"calls": 2, "prompt_tokens": 900}, ended=True)
+            with served(Serving(config).app()) as url:
+                codes = [ask(url, f"Acme cuts {number} jobs").status_code for number in range(2)]
+            with served(Serving(config).app()) as url:  # another start on the same day has the same sums
+                codes.append(ask(url, "Acme cuts all jobs").status_code)
+        assert codes == [200, 503, 503]
+        assert month_of(config, "night-2").before["calls"] == 3
 
     def test_an_answer_to_an_applications_own_prompt_is_a_training_record(self, tmp_path: Path) -> None:
         with served(Script([(200, {}, completion("[[[labour issues]]]"))])) as address:

@@ -88,7 +88,7 @@ class Budget(Section):
 
 
 class MonthBudget(Section):
-    """What may be spent in a calendar month, in the time zone of `schedule`, over all runs into the store."""
+    """What runs into the store and the endpoint may spend in a calendar month, in the zone of `schedule`."""
 
     calls: int | None = Field(None, ge=0, description="Requests sent, failed ones too; null: any number.")
     tokens: int | None = Field(None, ge=0, description="Of prompts and answers together; null: any number.")

@@ -21,7 +21,7 @@ from flywheel.config.experiments import experiment_of
 from flywheel.forgetting.base import Place, Removable, Whose, place
 from flywheel.forgetting.house import House, RunFolder
 from flywheel.runs.names import airflow_run, log_folder
-from flywheel.stages.label import sums_file
+from flywheel.teacher.month import sums_file
 from flywheel.workloads.experiments import experiments
 
 log = logging.getLogger(__name__)

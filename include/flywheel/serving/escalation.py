@@ -2,8 +2,9 @@
 
 The request is the workload's own prompt around the text, so its answer is found by labelling and by the next
 request of the same text, and is paid for once. The teacher is asked by the client of labelling, with its
-limits; `teacher.budget` is what the endpoint may spend in a day (UTC). Where the budget is spent or the
-teacher gives no answer, the student's answer is sent, and says why the teacher's was not.
+limits; `teacher.budget` is what the endpoint may spend in a day (UTC), `teacher.month_budget` what it and all
+runs may in a month. Where a budget is spent or the teacher gives no answer, the student's answer is sent, and
+says why the teacher's was not.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from flywheel.teacher.client import CallError, TeacherClient
 from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import resolve_endpoints
 from flywheel.teacher.known import known_answers
+from flywheel.teacher.month import month_of
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import Spending
 from flywheel.workloads.workload import Workload
@@ -175,10 +177,17 @@ class Desk:
                 client = client_of(
                     teacher.model_copy(update=sooner),
                     await asyncio.to_thread(resolve_endpoints, teacher),
-                    Spending(teacher.budget, teacher.prices, path=self._folder / "spent.json", run_id=today),
+                    await asyncio.to_thread(self._spending, today),
                 )
                 self._client, self._day = await client.__aenter__(), today
             return self._client
+
+    def _spending(self, today: str) -> Spending:
+        """Return what this endpoint has spent today, and what it and its month may still spend."""
+        teacher = self._config.teacher
+        month = month_of(self._config, f"endpoint {today} {self._folder}")
+        path = self._folder / "spent.json"
+        return Spending(teacher.budget, teacher.prices, path=path, run_id=today, month=month)
 
     async def _drop_client(self) -> None:
         client, self._client = self._client, None

@@ -30,10 +30,10 @@ import orjson
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
-from flywheel.artifacts.root import ArtifactRoot, key_of
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.durable import put_in_place
 from flywheel.common.errors import BudgetError, TeacherError
-from flywheel.config import Config, resolve_path
+from flywheel.config import Config
 from flywheel.config.source import SourceConfig
 from flywheel.config.store import StoreConfig
 from flywheel.runs.plan import Plan
@@ -46,7 +46,7 @@ from flywheel.teacher.agreement import Agreement, check_gate
 from flywheel.teacher.configured import client_of
 from flywheel.teacher.endpoint import Endpoint, resolve_endpoints
 from flywheel.teacher.labeller import Labeller, LabellingCounts, Outcome
-from flywheel.teacher.month import MonthSpending
+from flywheel.teacher.month import beside_lock, month_of, sums_file
 from flywheel.teacher.progress import LabellingProgress
 from flywheel.teacher.request import Requests
 from flywheel.teacher.spending import TOKENS_PER_BYTE, Spending
@@ -222,9 +222,10 @@ def _left(spent: BudgetError, result: LabelResult, spending: Spending) -> str:
     each = spending.tokens / max(1, spending.calls)
     costs = spending.cost / max(1, spending.calls) * result.left
     about = f"about {each * result.left:,.0f} tokens" + (f" and {spending.money(costs)}" if costs else "")
+    when = "in the next month" if "month_budget" in str(spent) else "to go on with a new budget"
     return (
         f"{spent}. {result.labelled:,} headlines are labelled, {result.left:,} have no answer yet ({about}). "
-        "All answers are kept: run this again to go on with a new budget, or raise it"
+        f"All answers are kept: run this again {when}, or raise it"
     )
 
 
@@ -320,7 +321,7 @@ def _run(
 @contextmanager
 def only_one(store: StoreConfig) -> Iterator[None]:
     """Hold the lock of labelling into a store; a process that dies lets go of it."""
-    path = _beside_lock(store, "lock")
+    path = beside_lock(store, "lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -336,18 +337,5 @@ def only_one(store: StoreConfig) -> Iterator[None]:
 
 def spending_of(config: Config, run_id: str) -> Spending:
     """Return what a run has spent, and what it and its month may still spend; for who holds `only_one`."""
-    teacher, path = config.teacher, sums_file(config.store)
-    zone = config.schedule.time_zone
-    month = MonthSpending(teacher.month_budget, path.with_suffix(".months.json"), zone, run_id)
-    return Spending(teacher.budget, teacher.prices, path=path, run_id=run_id, month=month)
-
-
-def sums_file(store: StoreConfig) -> Path:
-    """Return the file of what labelling into a store has spent: see `flywheel.teacher.spending`."""
-    return _beside_lock(store, "spent.json")
-
-
-def _beside_lock(store: StoreConfig, ending: str) -> Path:
-    """Return the path of the lock of labelling into a store, or of what is kept beside it."""
-    own = f"state/locks/label-{key_of(store.model_dump(mode='json'))}"
-    return Path(resolve_path(f"{store.path}.label" if store.type == "sqlite" else own) + f".{ending}")
+    teacher, month = config.teacher, month_of(config, run_id)
+    return Spending(teacher.budget, teacher.prices, path=sums_file(config.store), run_id=run_id, month=month)
