@@ -10,6 +10,7 @@ import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.jobs.result import CustomizeResult
+from flywheel.promotion.champion import read_champion
 from flywheel.promotion.costs import record_cost
 from flywheel.report.files import read_report
 from flywheel.report.html import render_html
@@ -86,21 +87,49 @@ def test_a_night_that_is_done_again_adds_what_it_paid_again_and_no_more(tmp_path
     assert sum(month.runs for month in known(run).months) == 2
 
 
-def test_the_champion_has_paid_when_production_has_saved_what_all_runs_cost(tmp_path: Path) -> None:
+def night_of_production(run: Run, at: int, **figures: Any) -> None:
+    night = Night(workload_id=WHOSE[0], client_id=WHOSE[1], since=0, at=at, **figures)
+    run.root.write_json(f"{nights_folder(*WHOSE)}/{at:012d}.json", night.model_dump(mode="json"))
+
+
+def test_the_champion_has_paid_when_its_answers_have_saved_what_its_run_cost(tmp_path: Path) -> None:
     run = ended(tmp_path)
     wheel.score(run)
     wheel.promote(run)
     before = known(run)
     assert before.teacher_per_million == pytest.approx(1.25 / 60 * 1e6)
     assert before.champion_per_million == pytest.approx(1.0)  # a millisecond each, 3.60 an hour
-    assert before.pays_after == pytest.approx(3.95 / (1.25 / 60 - 1e-6), abs=1)
-    assert before.paid is None
-    for at, saved, paid in ((1, 2.0, False), (2, 1.95, True)):
-        night = Night(workload_id=WHOSE[0], client_id=WHOSE[1], since=0, at=at, by_student=90, saved=saved)
-        path = f"{nights_folder(*WHOSE)}/{at:012d}.json"
-        run.root.write_json(path, night.model_dump(mode="json"))
-        assert (known(run).answered, known(run).paid) == (90 * at, paid)
-    assert "that has paid for all runs" in known(run).lines()
+    assert before.making is not None
+    assert before.making.after == pytest.approx(3.95 / (1.25 / 60 - 1e-6), abs=1)
+    assert (before.making.answered, before.making.saved, before.making.paid) == (0, None, None)
+    champion = read_champion(run.root, *WHOSE)
+    assert champion is not None
+    # The teacher's price of the night, less the champion's own: 90 answers of a millionth.
+    for at, saved, paid in ((1, 2.0, False), (2, 1.95, False), (3, 0.1, True)):
+        night_of_production(run, at, by_student=90, saved=saved, adapter=champion.adapter)
+        making = known(run).making
+        assert making is not None
+        assert (making.answered, making.paid) == (90 * at, paid)
+    assert making.saved == pytest.approx(4.05 - 270 * 1e-6)
+    assert (
+        "the champion pays for its own run after 190 answers in the teacher's place; 270 were given in "
+        in (said := "\n".join(known(run).lines()))
+    )
+    assert "and saved 4.05 USD: it has paid" in said
+
+
+def test_answers_of_other_champions_pay_for_all_runs_and_not_for_this_ones_making(tmp_path: Path) -> None:
+    run = ended(tmp_path)
+    wheel.score(run)
+    wheel.promote(run)
+    night_of_production(run, 1, by_student=500, saved=None, adapter="another")  # its teacher had no price
+    found = known(run)
+    assert found.making is not None
+    assert found.all_runs is not None
+    assert (found.making.answered, found.making.paid) == (0, None)
+    assert found.all_runs.answered == 500
+    assert found.all_runs.saved == pytest.approx(500 * (1.25 / 60 - 1e-6))  # the last run's price
+    assert found.all_runs.paid
 
 
 def test_what_has_no_price_is_not_free(tmp_path: Path) -> None:
@@ -113,7 +142,10 @@ def test_what_has_no_price_is_not_free(tmp_path: Path) -> None:
     assert cost.words == (
         "without prices: the teacher has no price (70,360 tokens), machines has no price (0.75 CPU hours)"
     )
-    assert known(run).pays_after is None
+    wheel.promote(run)
+    making = known(run).making
+    assert making is not None
+    assert (making.cost, making.after, making.saved) == (None, None, None)
 
 
 def test_nobody_has_cost_anything_yet(tmp_path: Path) -> None:

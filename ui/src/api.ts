@@ -4,7 +4,7 @@ import type { Customize, Evaluate, RunLine } from "./schema";
 
 export type {
   Artifacts, BackfillForecast, BackfillNight, BackfillStatus, BasePart, CandidateLines, CandidatePart, Champion, ComparedRun, Comparison, ConfusionMatrix, CostPart, Costs, DataPart, Disagreements, Entries,
-  ExperimentLine, ExperimentLines, Held, History, Hold, InForce, Me, MetricPart, Night, Nights, Pick, Placed, Promoted, RunDetail, RunLine, RunLines, Stopped, Stretches, StudentJobs, Watched,
+  ExperimentLine, ExperimentLines, Held, History, Hold, InForce, Me, MetricPart, Night, Nights, Payback, Pick, Placed, Promoted, RunDetail, RunLine, RunLines, Stopped, Stretches, StudentJobs, Watched,
 } from "./schema";
 
 export type Job = Customize | Evaluate;

@@ -1023,10 +1023,10 @@ export interface components {
          *         teacher_per_million: money for a million answers of the teacher, by the last run that asked some.
          *         champion_per_million: the same of the champion's; None: its machine's hours have no price, or there is
          *             no champion.
-         *         pays_after: answers of the champion, in the teacher's place, that save what all runs have cost; None
-         *             where a price is missing, or where it saves nothing.
-         *         answered: that students gave in production, by the nights of `serving.watch`; `saved` by them.
-         *         paid: whether that is what all runs have cost; None where it is not known.
+         *         making: when the champion pays for the run that made it; None: there is no champion, or its run's cost
+         *             is not known.
+         *         all_runs: when students have paid for all runs, answers of all champions counted, at the price of the
+         *             one in force.
          */
         Costs: {
             /** Workload Id */
@@ -1041,17 +1041,8 @@ export interface components {
             teacher_per_million: number | null;
             /** Champion Per Million */
             champion_per_million: number | null;
-            /** Pays After */
-            pays_after: number | null;
-            /**
-             * Answered
-             * @default 0
-             */
-            answered: number;
-            /** Saved */
-            saved: number | null;
-            /** Paid */
-            paid: boolean | null;
+            making: components["schemas"]["Payback"] | null;
+            all_runs: components["schemas"]["Payback"] | null;
         };
         /**
          * Customization
@@ -2339,6 +2330,32 @@ export interface components {
             there: components["schemas"]["SplitScore"];
         };
         /**
+         * Payback
+         * @description When students have saved what they cost.
+         *
+         *     Attributes:
+         *         cost: money that is to be saved; None: it has no price.
+         *         after: answers in the teacher's place that save it; None: a price is missing, or nothing is saved.
+         *         answered: that were given in production, by the nights of `serving.watch`.
+         *         saved: by these; None where a price is missing.
+         *         paid: whether that is the cost; None where it is not known.
+         */
+        Payback: {
+            /** Cost */
+            cost: number | null;
+            /** After */
+            after: number | null;
+            /**
+             * Answered
+             * @default 0
+             */
+            answered: number;
+            /** Saved */
+            saved: number | null;
+            /** Paid */
+            paid: boolean | null;
+        };
+        /**
          * PersonsPart
          * @description The verdict checked against persons' labels, on the eval records that have one.
          *
@@ -3274,6 +3291,7 @@ export type NimResponse = components['schemas']['NIMResponse'];
 export type Night = components['schemas']['Night'];
 export type Nights = components['schemas']['Nights'];
 export type OtherSplitPart = components['schemas']['OtherSplitPart'];
+export type Payback = components['schemas']['Payback'];
 export type PersonsPart = components['schemas']['PersonsPart'];
 export type Pick = components['schemas']['Pick'];
 export type Placed = components['schemas']['Placed'];

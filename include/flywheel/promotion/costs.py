@@ -41,27 +41,15 @@ class CostsSoFar(ReportPart):
     Attributes:
         last: of the run that was seen last.
         months: from the first on.
+        runs: by the run's id.
         teacher_per_million: money for a million answers of the teacher, by the last run that asked some.
     """
 
     last: CostPart
     total: CostPart
     months: list[MonthCost]
+    runs: dict[str, CostPart]
     teacher_per_million: float | None = None
-
-    def pays_after(self, champion_per_million: float | None) -> int | None:
-        """Return how many answers of a champion, in the teacher's place, save what all runs have cost.
-
-        Args:
-            champion_per_million: money for a million of its answers; None: its machine's hours have no price.
-
-        Returns:
-            None where a price is missing, or where it saves nothing.
-        """
-        if self.teacher_per_million is None or champion_per_million is None or self.total.total is None:
-            return None
-        saved = self.teacher_per_million - champion_per_million
-        return round(self.total.total / saved * 1e6) if saved > 0 else None
 
 
 class _Try(ReportPart):
@@ -120,6 +108,11 @@ def costs_so_far(root: ArtifactRoot, workload_id: str, client_id: str, zone: str
         last=tries[-1].cost,
         total=_added([one.cost for one in tries]),
         months=[MonthCost(month=name, runs=len(costs), cost=_added(costs)) for name, costs in months.items()],
+        runs={
+            entry.run_id: _added([one.cost for one in entry.tries.values()])
+            for entry in entries
+            if entry.tries
+        },
         teacher_per_million=next((one.per_million for one in reversed(tries) if one.per_million), None),
     )
 

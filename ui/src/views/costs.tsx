@@ -1,6 +1,6 @@
 /** What runs cost: the teacher's tokens and the machines' hours, each by its price. */
 
-import type { CostPart, Costs } from "../api";
+import type { CostPart, Costs, Payback } from "../api";
 import { count, money, price } from "../logic/format";
 import { Facts, Scroll, Section } from "../parts";
 
@@ -19,11 +19,19 @@ export function RunCost({ cost }: { cost: CostPart }) {
   );
 }
 
+/** When answers in production have saved what they are to pay for. */
+function payback(pays: Payback | null, currency: string): string {
+  if (!pays || pays.after === null) return "not known";
+  const after = `after ${count(pays.after)} answers in the teacher's place`;
+  if (!pays.answered) return `${after}; none was given yet`;
+  const saved = pays.saved === null ? "" : `, which saved ${money(pays.saved, currency)}`;
+  return `${after}; ${count(pays.answered)} were given${saved}${pays.paid ? ": paid" : ""}`;
+}
+
 /** What all runs of a workload and client have cost, by month, and when the champion has paid for them. */
 export function CostsSection({ found: data }: { found: Costs }) {
   if (!data.total) return null;
   const currency = data.total.currency;
-  const pays = data.pays_after === null ? "not known" : `${count(data.pays_after)} answers in the teacher's place`;
   return (
     <Section title="Costs">
       <Facts
@@ -32,11 +40,10 @@ export function CostsSection({ found: data }: { found: Costs }) {
           ["Last run", money(data.last?.total ?? null, currency)],
           ["A million answers of the teacher", price(data.teacher_per_million, currency)],
           ["A million of the champion's", price(data.champion_per_million, currency)],
-          ["Pays for all runs after", pays],
-          ["Saved in production so far", data.answered ? `${money(data.saved, currency)} by ${count(data.answered)} answers` : "nothing asked yet"],
+          ["The champion pays for its own run", payback(data.making, currency)],
+          ["Students pay for all runs", payback(data.all_runs, currency)],
         ]}
       />
-      {data.paid && <p>That has paid for all runs.</p>}
       <Scroll label="Costs by month">
         <table>
           <caption class="unseen">Costs by month, by the clock of the day</caption>
