@@ -10,8 +10,10 @@ import pytest
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.jobs.result import CustomizeResult
+from flywheel.jobs.used import Used
 from flywheel.promotion.champion import read_champion
 from flywheel.promotion.costs import record_cost
+from flywheel.report.costs import cost_of
 from flywheel.report.files import read_report
 from flywheel.report.html import render_html
 from flywheel.report.outcomes import gather
@@ -64,6 +66,37 @@ def test_a_nights_cost_is_one_figure_in_report_page_table_ledger_and_mlflow(tmp_
     assert [metrics[name] for name in ("cost", "cost_teacher", "cost_machines")] == pytest.approx(
         [3.95, 1.25, 2.7]
     )
+
+
+def test_what_stages_and_jobs_used_is_their_cost(tmp_path: Path) -> None:
+    run = ended(tmp_path)
+    use = {
+        "stages/label": Used(wall_seconds=9000, cpu_seconds=100),  # it waits for the teacher
+        "stages/curate": Used(wall_seconds=300, cpu_seconds=260),
+        "jobs/1b@25/customize": Used(wall_seconds=3600, cpu_seconds=9999),
+    }
+    for name, used in use.items():
+        path = f"{run.path}/{name}.json"
+        run.root.write_json(path, {**run.root.read_json(path), "used": used.model_dump()})
+    wheel.score(run)
+    assert run.used("stages/score") is not None  # its own comes after the report
+    cost = read_report(run.root, run.run_id).cost
+    assert cost is not None
+    # An hour of training, a quarter of an hour of an evaluation without `used`, 360 CPU seconds of stages.
+    assert (cost.cpu_hours, cost.machines) == (pytest.approx(1.35), pytest.approx(1.35 * 3.6))
+    assert known(run).last == cost
+
+
+def test_stages_without_a_price_of_cpus_do_not_hide_what_gpus_cost(tmp_path: Path) -> None:
+    run = ended(tmp_path, prices={"gpu_hour": 2.0})
+    for job in run.root.list(f"{run.path}/jobs"):
+        for name in ("base_eval", "customize", "evaluate"):
+            if run.root.exists(f"{run.path}/jobs/{job}/{name}.json"):
+                change(run, f"jobs/{job}/{name}", device="NVIDIA H200")
+    label = f"{run.path}/stages/label.json"
+    run.root.write_json(label, {**run.root.read_json(label), "used": Used(cpu_seconds=360).model_dump()})
+    cost = cost_of(run.plan, gather(run))
+    assert (cost.cpu_hours, cost.gpu_hours, cost.machines) == (0.1, 0.75, pytest.approx(1.5))
 
 
 def test_a_night_that_is_done_again_adds_what_it_paid_again_and_no_more(tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from flywheel.stages import customize as customize_stage
 
 
 class Result:
-    def model_dump(self, mode: str) -> dict[str, int]:
-        return {"steps": 3}
+    def __init__(self, **more: str) -> None:
+        self.more = more
+
+    def model_dump(self, mode: str) -> dict[str, int | str]:
+        return {"steps": 3, **self.more}
 
 
 @pytest.fixture
@@ -38,14 +41,15 @@ def spec(tmp_path: Path) -> Path:
 def give(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException | None = None,
-    during: Callable[[], None] = lambda: None,
+    during: Callable[[], object] = lambda: None,
+    **more: str,
 ) -> None:
     def customize(spec: CustomizeSpec, progress: ProgressCallback) -> Result:
         progress(Progress(1, 3, 2.5, None, 10.0, 4.0))
         during()
         if error:
             raise error
-        return Result()
+        return Result(**more)
 
     monkeypatch.setattr(customize_stage, "customize", customize)
 
@@ -56,6 +60,19 @@ def test_the_result_is_written_beside_the_spec(spec: Path, monkeypatch: pytest.M
     written = json.loads(spec.with_name("customize.json").read_text())
     assert written["result"] == {"steps": 3}
     assert written["started_at"] <= written["ended_at"]
+
+
+def test_a_job_keeps_what_it_used_with_all_gpus_that_it_held(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = json.loads(spec.read_text())
+    spec.write_text(json.dumps({**asked, "student": {**asked["student"], "gpus": 4}}))
+    for device, gpus in (("cpu", 0), ("NVIDIA H200", 4)):
+        give(monkeypatch, during=lambda: sum(range(2_000_000)), device=device)
+        assert job_command.main(["customize", str(spec)]) == 0
+        used = json.loads(spec.with_name("customize.json").read_text())["used"]
+        assert used["cpu_seconds"] > 0
+        assert used["gpu_seconds"] == pytest.approx(used["wall_seconds"] * gpus, abs=0.01)
 
 
 def test_a_running_job_says_how_far_it_is(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -983,7 +983,8 @@ export interface components {
          *     Attributes:
          *         tokens: of the teacher's prompts and answers.
          *         teacher: of these, by `teacher.prices`; None where they have no price.
-         *         cpu_hours: wall-clock hours of jobs without a GPU; `gpu_hours` of those with, times their GPUs.
+         *         cpu_hours: wall-clock hours of jobs without a GPU, and CPU hours of the stages before the scoring;
+         *             `gpu_hours`: of jobs with GPUs, times these.
          *         machines: of these, by `prices`; None where hours of a kind that was used have no price.
          */
         CostPart: {

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.jobs.result import CustomizeResult, EvaluateResult
 from flywheel.jobs.spec import CHAMPION
+from flywheel.jobs.used import Used
 from flywheel.report.model import JudgePart
 from flywheel.runs.run import Run, seconds_of
 
@@ -50,6 +51,7 @@ class Outcomes(BaseModel):
         champion: the champion in force, on this run's eval set; None where there is none.
         judge: the judge that rated the answers, whose scores are then among the evaluations'.
         seconds: by stage; overlapping jobs of a stage count once.
+        used: by stage before the scoring, and by job, as `1b@25/customize`; older flywheels kept none.
     """
 
     forecast: dict[str, Any] = Field(default_factory=dict)
@@ -61,6 +63,7 @@ class Outcomes(BaseModel):
     champion: EvaluateResult | None = None
     judge: JudgePart | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
+    used: dict[str, Used] = Field(default_factory=dict)
 
 
 def gather(run: Run) -> Outcomes:
@@ -101,7 +104,16 @@ def gather(run: Run) -> Outcomes:
             for stage, times in run.intervals().items()
             if stage not in ("score", "promote")  # of an earlier scoring of this run
         },
+        used=_used(run),
     )
+
+
+def _used(run: Run) -> dict[str, Used]:
+    students = [f"{student}/{kind}" for student in run.plan.untrained for kind in ("base_eval", "icl_eval")]
+    jobs = [f"{one.folder}/{kind}" for one in run.candidates for kind in ("customize", "evaluate")]
+    places = {name: f"stages/{name}" for name in ("label", "ingest", "curate")}
+    places |= {name: f"jobs/{name}" for name in (*students, *jobs, f"{CHAMPION}/champion_eval")}
+    return {name: used for name, place in places.items() if (used := run.used(place)) is not None}
 
 
 def _stage(run: Run, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run's folder in the artifact root: its plan, what each stage gave and when, and its report.
+"""A run's folder in the artifact root: its plan, what each stage gave, when and by what, and its report.
 
     runs/<run>/plan.json
     runs/<run>/stages/<stage>.json                       label, ingest, curate, score, promote
@@ -32,6 +32,7 @@ from flywheel.common.errors import ArtifactError, OtherPlanError
 from flywheel.common.full_disk import told_when_full
 from flywheel.common.inside import is_inside
 from flywheel.config.private import private_file
+from flywheel.jobs.used import Meter, Used
 from flywheel.runs.names import folder_name, former_folder_name
 from flywheel.runs.plan import PROJECT_VARIABLE, Candidate, Plan
 from flywheel.runs.plan_changes import changes, said_cutoff
@@ -178,12 +179,14 @@ class Run:
                 if path.is_file() and before.get(path) != path.stat().st_mtime_ns:
                     self.root.put_file(path, f"{self.path}/{path.relative_to(local)}")
 
-    def save(self, name: str, result: BaseModel, *, started_at: float, ended_at: float) -> None:
-        """Keep what a stage or job gave, with its start and end in unix seconds."""
-        self.root.write_json(
-            f"{self.path}/{name}.json",
-            {"result": result.model_dump(mode="json"), "started_at": started_at, "ended_at": ended_at},
-        )
+    def save(
+        self, name: str, result: BaseModel, *, started_at: float, ended_at: float, used: Used | None = None
+    ) -> None:
+        """Keep what a stage or job gave, with its start and end in unix seconds, and what it used."""
+        value = {"result": result.model_dump(mode="json"), "started_at": started_at, "ended_at": ended_at}
+        if used is not None:
+            value["used"] = used.model_dump(mode="json")
+        self.root.write_json(f"{self.path}/{name}.json", value)
 
     def load(self, name: str, kind: type[Result]) -> Result:
         """Return what a stage or job gave.
@@ -205,12 +208,18 @@ class Run:
         Raises:
             DiskFullError: a disk that the stage writes to is full.
         """
-        started_at = time.time()
+        started_at, meter = time.time(), Meter()
         with self.folder() as folder, told_when_full(folder, name):
             result = work(folder)
-        self.save(f"stages/{name}", result, started_at=started_at, ended_at=time.time())
+        self.save(f"stages/{name}", result, started_at=started_at, ended_at=time.time(), used=meter.used())
         log.info("%s: %s", name, _summary(result))
         return result
+
+    def used(self, name: str) -> Used | None:
+        """Return what a stage or job used; None where it has not ended, or an older flywheel did it."""
+        path = f"{self.path}/{name}.json"
+        found = self.root.read_json(path).get("used") if self.root.exists(path) else None
+        return Used.model_validate(found) if found else None
 
     def was_cancelled(self, clear_number: int) -> bool:
         """Return whether a person stopped the run after it was begun for the given time, from 0 on."""

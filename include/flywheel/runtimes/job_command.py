@@ -23,6 +23,7 @@ from flywheel.common.redaction import clean, install
 from flywheel.config.logs import log_to_stderr, use_level
 from flywheel.jobs.progress import PROGRESS_SUFFIX, ProgressFile
 from flywheel.jobs.spec import CustomizeSpec, EvaluateSpec
+from flywheel.jobs.used import Meter
 from flywheel.runtimes.base import CRASHED, GRACE_SECONDS, REFUSED
 from flywheel.stages.upgrade import refuse_newer
 
@@ -89,7 +90,7 @@ def run_job(kind: str, spec: str, *, own_level: bool = False) -> None:
         FlywheelError: the job cannot be done as it was asked for.
     """
     hold_lifeline()
-    started_at = time.time()
+    started_at, meter = time.time(), Meter()
     folder, name = _split(spec)
     asked = folder.read_json(name)
     if own_level:
@@ -111,7 +112,10 @@ def run_job(kind: str, spec: str, *, own_level: bool = False) -> None:
         result = annotate(asked, progress).model_dump(mode="json")
     else:
         raise JobError(f"{kind!r}: no such job; expected customize, evaluate or annotate-shard")
-    value = {"result": result, "started_at": started_at, "ended_at": time.time()}
+    on_gpu = result.get("device", "cpu") != "cpu"
+    gpus = max(1, asked.get("student", {}).get("gpus", 1)) if on_gpu else 0
+    used = meter.used(gpus).model_dump(mode="json")
+    value = {"result": result, "started_at": started_at, "ended_at": time.time(), "used": used}
     folder.write_json(f"{base}.json", value)
     progress.discard()
 
