@@ -75,21 +75,6 @@ def experiments() -> list[Experiment]:
     return told
 
 
-def experiment_named(name: str) -> Experiment:
-    """Return an experiment by its name.
-
-    Raises:
-        ConfigError: there is none of that name, or its file is wrong.
-    """
-    for one in experiments():
-        if one.name == name:
-            if one.error:
-                raise ConfigError(one.error)
-            return one
-    load_config(experiment=name)  # says which there are
-    raise ConfigError(f"experiment: no experiment {name[:80]!r}")
-
-
 def experiment_for(workload_id: str, client_id: str) -> str:
     """Return the experiment of a workload and client; config.yaml's where no file is of both."""
     whose = (workload_id, client_id)
