@@ -81,6 +81,17 @@ def test_one_refused_headline_among_good_ones_is_set_aside_alone(folder: Path, s
     assert f"{status}: input was flagged" in bad["reason"]
 
 
+@pytest.mark.parametrize(("status", "asked"), [(401, 3), (402, 3), (403, 0)])
+def test_a_key_that_is_refused_between_good_answers_is_no_text_s_fault(
+    folder: Path, status: int, asked: int
+) -> None:
+    few(folder)
+    with served(Script([GOOD] * 5 + [(status, {}, b"no")] * 3 + [GOOD])) as url:
+        assert figures(label(make(folder, url), folder)) == (40, 37, 37, 0, 3)
+    with served(Script([GOOD])) as url:
+        assert label(make(folder, url), folder).asked == asked
+
+
 # -- night after night ---------------------------------------------------------------------------------
 
 

@@ -6,9 +6,10 @@ is tried again after time-outs, broken connections, malformed answers and the st
 only the one it came with. That an endpoint cannot be reached is no attempt of a call: calls wait for one that
 is back, and the run stops when none has answered for `outage_seconds`. A refusal that may be the endpoint's
 own (a wrong key, an unknown model) breaks an endpoint that has never answered, if it comes twice in a row or
-no text can be the reason for it; one that has answered refused the request for its text, until it refuses
-`REFUSALS_IN_A_ROW`. When `DEGRADED_IN_A_ROW` requests are said to be at fault, it is the endpoint (NVIDIA's
-say 400 "DEGRADED function cannot be invoked"): it is waited for.
+no text can be the reason for it; one that has answered may go on until it refuses `REFUSALS_IN_A_ROW`: it
+refused the request for its text where the status can say so, and this call alone where it cannot (401). When
+`DEGRADED_IN_A_ROW` requests are said to be at fault, it is the endpoint (NVIDIA's say 400 "DEGRADED function
+cannot be invoked"): it is waited for.
 """
 
 from __future__ import annotations
@@ -348,10 +349,11 @@ class TeacherClient:
         advised = f"{message}; {advice_for(status, answer.headers.get('location'))}"
         # Two first calls in a row are not refused for their texts; where there is another endpoint, ask that.
         may_be = status in TEXT_STATUSES and (again or (route.refusals == 1 and self.endpoints == 1))
-        of_text = route.has_answered or may_be
-        if of_text and route.broken is None and route.refusals < REFUSALS_IN_A_ROW:
+        if (route.has_answered or may_be) and route.broken is None and route.refusals < REFUSALS_IN_A_ROW:
             route.is_alive()
-            raise CallError(message if route.has_answered or again else advised, refused=True)
+            # A key that expires while answers are on their way says nothing of the texts.
+            refused = status in TEXT_STATUSES
+            raise CallError(message if route.has_answered or again else advised, refused=refused)
         raise self._broken(route, advised)
 
     def _failed(
