@@ -42,6 +42,7 @@ from flywheel.orchestration import (
     label,
     notify_failure,
     plan,
+    pool_of_label,
     promote,
     read_config,
     read_runtime,
@@ -86,7 +87,7 @@ def flywheel() -> None:
     if config is not None and config.icl_config is not None:
         jobs.append(runtime.tasks("icl_eval").expand(student=students))
 
-    labelled = label()
+    labelled = label.override(**pool_of_label(config))()
     if confirms_cost(config):
         students >> ConfirmOperator(task_id="confirm") >> labelled
     students >> labelled >> ingest() >> candidates >> jobs

@@ -95,6 +95,15 @@ def test_headlines_are_labelled_by_one_run_at_a_time(dag: Any) -> None:
     assert dag.get_task("label").max_active_tis_per_dag == 1
 
 
+def test_experiments_that_share_a_store_over_machines_label_in_a_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load().dags["flywheel"].get_task("label").pool == "default_pool"
+    write_config(tmp_path, monkeypatch, dag={"label_pool": "flywheel_label"})
+    pools = {task.task_id: task.pool for task in load().dags["flywheel"].tasks if task.pool != "default_pool"}
+    assert pools == {"label": "flywheel_label"}
+
+
 def test_a_wrong_config_is_an_import_error_that_names_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

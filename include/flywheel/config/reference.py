@@ -59,6 +59,10 @@ A file that is wrong stops its own DAG alone, as an import error in Airflow with
 of a run is Airflow's after `NAME@`. A job of the API starts the experiment of its workload and client,
 else that of `config.yaml`; who may start, read or decide what is a permission on the experiment's DAG.
 
+On one machine experiments with one store label one after the other, so that no headline is asked for
+twice. With a store of Elasticsearch and workers on several machines, make a pool of one slot
+(`./airflow pools set flywheel_label 1 label`) and name it in `dag.label_pool` of each.
+
 Airflow gets a DAG file for each experiment by a bundle class, which `make run` and the image configure:
 [kubernetes.md](kubernetes.md#several-experiments). Of the DAGs beside, `flywheel_annotate` is there for
 each experiment with a section `annotation` (as `flywheel_annotate_NAME`), `flywheel_watch` and

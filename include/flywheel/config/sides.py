@@ -86,7 +86,7 @@ _TABLE: dict[Side, dict[str, str]] = {
         "store.elasticsearch": "connection index shards replicas wait_seconds timeout_seconds",
         "artifacts": "root",
         "schedule": "cron time_zone asset",
-        "dag": "owner tags",
+        "dag": "owner tags label_pool",
         "retention": "cron time_zone keep_runs runs_days copies_days quarantine_days unreferenced_days "
         "scratch_days mlflow_days production_days",
         "annotation": "cron time_zone mode lag out text shard_days days",

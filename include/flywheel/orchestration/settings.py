@@ -106,6 +106,11 @@ def serving_runtime() -> Runtime | PlannedRuntime | None:
     return next((runtime for runtime in runtimes if runtime.serve()), None)
 
 
+def pool_of_label(config: Config | None) -> dict[str, str]:
+    """Return the pool in which one run at a time labels, as an argument of its task, where one is named."""
+    return {"pool": config.dag.label_pool} if config and config.dag.label_pool else {}
+
+
 def confirms_cost(config: Config | None) -> bool:
     """Return whether a person is asked before much is asked of the teacher."""
     return bool(config and config.teacher.confirm_above.is_set)
