@@ -40,6 +40,7 @@ def experiment(namespace: str, image: str, *, gpus: int = 0, **changes: Any) -> 
     config["sizes"] = list(SIZES)
     config["data_split_config"] |= {"eval_size": 100, "min_total_records": 500}
     config["promotion"] |= {"min_eval": 1}
+    config["annotation"] = {"cron": None}  # so that there is its DAG
     config["training_config"] |= {"epochs": 1, "min_steps": 6, "checkpoint_seconds": 1.0}
     config["runtime"] = {
         "type": "kubernetes",
@@ -278,11 +279,11 @@ def freeze_in_training(cluster: Cluster, namespace: str) -> str:
         for name in running(cluster, namespace, "customize"):
             if not _has_steps_to_go(cluster, namespace, name):
                 continue
-            _signal(name, signal.SIGSTOP)
+            signal_pod(name, signal.SIGSTOP)
             if _has_steps_to_go(cluster, namespace, name):  # asked again, now that it stands still
                 held.append(name)
                 return True
-            _signal(name, signal.SIGCONT)
+            signal_pod(name, signal.SIGCONT)
         return False
 
     wait_until("a training with a checkpoint and steps to go", look, 300)
@@ -295,7 +296,7 @@ def _has_steps_to_go(cluster: Cluster, namespace: str, pod: str) -> bool:
     return bool(steps) and int(steps[-1][1]) - int(steps[-1][0]) >= 2
 
 
-def _signal(pod: str, number: signal.Signals) -> None:
+def signal_pod(pod: str, number: signal.Signals) -> None:
     """Send a signal to the processes of a pod, which the container's variable HOSTNAME names."""
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it has ended meanwhile

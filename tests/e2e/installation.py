@@ -58,7 +58,8 @@ class Airflow:
             (home / folder).mkdir(parents=True, exist_ok=True)
         (home / "include").symlink_to(PROJECT / "include")
         (home / "dags").mkdir()
-        for dag in (PROJECT / "dags/flywheel.py", *sorted((PROJECT / "tests/e2e/dags").glob("*.py"))):
+        dags = [PROJECT / "dags" / name for name in ("flywheel.py", "flywheel_annotate.py")]
+        for dag in (*dags, *sorted((PROJECT / "tests/e2e/dags").glob("*.py"))):
             (home / "dags" / dag.name).symlink_to(dag)
         self.processes = Processes(home / "processes")
         self.ports = {name: _free_port() for name in ("api", "postgres", "teacher")}
