@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,15 +85,27 @@ class Ground:
         self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_volume(name, artifacts)))
         return name, self._kubeconfig(name)
 
-    def apply(self, part: str) -> str:
-        """Make one of a folder of docker/kubernetes, such as overlays/s3, and return its name."""
-        name = f"flywheel-e2e-{uuid.uuid4().hex[:6]}"
-        self.made.append(name)
+    def apply(
+        self, part: str, into: str = "", files: Mapping[str, str] | None = None, **kustomization: Any
+    ) -> str:
+        """Make what a folder of docker/kubernetes has, such as overlays/s3, and return the namespace's name.
+
+        Args:
+            part: the folder.
+            into: a namespace that is there; else a new one.
+            files: of that folder, that an operator writes anew.
+            kustomization: what else an operator's own overlay says.
+        """
+        name = into or f"flywheel-e2e-{uuid.uuid4().hex[:6]}"
+        if not into:
+            self.made.append(name)
         with tempfile.TemporaryDirectory() as folder:
             shutil.copytree(PROJECT / "docker/kubernetes", folder, dirs_exist_ok=True)
+            for path, text in (files or {}).items():
+                Path(folder, part, path).write_text(text)
             overlay = Path(folder, "overlays/test")
             overlay.mkdir()
-            content = {"resources": [f"../../{part}"], "namespace": name}
+            content = {"resources": [f"../../{part}"], "namespace": name, **kustomization}
             (overlay / "kustomization.yaml").write_text(json.dumps(content))
             self.cluster.kubectl("apply", "-k", str(overlay))
         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import signal
 import socket
@@ -78,3 +79,36 @@ def test_what_is_on_its_way_is_answered_and_nothing_new_is_taken(tmp_path: Path)
         finally:
             teacher.answer.set()
             process.kill()
+
+
+def test_a_connection_that_is_kept_open_is_answered_once_more_and_closed_by_that_answer(
+    tmp_path: Path,
+) -> None:
+    """Who asks one request after the other would else find it broken in the moment in which it asks."""
+    config = tmp_path / "config.yaml"
+    data = {
+        "nims": [{"model_name": "flywheel/demo-small", "context_length": 2048, "gpus": 0}],
+        "artifacts": {"root": str(tmp_path / "artifacts")},
+    }
+    config.write_text(json.dumps(data))
+    process, url = start_endpoint(config)
+    try:
+        while not listens(url):
+            assert process.poll() is None
+            time.sleep(0.05)
+        kept = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+        kept.connect()
+        kept.auto_open = 0  # the first connection, or none
+        for told in (False, True):
+            kept.request("GET", "/health/live")
+            response = kept.getresponse()
+            assert json.loads(response.read()) == {"live": True}
+            assert response.will_close is told
+            if not told:
+                process.send_signal(signal.SIGTERM)
+                while listens(url):
+                    assert process.poll() is None
+                    time.sleep(0.01)
+        assert process.wait(60) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()

@@ -17,7 +17,7 @@ from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ServingError
 from flywheel.orchestration import endpoint
 from flywheel.promotion.champion import champion_history, read_champion
-from flywheel.promotion.transitions import decide, promoted, resumed, stopped
+from flywheel.promotion.transitions import decide, promoted
 from flywheel.runs.run import Run
 from flywheel.serving.answered import TEACHER, Answered
 from flywheel.serving.app import MOST_BYTES, Serving
@@ -321,23 +321,6 @@ class TestSwitching:
         assert endpoint.await_endpoint.function() == second.adapter
         put_into_force(run, first.size)
         assert endpoint.await_endpoint.function() == first.adapter
-
-    def test_a_champion_that_is_stopped_answers_nothing_until_it_is_resumed(
-        self, folder: Path, url: str
-    ) -> None:
-        root = ArtifactRoot(str(folder / "artifacts"))
-        whose = (WORKLOAD.id, "desk")
-        decide(root, *whose, lambda state: stopped(state, "Ada", "odd answers"), by="Ada")
-        until(lambda: httpx.get(f"{url}/health/ready").json()["stopped"])
-        refused = ask(url, of_user(HEADLINES[0].text))
-        assert refused.status_code == 503
-        assert "Ada stopped the champion" in refused.json()["error"]["message"]
-        assert "(odd answers)" in refused.json()["error"]["message"]
-        ready = httpx.get(f"{url}/health/ready")  # warm: pods stay, and say why they refuse
-        assert (ready.status_code, list(ready.json()["champions"])) == (200, [WORKLOAD.id])
-        decide(root, *whose, resumed, by="Bo")
-        until(lambda: not httpx.get(f"{url}/health/ready").json()["stopped"])
-        assert ask(url, of_user(HEADLINES[0].text)).status_code == 200
 
     def test_a_champion_that_cannot_be_loaded_is_told_with_its_reason_and_the_old_one_answers(
         self, folder: Path, url: str

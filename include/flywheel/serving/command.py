@@ -43,6 +43,7 @@ def serve(
     from flywheel.common.listening import listen
     from flywheel.config import load_config
     from flywheel.serving.app import Serving
+    from flywheel.serving.draining import DrainingServer
 
     config = load_config(experiment=experiment)
     if host not in LOOPBACK and not config.serving.keys:
@@ -54,7 +55,7 @@ def serve(
     address = listening.getsockname()
     scheme = "https" if certificate else "http"
     typer.echo(f"the endpoint is at {scheme}://{host}:{address[1]}/v1")
-    server = uvicorn.Server(
+    server = DrainingServer(
         uvicorn.Config(
             Serving(config).app(),
             log_level="warning",

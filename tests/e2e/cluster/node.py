@@ -32,9 +32,10 @@ from tests.e2e.cluster.programs import (
     kubernetes_program,
     run,
 )
-from tests.e2e.cluster.settings import API, ETCD, ETCD_PEER, NODE, NODE_IP, SERVICES, write_settings
+from tests.e2e.cluster.settings import API, ETCD, ETCD_PEER, NODE, NODE_IP, PODS, SERVICES, write_settings
 
 PARTS = (
+    "services",
     "network-policies",
     "kubelet",
     "scheduler",
@@ -175,6 +176,9 @@ class OwnCluster(Cluster):
             with suppress(TimeoutError):
                 wait_until("the containers to end", lambda: not self._ctr("tasks", "ls", "-q").stdout, 30)
         for name in PARTS:
+            if name == "services" and self.processes.running(name):
+                self.processes.stop(name)
+                run(str(self.program), "kube-proxy", "--cleanup")
             if name == "containerd":
                 end_all(str(self.home / "run/containerd.sock"))  # shims that are left, and what is in them
             self.processes.stop(name)
@@ -198,6 +202,10 @@ class OwnCluster(Cluster):
         """
         require_kernel()
         self.start("network-policies")
+
+    def carry_services(self) -> None:
+        """Have the addresses of Services reach their pods, by kube-proxy; most tests need none."""
+        self.start("services")
 
     def start(self, name: str) -> None:
         """Start one part, such as apiserver or kubelet."""
@@ -227,6 +235,11 @@ class OwnCluster(Cluster):
             "containerd": "containerd -c containerd.toml",
             "kubelet": f"{kube} kubelet --kubeconfig=kubelet.conf --config=kubelet.json --root-dir={home}/kubelet"
             f" --hostname-override={NODE} --node-ip={NODE_IP}",
+            # What belongs to the whole machine, such as its table of connections, stays as it is.
+            "services": f"{kube} kube-proxy --kubeconfig=admin.conf --hostname-override={NODE}"
+            f" --proxy-mode=iptables --cluster-cidr={PODS} --iptables-localhost-nodeports=false"
+            " --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0s"
+            " --conntrack-tcp-timeout-close-wait=0s",
             "network-policies": f"{kube} network-policies --kubeconfig=admin.conf --hostname-override={NODE}"
             f" --service-cluster-ip-range={SERVICES}",
         }

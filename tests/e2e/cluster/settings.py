@@ -14,6 +14,7 @@ API_PORT = 16443
 ETCD, ETCD_PEER = "http://127.0.0.1:12379", "http://127.0.0.1:12380"
 API = f"https://127.0.0.1:{API_PORT}"
 SERVICES = "10.96.0.0/16"
+PODS = "10.88.0.0/16"
 
 _NAMES = f"DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:{NODE_IP},IP:10.96.0.1"
 
@@ -71,7 +72,7 @@ def _pod_network(home: Path) -> dict[str, object]:
     ranges = {
         "type": "host-local",
         "dataDir": f"{home}/run/addresses",
-        "ranges": [[{"subnet": "10.88.0.0/16"}]],
+        "ranges": [[{"subnet": PODS}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     bridge = {"type": "bridge", "bridge": "pods0", "isGateway": True, "hairpinMode": True, "ipam": ranges}
