@@ -28,6 +28,14 @@ class _Api:
         await self._app(scope, receive, send)
 
 
+def _look_for_stuck_runs(app: Any) -> Any:
+    """Have the API server, as it starts, look for stuck runs by itself; its requests pass as they are."""
+    from flywheel.web.stuck import look_by_itself
+
+    look_by_itself()
+    return app
+
+
 class _ImportAhead:
     """Has the components of Airflow that fork tasks' processes import what those need."""
 
@@ -43,5 +51,6 @@ class FlywheelPlugin(AirflowPlugin):  # type: ignore[misc]
 
     name = "flywheel"
     fastapi_apps = [{"app": _Api(), "url_prefix": "/flywheel", "name": "flywheel"}]  # noqa: RUF012  Airflow's form
+    fastapi_root_middlewares = [{"middleware": _look_for_stuck_runs, "name": "flywheel"}]  # noqa: RUF012  as above
     timetables = TIMETABLES
     listeners = [_ImportAhead()]  # noqa: RUF012  as above

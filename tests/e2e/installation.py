@@ -240,6 +240,10 @@ class Airflow:
         """Return a run as the orchestrator API shows it."""
         return self._get(f"/flywheel/api/jobs/{job_id}")
 
+    def run_page(self, run_id: str) -> dict[str, Any]:
+        """Return a run as the results page reads it."""
+        return self._get(f"/flywheel/api/runs/{quote(run_id)}")
+
     def tasks(self, run_id: str, dag: str = DAG) -> list[dict[str, Any]]:
         """Return the task instances of a run."""
         found: list[dict[str, Any]] = []

@@ -28,6 +28,7 @@ class Outcome:
     good: bool
     sentence: str
     refused: bool
+    mend: str = ""
     lines: list[str] = field(default_factory=list)
     facts: dict[str, Any] | None = None  # where the trigger ended the task itself
 

@@ -53,7 +53,8 @@ def test_a_refused_job_is_told_from_a_crashed_one(namespace: str, drill_image: s
 def test_a_pod_out_of_memory_says_what_to_raise(namespace: str, drill_image: str) -> None:
     done = run_pod(namespace, drill_image, "eat:300")
     assert "needed more memory than its limit of 64Mi" in done.sentence
-    assert "raise runtime.kubernetes.limits.memory" in done.sentence
+    assert done.mend.startswith("raise runtime.kubernetes.limits.memory")
+    assert done.sentence.endswith(done.mend)
 
 
 def test_a_missing_image_is_one_sentence(namespace: str) -> None:
@@ -72,6 +73,26 @@ def test_waiting_for_a_gpu_is_said_and_only_its_own_time_out_ends_it(
     assert done.said("Insufficient nvidia.com/gpu")
     assert "Unschedulable: no place for 64 nvidia.com/gpu" in done.sentence
     assert "runtime.kubernetes.wait_hours" in done.sentence
+
+
+def test_what_a_pod_waits_for_is_written_down_as_long_as_it_waits(
+    cluster: Cluster, namespace: str, drill_image: str, tmp_path: Path
+) -> None:
+    waits = tmp_path / "runs/r/waits/customize.0.json"
+
+    async def disturbed() -> Outcome:
+        trigger = drill_job_trigger(namespace, drill_image, "", gpus=64, root=str(tmp_path))
+        assert trigger.result is not None
+        trigger.result["waits"] = str(waits.relative_to(tmp_path))
+        task = asyncio.create_task(accompany(trigger))
+        while not waits.exists():
+            await asyncio.sleep(0.2)
+        assert "a place for 64 nvidia.com/gpu" in json.loads(waits.read_text())["sentence"]
+        await asyncio.to_thread(cluster.kubectl, "-n", namespace, "delete", "pods", "--all")
+        return await task
+
+    assert not asyncio.run(disturbed()).good
+    assert not waits.exists()
 
 
 def test_a_pod_that_writes_too_much_is_evicted_with_a_reason(namespace: str, drill_image: str) -> None:
@@ -134,6 +155,33 @@ def test_a_pod_deleted_while_it_runs_is_reported_as_that(
 
     done = asyncio.run(disturbed())
     assert "deleted from outside" in done.sentence
+    assert "who deletes pods" in done.mend
+    assert not done.refused
+
+
+def test_a_pod_whose_node_is_drained_is_reported_as_that(
+    cluster: Cluster, namespace: str, drill_image: str
+) -> None:
+    def evict() -> None:
+        (pod,) = pods(cluster, namespace)
+        name = pod.removeprefix("pod/")
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+        }
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+        cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+    async def disturbed() -> Outcome:
+        task = asyncio.create_task(accompany(drill_trigger(namespace, drill_image, "sleep:60")))
+        await asyncio.sleep(4)
+        await asyncio.to_thread(evict)
+        return await task
+
+    done = asyncio.run(disturbed())
+    assert "removed by the cluster" in done.sentence
+    assert "drained" in done.mend
     assert not done.refused
 
 

@@ -71,6 +71,14 @@ def test_the_mend_is_that_of_the_error(error: Exception, mend: str) -> None:
     assert "tried again by itself" in failing.mend_of(error, "label", tries_again=True)
 
 
+def test_a_mend_that_the_error_brings_is_told_and_not_twice(run: Run) -> None:
+    error = JobError("p: evicted (disk pressure); raise the scratch", mend="raise the scratch")
+    failing.keep_failure(context("candidate.customize", error, 0, "customize small @ 40"))
+    (failure,) = failures_of(run)
+    assert failure.sentence == "p: evicted (disk pressure)"
+    assert failure.mend.startswith("Raise the scratch. ")
+
+
 def test_a_try_that_ends_well_takes_away_what_was_kept(run: Run) -> None:
     failing.keep_failed_try(context("ingest", OSError("not now")))
     assert [failure.tries_again for failure in failures_of(run)] == [True]

@@ -780,7 +780,7 @@ export interface components {
              * @description pending, promoted, in place, rejected, none, held or would be promoted.
              */
             decision: string | null;
-            /** @description Why the run failed; null where it did not. */
+            /** @description Why the run failed, or what it is stuck at; null where it goes well. */
             failure: components["schemas"]["RunFailure"] | null;
             /**
              * Scored
@@ -2699,7 +2699,7 @@ export interface components {
              * @description pending, promoted, in place, rejected, none, held or would be promoted.
              */
             decision: string | null;
-            /** @description Why the run failed; null where it did not. */
+            /** @description Why the run failed, or what it is stuck at; null where it goes well. */
             failure: components["schemas"]["RunFailure"] | null;
             /**
              * Scored
@@ -2733,7 +2733,7 @@ export interface components {
         };
         /**
          * RunFailure
-         * @description What failed in a run, why, and what to do.
+         * @description What failed in a run, or is stuck, why, and what to do.
          */
         RunFailure: {
             /**
@@ -2757,6 +2757,12 @@ export interface components {
              * @description What to do.
              */
             mend: string;
+            /**
+             * Is Stuck
+             * @description It has not failed: nothing of the run goes on, since `at`.
+             * @default false
+             */
+            is_stuck: boolean;
             /**
              * Tries Again
              * @description Airflow tries it again by itself.
@@ -2839,7 +2845,7 @@ export interface components {
              * @description pending, promoted, in place, rejected, none, held or would be promoted.
              */
             decision: string | null;
-            /** @description Why the run failed; null where it did not. */
+            /** @description Why the run failed, or what it is stuck at; null where it goes well. */
             failure: components["schemas"]["RunFailure"] | null;
             /**
              * Scored

@@ -82,4 +82,12 @@ class ServingError(FlywheelError):
 
 
 class JobError(FlywheelError):
-    """A customization or evaluation job failed in its runtime."""
+    """A customization or evaluation job failed in its runtime.
+
+    Attributes:
+        mend: what to do, as the end of the message says it; empty where it does not.
+    """
+
+    def __init__(self, *arguments: object, mend: str = "") -> None:
+        super().__init__(*arguments)
+        self.mend = clean(mend)

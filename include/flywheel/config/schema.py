@@ -185,6 +185,13 @@ class NotificationsConfig(Section):
     on_worse_champion: tuple[Notifier, ...] = ()
     on_warning: tuple[Notifier, ...] = ()
     on_drift: tuple[Notifier, ...] = ()
+    on_stuck: tuple[Notifier, ...] = ()
+    stuck_minutes: float = Field(
+        15.0,
+        gt=0,
+        description="A run is stuck when nothing of it has begun or ended for so long, and nothing works: it "
+        "waits for a slot, a place for a pod, a person, or a component of Airflow that is gone.",
+    )
 
 
 class Config(Section):

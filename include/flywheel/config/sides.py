@@ -95,6 +95,8 @@ _TABLE: dict[Side, dict[str, str]] = {
         "notifications.on_worse_champion": "notifier arguments",
         "notifications.on_warning": "notifier arguments",
         "notifications.on_drift": "notifier arguments",
+        "notifications.on_stuck": "notifier arguments",
+        "notifications": "stuck_minutes",
         "mlflow_config": "tracking_uri experiment_name_prefix artifact_location enabled",
         "logging_config": "level",
         "api": "token_required max_body_kb max_records_mb reads_per_minute writes_per_minute",

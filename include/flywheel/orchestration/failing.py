@@ -83,7 +83,12 @@ KEEPS_FAILURES = {
 def mend_of(error: BaseException | None, task_id: str, *, tries_again: bool) -> str:
     """Return what to do about an error of a task."""
     why = _meant(error)
-    first = next((mend for kinds, mend in _MENDS if isinstance(why, kinds)), "See the log of the task.")
+    own = getattr(why, "mend", "")
+    first = (
+        f"{own[0].upper()}{own[1:]}."
+        if own
+        else next((mend for kinds, mend in _MENDS if isinstance(why, kinds)), "See the log of the task.")
+    )
     last = (
         "It is tried again by itself."
         if tries_again
@@ -118,7 +123,7 @@ def _failure(context: Any, why: BaseException | None, *, tries_again: bool) -> R
     return RunFailure(
         stage=ti.task_id.rsplit(".", 1)[-1],
         job=str(getattr(task, "job_name", "") or ""),
-        sentence=clean(str(why) or type(why).__name__) if why else "see its log",
+        sentence=_sentence(why),
         mend=mend_of(context.get("exception"), ti.task_id, tries_again=tries_again),
         tries_again=tries_again,
         try_number=max(1, ti.try_number),
@@ -127,6 +132,13 @@ def _failure(context: Any, why: BaseException | None, *, tries_again: bool) -> R
         map_index=-1 if ti.map_index is None else ti.map_index,
         link=str(getattr(ti, "log_url", "") or ""),
     )
+
+
+def _sentence(why: BaseException | None) -> str:
+    """Return what an error says, without the end that says what to do."""
+    if why is None:
+        return "see its log"
+    return clean(str(why) or type(why).__name__).removesuffix(f"; {getattr(why, 'mend', '')}")
 
 
 def _run(context: Any) -> Run:

@@ -31,7 +31,7 @@ def check_notifiers(config: Config) -> None:
         ConfigError: one is none, or cannot be imported; the message names its key.
     """
     for event, notifiers in config.notifications:
-        for index, entry in enumerate(notifiers):
+        for index, entry in enumerate(notifiers if isinstance(notifiers, tuple) else ()):
             try:
                 notifier_class(entry.notifier)
             except ConfigError as error:
@@ -77,7 +77,7 @@ def notify_failure(context: Any) -> None:
         failure = cause_of(run)
     except Exception:
         log.exception("whether a person stopped the run, or why it failed, could not be read; it is told")
-    facts = failure.model_dump(exclude={"tries_again", "map_index"}) if failure else {}
+    facts = failure.model_dump(exclude={"is_stuck", "tries_again", "map_index"}) if failure else {}
     notify(config.notifications.on_failure, context, told=failure.told if failure else "", **facts)
 
 

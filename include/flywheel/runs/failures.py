@@ -8,6 +8,8 @@ A task whose process was killed with all that it had to say leaves none: that a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, Field, ValidationError
 
 from flywheel.artifacts.create_once import create_once
@@ -26,12 +28,13 @@ _SILENT_MEND = "See its log and its machine's, then clear the task: what is done
 
 
 class RunFailure(BaseModel):
-    """What failed in a run, why, and what to do."""
+    """What failed in a run, or is stuck, why, and what to do."""
 
     stage: str = Field(description="The stage, such as `label` or `customize`.")
     job: str = Field("", description="Which of the stage's jobs, such as `customize 1b @ 5000`; empty: none.")
     sentence: str = Field(description="What was wrong.")
     mend: str = Field(description="What to do.")
+    is_stuck: bool = Field(False, description="It has not failed: nothing of the run goes on, since `at`.")
     tries_again: bool = Field(False, description="Airflow tries it again by itself.")
     try_number: int = Field(1, ge=1)
     at: str = Field("", description="When, ISO 8601; empty: not known.")
@@ -42,7 +45,8 @@ class RunFailure(BaseModel):
     @property
     def told(self) -> str:
         """All of it as a line for people."""
-        return f"{self.job or self.stage} failed: {self.sentence.rstrip('.')}. {self.mend}"
+        happened = "is stuck" if self.is_stuck else "failed"
+        return f"{self.job or self.stage} {happened}: {self.sentence.rstrip('.')}. {self.mend}"
 
 
 def keep(run: Run, failure: RunFailure) -> None:
@@ -80,6 +84,15 @@ def cause_of(run: Run) -> RunFailure | None:
     own = [failure for failure in stages if failure.stage != "score"]
     silent = None if own or not run.is_planned else _silent_stage(run)
     return next(iter([*own, *([silent] if silent else []), *jobs, *stages]), None)
+
+
+def foremost(found: Iterable[RunFailure]) -> RunFailure | None:
+    """Return which failure of a run that goes on says most: a stage's, a candidate's, one for good."""
+    return min(
+        found,
+        key=lambda one: (bool(one.job), one.stage not in _OF_CANDIDATES, one.tries_again, one.at),
+        default=None,
+    )
 
 
 def is_lost(run: Run) -> bool:

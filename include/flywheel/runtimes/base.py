@@ -186,6 +186,9 @@ class Runtime(ABC):
 def check_ending(event: Mapping[str, Any]) -> None:
     """Raise where a trigger's event, {"good", "sentence", "refused"}, says that a job did not end well.
 
+    Args:
+        event: it may have "mend" too: what to do, as the end of its sentence says it.
+
     Raises:
         RefusedJobError: the job said that what it was given is wrong.
         JobError: it ended in another way than well.
@@ -193,7 +196,7 @@ def check_ending(event: Mapping[str, Any]) -> None:
     if event["refused"]:
         raise RefusedJobError(event["sentence"])
     if not event["good"]:
-        raise JobError(event["sentence"])
+        raise JobError(event["sentence"], mend=event.get("mend", ""))
 
 
 def await_result(is_there: Callable[[], bool], event: Mapping[str, Any], job: str, root: str) -> None:

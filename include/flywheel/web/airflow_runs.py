@@ -13,13 +13,15 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+from airflow.jobs.job import most_recent_job
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import String, and_, cast, or_, select
+from sqlalchemy import String, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from flywheel.config.experiments import DAG_ID, FILE_PREFIX, experiment_of
@@ -80,6 +82,7 @@ class AirflowTask:
     Attributes:
         task_id: with its group, such as `candidate.customize`.
         index: the name of its map index, such as `small @ 300`.
+        waits_since: when it was last scheduled, or handed to the executor.
     """
 
     task_id: str
@@ -89,6 +92,8 @@ class AirflowTask:
     try_number: int
     started_at: datetime | None
     ended_at: datetime | None
+    waits_since: datetime | None = None
+    pool: str = ""
 
     def url(self, run_id: str) -> str:
         """Return the path of the task's page, with its log, in Airflow's UI."""
@@ -210,12 +215,56 @@ def tasks_of(run_id: str) -> list[AirflowTask]:
                 TaskInstance.try_number,
                 TaskInstance.start_date,
                 TaskInstance.end_date,
+                func.coalesce(TaskInstance.queued_dttm, TaskInstance.scheduled_dttm),
+                TaskInstance.pool,
             ).where(is_run(run_id, TaskInstance))
         )
         return [
-            AirflowTask(task, index, name or "", str(state or "none"), tries, started, ended)
-            for task, index, name, state, tries, started, ended in rows
+            AirflowTask(task, index, name or "", str(state or "none"), tries, started, ended, since, pool)
+            for task, index, name, state, tries, started, ended, since, pool in rows
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowNow:
+    """What the runs of the DAG wait for in Airflow itself.
+
+    Attributes:
+        asked: tasks of the run that wait for a person's answer.
+        pools: by name, the slots taken and all of them.
+    """
+
+    is_paused: bool
+    has_scheduler: bool
+    has_triggerer: bool
+    asked: set[str]
+    pools: dict[str, tuple[float, float]]
+
+
+def airflow_of_now(run_id: str) -> AirflowNow:
+    """Return how Airflow is, as far as a run depends on it."""
+    with session() as db:
+        alive = {
+            kind: (job := most_recent_job(kind, session=db)) is not None and job.is_alive()
+            for kind in ("SchedulerJob", "TriggererJob")
+        }
+        asked = (
+            select(TaskInstance.task_id)
+            .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
+            .where(
+                is_run(run_id, TaskInstance),
+                TaskInstance.state.in_(WAITING_STATES),
+                HITLDetail.responded_at.is_(None),
+            )
+        )
+        pools = Pool.slots_stats(session=db)
+        return AirflowNow(
+            is_paused=bool(db.scalar(select(DagModel.is_paused).where(DagModel.dag_id == airflow_run(run_id)[0]))),
+            has_scheduler=alive["SchedulerJob"],
+            has_triggerer=alive["TriggererJob"],
+            asked=set(db.scalars(asked)),
+            pools={name: (pool["total"] - pool["open"], pool["total"]) for name, pool in pools.items()},
+        )
 
 
 def runs_in_review() -> set[str]:

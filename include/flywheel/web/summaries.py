@@ -22,6 +22,7 @@ from flywheel.common.errors import FlywheelError
 from flywheel.runs.failures import RunFailure, cause_of
 from flywheel.web import airflow_runs, run_files
 from flywheel.web.airflow_runs import AirflowRun
+from flywheel.web.stuck import stuck_of
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,9 @@ class RunLine(BaseModel):
     decision: str | None = Field(
         None, description="pending, promoted, in place, rejected, none, held or would be promoted."
     )
-    failure: RunFailure | None = Field(None, description="Why the run failed; null where it did not.")
+    failure: RunFailure | None = Field(
+        None, description="Why the run failed, or what it is stuck at; null where it goes well."
+    )
     scored: int = Field(0, description="Candidates with a result.")
     candidates: int = Field(0, description="Candidates of the plan.")
 
@@ -180,7 +183,10 @@ def list_runs() -> list[tuple[RunLine, Summary]]:
 
 def _line(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
     if not run.is_done:
-        return line_of(run, summary, in_review)
+        line = line_of(run, summary, in_review)
+        if summary.cancelled is None:
+            line.failure = stuck_of(run, run_files.run_of(run))
+        return line
     return _lines.of(run, summary, lambda: line_of(run, summary, False))
 
 

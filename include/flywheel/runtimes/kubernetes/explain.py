@@ -45,6 +45,19 @@ _NOT_CREATED = (
     "CreatePodSandboxError",
 )
 
+_MEMORY = "raise runtime.kubernetes.limits.memory, or lower training_config.batch_size"
+_NODE = "see that the node is up and has room: kubectl describe node"
+DELETED = "see who deletes pods of the namespace: a person, a cleaner, or the end of its node"
+_LEFT_ITS_NODE = re.compile("Node(Lost|Shutdown)|Shutdown|Terminated|UnexpectedAdmissionError|Preempting")
+# By the reason of a pod's condition DisruptionTarget.
+_DISRUPTED = {
+    "PreemptionByScheduler": "give it a higher runtime.kubernetes.priority_class, or add nodes",
+    "DeletionByTaintManager": _NODE,
+    "DeletionByPodGC": _NODE,
+    "TerminationByKubelet": _NODE,
+    "EvictionByEvictionAPI": "keep its node from being drained while it runs: a PodDisruptionBudget does",
+}
+
 # A claim that is made together with the run is there by then.
 CLAIM_SECONDS = 15.0
 
@@ -59,16 +72,19 @@ class Ending:
 
     Attributes:
         good: the job did its work.
-        sentence: why not; empty when good.
+        sentence: why not, and at its end what to do; empty when good.
         refused: the same job would be refused again: a retry is of no use.
+        mend: that end of the sentence, which is given without it.
     """
 
     good: bool
     sentence: str = ""
     refused: bool = False
+    mend: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sentence", clean(self.sentence))  # it may end with what the job printed
+        told = f"{self.sentence}; {self.mend}" if self.mend else self.sentence
+        object.__setattr__(self, "sentence", clean(told))  # it may end with what the job printed
 
 
 def ending(pod: Pod) -> Ending | None:
@@ -89,32 +105,22 @@ def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> En
     disrupted = _condition(pod, "DisruptionTarget")
     again = "its next try goes on from the last checkpoint"
     if reason == "DeadlineExceeded":
-        return Ending(False, f"{name}: not done in its time; raise runtime.job_timeout_hours")
+        return Ending(False, f"{name}: not done in its time", mend="raise runtime.job_timeout_hours")
     if reason == "Evicted":
-        return Ending(
-            False, f"{name}: evicted from its node ({message}); {again}; {_evicted_advice(message)}"
-        )
+        what = f"{name}: evicted from its node ({message}); {again}"
+        return Ending(False, what, mend=_evicted_advice(message))
     if terminated.get("reason") == "OOMKilled":
         limit = _resources(pod).get("limits", {}).get("memory", "no limit")
-        return Ending(
-            False,
-            f"{name}: killed as it needed more memory than its limit of {limit}; raise "
-            "runtime.kubernetes.limits.memory, or lower training_config.batch_size",
-        )
+        what = f"{name}: killed as it needed more memory than its limit of {limit}"
+        return Ending(False, what, mend=_MEMORY)
     if disrupted and disrupted.get("status") == "True":
         why = flat(disrupted.get("message", "")) or disrupted.get("reason", "")
-        return Ending(False, f"{name}: removed from its node by the cluster ({why}); {again}")
-    if reason in (
-        "NodeLost",
-        "NodeShutdown",
-        "Shutdown",
-        "Terminated",
-        "UnexpectedAdmissionError",
-        "Preempting",
-    ):
-        return Ending(False, f"{name}: its node could not keep it ({reason}: {message}); {again}")
-    if reason.startswith(("OutOf", "NodeAffinity", "NodePorts")):
-        return Ending(False, f"{name}: its node refused it ({reason}: {message}); {again}")
+        what = f"{name}: removed from its node by the cluster ({why}); {again}"
+        return Ending(False, what, mend=removed_mend(pod))
+    refused = reason.startswith(("OutOf", "NodeAffinity", "NodePorts"))
+    if refused or _LEFT_ITS_NODE.fullmatch(reason):
+        does = "refused it" if refused else "could not keep it"
+        return Ending(False, f"{name}: its node {does} ({reason}: {message}); {again}", mend=_NODE)
     beside = init_failure(pod) or sidecar_failure(pod)
     if not terminated and beside:
         return Ending(False, f"{name}: {beside.sentence}")
@@ -128,12 +134,13 @@ def _failure(pod: Pod, name: str, reason: str, terminated: dict[str, Any]) -> En
     if code == REFUSED and said.startswith("error: "):
         return Ending(False, f"{name}: {said.removeprefix('error: ')}", refused=True)
     if code == 137:
-        return Ending(False, f"{name}: killed by signal 9, by the node or by its memory; {again}")
+        what = f"{name}: killed by signal 9, by the node or by its memory; {again}"
+        return Ending(False, what, mend=_MEMORY)
     if code in (125, 126, 127, 128) or terminated.get("reason") in ("StartError", "ContainerCannotRun"):
         return Ending(
             False,
-            f"{name}: the image's program cannot be started ({said or terminated.get('reason')}); "
-            "build the image anew from docker/student.Dockerfile",
+            f"{name}: the image's program cannot be started ({said or terminated.get('reason')})",
+            mend="build the image anew from docker/student.Dockerfile",
         )
     also = f"; beside it, {beside.sentence}" if beside else ""
     what = said or message or "it printed nothing"
@@ -280,6 +287,12 @@ def deletion(pod: Pod) -> str:
     if disrupted and disrupted.get("status") == "True":
         return f"removed by the cluster ({flat(disrupted.get('message', '')) or disrupted.get('reason', '')})"
     return "deleted from outside"
+
+
+def removed_mend(pod: Pod) -> str:
+    """Return what to do about a pod that was deleted, or removed from its node."""
+    disrupted = _condition(pod, "DisruptionTarget") or {}
+    return _DISRUPTED.get(disrupted.get("reason", ""), DELETED)
 
 
 def times(pod: Pod) -> str:

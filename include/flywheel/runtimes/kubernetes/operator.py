@@ -9,6 +9,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 
 from flywheel.config import Config
 from flywheel.runs.run import Run
+from flywheel.runs.waits import wait_path
 from flywheel.runtimes.context import run_of
 from flywheel.runtimes.job_operator import JobOperator
 from flywheel.runtimes.kubernetes.described import DescribedPod
@@ -27,7 +28,9 @@ class PodOperator(JobOperator, DescribedPod):
         run.root.discard(self.result_path(run))  # an earlier try's, of which nothing else is left
         if self.manifest is None:
             self.describe(self._job(run), config, context)
-        result = {"root": run.root.url, "path": self.result_path(run)}
+        ti = context["ti"]
+        waits = wait_path(run, ti.task_id, ti.map_index)
+        result = {"root": run.root.url, "path": self.result_path(run), "waits": waits}
         self.defer(trigger=self.trigger(context, config.runtime.kubernetes, result), method_name="resume")
         raise AssertionError("defer does not return")
 

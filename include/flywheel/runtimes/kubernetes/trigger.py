@@ -69,9 +69,9 @@ class Limits:
 class _Over(Exception):  # noqa: N818
     """The pod will not do its job, or nobody knows; carries how it ended."""
 
-    def __init__(self, sentence: str, *, reachable: bool = True) -> None:
+    def __init__(self, sentence: str, *, mend: str = "", reachable: bool = True) -> None:
         super().__init__(sentence)
-        self.ending = Ending(good=False, sentence=sentence)
+        self.ending = Ending(good=False, sentence=sentence, mend=mend)
         self.reachable = reachable
 
 
@@ -167,9 +167,8 @@ class PodTrigger(BaseTrigger):
             await self._wait_to_start(cluster, pod)
             latest = await self._next(cluster, pod)
             if latest is None or latest["metadata"]["uid"] != uid:
-                raise _Over(
-                    f"{self.name}: deleted from outside; its next try goes on from the last checkpoint"
-                )
+                gone = f"{self.name}: deleted from outside; its next try goes on from the last checkpoint"
+                raise _Over(gone, mend=explain.DELETED)
             pod = latest
 
     async def _obtain(self, cluster: Namespace) -> Pod:
@@ -207,7 +206,7 @@ class PodTrigger(BaseTrigger):
             if time.time() - since > self.limits.place:
                 hours = self.limits.place / 3600
                 raise _Over(f"{sentence}; waited {hours:g} h, runtime.kubernetes.wait_hours") from None
-            self._say(f"waiting: {sentence}")
+            await self._waits(sentence)
             await asyncio.sleep(QUOTA_SECONDS * random.uniform(0.5, 1.5))
             return None
         log.info("pod %s/%s made", self.namespace, self.name)
@@ -222,7 +221,7 @@ class PodTrigger(BaseTrigger):
         created = explain.age(pod["metadata"].get("creationTimestamp"))
         placed = explain.scheduled_at(pod)
         if created > 2:
-            self._say(f"waiting for {reason}")
+            await self._waits(f"for {reason}")
         hopeless = explain.hopeless(pod, created)
         if hopeless:
             raise _Over(hopeless)
@@ -232,8 +231,8 @@ class PodTrigger(BaseTrigger):
             warnings = await self._ask(cluster, lambda: cluster.warnings(self.name))
             why = reason if init_failure(pod) or not warnings else warnings[-1]
             raise _Over(
-                f"{self.name}: not started within {self.limits.start / 60:g} min of getting a node: {why}; "
-                "mend that, or raise runtime.kubernetes.start_minutes"
+                f"{self.name}: not started within {self.limits.start / 60:g} min of getting a node: {why}",
+                mend="mend that, or raise runtime.kubernetes.start_minutes",
             )
         if placed is not None and explain.age(placed) > 15:
             for warning in await self._ask(cluster, lambda: cluster.warnings(self.name)):
@@ -266,7 +265,8 @@ class PodTrigger(BaseTrigger):
         ending = explain.ending(pod)
         if ending is not None and ending.good:
             return ending
-        raise _Over(f"{self.name}: {explain.deletion(pod)}; its next try goes on from the last checkpoint")
+        gone = f"{self.name}: {explain.deletion(pod)}; its next try goes on from the last checkpoint"
+        raise _Over(gone, mend=explain.removed_mend(pod))
 
     async def _await_gone(self, cluster: Namespace, pod: Pod) -> None:
         """Wait until a deleted pod is gone; take one whose node is lost off the books."""
@@ -323,7 +323,11 @@ class PodTrigger(BaseTrigger):
 
     def _check_deadline(self) -> None:
         if self.limits.deadline is not None and time.time() >= self.limits.deadline:
-            raise _Over(f"{self.name}: not done within the task's execution_timeout; raise it")
+            raise _Over(f"{self.name}: not done within the task's execution_timeout", mend="raise that")
+
+    async def _waits(self, what: str) -> None:
+        """Say what the pod waits for."""
+        self._say(f"waiting {what}" if what.startswith("for ") else f"waiting: {what}")
 
     def _say(self, sentence: str) -> None:
         """Log what is waited for: when it is new, and now and then."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from flywheel.config.metrics import MetricName
 from flywheel.report.model import BestPart, CandidatePart, Report
-from flywheel.runs.failures import RunFailure, failures_of
+from flywheel.runs.failures import RunFailure, failures_of, foremost
 from flywheel.runs.run import Run
 from flywheel.web import airflow_runs, live, run_files, summaries
 from flywheel.web.access import Reader, check_allowed, readable, requires
@@ -33,6 +33,7 @@ from flywheel.web.routes.parts import (
     planned_run,
     problems,
 )
+from flywheel.web.stuck import stuck_of
 from flywheel.web.summaries import CandidateOfRun, RunLine, RunState
 
 router = APIRouter(tags=["runs"], dependencies=[requires("read")])
@@ -96,7 +97,7 @@ def get_run(run_id: RunId) -> RunDetail:
     cancelled = summary.cancelled is not None
     line = summaries.line_of(found, summary, review is not None and review.state == "waiting")
     if not found.is_done and not cancelled:
-        line.failure = now_failed(folder, tasks)
+        line.failure = now_failed(folder, tasks) or stuck_of(found, folder)
     return RunDetail(
         **line.model_dump(),
         approval=plan.approval if plan else None,
@@ -110,7 +111,7 @@ def get_run(run_id: RunId) -> RunDetail:
 
 
 def now_failed(folder: Run, tasks: list[airflow_runs.AirflowTask]) -> RunFailure | None:
-    """Return the first failure of a run that goes on: of a task whose present try has failed.
+    """Return the foremost failure of a run that goes on, of the tasks whose present try has failed.
 
     A task says why it has failed some seconds before its process is gone and Airflow calls it failed.
     """
@@ -123,7 +124,7 @@ def now_failed(folder: Run, tasks: list[airflow_runs.AirflowTask]) -> RunFailure
         is_this_try = task.state == "running" and task.try_number == failure.try_number
         return is_this_try or task.state in ("failed", "up_for_retry")
 
-    return next(filter(counts, failures_of(folder)), None)
+    return foremost(filter(counts, failures_of(folder)))
 
 
 class Disagreements(BaseModel):
