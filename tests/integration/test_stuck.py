@@ -31,11 +31,14 @@ def test_a_run_that_waits_says_for_what_and_tells_it_once(stack: Stack, tmp_path
     notes = tmp_path / "notes"
     noting = {"notifier": "tests.integration.noting.NotingNotifier", "arguments": {"path": str(notes)}}
     told = {"notifications": {"on_stuck": [noting], "stuck_minutes": 0.05}}
+    with stack.configured(apart(tmp_path / "data", **told)):
+        is_stuck_twice(stack, notes)
+
+
+def is_stuck_twice(stack: Stack, notes: Path) -> None:
     stack.rest("PATCH", "/dags/flywheel", {"is_paused": True})
     try:
-        stack.trigger(
-            "stuck", apart(tmp_path / "data", **told), students=["small"], sizes=[40], approval="human"
-        )
+        stack.trigger("stuck", {}, students=["small"], sizes=[40], approval="human")
         failure = stuck(stack, "run")
         assert "its DAG is paused" in failure["sentence"]
         look_at_the_page(stack, failure)

@@ -20,6 +20,7 @@ from flywheel.orchestration import ReviewOperator, notifications, review
 from flywheel.orchestration.notifications import announce
 from flywheel.orchestration.tasks import champion_uri
 from flywheel.report import read_report
+from flywheel.runs.failures import RunFailure, keep
 from flywheel.runs.run import Run
 from flywheel.runtimes.context import cutoff_of, facts, is_backfill, run_of
 from flywheel.stages.pipeline import promote, score
@@ -322,6 +323,8 @@ def test_a_failure_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         str(tmp_path), "sqlite:///x.db", notifications={"on_failure": [notifier("Note", text="failed")]}
     )
     monkeypatch.setattr("flywheel.config.load_config", lambda **_: config)
+    failure = RunFailure(stage="label", sentence="spent", mend="Raise it.", task_id="label")
+    keep(Run(ArtifactRoot(str(tmp_path)), "night-1"), failure)
     notifications.notify_failure({"run_id": "night-1"})
     notifications.notify_failure({"run_id": "night-1"})  # by Airflow at its end, once a task has told it
     assert [text for text, _ in told] == ["failed"]

@@ -18,7 +18,7 @@ from flywheel.common.errors import (
     OtherPlanError,
     UnusableTeacherError,
 )
-from flywheel.orchestration import failing
+from flywheel.orchestration import failing, notifications
 from flywheel.report.files import read_report
 from flywheel.runs.failures import cause_of, failures_of, first_to_tell, is_lost
 from flywheel.runs.plan import Candidate
@@ -29,6 +29,7 @@ from flywheel.runtimes.context import without_vain_tries
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     made = Run(ArtifactRoot(str(tmp_path)), "night-1")
+    monkeypatch.setattr(notifications, "run_of", lambda _: made)
     monkeypatch.setattr(failing, "run_of", lambda _: made)
     return made
 

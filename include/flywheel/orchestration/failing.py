@@ -8,7 +8,6 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import (
     BudgetError,
     ConfigError,
@@ -22,10 +21,8 @@ from flywheel.common.errors import (
     WorkloadError,
 )
 from flywheel.common.redaction import clean
-from flywheel.config.experiments import experiment_of
-from flywheel.orchestration.notifications import notify_failure
+from flywheel.orchestration.notifications import failed_run, notify_failure
 from flywheel.runs.failures import RunFailure, forget, is_lost, keep
-from flywheel.runs.names import run_id_of
 from flywheel.runs.run import Run
 from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.context import run_of
@@ -50,13 +47,13 @@ _MENDS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 def keep_failure(context: Any) -> None:
     """Keep why a task has failed for good; where the run is lost by that, tell it now and not at its end."""
     run = _keep(context, tries_again=False)
+    if run is None or getattr(context.get("task"), "is_teardown", False):
+        return
     try:
-        lost = run is not None and not getattr(context.get("task"), "is_teardown", False) and is_lost(run)
+        if is_lost(run):
+            notify_failure(context)
     except Exception:
         log.exception("whether the run is lost could not be read; its failure is told when it ends")
-        return
-    if lost:
-        notify_failure(context)
 
 
 def keep_failed_try(context: Any) -> None:
@@ -110,7 +107,7 @@ def _keep(context: Any, *, tries_again: bool) -> Run | None:
         why = _meant(context.get("exception"))
         if isinstance(why, OtherPlanError):  # the folder is another run's
             return None
-        run = _run(context)
+        run = failed_run(context)
         keep(run, _failure(context, why, tries_again=tries_again))
     except Exception:
         log.exception("why this task failed could not be kept; its log has it")
@@ -139,15 +136,3 @@ def _sentence(why: BaseException | None) -> str:
     if why is None:
         return "see its log"
     return clean(str(why) or type(why).__name__).removesuffix(f"; {getattr(why, 'mend', '')}")
-
-
-def _run(context: Any) -> Run:
-    """Return the run's folder: where `plan` said, or before that, where its config says."""
-    try:
-        return run_of(context)
-    except Exception:
-        from flywheel.config import load_config
-
-        dag_id = context["ti"].dag_id
-        root = load_config(experiment=experiment_of(dag_id)).artifacts.root
-        return Run(ArtifactRoot(root), run_id_of(str(context["run_id"]), dag_id), dag_id)

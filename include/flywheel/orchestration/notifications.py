@@ -20,6 +20,7 @@ from flywheel.orchestration.notifier_arguments import resolved
 from flywheel.runs.failures import cause_of, first_to_tell
 from flywheel.runs.names import run_id_of
 from flywheel.runs.run import Run
+from flywheel.runtimes.context import run_of
 
 log = logging.getLogger(__name__)
 
@@ -59,26 +60,45 @@ def notify_failure(context: Any) -> None:
     Called by the task whose failure has lost the run, as soon as it has failed; and by Airflow when the run
     has ended, for one whose tasks could say nothing.
     """
-    from flywheel.config import load_config
-
-    dag_id = str(getattr(context.get("dag"), "dag_id", ""))
+    failure, told = None, None
     try:
-        config = load_config(experiment=experiment_of(dag_id))
-    except ConfigError as error:  # of the experiment, it may be; the operator is told all the same
-        log.warning("%s", error)
-        config = load_config()
-    failure = None
-    try:
-        run_id = run_id_of(str(context["run_id"]), dag_id)
-        run = Run(ArtifactRoot(config.artifacts.root), run_id, dag_id)
+        run = failed_run(context)
         clear_number = getattr(context.get("dag_run"), "clear_number", 0) or 0
-        if run.was_cancelled(clear_number) or not first_to_tell(run, f"failure-{clear_number}"):
-            return
         failure = cause_of(run)
+        is_known = failure is not None and not first_to_tell(run, f"failure-{clear_number}")
+        if is_known or run.was_cancelled(clear_number):
+            return
+        told = run.plan.config.notifications if run.is_planned else None
     except Exception:
         log.exception("whether a person stopped the run, or why it failed, could not be read; it is told")
     facts = failure.model_dump(exclude={"is_stuck", "tries_again", "map_index"}) if failure else {}
-    notify(config.notifications.on_failure, context, told=failure.told if failure else "", **facts)
+    notifiers = (told or _config_of_now(_dag_id(context)).notifications).on_failure
+    notify(notifiers, context, told=failure.told if failure else "", **facts)
+
+
+def failed_run(context: Any) -> Run:
+    """Return the run of something that failed: where `plan` said, or before that, where its config says."""
+    try:
+        return run_of(context)
+    except Exception:
+        dag_id = _dag_id(context)
+        root = _config_of_now(dag_id).artifacts.root
+        return Run(ArtifactRoot(root), run_id_of(str(context["run_id"]), dag_id), dag_id)
+
+
+def _dag_id(context: Any) -> str:
+    of = context.get("dag") or context.get("ti")
+    return str(getattr(of, "dag_id", ""))
+
+
+def _config_of_now(dag_id: str) -> Config:
+    from flywheel.config import load_config
+
+    try:
+        return load_config(experiment=experiment_of(dag_id))
+    except ConfigError as error:  # of the experiment, it may be; the operator is told all the same
+        log.warning("%s", error)
+        return load_config()
 
 
 def announce(context: Any, run: Run, result: Any) -> None:

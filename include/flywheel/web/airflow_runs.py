@@ -259,7 +259,9 @@ def airflow_of_now(run_id: str) -> AirflowNow:
         )
         pools = Pool.slots_stats(session=db)
         return AirflowNow(
-            is_paused=bool(db.scalar(select(DagModel.is_paused).where(DagModel.dag_id == airflow_run(run_id)[0]))),
+            is_paused=bool(
+                db.scalar(select(DagModel.is_paused).where(DagModel.dag_id == airflow_run(run_id)[0]))
+            ),
             has_scheduler=alive["SchedulerJob"],
             has_triggerer=alive["TriggererJob"],
             asked=set(db.scalars(asked)),

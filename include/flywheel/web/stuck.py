@@ -20,6 +20,7 @@ from flywheel.common.utc import to_minute
 from flywheel.config.schema import NotificationsConfig
 from flywheel.orchestration.notifications import notify
 from flywheel.runs.failures import RunFailure, first_to_tell
+from flywheel.runs.names import airflow_run
 from flywheel.runs.run import Run
 from flywheel.runs.waits import wait_of
 from flywheel.web import airflow_runs, run_files, settings
@@ -37,7 +38,7 @@ def stuck_of(run: AirflowRun, folder: Run) -> RunFailure | None:
     if run.is_done:
         return None
     tasks = airflow_runs.tasks_of(run.run_id)
-    minutes = _notifications(run).stuck_minutes
+    minutes = _notifications(run, folder).stuck_minutes
     times = [time for task in tasks for time in (task.started_at, task.ended_at, task.waits_since) if time]
     moved = max([run.begun_at, *times])
     if datetime.now(UTC) - moved < timedelta(minutes=minutes) or any(task.state in _WORKS for task in tasks):
@@ -117,8 +118,9 @@ _WORKERS = "See that workers run and have a free slot ([core] parallelism, [cele
 _SLOTS = "Let what holds them end, or give the pool more: Airflow's UI, Admin, Pools."
 
 
-def _notifications(run: AirflowRun) -> NotificationsConfig:
-    return settings.config_of(run.experiment).notifications
+def _notifications(run: AirflowRun, folder: Run) -> NotificationsConfig:
+    config = folder.plan.config if folder.is_planned else settings.config_of(run.experiment)
+    return config.notifications
 
 
 def tell_stuck_runs() -> None:
@@ -132,9 +134,10 @@ def tell_stuck_runs() -> None:
         if found is None or folder.was_cancelled(run.clear_number) or not first_to_tell(folder, what):
             continue
         log.warning("run %s: %s", run.run_id, found.told)
-        task = SimpleNamespace(task_id=found.task_id, dag_id=airflow_runs.DAG_ID, run_id=run.run_id)
+        dag_id, run_id = airflow_run(run.run_id)
+        task = SimpleNamespace(task_id=found.task_id, dag_id=dag_id, run_id=run_id)
         facts = found.model_dump(exclude={"is_stuck", "tries_again", "map_index"})
-        notify(_notifications(run).on_stuck, {"run_id": run.run_id, "ti": task}, told=found.told, **facts)
+        notify(_notifications(run, folder).on_stuck, {"run_id": run_id, "ti": task}, told=found.told, **facts)
 
 
 def _look() -> None:
