@@ -10,7 +10,8 @@ runs (on a GPU where there is one; FLYWHEEL_SMOLLM2 names its folder). By month:
 student answered with its one-sided 95 % bound, the share that it answered, its calibration error, and the
 share of the teacher's calls that is paid, audit included. Each day the audit (drawn from a fixed seed) goes
 into the detector of flywheel.serving.drift (`alarms`); `told`: nights whose audit of the last 30 days is
-below the target, which is a remark and no alarm. `--quick`: TF-IDF alone, two targets.
+below the target, which is a remark and no alarm; `told_by_chance`: in which share of 300 draws of the audit
+the month has such a night. `--quick`: TF-IDF alone, two targets.
 """
 
 from __future__ import annotations
@@ -202,6 +203,7 @@ def serve(answers: Answers, after: Rows, target: float, audit: float) -> list[di
     months: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(after):
         months[row["date"][:7]].append(place)
+    by_chance = told_by_chance(right, alone, after, target, audit)
     detector, missed_before, rows = Detector(target), False, []
     sure = round(cascade.share * cascade.records)
     shares = Detector(LEAST_OF_SHARE * level_of_eval(sure, cascade.records)) if sure else None
@@ -240,6 +242,7 @@ def serve(answers: Answers, after: Rows, target: float, audit: float) -> list[di
                 "month": month,
                 "requests": len(places),
                 "share": round(count / len(places), 3),
+                "agree": [agree, count],
                 "agreement": round(agree / count, 3) if count else None,
                 "low": round(agreement_low(agree, count), 3),
                 "held": held,
@@ -251,10 +254,37 @@ def serve(answers: Answers, after: Rows, target: float, audit: float) -> list[di
                 "alarms": alarms,
                 "unsure_alarms": unsure,
                 "told": len(told),
+                "told_by_chance": round(by_chance[month], 2),
                 "false_alarm": bool(alarms) and not missed_before,
             }
         )
     return rows
+
+
+def told_by_chance(
+    right: np.ndarray[Any, Any],
+    alone: np.ndarray[Any, Any],
+    after: Rows,
+    target: float,
+    audit: float,
+    draws: int = 300,
+) -> dict[str, float]:
+    """Return, by month, in which share of draws of the audit a night of it sees 30 days below the target."""
+    days = np.array([date.fromisoformat(row["date"][:10]).toordinal() for row in after])
+    days -= days.min()
+    months = {row["date"][:7]: set[int]() for row in after}
+    for row, day in zip(after, days, strict=True):
+        months[row["date"][:7]].add(int(day))
+    told = dict.fromkeys(months, 0)
+    for seed in range(draws):
+        drawn = alone & (np.random.default_rng(seed).random(len(after)) < audit)
+        nights = np.bincount(days[drawn], minlength=days.max() + 1)
+        above = np.bincount(days[drawn], right[drawn] - target, minlength=days.max() + 1)
+        # Hits above those that the target asks for, of the 30 days until each: [days].
+        lately = np.convolve(above, np.ones(30))[: len(above)]
+        for month, there in months.items():
+            told[month] += any(nights[day] and lately[day] < -1e-9 for day in there)
+    return {month: count / draws for month, count in told.items()}
 
 
 def _high(agree: int, count: int) -> float:

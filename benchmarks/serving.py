@@ -3,14 +3,15 @@
     python -m benchmarks.serving [--quick] [--without-vllm] [--keep log]
     python -m benchmarks.serving --device cuda [--shape 1b | --weights FOLDER]       our engine alone
 
-A wheel turns once for each form of prompt (short: the headline alone; whole: the teacher's prompt), with the
-medium demo student on a CPU; on a GPU with a student of a shape, its weights random, or of a folder. Its
-champion is served by `flywheel serve`, a process of its own, and asked by 1, 8 and 64 callers in another
-process. The engine alone answers the same requests in this process, in batches of `serving.batch_size`. vLLM
-(`make install-vllm`) has the same base weights and adapter, on the same cores, in the same run; each is idle
-while another is measured. `listeners`: what the cascade
-and the log took of each answer, whole prompts, 64 callers, both on; about half are asked of a teacher in this
-process, which answers at once. `ratio` is ours by vLLM's at 64 callers, whole prompts.
+A wheel turns once for each form of prompt (short: the headline alone; whole: the teacher's prompt), with
+the medium demo student on a CPU; on a GPU with a student of a shape, its weights random, or of a folder.
+Its champion is served by `flywheel serve`, a process of its own, and asked by 1, 8 and 64 callers in
+another process. The engine alone answers the same requests in this process, in batches of
+`serving.batch_size`, before and after that, with threads that sleep as the endpoint's do. vLLM (`make
+install-vllm`) has the same base weights and adapter, on the same cores, in the same run; each is idle while
+another is measured. `listeners`: what the cascade and the log took of each answer, whole prompts, 64
+callers, both on; about half are asked of a teacher in this process, which answers at once. `ratio` is ours
+by vLLM's at 64 callers, whole prompts.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def main() -> None:
         "--keep", action="append", choices=["log"], default=[], help="with the traffic log on"
     )
     arguments = parser.parse_args()
+    if "OMP_WAIT_POLICY" not in os.environ:  # it is read when torch is loaded, which is done by now
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})
     os.environ["FLYWHEEL_DEVICE"] = arguments.device
     _without_missing_libraries()
     with tempfile.TemporaryDirectory(prefix="benchmark-serving-") as temporary:
@@ -98,14 +101,13 @@ def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         bodies = home / "bodies.jsonl"
         requests = [_messages(form, text) for text in texts]
         _write(bodies, WORKLOAD.id, requests)
-        found[form] = {"engine_alone": _alone(home, config, requests, seconds)}
+        alone = [_alone(home, config, requests, seconds)]
         with endpoint_process(home / "config.yaml") as url:
-            found[form]["ours"] = {
-                str(callers): measure(url, bodies, callers, seconds) for callers in CALLERS
-            }
+            ours = {str(callers): measure(url, bodies, callers, seconds) for callers in CALLERS}
+        alone.append(_alone(home, config, requests, seconds))
+        of_alone = round(ours["64"]["requests_per_second"] / (sum(alone) / 2), 3)
+        found[form] = {"engine_alone": alone, "ours": ours, "of_the_engine_alone": of_alone}
         _say(form, found[form])
-        at_64 = found[form]["ours"]["64"]["requests_per_second"]
-        found[form]["of_the_engine_alone"] = round(at_64 / found[form]["engine_alone"], 3)
         champion = read_champion(ArtifactRoot(config["artifacts"]["root"]), WORKLOAD.id, CLIENT)
         assert champion is not None and champion.whole is not None
         if form == "whole":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -77,3 +78,32 @@ class TestBatches:
         first, second, third = asyncio.run(some())
         assert (first[0], first[2], third) == (0, 2, 5)
         assert isinstance(first[1], ValueError) and isinstance(second, OSError)
+
+    def test_those_that_came_while_a_pass_ran_make_the_next_one_without_waiting_for_more(self) -> None:
+        passes: list[list[int]] = []
+        running, go_on = threading.Event(), threading.Event()
+
+        def answer(items: list[int]) -> list[int]:
+            passes.append(items)
+            if len(passes) == 1:
+                running.set()
+                assert go_on.wait(60)
+            return items
+
+        async def while_it_runs() -> list[int]:
+            batches = self.batches(answer, wait_ms=60_000)
+            loop, ahead = asyncio.get_running_loop(), 0.0
+            clock = loop.time
+            loop.time = lambda: clock() + ahead  # type: ignore[method-assign]
+            asked = [asyncio.create_task(batches.ask(number)) for number in range(4)]
+            await asyncio.to_thread(running.wait, 60)
+            asked += [asyncio.create_task(batches.ask(number)) for number in (4, 5)]
+            await asyncio.sleep(0)
+            ahead = 60.0  # they have waited as long as they would for others
+            go_on.set()
+            await asyncio.wait(asked[:4])
+            # Those that come now are too late for their pass, which has begun.
+            return await asyncio.gather(*asked, *(batches.ask(number) for number in range(6, 10)))
+
+        assert asyncio.run(while_it_runs()) == list(range(10))
+        assert passes == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9]]

@@ -64,6 +64,7 @@ def serve(
             timeout_graceful_shutdown=30,
             ssl_certfile=certificate,
             ssl_keyfile=certificate_key,
+            proxy_headers=False,
         )
     )
     server.run(sockets=[listening])

@@ -298,8 +298,7 @@ class ServedStudent:
 
 
 def left_out(folder: Path) -> ShortPrompt | None:
-    """Return what an application's prompts shared, which the adapter of a folder was trained without."""
-    """Return what the prompts of the student in a folder leave out; None: it is asked whole ones."""
+    """Return what an application's prompts shared, which its student was trained without; None: nothing."""
     result = folder / RESULT
     return CustomizeResult.model_validate_json(result.read_bytes()).short_prompt if result.exists() else None
 
