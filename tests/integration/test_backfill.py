@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.curation.result import CurateResult
+from flywheel.promotion.costs import costs_so_far
 from flywheel.runs.run import Run
 from flywheel.stages.label import LabelResult
 from tests.integration.airflow_stack import Stack, apart, report_of, wait_for
@@ -92,6 +93,14 @@ def make_five_nights(stack: Stack, data: Path) -> None:
         tokens, rel=0.1
     )
     assert sum(label.cost for label in labels) == pytest.approx(cost, rel=0.1)
+
+    # Machines are forecast by what these nights took.
+    ahead = stack.flywheel("backfill", "2025-03-12", "2025-03-13", "--dry-run")
+    (hours,) = re.findall(r"; machines: about (\S+) hours", " ".join(ahead.stdout.split()))
+    known = costs_so_far(root, run.plan.workload_id, run.plan.client_id, "UTC")
+    assert known is not None
+    most = max(cost.cpu_hours for cost in known.runs.values())
+    assert float(hours) == pytest.approx(2 * most, rel=0.01) and most > 0
 
     again = stack.flywheel(*command, "--yes")
     assert again.returncode == 0, again.stderr

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.promotion.champion import read_champion
 from tests.integration.airflow_stack import Stack, apart, report_of, table_of, wait_for
+from tests.integration.browser import log_in, open_browser
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +126,18 @@ def answer(stack: Stack, run_id: str, option: str) -> str:
     return str(shown["body"])
 
 
+def approve_in_the_browser(stack: Stack, run_id: str) -> None:
+    """Approve in Airflow's own UI, without a comment."""
+    wait_for(lambda: stack.states(run_id).get("review") == "awaiting_input", 240)
+    time.sleep(5)  # as above
+    token = stack.http.headers["Authorization"].removeprefix("Bearer ")
+    with open_browser() as browser:
+        page = log_in(browser, stack.api.url, token).new_page()
+        page.goto(f"{stack.api.url}/dags/flywheel/runs/{run_id}/tasks/review/required_actions")
+        page.get_by_role("button", name="Approve").click(timeout=60_000)
+        expect(page.get_by_text("Response received at").first).to_be_visible(timeout=60_000)
+
+
 def test_a_person_decides(stack: Stack, data: Path, first: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = first
     # Another client has no champion yet; its headlines were labelled before.
@@ -139,7 +153,7 @@ def test_a_person_decides(stack: Stack, data: Path, first: tuple[Path, dict[str,
     assert read_champion(root, "news_classifier", "other") is None
 
     stack.trigger("approved", overrides, students=["small"], client_id="other", approval="human")
-    answer(stack, "approved", "Approve")
+    approve_in_the_browser(stack, "approved")
     assert stack.wait("approved") == "success", stack.explain("approved")
     champion = read_champion(root, "news_classifier", "other")
     assert champion is not None

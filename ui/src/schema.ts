@@ -77,6 +77,16 @@ export interface components {
              */
             cost: number | null;
             /**
+             * Hours
+             * @description Of CPUs and GPUs: each night's as of the run that used most; null: no run yet.
+             */
+            hours: number | null;
+            /**
+             * Machines
+             * @description Money for these; null: without prices, or not known.
+             */
+            machines: number | null;
+            /**
              * Currency
              * @default
              */

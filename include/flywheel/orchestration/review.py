@@ -33,7 +33,8 @@ class ReviewOperator(ApprovalOperator):
     def __init__(self, **arguments: Any) -> None:
         # Those of the DAG, which it may be given here, are no part of what a person is asked.
         arguments["params"] = {
-            "comment": Param("", type="string", title="Comment", maxLength=1000, source="task")
+            # Null, not an empty text: else Airflow's form wants words before it lets anybody answer.
+            "comment": Param(None, type=["null", "string"], title="Comment", maxLength=1000, source="task")
         }
         super().__init__(
             subject="Promote the chosen candidate?",

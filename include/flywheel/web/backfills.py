@@ -19,13 +19,16 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from flywheel.artifacts.root import ArtifactRoot
 from flywheel.common.errors import ArtifactError, ConfigError, FlywheelError
 from flywheel.config import Config, load_config
 from flywheel.config.experiments import dag_id_of, experiment_of
 from flywheel.config.loading import default_config_path
 from flywheel.orchestration.nights import nights
+from flywheel.promotion.costs import costs_so_far
+from flywheel.report.parts import CostPart
 from flywheel.runs.names import run_id_of
-from flywheel.runs.plan import make_plan
+from flywheel.runs.plan import Plan, make_plan
 from flywheel.stages import confirmation
 from flywheel.stages.forecast import forecast
 from flywheel.stages.label import LabelResult
@@ -61,6 +64,11 @@ class BackfillForecast(BaseModel):
     ask: int | None = Field(None, description="Answers that will be asked of the teacher; null: not known.")
     tokens: int | None = Field(None, description="Of these, about.")
     cost: float | None = Field(None, description="Of these, about; null: without prices, or not known.")
+    hours: float | None = Field(
+        None,
+        description="Of CPUs and GPUs: each night's as of the run that used most; null: no run yet.",
+    )
+    machines: float | None = Field(None, description="Money for these; null: without prices, or not known.")
     currency: str = ""
     says: str = Field(description="The same in a sentence.")
     confirm: bool = Field(
@@ -114,17 +122,33 @@ def forecast_backfill(first: date, last: date, experiment: str) -> BackfillForec
     if counted is None:
         says = "there are no headlines: nothing will be asked of the teacher"
         return told.model_copy(update={"says": says})
-    limit = config.teacher.confirm_above
+    limit, most = config.teacher.confirm_above, _most_used(plan)
+    hours = most and len(made) * (most.cpu_hours + most.gpu_hours)
+    machines = None if most is None or most.machines is None else len(made) * most.machines
+    said = "" if hours is None else f"; machines: about {hours:,.3g} hours"
+    said += f" and {machines:,.2f} {most.currency}" if most and machines else ""
     return told.model_copy(
         update={
             "ask": counted.ask,
             "tokens": counted.tokens,
             "cost": counted.cost if counted.currency else None,
+            "hours": hours,
+            "machines": machines,
             "currency": counted.currency,
-            "says": counted.line(),
+            "says": f"{counted.line()}{said}",
             "confirm": limit.is_set and confirmation.is_above(counted, limit),
         }
     )
+
+
+def _most_used(plan: Plan) -> CostPart | None:
+    """Return what the run that took most of machines has used; None: no run is known.
+
+    A run that found its jobs done has used next to nothing, which says nothing of nights that are missing.
+    """
+    root = ArtifactRoot(plan.config.artifacts.root)
+    known = costs_so_far(root, plan.workload_id, plan.client_id, plan.config.schedule.time_zone)
+    return max(known.runs.values(), key=lambda cost: cost.cpu_hours + cost.gpu_hours) if known else None
 
 
 def start_backfill(user: Any, first: date, last: date, experiment: str) -> int:
