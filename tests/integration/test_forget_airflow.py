@@ -18,20 +18,31 @@ from tests.unit.finished_run import config_of, plan_of
 SEED = """
 import sys
 from datetime import UTC, datetime
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
 with create_session() as session:
+    session.add(DagBundleModel(name="dags-folder"))
+    session.flush()
+    session.add(DagModel(
+        dag_id="flywheel_desk", bundle_name="dags-folder", relative_fileloc="experiment_desk.py",
+        fileloc="experiment_desk.py",
+    ))
     for name, state, conf in (
         ("planned", "success", {}),
         ("of_conf", "failed", {"client_id": "gone"}),
         ("other", "success", {"client_id": "stays"}),
         ("tonight", "running", {"client_id": "stays"}),
+        ("desk@night", "success", {"client_id": "gone"}),
     ):
+        experiment, _, airflow_id = name.rpartition("@")
         session.add(DagRun(
-            dag_id="flywheel", run_id=name, run_type=DagRunType.MANUAL, run_after=datetime.now(UTC),
+            dag_id=f"flywheel_{experiment}" if experiment else "flywheel", run_id=airflow_id,
+            run_type=DagRunType.MANUAL, run_after=datetime.now(UTC),
             logical_date=None, start_date=datetime.now(UTC), state=DagRunState(state), conf=conf,
             triggered_by=DagRunTriggeredByType.TEST,
         ))
@@ -40,7 +51,7 @@ with create_session() as session:
 
 @pytest.fixture
 def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the home of an Airflow that has run four times; nothing of it runs."""
+    """Give the home of an Airflow that has run five times; nothing of it runs."""
     home = tmp_path / "airflow"
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         monkeypatch.delenv(name)
@@ -48,8 +59,13 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
     subprocess.run([sys.executable, "-c", SEED], check=True)
-    for run_id in ("planned", "of_conf", "other"):
-        folder = home / f"logs/dag_id=flywheel/run_id={run_id}/task_id=label"
+    for run in (
+        "flywheel/run_id=planned",
+        "flywheel/run_id=of_conf",
+        "flywheel/run_id=other",
+        "flywheel_desk/run_id=night",
+    ):
+        folder = home / f"logs/dag_id={run}/task_id=label"
         folder.mkdir(parents=True)
         (folder / "attempt=1.log").write_text("labelled")
     return home
@@ -65,10 +81,10 @@ def test_rows_and_logs_of_a_clients_runs_go_and_a_running_one_is_named(airflow: 
     with pytest.raises(ForgettingError, match="under way: tonight;"):
         find(config, Whose("stays"))
     findings = find(config, Whose("gone"))
-    assert {item.id for item in findings.items["airflow"]} == {"planned", "of_conf"}
+    assert {item.id for item in findings.items["airflow"]} == {"planned", "of_conf", "desk@night"}
     assert all(item.bytes for item in findings.items["airflow"])
     forget(config, findings, by="Ada")
     found = airflow_runs()
     assert found is not None and {run_id for run_id, _, _ in found.runs} == {"other", "tonight"}
-    assert [path.name for path in Path(found.logs).iterdir()] == ["run_id=other"]
+    assert [path.parent.name for path in Path(found.logs).glob("*/*/task_id=label")] == ["run_id=other"]
     assert find(config, Whose("gone")).is_empty

@@ -42,7 +42,7 @@ from flywheel.web import settings
 from flywheel.web.limits import Rates
 from flywheel.web.local import is_cross_site, is_local
 from flywheel.web.problems import Problem
-from flywheel.workloads.experiments import experiment_for
+from flywheel.workloads.experiments import experiment_for, experiments
 
 Permission = Literal["read", "trigger", "delete", "review", "promote"]
 # What needs no token where the configuration says so.
@@ -92,21 +92,31 @@ async def current_user(
     return user
 
 
-def requires(permission: Permission) -> Any:
-    """Return the dependency of a route that lets only users with a permission through, and gives the user."""
+def requires(permission: Permission, *, of_any: bool = False) -> Any:
+    """Return the dependency of a route that lets only users with a permission through, and gives the user.
+
+    Args:
+        of_any: on any experiment; the route itself asks for that of the one that its body or a number names.
+    """
 
     async def check(request: Request, user: Annotated[Any, Depends(current_user)]) -> Any:
         if isinstance(user, LocalUser) and permission not in _WITHOUT_TOKEN:
             said = f"To {permission} takes a token: api.token_required: false is not for what decides."
             raise Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
-        await run_in_threadpool(lambda: check_allowed(user, permission, _asked_for(request)))
+
+        def look() -> None:
+            names = [one.name for one in experiments()] if of_any else [_asked_for(request)]
+            if not any(is_allowed(user, permission, name) for name in names):
+                raise _no(permission)
+
+        await run_in_threadpool(look)
         return user
 
     return Depends(check)
 
 
-# Whose permission the route itself asks for, as only the body says with which experiment.
-Anybody = Annotated[Any, Depends(current_user)]
+ReaderOfAny = Annotated[Any, requires("read", of_any=True)]
+TriggerOfAny = Annotated[Any, requires("trigger", of_any=True)]
 Reader = Annotated[Any, requires("read")]
 Trigger = Annotated[Any, requires("trigger")]
 Deleter = Annotated[Any, requires("delete")]
@@ -133,7 +143,11 @@ def check_allowed(user: Any, permission: Permission, experiment: str) -> None:
         Problem: Airflow's auth manager says no.
     """
     if not is_allowed(user, permission, experiment):
-        raise Problem(403, f"You have no permission to {permission} here.")
+        raise _no(permission)
+
+
+def _no(permission: Permission) -> Problem:
+    return Problem(403, f"You have no permission to {permission} here.")
 
 
 def readable(user: Any) -> Callable[[str], bool]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel.config.experiments import NAME
 from flywheel.web import airflow_actions, backfills, idempotency
-from flywheel.web.access import Anybody, check_allowed, check_starter
+from flywheel.web.access import ReaderOfAny, TriggerOfAny, check_allowed, check_starter
 from flywheel.web.backfills import BackfillForecast, BackfillStatus
 from flywheel.web.idempotency import IdempotencyKey
 from flywheel.web.routes.parts import problems
@@ -42,7 +42,7 @@ class BackfillRequest(BaseModel):
 
 @router.get("/forecast", responses=problems(404, 409))
 def get_forecast(
-    from_date: FirstDay, to_date: LastDay, user: Anybody, experiment: ExperimentName = ""
+    from_date: FirstDay, to_date: LastDay, user: TriggerOfAny, experiment: ExperimentName = ""
 ) -> BackfillForecast:
     """Name the nights of some days, and what those will cost that are missing or have failed.
 
@@ -54,7 +54,7 @@ def get_forecast(
 
 @router.post("", responses=problems(404, 409, 413))
 def create_backfill(
-    asked: BackfillRequest, user: Anybody, idempotency_key: IdempotencyKey = None
+    asked: BackfillRequest, user: TriggerOfAny, idempotency_key: IdempotencyKey = None
 ) -> BackfillStatus:
     """Start the nights that are missing or have failed: one after another, in order of time.
 
@@ -72,14 +72,14 @@ def create_backfill(
 
 
 @router.get("/{number}", responses=problems(404))
-def get_backfill(number: BackfillNumber, user: Anybody) -> BackfillStatus:
+def get_backfill(number: BackfillNumber, user: ReaderOfAny) -> BackfillStatus:
     """Show how far a backfill is, and what each night has asked of the teacher."""
     check_allowed(user, "read", backfills.experiment_of_backfill(number))
     return backfills.backfill_status(number)
 
 
 @router.post("/{number}/cancel", responses=problems(404, 409))
-def cancel_backfill(number: BackfillNumber, user: Anybody) -> BackfillStatus:
+def cancel_backfill(number: BackfillNumber, user: TriggerOfAny) -> BackfillStatus:
     """Let the nights that have not begun be; one that runs goes to its end."""
     check_allowed(user, "trigger", backfills.experiment_of_backfill(number))
     cancelled = backfills.cancel(number)

@@ -23,7 +23,7 @@ from flywheel.web import (
     settings,
     summaries,
 )
-from flywheel.web.access import Anybody, Deleter, Reader, Trigger, check_allowed, check_starter, readable
+from flywheel.web.access import Deleter, Reader, Trigger, TriggerOfAny, check_allowed, check_starter, readable
 from flywheel.web.contract import (
     JobCancelResponse,
     JobDeleteResponse,
@@ -51,7 +51,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def create_job(
     asked: JobRequest,
     request: Request,
-    user: Anybody,
+    user: TriggerOfAny,
     idempotency_key: IdempotencyKey = None,
 ) -> JobResponse:
     """Start a job: a run of the experiment of this workload and client, else of config.yaml's for them."""
