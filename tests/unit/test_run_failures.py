@@ -80,6 +80,14 @@ def test_a_mend_that_the_error_brings_is_told_and_not_twice(run: Run) -> None:
     assert failure.mend.startswith("Raise the scratch. ")
 
 
+def test_a_try_that_airflow_found_dead_is_told_as_that_unless_it_has_said_why(run: Run) -> None:
+    failing.keep_failed_try(context("candidate.customize", None, 0, "customize small @ 40"))
+    assert "without a word" in failures_of(run)[0].sentence
+    failing.keep_failed_try(context("candidate.customize", JobError("killed"), 0, "customize small @ 40"))
+    failing.keep_failed_try(context("candidate.customize", None, 0, "customize small @ 40"))
+    assert failures_of(run)[0].sentence == "killed"
+
+
 def test_a_try_that_ends_well_takes_away_what_was_kept(run: Run) -> None:
     failing.keep_failed_try(context("ingest", OSError("not now")))
     assert [failure.tries_again for failure in failures_of(run)] == [True]

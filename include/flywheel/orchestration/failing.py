@@ -22,7 +22,7 @@ from flywheel.common.errors import (
 )
 from flywheel.common.redaction import clean
 from flywheel.orchestration.notifications import failed_run, notify_failure
-from flywheel.runs.failures import RunFailure, forget, is_lost, keep
+from flywheel.runs.failures import SILENT, SILENT_MEND, RunFailure, forget, is_lost, keep
 from flywheel.runs.run import Run
 from flywheel.runtimes import RefusedJobError
 from flywheel.runtimes.context import run_of
@@ -79,6 +79,8 @@ KEEPS_FAILURES = {
 
 def mend_of(error: BaseException | None, task_id: str, *, tries_again: bool) -> str:
     """Return what to do about an error of a task."""
+    if error is None and not tries_again:
+        return SILENT_MEND
     why = _meant(error)
     own = getattr(why, "mend", "")
     first = (
@@ -134,5 +136,5 @@ def _failure(context: Any, why: BaseException | None, *, tries_again: bool) -> R
 def _sentence(why: BaseException | None) -> str:
     """Return what an error says, without the end that says what to do."""
     if why is None:
-        return "see its log"
+        return SILENT
     return clean(str(why) or type(why).__name__).removesuffix(f"; {getattr(why, 'mend', '')}")

@@ -20,11 +20,11 @@ _FOLDER = "failures"
 # The stages before the jobs, in order; each leaves stages/NAME.json.
 _BEFORE_JOBS = ("label", "ingest", "curate")
 _OF_CANDIDATES = ("customize", "evaluate")
-_SILENT = (
+SILENT = (
     "its process ended without a word: it was killed, as where memory runs out, its machine went away, the "
     "disk of the artifact root is full, or a person marked it as failed"
 )
-_SILENT_MEND = "See its log and its machine's, then clear the task: what is done is found again."
+SILENT_MEND = "See its log and its machine's, then clear the task: what is done is found again."
 
 
 class RunFailure(BaseModel):
@@ -50,8 +50,18 @@ class RunFailure(BaseModel):
 
 
 def keep(run: Run, failure: RunFailure) -> None:
-    """Write down that a task has failed; its failure of an earlier try is replaced."""
-    run.root.write_json(_path(run, failure.task_id, failure.map_index), failure.model_dump(mode="json"))
+    """Write down that a task has failed; its failure of an earlier try is replaced.
+
+    What a try has said of itself stays, where Airflow tells of the same try afterwards and knows no reason.
+    """
+    path = _path(run, failure.task_id, failure.map_index)
+    if failure.sentence == SILENT and any(
+        (one.task_id, one.map_index, one.try_number)
+        == (failure.task_id, failure.map_index, failure.try_number)
+        for one in failures_of(run)
+    ):
+        return
+    run.root.write_json(path, failure.model_dump(mode="json"))
 
 
 def forget(run: Run, task_id: str, map_index: int) -> None:
@@ -130,7 +140,7 @@ def _is_left_out(run: Run, folder: str) -> bool:
 def _silent_stage(run: Run) -> RunFailure | None:
     for stage in _BEFORE_JOBS:
         if not run.root.exists(f"{run.path}/stages/{stage}.json"):
-            return RunFailure(stage=stage, task_id=stage, sentence=_SILENT, mend=_SILENT_MEND)
+            return RunFailure(stage=stage, task_id=stage, sentence=SILENT, mend=SILENT_MEND)
     return None
 
 
