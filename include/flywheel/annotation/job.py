@@ -7,6 +7,8 @@ from typing import Any
 from flywheel.annotation.shard import annotate_shard
 from flywheel.annotation.spec import ShardResult, ShardSpec
 from flywheel.annotation.work import opener
+from flywheel.common.collecting import rare_collections
+from flywheel.common.freed_memory import keep_freed_memory
 from flywheel.jobs.progress import ProgressFile
 
 
@@ -20,4 +22,6 @@ def annotate(asked: dict[str, Any], progress: ProgressFile) -> ShardResult:
         JobError: see `annotate_shard`.
     """
     spec = ShardSpec.model_validate(asked)
-    return annotate_shard(spec, opener(spec), progress)
+    keep_freed_memory()
+    with rare_collections():
+        return annotate_shard(spec, opener(spec), progress)

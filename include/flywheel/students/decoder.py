@@ -124,8 +124,9 @@ class Decoder:
             [N, d], or [T, d].
         """
         cos, sin = self._rotary_at(positions, end)  # [T, 1, D]
-        x = nn.functional.embedding(tokens, self.embedding)  # [T, d]
-        last = len(self.layers) - 1
+        count, last = len(tokens), len(self.layers) - 1
+        spare = lora.padding(count) if self.layers[0].q.packed is not None else 0
+        x = _padded(nn.functional.embedding(tokens, self.embedding), spare)  # [T + spare, d]
         for index, layer in enumerate(self.layers):
             chosen = at if index == last else None
             normed = layer.attention_norm(x)
@@ -136,16 +137,16 @@ class Decoder:
                 k, v = lora.apply([layer.k, layer.v], normed, dropout)
                 (q,) = lora.apply([layer.q], normed.index_select(0, chosen), dropout)
                 x, q_cos, q_sin = (tensor.index_select(0, chosen) for tensor in (x, cos, sin))
-            q, k, v = (part.view(len(part), -1, self.head_dim) for part in (q, k, v))  # [T, heads, D]
+            q, k, v = (part[:count].unflatten(1, (-1, self.head_dim)) for part in (q, k, v))  # [T, heads, D]
             if layer.q_norm is not None and layer.k_norm is not None:
                 q, k = layer.q_norm(q), layer.k_norm(k)
-            out = attend(index, rotate(q, q_cos, q_sin), rotate(k, cos, sin), v)
-            (out,) = lora.apply([layer.o], out.flatten(1), dropout)
+            out = attend(index, rotate(q, q_cos, q_sin), rotate(k, cos, sin), v).flatten(1)
+            (out,) = lora.apply([layer.o], out if chosen is not None else _padded(out, spare), dropout)
             x = x + out
             gate, up = lora.apply([layer.gate, layer.up], layer.mlp_norm(x), dropout)
             (out,) = lora.apply([layer.down], nn.functional.silu(gate) * up, dropout)
             x = x + out
-        return self.norm(x)
+        return self.norm(x if at is not None else x[:count])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N, d] -> [N, V], in fp32."""
@@ -160,6 +161,11 @@ class Decoder:
             self._rotary_table = (cos[0].unsqueeze(1), sin[0].unsqueeze(1))
         cos, sin = self._rotary_table
         return cos.index_select(0, positions), sin.index_select(0, positions)
+
+
+def _padded(x: Tensor, rows: int) -> Tensor:
+    """Return x [T, d] with so many rows of zeros behind it."""
+    return nn.functional.pad(x, (0, 0, 0, rows)) if rows else x
 
 
 def _check_supported(config: Any) -> None:

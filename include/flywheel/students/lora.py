@@ -28,6 +28,7 @@ class Linear:
         lora_a: [r, in], trained, or None.
         lora_b: [out, r], trained, or None.
         scale: alpha / r.
+        packed: the weight as oneDNN multiplies by it, see `packed_of`; or None.
     """
 
     weight: Tensor
@@ -35,6 +36,7 @@ class Linear:
     lora_a: Tensor | None = None
     lora_b: Tensor | None = None
     scale: float = 1.0
+    packed: Tensor | None = None
 
     @classmethod
     def of(cls, module: nn.Module) -> Linear:
@@ -58,7 +60,29 @@ class Linear:
             return self
         with torch.no_grad():
             delta = self.lora_b.float() @ self.lora_a.float() * self.scale
-            return Linear((self.weight.float() + delta).to(self.weight.dtype), self.bias)
+            weight = (self.weight.float() + delta).to(self.weight.dtype)
+            return Linear(weight, self.bias, packed=packed_of(weight))
+
+
+def packed_of(weight: Tensor) -> Tensor | None:
+    """Return a weight [out, in] in the order in which oneDNN multiplies by it; None where it cannot be had.
+
+    oneDNN has AVX-512 on any processor that has it, MKL on Intel's alone: on a Zen 5 core 120 to 230 GFLOP/s
+    where MKL's AVX2 gives 50 to 90. It compiles a kernel for each number of rows, see `padding`.
+    """
+    if (
+        weight.device.type != "cpu"
+        or weight.dtype != torch.float32
+        or not torch.backends.mkldnn.is_available()
+    ):
+        return None
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    return packed
+
+
+def padding(rows: int) -> int:
+    """Return how many rows to add, so that there are few numbers of them and few kernels to compile."""
+    return -rows % (64 if rows > 64 else 8)
 
 
 class Dropout:
@@ -111,6 +135,8 @@ def apply(linears: Sequence[Linear], x: Tensor, dropout: Dropout | None = None) 
 
 
 def _apply_mixed(linear: Linear, x: Tensor, dropout: Dropout | None) -> tuple[Tensor, ...]:
+    if linear.packed is not None:
+        return (torch.ops.mkldnn._linear_pointwise(x, linear.packed, linear.bias, "none", [], ""),)
     if linear.lora_a is None:
         return (nn.functional.linear(x, linear.weight, linear.bias),)
     return _apply_adapted([linear], x, dropout.mask(x) if dropout is not None else None)
