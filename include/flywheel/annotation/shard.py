@@ -8,6 +8,7 @@ that it is of and by who labels them. At the end the pieces become the file, whi
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import Counter, OrderedDict
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -144,12 +146,14 @@ class _Shard:
         with ThreadPoolExecutor(1, thread_name_prefix="annotate-write") as disk:
             written: Future[None] | None = None
             for group in batched(self._items(), ROW_GROUP):
-                path, rows = self._piece(len(pieces), group)
+                path, table = self._piece(len(pieces), group)
                 pieces.append(path)
                 if written is not None:
                     written.result()  # one group on its way at most: memory stays flat
-                written = disk.submit(self._write, path, rows) if rows else None
+                written = None if table is None else disk.submit(self._write, path, table)
                 self._tell(len(group))
+                del group, table  # they are not kept beside those of the next group
+                gc.collect(0)  # a forward pass leaves cycles, and a job collects rarely
             if written is not None:
                 written.result()
         file = self._assembled(pieces) if pieces else None
@@ -213,21 +217,21 @@ class _Shard:
 
     # -- labels --------------------------------------------------------------------------------------
 
-    def _piece(self, number: int, group: list[Item]) -> tuple[Path, list[dict[str, Any]]]:
-        """Return the piece of a row group, and its rows; none where an earlier try has written it."""
+    def _piece(self, number: int, group: list[Item]) -> tuple[Path, pa.Table | None]:
+        """Return the piece of a row group, and its rows; None where an earlier try has written it."""
         places = [stretch_at(self._ats, item.known_at, self.spec.lag) for item in group]
         both = zip(group, places, strict=True)
         made_from = [[item.id, item.known_at, self._ats[place]] for item, place in both]
         path = self.scratch / f"{number:06d}-{key_of(made_from)}.piece"
         if path.exists():
             self.counts["found"] += len(group)
-            return path, []
-        return path, self._rows(group, places)
+            return path, None
+        return path, self.form.table(self._rows(group, places))
 
-    def _write(self, path: Path, rows: list[dict[str, Any]]) -> None:
+    def _write(self, path: Path, table: pa.Table) -> None:
         aside = path.with_suffix(".part")
         with pq.ParquetWriter(aside, self.schema, compression="zstd") as writer:
-            writer.write_table(self.form.table(rows))
+            writer.write_table(table)
         put_in_place(aside, path)
         self.root.save_scratch("annotation", key_of(self.spec.key))
 
