@@ -88,3 +88,11 @@ def test_masks_follow_from_the_seed_and_differ_within_a_pass() -> None:
 def test_a_rate_of_zero_needs_no_mask() -> None:
     assert Dropout(0.0, (0,), CPU).mask(torch.empty(3, 3)) is None
     assert np.isfinite(Dropout(0.999, (0,), CPU)._kept_scale)
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(96, 256), (256, 96), (31, 7), (1500, 64)])
+def test_a_packed_weight_gives_the_bits_of_the_plain_one_or_is_not_taken(inner: int, outer: int) -> None:
+    weight, x = torch.randn(outer, inner), torch.randn(640, inner)
+    packed = lora.packed_of(weight)
+    (y,) = lora.apply([lora.Linear(weight, None, packed=packed)], x)
+    assert torch.equal(y, torch.nn.functional.linear(x, weight))

@@ -137,7 +137,8 @@ class Decoder:
                 k, v = lora.apply([layer.k, layer.v], normed, dropout)
                 (q,) = lora.apply([layer.q], normed.index_select(0, chosen), dropout)
                 x, q_cos, q_sin = (tensor.index_select(0, chosen) for tensor in (x, cos, sin))
-            q, k, v = (part[:count].unflatten(1, (-1, self.head_dim)) for part in (q, k, v))  # [T, heads, D]
+            q, k, v = (part[:count] for part in (q, k, v))
+            q, k, v = (part.view(len(part), -1, self.head_dim) for part in (q, k, v))  # [T, heads, D]
             if layer.q_norm is not None and layer.k_norm is not None:
                 q, k = layer.q_norm(q), layer.k_norm(k)
             out = attend(index, rotate(q, q_cos, q_sin), rotate(k, cos, sin), v).flatten(1)
