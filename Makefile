@@ -25,7 +25,7 @@ TORCH_INDEX ?=
 LOCKS := requirements.txt requirements-students.txt requirements-dev.txt requirements-uv.txt
 INSTALL := PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/install.sh
 
-.PHONY: run run-nemo test what-test-needs coverage drills install install-dev install-vllm lint test-unit test-search test-integration test-kubernetes \
+.PHONY: run run-nemo test what-test-needs coverage drills install install-dev install-vllm lint test-unit test-search test-integration test-kubernetes test-on-nodes \
         drills-search drills-integration drills-kubernetes ui bench lock lock-torch notice sbom pin-images images clean
 
 run: install
@@ -57,10 +57,18 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(INSTALL) requirements-dev.txt
 	@touch $@
 
-test: what-test-needs lint test-unit test-search test-integration test-kubernetes
+SLOWEST := --durations 25 --durations-min 15
+
+# Of the slow ones those of Airflow and those of a cluster and a search node are done beside each other: each
+# waits for half of its time. A target's output comes when it has ended.
+test: what-test-needs lint test-unit
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-integration test-on-nodes
+
+test-on-nodes: test-kubernetes
+	@$(MAKE) --no-print-directory test-search
 
 what-test-needs:
-	@echo "make test: about an hour on two cores, and the first time 7 GB here for libraries (CUDA's among them), 6 GB for a vLLM,"
+	@echo "make test: about 50 minutes on two cores, and the first time 7 GB here for libraries (CUDA's among them), 6 GB for a vLLM,"
 	@echo "Java and Maven for Elasticsearch, root on Linux, Go and 24 GB for a cluster; what cannot be is skipped with its reason."
 	@df -Pk . | awk 'NR == 2 { printf "%.0f GB are free in $(CURDIR).\n", $$4 / 1048576 }'
 
@@ -88,11 +96,11 @@ test-search: install-dev
 # Where there is no vLLM for this machine its tests are skipped; with CI=true they fail.
 test-integration: install-dev
 	-@$(MAKE) --no-print-directory install-vllm
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest tests/integration $(SLOWEST)
 
 # Skipped with its reason where there is no cluster and none can be built; with CI=true that is a failure.
 test-kubernetes: install-dev
-	$(BIN)/pytest tests/e2e -s --timeout 2700
+	$(BIN)/pytest tests/e2e -s --timeout 2700 $(SLOWEST)
 
 # Each by itself, also after another has failed with --keep-going.
 drills: drills-search drills-integration drills-kubernetes
