@@ -125,7 +125,7 @@ class Decoder:
         """
         cos, sin = self._rotary_at(positions, end)  # [T, 1, D]
         count, last = len(tokens), len(self.layers) - 1
-        spare = lora.padding(count) if self.layers[0].q.packed is not None else 0
+        spare = lora.padding(count) if lora.is_by_onednn(self.layers[0].q) else 0
         x = _padded(nn.functional.embedding(tokens, self.embedding), spare)  # [T + spare, d]
         for index, layer in enumerate(self.layers):
             chosen = at if index == last else None

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flywheel.students.products import plus_product, product, takes
+
 # Rows by which two libraries' products are compared.
 _PROBED = 64
 
@@ -90,6 +92,11 @@ def packed_of(weight: Tensor) -> Tensor | None:
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     return y
+
+
+def is_by_onednn(linear: Linear) -> bool:
+    """Return whether oneDNN multiplies by a linear: one that is packed, or is trained on a CPU in fp32."""
+    return linear.packed is not None or (linear.lora_a is not None and takes(linear.weight))
 
 
 def padding(rows: int) -> int:
@@ -170,11 +177,11 @@ class _LoraLinears(torch.autograd.Function):
         bases, biases, lora_bs = weights[0::4], weights[1::4], weights[3::4]
         dropped = x if mask is None else x * mask  # [T, in]
         stacked_a = torch.cat([a.to(x.dtype) for a in weights[2::4]])  # [n r, in]
-        low = dropped @ stacked_a.t()  # [T, n r]
+        low = product(dropped, stacked_a)  # [T, n r]
         rank = len(stacked_a) // len(bases)
         outputs = []
         for index, (base, bias, lora_b) in enumerate(zip(bases, biases, lora_bs, strict=True)):
-            y = nn.functional.linear(x, base, bias)  # [T, out]
+            y = product(x, base, bias)  # [T, out]
             y.addmm_(low[:, index * rank : (index + 1) * rank], lora_b.to(x.dtype).t(), alpha=scale)
             outputs.append(y)
         ctx.save_for_backward(dropped, mask, low, stacked_a, *bases, *lora_bs)
@@ -195,11 +202,11 @@ class _LoraLinears(torch.autograd.Function):
         d_as = (d_low.t() @ dropped).to(lora_bs[0].dtype).split(rank)  # n times [r, in]
         d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = d_low @ stacked_a  # [T, in]
+            d_x = product(d_low, stacked_a.t())  # [T, in]
             if mask is not None:
                 d_x *= mask
             for gradient, base in zip(gradients, bases, strict=True):
-                d_x.addmm_(gradient, base)
+                d_x = plus_product(d_x, gradient, base.t())
         return (
             d_x,
             None,
