@@ -173,7 +173,7 @@ def test_what_has_no_price_is_not_free(tmp_path: Path) -> None:
     assert cost is not None
     assert (cost.total, cost.teacher, cost.machines) == (None, None, None)
     assert cost.words == (
-        "without prices: the teacher has no price (70,360 tokens), machines has no price (0.75 CPU hours)"
+        "what has no price: the teacher without a price (70,360 tokens), machines without a price (0.75 CPU hours)"
     )
     wheel.promote(run)
     making = known(run).making

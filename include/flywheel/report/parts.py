@@ -107,12 +107,12 @@ class CostPart(ReportPart):
             f"the teacher {_sum(self.teacher)} ({self.tokens:,} tokens)",
             f"machines {_sum(self.machines)} ({', '.join(hours) or 'none'})",
         ]
-        total = "without prices" if self.total is None else f"{self.total:,.2f} {self.currency}"
+        total = "what has no price" if self.total is None else f"{self.total:,.2f} {self.currency}"
         return f"{total}: {', '.join(parts)}"
 
 
 def _sum(value: float | None) -> str:
-    return "has no price" if value is None else f"{value:,.2f}"
+    return "without a price" if value is None else f"{value:,.2f}"
 
 
 class TeacherPart(ReportPart):

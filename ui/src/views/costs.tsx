@@ -13,8 +13,8 @@ export function RunCost({ cost }: { cost: CostPart }) {
   return (
     <p class="faint">
       This run cost {cost.total === null ? "what has no price" : money(cost.total, cost.currency)}: the teacher{" "}
-      {cost.teacher === null ? "has no price" : money(cost.teacher, cost.currency)} ({count(cost.tokens)} tokens), machines{" "}
-      {cost.machines === null ? "have no price" : money(cost.machines, cost.currency)} ({hours.join(", ") || "none"}).
+      {cost.teacher === null ? "without a price" : money(cost.teacher, cost.currency)} ({count(cost.tokens)} tokens), machines{" "}
+      {cost.machines === null ? "without a price" : money(cost.machines, cost.currency)} ({hours.join(", ") || "none"}).
     </p>
   );
 }
