@@ -68,7 +68,7 @@ test-on-nodes: test-kubernetes
 	@$(MAKE) --no-print-directory test-search
 
 what-test-needs:
-	@echo "make test: about 50 minutes on two cores, and the first time 7 GB here for libraries (CUDA's among them), 6 GB for a vLLM,"
+	@echo "make test: about 45 minutes on two cores, and the first time 7 GB here for libraries (CUDA's among them), 6 GB for a vLLM,"
 	@echo "Java and Maven for Elasticsearch, root on Linux, Go and 24 GB for a cluster; what cannot be is skipped with its reason."
 	@df -Pk . | awk 'NR == 2 { printf "%.0f GB are free in $(CURDIR).\n", $$4 / 1048576 }'
 

@@ -105,7 +105,7 @@ async def accompany(trigger: PodTrigger | JobTrigger) -> Outcome:
     try:
         async for event in trigger.run():
             if isinstance(event, TaskSuccessEvent):
-                return Outcome(True, "", False, lines, (event.xcoms or {})["return_value"])
+                return Outcome(True, "", False, lines=lines, facts=(event.xcoms or {})["return_value"])
             return Outcome(**event.payload, lines=lines)
     finally:
         logger.removeHandler(handler)
