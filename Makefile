@@ -60,8 +60,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 SLOWEST := --durations 25 --durations-min 15
 
 # Of the slow ones those of Airflow and those of a cluster and a search node are done beside each other: each
-# waits for half of its time. A target's output comes when it has ended.
+# waits for half of its time. A target's output comes when it has ended. vLLM comes before, as the disk that is
+# free when they begin decides which images are made.
 test: what-test-needs lint test-unit
+	-@$(MAKE) --no-print-directory install-vllm
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-integration test-on-nodes
 
 test-on-nodes: test-kubernetes
