@@ -85,14 +85,20 @@ def teacher(answers: Path) -> Iterator[str]:
         thread.join()
 
 
+def write_headlines(file: Path, count: int) -> None:
+    """Write headlines with their times and labels, as the teacher reads them too."""
+    first = datetime(2025, 1, 1, tzinfo=UTC)
+    with file.open("w", newline="") as opened:
+        lines = csv.writer(opened)
+        lines.writerow(("headline", "date", "sentiment"))
+        for number, (text, label) in enumerate(headlines(count)):
+            lines.writerow((text, (first + timedelta(hours=number)).isoformat(), label))
+
+
 def main(folder: Path) -> float:
     """Write the headlines, turn the wheel on them, tell what came out; return the best score."""
-    data, first = folder / "headlines.csv", datetime(2025, 1, 1, tzinfo=UTC)
-    with data.open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(("headline", "date", "sentiment"))
-        for number, (text, label) in enumerate(headlines(700)):
-            lines.writerow((text, (first + timedelta(hours=number)).isoformat(), label))
+    data = folder / "headlines.csv"
+    write_headlines(data, 700)
     with teacher(data) as address:
         report = turn(
             folder,

@@ -7,9 +7,12 @@ import http.client
 import json
 import signal
 import socket
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,29 +49,45 @@ def listens(url: str) -> bool:
     return True
 
 
+@contextmanager
+def endpoint(folder: Path, **sections: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Give an endpoint that listens, and its address."""
+    config = folder / "config.yaml"
+    student = {"model_name": "flywheel/demo-small", "context_length": 2048, "gpus": 0}
+    config.write_text(
+        json.dumps({"nims": [student], "artifacts": {"root": str(folder / "artifacts")}, **sections})
+    )
+    process, url = start_endpoint(config)
+    try:
+        while not listens(url):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process, url
+    finally:
+        process.kill()
+
+
+def end(process: subprocess.Popen[str], url: str) -> None:
+    """Tell an endpoint to end, and wait until it takes nothing new."""
+    process.send_signal(signal.SIGTERM)
+    while listens(url):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
 def test_what_is_on_its_way_is_answered_and_nothing_new_is_taken(tmp_path: Path) -> None:
     teacher = SlowTeacher()
     asked = {"model": "teacher", "messages": [{"role": "user", "content": "Acme raises its dividend"}]}
-    with served(teacher) as address, ThreadPoolExecutor(1) as pool:
-        config = tmp_path / "config.yaml"
-        data = {
-            "nims": [{"model_name": "flywheel/demo-small", "context_length": 2048, "gpus": 0}],
-            "teacher": {"base_url": f"{address}/v1", "model": "m"},
-            "artifacts": {"root": str(tmp_path / "artifacts")},
-        }
-        config.write_text(json.dumps(data))
-        process, url = start_endpoint(config)
+    with (
+        served(teacher) as address,
+        ThreadPoolExecutor(1) as pool,
+        endpoint(tmp_path, teacher={"base_url": f"{address}/v1", "model": "m"}) as (process, url),
+    ):
         try:
-            while not listens(url):
-                assert process.poll() is None
-                time.sleep(0.05)
             call = pool.submit(httpx.post, f"{url}/v1/chat/completions", json=asked, timeout=60)
             while not teacher.asked.wait(1):
                 assert not call.done(), call.result().text
-            process.send_signal(signal.SIGTERM)
-            while listens(url):
-                assert process.poll() is None
-                time.sleep(0.05)
+            end(process, url)
             with pytest.raises(TimeoutError):  # longer than a server waits that does not wait for its answers
                 call.result(1)
             teacher.answer.set()
@@ -78,24 +97,13 @@ def test_what_is_on_its_way_is_answered_and_nothing_new_is_taken(tmp_path: Path)
             assert process.wait(60) in (0, -signal.SIGTERM)
         finally:
             teacher.answer.set()
-            process.kill()
 
 
 def test_a_connection_that_is_kept_open_is_answered_once_more_and_closed_by_that_answer(
     tmp_path: Path,
 ) -> None:
     """Who asks one request after the other would else find it broken in the moment in which it asks."""
-    config = tmp_path / "config.yaml"
-    data = {
-        "nims": [{"model_name": "flywheel/demo-small", "context_length": 2048, "gpus": 0}],
-        "artifacts": {"root": str(tmp_path / "artifacts")},
-    }
-    config.write_text(json.dumps(data))
-    process, url = start_endpoint(config)
-    try:
-        while not listens(url):
-            assert process.poll() is None
-            time.sleep(0.05)
+    with endpoint(tmp_path) as (process, url):
         kept = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
         kept.connect()
         kept.auto_open = 0  # the first connection, or none
@@ -105,10 +113,5 @@ def test_a_connection_that_is_kept_open_is_answered_once_more_and_closed_by_that
             assert json.loads(response.read()) == {"live": True}
             assert response.will_close is told
             if not told:
-                process.send_signal(signal.SIGTERM)
-                while listens(url):
-                    assert process.poll() is None
-                    time.sleep(0.01)
+                end(process, url)
         assert process.wait(60) in (0, -signal.SIGTERM)
-    finally:
-        process.kill()

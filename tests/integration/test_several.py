@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 import yaml
 from playwright.sync_api import expect
 
-from examples.sentiment import headlines, teacher
+from examples.sentiment import teacher, write_headlines
 from flywheel.artifacts.root import ArtifactRoot
 from flywheel.runs.run import Run
 from flywheel.stages.label import LabelResult
@@ -37,12 +35,8 @@ WHOSE = {
 @pytest.fixture(scope="module")
 def sentiment_teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Give the address of a teacher of the second workload, and its headlines."""
-    file, first = tmp_path_factory.mktemp("sentiment") / "news.csv", datetime(2025, 1, 1, tzinfo=UTC)
-    with file.open("w", newline="") as opened:
-        lines = csv.writer(opened)
-        lines.writerow(("headline", "date", "sentiment"))
-        for number, (text, label) in enumerate(headlines(400)):
-            lines.writerow((text, (first + timedelta(hours=number)).isoformat(), label))
+    file = tmp_path_factory.mktemp("sentiment") / "news.csv"
+    write_headlines(file, 400)
     with teacher(file) as address:
         yield address, file
 

@@ -46,9 +46,8 @@ def said(run: AirflowRun, folder: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give what says where the run is stuck, for tasks and changes of how Airflow is; empty: it is not."""
 
     def of(*tasks: AirflowTask, **now: Any) -> str:
-        monkeypatch.setattr(airflow_runs, "tasks_of", lambda _: list(tasks))
         monkeypatch.setattr(airflow_runs, "airflow_of_now", lambda _: AirflowNow(**{**WELL, **now}))
-        found = stuck.stuck_of(run, folder)
+        found = stuck.stuck_of(run, folder, list(tasks))
         return found.told if found else ""
 
     return of

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flywheel.students import lora
 from flywheel.students.lora import Dropout, Linear
+from flywheel.students.products import packed_of
 
 CPU = torch.device("cpu")
 
@@ -93,6 +94,6 @@ def test_a_rate_of_zero_needs_no_mask() -> None:
 @pytest.mark.parametrize(("inner", "outer"), [(96, 256), (256, 96), (31, 7), (1500, 64)])
 def test_a_packed_weight_gives_the_bits_of_the_plain_one_or_is_not_taken(inner: int, outer: int) -> None:
     weight, x = torch.randn(outer, inner), torch.randn(640, inner)
-    packed = lora.packed_of(weight)
+    packed = packed_of(weight)
     (y,) = lora.apply([lora.Linear(weight, None, packed=packed)], x)
     assert torch.equal(y, torch.nn.functional.linear(x, weight))

@@ -71,7 +71,7 @@ def notify_failure(context: Any) -> None:
         told = run.plan.config.notifications if run.is_planned else None
     except Exception:
         log.exception("whether a person stopped the run, or why it failed, could not be read; it is told")
-    facts = failure.model_dump(exclude={"is_stuck", "tries_again", "map_index"}) if failure else {}
+    facts = failure.facts if failure else {}
     notifiers = (told or _config_of_now(_dag_id(context)).notifications).on_failure
     notify(notifiers, context, told=failure.told if failure else "", **facts)
 

@@ -46,14 +46,9 @@ def show_hold(
 @hold_commands.command()
 def lift(workload: WorkloadOption = "", client: ClientOption = "", experiment: ExperimentOption = "") -> None:
     """Lift the hold, so that nights promote by themselves again; what is in production stays."""
-    from flywheel.artifacts.root import ArtifactRoot
-    from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, lifted
 
-    whose, root = (
-        owner(workload, client, experiment),
-        ArtifactRoot(load_config(experiment=experiment).artifacts.root),
-    )
+    whose, root = _desk(workload, client, experiment)
     is_lifted = decide(root, *whose, lifted, by=_me()).made
     typer.echo(
         f"The hold for {_of(whose)} is lifted." if is_lifted else f"Nothing is held back for {_of(whose)}."
@@ -87,14 +82,9 @@ def stop(
     comment: Annotated[str, typer.Option(help="Why; the endpoint and the page show it.")] = "",
 ) -> None:
     """Have the champion answer nothing at the endpoint until `resume`."""
-    from flywheel.artifacts.root import ArtifactRoot
-    from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, stopped
 
-    whose, root = (
-        owner(workload, client, experiment),
-        ArtifactRoot(load_config(experiment=experiment).artifacts.root),
-    )
+    whose, root = _desk(workload, client, experiment)
     state = decide(root, *whose, lambda state: stopped(state, _me(), comment), by=_me()).state
     said = state.stop.sentence if state and state.stop else "nothing to stop, there is no champion yet"
     typer.echo(f"{_of(whose)}: {said}")
@@ -105,14 +95,9 @@ def resume(
     workload: WorkloadOption = "", client: ClientOption = "", experiment: ExperimentOption = ""
 ) -> None:
     """Have the champion in force answer at the endpoint again."""
-    from flywheel.artifacts.root import ArtifactRoot
-    from flywheel.config import load_config
     from flywheel.promotion.transitions import decide, resumed
 
-    whose, root = (
-        owner(workload, client, experiment),
-        ArtifactRoot(load_config(experiment=experiment).artifacts.root),
-    )
+    whose, root = _desk(workload, client, experiment)
     is_resumed = decide(root, *whose, resumed, by=_me()).made
     typer.echo(f"{_of(whose)}: the champion {'answers again' if is_resumed else 'is not stopped'}.")
 

@@ -9,6 +9,7 @@ A task whose process was killed with all that it had to say leaves none: that a 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -41,6 +42,11 @@ class RunFailure(BaseModel):
     task_id: str = Field(description="The task in Airflow, with its group.")
     map_index: int = -1
     link: str = Field("", description="Where Airflow shows the task's log; empty: not known.")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What notifiers are given of it, beside the line."""
+        return self.model_dump(exclude={"is_stuck", "tries_again", "map_index"})
 
     @property
     def told(self) -> str:

@@ -18,6 +18,7 @@ from flywheel.common.errors import StudentError
 from flywheel.students import lora
 from flywheel.students.lora import Dropout, Linear
 from flywheel.students.normed import Norm, rotate
+from flywheel.students.products import padding
 
 # Model types that this forward pass is right for, as transformers names them.
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
@@ -125,7 +126,7 @@ class Decoder:
         """
         cos, sin = self._rotary_at(positions, end)  # [T, 1, D]
         count, last = len(tokens), len(self.layers) - 1
-        spare = lora.padding(count) if lora.is_by_onednn(self.layers[0].q) else 0
+        spare = padding(count) if lora.is_by_onednn(self.layers[0].q) else 0
         x = _padded(nn.functional.embedding(tokens, self.embedding), spare)  # [T + spare, d]
         for index, layer in enumerate(self.layers):
             chosen = at if index == last else None

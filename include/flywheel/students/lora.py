@@ -17,10 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flywheel.students.products import plus_product, product, takes
-
-# Rows by which two libraries' products are compared.
-_PROBED = 64
+from flywheel.students.products import packed_of, plus_product, product, product_by_onednn, takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class Linear:
         lora_a: [r, in], trained, or None.
         lora_b: [out, r], trained, or None.
         scale: alpha / r.
-        packed: the weight as oneDNN multiplies by it, see `packed_of`; or None.
+        packed: the weight as oneDNN multiplies by it, see `products.packed_of`; or None.
     """
 
     weight: Tensor
@@ -69,39 +66,9 @@ class Linear:
             return Linear(weight, self.bias, packed=packed_of(weight))
 
 
-def packed_of(weight: Tensor) -> Tensor | None:
-    """Return a weight [out, in] in the order in which oneDNN multiplies by it; None where it is of no use.
-
-    oneDNN has AVX-512 on any processor that has it, MKL on Intel's alone: on a Zen 5 core 120 to 230 GFLOP/s
-    where MKL's AVX2 gives 50 to 90. It is taken where it gives the same bits, as it does where both add the
-    products of a row in one order: an answer does not depend on the library. It compiles a kernel for each
-    number of rows, see `padding`.
-    """
-    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not onednn or weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return None
-    x = torch.randn(_PROBED, weight.shape[1], generator=torch.Generator().manual_seed(0))
-    packed = None
-    for part in (weight[:_PROBED], weight):  # most that differ do so in a few rows
-        packed = torch.ops.mkldnn._reorder_linear_weight(part, None)
-        if not torch.equal(_product(x, packed, None), nn.functional.linear(x, part)):
-            return None
-    return packed
-
-
-def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return y
-
-
 def is_by_onednn(linear: Linear) -> bool:
     """Return whether oneDNN multiplies by a linear: one that is packed, or is trained on a CPU in fp32."""
     return linear.packed is not None or (linear.lora_a is not None and takes(linear.weight))
-
-
-def padding(rows: int) -> int:
-    """Return how many rows to add, so that there are few numbers of them and few kernels to compile."""
-    return -rows % (64 if rows > 64 else 8)
 
 
 class Dropout:
@@ -155,7 +122,7 @@ def apply(linears: Sequence[Linear], x: Tensor, dropout: Dropout | None = None) 
 
 def _apply_mixed(linear: Linear, x: Tensor, dropout: Dropout | None) -> tuple[Tensor, ...]:
     if linear.packed is not None:
-        return (_product(x, linear.packed, linear.bias),)
+        return (product_by_onednn(x, linear.packed, linear.bias),)
     if linear.lora_a is None:
         return (nn.functional.linear(x, linear.weight, linear.bias),)
     return _apply_adapted([linear], x, dropout.mask(x) if dropout is not None else None)

@@ -31,6 +31,8 @@ from flywheel.runtimes.seal import is_sealed
 DONE = frozenset({"success", "failed"})
 # States of a task that waits for a person.
 WAITING_STATES = ("awaiting_input", "deferred")
+# Of a task whose question nobody has answered.
+_UNANSWERED = (TaskInstance.state.in_(WAITING_STATES), HITLDetail.responded_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +253,7 @@ def airflow_of_now(run_id: str) -> AirflowNow:
         asked = (
             select(TaskInstance.task_id)
             .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
-            .where(
-                is_run(run_id, TaskInstance),
-                TaskInstance.state.in_(WAITING_STATES),
-                HITLDetail.responded_at.is_(None),
-            )
+            .where(is_run(run_id, TaskInstance), *_UNANSWERED)
         )
         pools = Pool.slots_stats(session=db)
         return AirflowNow(
@@ -275,11 +273,7 @@ def runs_in_review() -> set[str]:
         waiting = db.execute(
             select(TaskInstance.run_id, TaskInstance.dag_id)
             .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
-            .where(
-                TaskInstance.task_id == "review",
-                TaskInstance.state.in_(WAITING_STATES),
-                HITLDetail.responded_at.is_(None),
-            )
+            .where(TaskInstance.task_id == "review", *_UNANSWERED)
         )
         return {run_id_of(*row) for row in waiting}
 

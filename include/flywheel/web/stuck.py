@@ -33,11 +33,14 @@ _WORKS = ("running", "restarting", "up_for_retry")
 _WAITS = ("scheduled", "queued", "deferred", "up_for_reschedule", *WAITING_STATES)
 
 
-def stuck_of(run: AirflowRun, folder: Run) -> RunFailure | None:
-    """Return what a run that goes on is stuck at, with what to do; None where it is not stuck."""
+def stuck_of(run: AirflowRun, folder: Run, tasks: list[AirflowTask]) -> RunFailure | None:
+    """Return what a run that goes on is stuck at, with what to do; None where it is not stuck.
+
+    Args:
+        tasks: of the run.
+    """
     if run.is_done:
         return None
-    tasks = airflow_runs.tasks_of(run.run_id)
     minutes = _notifications(run, folder).stuck_minutes
     times = [time for task in tasks for time in (task.started_at, task.ended_at, task.waits_since) if time]
     moved = max([run.begun_at, *times])
@@ -67,11 +70,8 @@ def _explain(
     first = waiting[0] if waiting else None
     airflow = airflow_runs.airflow_of_now(run.run_id)
     if airflow.is_paused:
-        return (
-            first,
-            "its DAG is paused, so Airflow starts no task of it",
-            "Let the DAG go on, in Airflow's UI.",
-        )
+        why = "its DAG is paused, so Airflow starts no task of it"
+        return first, why, "Let the DAG go on, in Airflow's UI."
     if not airflow.has_scheduler:
         why = "Airflow's scheduler gives no sign of life"
         return first, why, "Start it (`airflow scheduler`); the end of its log says why it ended."
@@ -79,30 +79,24 @@ def _explain(
         if task.task_id in airflow.asked:
             return task, "a person was asked and has not answered", _ANSWER
     deferred = [task for task in waiting if task.state == "deferred"]
-    waits = [(task, wait_of(folder, task.task_id, task.map_index)) for task in deferred]
     if deferred and not airflow.has_triggerer:
         why = "it waits in Airflow's triggerer, which gives no sign of life"
         return deferred[0], why, "Start it (`airflow triggerer`); the end of its log says why it ended."
-    if any(wait is None for _, wait in waits):
+    waits = [wait_of(folder, task.task_id, task.map_index) for task in deferred]
+    told = [wait for wait in waits if wait is not None]
+    if len(told) < len(deferred):
         return None
-    for task, wait in waits:
-        assert wait is not None
-        return task, wait.sentence, wait.mend
-    for task in waiting:
-        taken, slots = airflow.pools.get(task.pool, (0, 0))
-        if task.state == "queued":
-            return task, "it is handed to Airflow's executor, and no worker takes it", _WORKERS
-        return (
-            task,
-            f"it waits for one of the {slots} slots of pool {task.pool}, {taken} of them taken",
-            _SLOTS,
-        )
+    if told:
+        return deferred[0], told[0].sentence, told[0].mend
+    if first is not None and first.state == "queued":
+        return first, "it is handed to Airflow's executor, and no worker takes it", _WORKERS
+    if first is not None:
+        taken, slots = airflow.pools.get(first.pool, (0, 0))
+        why = f"it waits for one of the {slots} slots of pool {first.pool}, {taken} of them taken"
+        return first, why, _SLOTS
     if run.state == "queued":
-        return (
-            None,
-            "it waits for its turn behind other runs of its DAG",
-            "See to those, which are before it.",
-        )
+        why = "it waits for its turn behind other runs of its DAG"
+        return None, why, "See to those, which are before it."
     return (
         None,
         "no task of it runs or waits",
@@ -129,15 +123,15 @@ def tell_stuck_runs() -> None:
         if run.is_done:
             continue
         folder = run_files.run_of(run)
-        found = stuck_of(run, folder)
+        found = stuck_of(run, folder, airflow_runs.tasks_of(run.run_id))
         what = f"stuck-{run.clear_number}-{found.task_id}" if found else ""
         if found is None or folder.was_cancelled(run.clear_number) or not first_to_tell(folder, what):
             continue
         log.warning("run %s: %s", run.run_id, found.told)
         dag_id, run_id = airflow_run(run.run_id)
         task = SimpleNamespace(task_id=found.task_id, dag_id=dag_id, run_id=run_id)
-        facts = found.model_dump(exclude={"is_stuck", "tries_again", "map_index"})
-        notify(_notifications(run, folder).on_stuck, {"run_id": run_id, "ti": task}, told=found.told, **facts)
+        context = {"run_id": run_id, "ti": task}
+        notify(_notifications(run, folder).on_stuck, context, told=found.told, **found.facts)
 
 
 def _look() -> None:

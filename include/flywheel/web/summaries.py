@@ -185,7 +185,7 @@ def _line(run: AirflowRun, summary: Summary, in_review: bool) -> RunLine:
     if not run.is_done:
         line = line_of(run, summary, in_review)
         if summary.cancelled is None:
-            line.failure = stuck_of(run, run_files.run_of(run))
+            line.failure = stuck_of(run, run_files.run_of(run), airflow_runs.tasks_of(run.run_id))
         return line
     return _lines.of(run, summary, lambda: line_of(run, summary, False))
 

@@ -76,10 +76,8 @@ def _line(experiment: Experiment) -> ExperimentLine:
     )
     if config is None:
         return line
-    root, whose = (
-        settings.artifact_root(config.artifacts.root),
-        (experiment.workload_id, experiment.client_id),
-    )
+    root = settings.artifact_root(config.artifacts.root)
+    whose = (experiment.workload_id, experiment.client_id)
     state, names = read_state(root, *whose), night_names(root, *whose)
     spent = costs(root, *whose, zone=config.schedule.time_zone)
     line.champion, line.stop = (state.champion, state.stop) if state else (None, None)

@@ -97,7 +97,7 @@ def get_run(run_id: RunId) -> RunDetail:
     cancelled = summary.cancelled is not None
     line = summaries.line_of(found, summary, review is not None and review.state == "waiting")
     if not found.is_done and not cancelled:
-        line.failure = now_failed(folder, tasks) or stuck_of(found, folder)
+        line.failure = now_failed(folder, tasks) or stuck_of(found, folder, tasks)
     return RunDetail(
         **line.model_dump(),
         approval=plan.approval if plan else None,
